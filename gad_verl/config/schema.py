@@ -1,0 +1,163 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Dataclasses behind the key ``gad`` of the configuration. ``gad/gad.yaml`` carries the same fields with comments."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gad_verl.errors import GadConfigError
+
+STAGES = ("auto", "seqkd", "warmup", "gad")
+OVERLONG_CHOICES = ("cut", "drop", "error")
+KL_REFERENCES = ("warmed_up", "initial")
+HEAD_CHOICES = ("auto", "fresh", "load")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise GadConfigError(message)
+
+
+def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, f"gad.{key} must be one of {', '.join(choices)}; got {value!r}")
+
+
+@dataclass
+class StageOptimConfig:
+    """Learning rates of one stage; None takes the rate of the ``optim`` section of the model concerned."""
+
+    actor_lr: float | None = None
+    discriminator_lr: float | None = None
+
+    def validate(self, key: str) -> None:
+        for name in ("actor_lr", "discriminator_lr"):
+            rate = getattr(self, name)
+            _require(rate is None or rate >= 0, f"gad.{key}.{name} must not be negative; got {rate}")
+
+
+@dataclass
+class WatchdogConfig:
+    """Ends a run whose workers died or hang, with the reason."""
+
+    enable: bool = True
+    check_interval_s: float = 10.0
+    stage_timeout_s: float = 3600.0
+
+    def validate(self) -> None:
+        _require(
+            self.check_interval_s > 0, f"gad.watchdog.check_interval_s must be positive; got {self.check_interval_s}"
+        )
+        _require(
+            self.stage_timeout_s > self.check_interval_s,
+            f"gad.watchdog.stage_timeout_s ({self.stage_timeout_s}) must exceed gad.watchdog.check_interval_s "
+            f"({self.check_interval_s})",
+        )
+
+
+@dataclass
+class GadConfig:
+    """Everything under the key ``gad``. See ``gad_verl/config/gad/gad.yaml`` for the meaning of each field.
+
+    Raises:
+        GadConfigError: From :meth:`validate`, naming the key and the remedy.
+    """
+
+    stage: str = "auto"
+    discriminator_only_steps: int = 10
+    warmup_steps: int | None = None
+    warmup_epochs: float | None = 1.0
+    warmup: StageOptimConfig = field(default_factory=StageOptimConfig)
+    adversarial: StageOptimConfig = field(default_factory=StageOptimConfig)
+    reset_optimizer_at_switch: bool = True
+    kl_reference: str = "warmed_up"
+    teacher_key: str = "teacher_response"
+    teacher_overlong: str = "cut"
+    discriminator_head: str = "auto"
+    discriminator_num_layers: int | None = None
+    discriminator_n_gpus_per_node: int = 0
+    discriminator_nnodes: int = 1
+    discriminator_seed: int = 1
+    keep_checkpoints: int | None = None
+    replay_poll_interval_s: float = 0.5
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+
+    def validate(self) -> None:
+        """Check every field by itself and against the others."""
+        _require_choice("stage", self.stage, STAGES)
+        _require_choice("teacher_overlong", self.teacher_overlong, OVERLONG_CHOICES)
+        _require_choice("kl_reference", self.kl_reference, KL_REFERENCES)
+        _require_choice("discriminator_head", self.discriminator_head, HEAD_CHOICES)
+        for name in ("discriminator_only_steps", "discriminator_n_gpus_per_node"):
+            _require(getattr(self, name) >= 0, f"gad.{name} must not be negative; got {getattr(self, name)}")
+        _require(self.discriminator_nnodes >= 1, f"gad.discriminator_nnodes must be >= 1: {self.discriminator_nnodes}")
+        for name in ("discriminator_num_layers", "keep_checkpoints"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"gad.{name} must be null or at least 1; got {value}")
+        _require(
+            self.replay_poll_interval_s > 0,
+            f"gad.replay_poll_interval_s must be positive; got {self.replay_poll_interval_s}",
+        )
+        _require(bool(self.teacher_key), "gad.teacher_key must name the column of the teacher texts")
+        if self.stage == "auto":
+            _require(
+                self.warmup_steps is not None or self.warmup_epochs is not None,
+                "gad.stage=auto needs gad.warmup_steps or gad.warmup_epochs (0 skips the warmup)",
+            )
+        _require(
+            self.warmup_steps is None or self.warmup_steps >= 0,
+            f"gad.warmup_steps must not be negative; got {self.warmup_steps}",
+        )
+        _require(
+            self.warmup_epochs is None or self.warmup_epochs >= 0,
+            f"gad.warmup_epochs must not be negative; got {self.warmup_epochs}",
+        )
+        self.warmup.validate("warmup")
+        self.adversarial.validate("adversarial")
+        self.watchdog.validate()
+
+    def resolve_warmup_steps(self, steps_per_epoch: int) -> int:
+        """Warmup steps: ``warmup_steps`` where given, else ``warmup_epochs`` times the steps of an epoch."""
+        if self.warmup_steps is not None:
+            return self.warmup_steps
+        return round((self.warmup_epochs or 0.0) * steps_per_epoch)
+
+
+def _without_targets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_targets(item) for key, item in value.items() if key != "_target_"}
+    return value
+
+
+def load_gad_config(config: DictConfig) -> GadConfig:
+    """Read and validate the key ``gad`` of a composed configuration.
+
+    Raises:
+        GadConfigError: If the key is missing, a field is unknown or of a wrong type, or a value cannot work.
+    """
+    section = OmegaConf.select(config, "gad")
+    if section is None:
+        raise GadConfigError("the configuration has no key 'gad': start with --config-name gad_trainer (or gad_cpu)")
+    plain = _without_targets(OmegaConf.to_container(section, resolve=True))
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(GadConfig), plain)
+        gad_config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = f"gad.{error.full_key}" if error.full_key else "gad"
+        raise GadConfigError(f"{key}: {str(error).splitlines()[0]}") from None
+    assert isinstance(gad_config, GadConfig)
+    gad_config.validate()
+    return gad_config

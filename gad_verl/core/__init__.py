@@ -1,0 +1,30 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The mathematics of GAD on plain tensors: imports torch and nothing of verl, Ray or Hydra."""
+
+from gad_verl.core.bradley_terry import bradley_terry_loss, pair_margins
+from gad_verl.core.rewards import sequence_rewards_to_token_level
+from gad_verl.core.schedule import STAGES, Phase, StageSchedule
+from gad_verl.core.statistics import correlation, score_statistics
+
+__all__ = [
+    "STAGES",
+    "Phase",
+    "StageSchedule",
+    "bradley_terry_loss",
+    "correlation",
+    "pair_margins",
+    "score_statistics",
+    "sequence_rewards_to_token_level",
+]

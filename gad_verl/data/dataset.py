@@ -1,0 +1,74 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""verl's data set with what GAD needs: a unique index per row and teacher texts of a checked length."""
+
+import logging
+from typing import Any
+
+import datasets
+from verl.utils.dataset.rl_dataset import RLHFDataset
+
+from gad_verl.data.schema import teacher_texts
+from gad_verl.errors import GadDataError
+
+logger = logging.getLogger(__name__)
+
+
+class GadDataset(RLHFDataset):
+    """Rows of ``gad_verl.data.schema``, by ``data.custom_cls`` of ``gad_trainer.yaml``.
+
+    Reads two more keys of the section ``data``: ``teacher_key`` and ``teacher_overlong`` (both follow ``gad``).
+
+    Raises:
+        GadDataError: If a teacher text is too long under ``teacher_overlong=error``, or ``drop`` leaves no row.
+    """
+
+    def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset | None = None) -> datasets.Dataset:
+        dataframe = super().maybe_filter_out_long_prompts(dataframe)
+        mode = self.config.get("teacher_overlong", "cut")
+        if mode == "cut":
+            return dataframe
+        key, limit = self.config.get("teacher_key", "teacher_response"), self.config.max_response_length
+
+        def longest(row: dict[str, Any]) -> int:
+            encoded = self.tokenizer(teacher_texts(row[key], f"column {key!r}"), add_special_tokens=False)["input_ids"]
+            # One token is left for the EOS.
+            return max(len(ids) for ids in encoded) + 1
+
+        if mode == "error":
+            for number, row in enumerate(dataframe):
+                tokens = longest(row)
+                if tokens > limit:
+                    raise GadDataError(
+                        f"row {number} of {', '.join(map(str, self.original_data_files))}: the teacher text has {tokens} "
+                        f"tokens with its EOS, more than data.max_response_length={limit}. Raise it, or set "
+                        "gad.teacher_overlong to cut or drop"
+                    )
+            return dataframe
+        kept = dataframe.filter(lambda row: longest(row) <= limit, desc=f"Dropping teacher texts over {limit} tokens")
+        logger.warning(
+            "gad.teacher_overlong=drop: %d of %d rows dropped, their teacher texts exceed %d tokens",
+            len(dataframe) - len(kept),
+            len(dataframe),
+            limit,
+        )
+        if len(kept) == 0:
+            raise GadDataError(f"gad.teacher_overlong=drop leaves no row: every teacher text exceeds {limit} tokens")
+        return kept
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        row = super().__getitem__(item)
+        # verl takes extra_info.index or 0; the order of a batch must not depend on that.
+        row["index"] = item
+        return row

@@ -1,0 +1,143 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a row of GAD looks like, and the check of a whole file before anything starts.
+
+========================  ======================================  ===================================================
+column                    type                                    meaning
+========================  ======================================  ===================================================
+``prompt``                list of chat messages                   what the student is asked (``data.prompt_key``)
+``teacher_response``      text, or list of texts                  one or several teacher texts (``gad.teacher_key``)
+``teacher``               text, optional                          which teacher
+``data_source``           text, optional                          groups the validation metrics
+``reward_model``          dict, optional                          ground truth of a verifiable task
+``extra_info``            dict, optional                          anything
+========================  ======================================  ===================================================
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gad_verl.errors import GadDataError
+
+_SUFFIXES = (".parquet", ".json", ".jsonl")
+
+
+def teacher_texts(value: Any, where: str) -> list[str]:
+    """The teacher texts of a row as a list.
+
+    Args:
+        value: Content of the teacher column.
+        where: File, row and column, for the error.
+
+    Raises:
+        GadDataError: If it is neither text nor a list of texts, or a text is empty.
+    """
+    texts = [value] if isinstance(value, str) else value
+    if texts is None or not isinstance(texts, Sequence | set) and not hasattr(texts, "tolist"):
+        raise GadDataError(f"{where}: expected a text or a list of texts, got {type(value).__name__}")
+    texts = list(texts)
+    if not texts:
+        raise GadDataError(f"{where}: the list of teacher texts is empty; remove the row")
+    for text in texts:
+        if not isinstance(text, str):
+            raise GadDataError(f"{where}: expected text, got {type(text).__name__}")
+        if not text.strip():
+            raise GadDataError(f"{where}: the teacher text is empty; remove the row (or collect the answer again)")
+    return texts
+
+
+def check_messages(value: Any, where: str) -> None:
+    """Raise GadDataError unless ``value`` is a chat that waits for an answer of the assistant."""
+    if isinstance(value, str):
+        raise GadDataError(
+            f"{where}: the prompt is plain text; it must be a list of chat messages such as "
+            '[{"role": "user", "content": "..."}]'
+        )
+    if value is None or not hasattr(value, "__len__") or isinstance(value, dict) or len(value) == 0:
+        raise GadDataError(f"{where}: the prompt must be a non-empty list of chat messages, got {value!r:.80}")
+    for message in value:
+        if not isinstance(message, dict) or "role" not in message or "content" not in message:
+            raise GadDataError(f"{where}: a chat message needs the keys 'role' and 'content', got {message!r:.80}")
+        if not isinstance(message["content"], str):
+            raise GadDataError(
+                f"{where}: the content of a message must be text (GAD trains on text only), got "
+                f"{type(message['content']).__name__}"
+            )
+    if value[-1]["role"] == "assistant":
+        raise GadDataError(f"{where}: the last message is the assistant's; the prompt must end before the answer")
+
+
+def _columns_and_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], Iterator[dict[str, Any]]]:
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as parquet
+
+        try:
+            file = parquet.ParquetFile(path)
+        except Exception as error:
+            raise GadDataError(f"{path} is no readable parquet file: {error}") from None
+        names = list(file.schema_arrow.names)
+        wanted = [name for name in columns if name in names]
+
+        def parquet_rows() -> Iterator[dict[str, Any]]:
+            for batch in file.iter_batches(columns=wanted):
+                yield from batch.to_pylist()
+
+        return names, parquet_rows()
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8") as handle:
+            lines = [line for line in handle if line.strip()]
+        try:
+            rows = [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise GadDataError(f"{path} is no readable JSONL file: {error}") from None
+    else:
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise GadDataError(f"{path} is no readable JSON file: {error}") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise GadDataError(f"{path}: every row must be a JSON object")
+    return sorted({name for row in rows[:100] for name in row}), iter(rows)
+
+
+def check_file(path: str | Path, prompt_key: str, teacher_key: str) -> int:
+    """Check every row of a data file.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        GadDataError: Names the file, the row (counted from 0) and the column, and the remedy.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in _SUFFIXES:
+        raise GadDataError(f"{path}: a data file must end in one of {', '.join(_SUFFIXES)}")
+    if not path.is_file():
+        raise GadDataError(f"{path}: no such data file (data.train_files / data.val_files)")
+    names, rows = _columns_and_rows(path, [prompt_key, teacher_key])
+    for key, setting in ((prompt_key, "data.prompt_key"), (teacher_key, "gad.teacher_key")):
+        if key not in names:
+            raise GadDataError(
+                f"{path} has no column {key!r}; it has {', '.join(names)}. Set {setting} to the right one or add it"
+            )
+    count = 0
+    for row in rows:
+        check_messages(row.get(prompt_key), f"{path}, row {count}, column {prompt_key!r}")
+        teacher_texts(row.get(teacher_key), f"{path}, row {count}, column {teacher_key!r}")
+        count += 1
+    if count == 0:
+        raise GadDataError(f"{path} has no rows")
+    return count

@@ -1,0 +1,158 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Token sequences for both sides, built from TEXT by one function.
+
+The discriminator would learn any difference of encoding between teacher and student that has nothing to do with the
+text: sampled ids are often not what the tokenizer yields for the same text, an EOS on one side only, a cut on one side
+only. So both sides pass through :meth:`SequenceBuilder.response`, and identical texts give identical ids.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gad_verl.errors import GadConfigError, GadDataError
+
+_REPLACEMENT_CHARACTER = "\ufffd"
+
+Messages = Sequence[dict[str, Any]]
+
+
+def stop_token_ids(tokenizer: Any, generation_config: Any | None = None) -> frozenset[int]:
+    """Ids that end a response: the tokenizer's EOS and those of the generation config (Llama-3 has three).
+
+    Raises:
+        GadConfigError: If the tokenizer has no EOS.
+    """
+    if tokenizer.eos_token_id is None:
+        raise GadConfigError(
+            f"the tokenizer of {getattr(tokenizer, 'name_or_path', 'the model')!r} has no EOS token: a finished "
+            "response cannot be told from a cut one. Set eos_token in its tokenizer_config.json"
+        )
+    ids = {int(tokenizer.eos_token_id)}
+    more = getattr(generation_config, "eos_token_id", None)
+    if more is not None:
+        ids.update(int(token) for token in (more if isinstance(more, list | tuple) else [more]))
+    return frozenset(ids)
+
+
+@dataclass(frozen=True)
+class EncodedResponse:
+    """A response as token ids.
+
+    Args:
+        token_ids: The text's ids, then one EOS if (and only if) the text is finished and was not cut.
+        finished: Whether it ends with the EOS.
+        cut: Whether the length limit cut it.
+    """
+
+    token_ids: list[int]
+    finished: bool
+    cut: bool
+
+
+class SequenceBuilder:
+    """Builds prompt and response ids for one tokenizer.
+
+    Args:
+        tokenizer: Tokenizer of the model that reads the sequences (student or discriminator).
+        max_prompt_length: Longest prompt; longer ones lose tokens on the LEFT.
+        max_response_length: Longest response, its EOS included.
+        stop_ids: Ids that end a response of the STUDENT; see :func:`stop_token_ids`.
+        chat_template_kwargs: verl's ``data.apply_chat_template_kwargs``.
+
+    Raises:
+        GadConfigError: If the tokenizer has no EOS or no chat template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_prompt_length: int,
+        max_response_length: int,
+        stop_ids: frozenset[int] | None = None,
+        chat_template_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_prompt_length = max_prompt_length
+        self.max_response_length = max_response_length
+        self.stop_ids = stop_token_ids(tokenizer) if stop_ids is None else stop_ids
+        self.eos_token_id = int(tokenizer.eos_token_id) if tokenizer.eos_token_id is not None else -1
+        if self.eos_token_id < 0:
+            stop_token_ids(tokenizer)
+        if not getattr(tokenizer, "chat_template", None):
+            raise GadConfigError(
+                f"the tokenizer of {getattr(tokenizer, 'name_or_path', 'the model')!r} has no chat template, so chat "
+                "messages cannot be rendered. Use an instruct model or set model.custom_chat_template"
+            )
+        self._chat_template_kwargs = {
+            key: value
+            for key, value in (chat_template_kwargs or {}).items()
+            if key not in ("tokenize", "return_dict", "return_tensors", "add_generation_prompt")
+        }
+
+    def prompt(self, messages: Messages) -> list[int]:
+        """Token ids of a chat with the generation prompt, cut from the left to ``max_prompt_length``.
+
+        Raises:
+            GadDataError: If the rendered prompt has no token.
+        """
+        text = self.tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=True,
+            tokenize=False,
+            **self._chat_template_kwargs,
+        )
+        ids = self._encode(text)
+        if not ids:
+            raise GadDataError(f"the chat template renders no token for the prompt {messages!r}")
+        return ids[-self.max_prompt_length :]
+
+    def response(self, text: str, finished: bool = True) -> EncodedResponse:
+        """Encode a response text; the one function for teacher and student.
+
+        Args:
+            text: The text without its end-of-text token.
+            finished: Whether the author ended it there. An unfinished text gets no EOS.
+        """
+        ids = self._encode(text)
+        if finished and len(ids) < self.max_response_length:
+            return EncodedResponse([*ids, self.eos_token_id], finished=True, cut=False)
+        # A cut may fall into a character of several tokens: decoding gives a replacement character then, and only the
+        # side that was decoded before would show it. Both sides lose it here.
+        kept = self.decode(ids[: self.max_response_length]).rstrip(_REPLACEMENT_CHARACTER)
+        return EncodedResponse(self._encode(kept)[: self.max_response_length], finished=False, cut=True)
+
+    def student_response(self, token_ids: Sequence[int], builder: "SequenceBuilder | None" = None) -> EncodedResponse:
+        """Re-encode sampled ids through their text.
+
+        Args:
+            token_ids: Ids as the rollout returned them, of THIS builder's tokenizer.
+            builder: Builder of the reader's tokenizer; None means this one.
+        """
+        text, finished = self.student_text(token_ids)
+        return (builder or self).response(text, finished)
+
+    def student_text(self, token_ids: Sequence[int]) -> tuple[str, bool]:
+        """Text of sampled ids without its end-of-text token, and whether it is finished."""
+        ids = list(token_ids)
+        finished = bool(ids) and ids[-1] in self.stop_ids
+        return self.decode(ids[:-1] if finished else ids), finished
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of ids; special tokens inside a text stay visible on both sides."""
+        return self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -1,0 +1,103 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""verl's FSDP value-model engine with the discriminator's model: strict head, scores in float32."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.distributed.fsdp as torch_fsdp
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.nn.modules.batchnorm import _BatchNorm
+from verl.models.transformers.monkey_patch import apply_monkey_patch
+from verl.utils.fsdp_utils import get_init_weight_context_manager
+from verl.utils.torch_dtypes import PrecisionType
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp import transformer_impl
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
+
+from gad_verl.discriminator.model import Float32Linear, head_name, load_discriminator, prepare_config
+
+MODEL_TYPE = "gad_discriminator"
+
+_verl_apply_fsdp2 = transformer_impl.apply_fsdp2
+
+
+@dataclass(frozen=True)
+class DiscriminatorOptions:
+    """What the engine has to know beyond verl's configuration. See the fields of the same names under ``gad``."""
+
+    fresh_head: bool
+    num_layers: int | None = None
+    seed: int = 1
+
+
+def _apply_fsdp2_with_float32_head(module: nn.Module, fsdp_kwargs: dict[str, Any], config: Any) -> None:
+    """Shard the head by itself, in float32, before verl shards the layers and the rest."""
+    float32 = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32, output_dtype=torch.float32)
+    fully_shard(getattr(module, head_name(module)), **{**fsdp_kwargs, "mp_policy": float32})
+    _verl_apply_fsdp2(module, fsdp_kwargs, config)
+
+
+@EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu"])
+class DiscriminatorEngine(FSDPEngineWithValueHead):
+    """Differs from verl's value model in how the module is loaded and in the precision of its head.
+
+    The worker sets ``options`` before it initializes the engine.
+    """
+
+    options: DiscriminatorOptions
+
+    def _build_module(self) -> nn.Module:
+        hf_config = self.model_config.hf_config
+        prepare_config(hf_config, self.options.num_layers)
+        dtype = PrecisionType.to_dtype(self.engine_config.model_dtype or torch.float32)
+        init_context = get_init_weight_context_manager(
+            use_meta_tensor=not hf_config.tie_word_embeddings, mesh=self.device_mesh
+        )
+        with init_context():
+            module = load_discriminator(
+                self.model_config.local_path,
+                hf_config,
+                dtype,
+                fresh_head=self.options.fresh_head,
+                seed=self.options.seed,
+                trust_remote_code=self.model_config.trust_remote_code,
+            )
+            apply_monkey_patch(
+                model=module,
+                use_remove_padding=self.use_remove_padding,
+                ulysses_sp_size=self.ulysses_sequence_parallel_size,
+                use_fused_kernels=False,
+                fused_kernels_backend=None,
+            )
+            module.to(dtype)
+            if self.model_config.enable_gradient_checkpointing:
+                module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return module
+
+    def _build_fsdp_module(self, module: nn.Module) -> nn.Module:
+        """Keep the head out of mixed precision: FSDP would hand it parameters rounded to bfloat16."""
+        # FSDP1 excludes modules of these classes from mixed precision and wraps them by themselves.
+        fsdp1_precision = functools.partial(
+            torch_fsdp.MixedPrecision, _module_classes_to_ignore=(_BatchNorm, Float32Linear)
+        )
+        with (
+            mock.patch.object(torch_fsdp, "MixedPrecision", fsdp1_precision),
+            mock.patch.object(transformer_impl, "apply_fsdp2", _apply_fsdp2_with_float32_head),
+        ):
+            return super()._build_fsdp_module(module)

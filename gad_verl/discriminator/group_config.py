@@ -1,0 +1,57 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From the configuration keys ``discriminator`` and ``gad`` to the configuration of the worker group."""
+
+from omegaconf import DictConfig
+from verl.utils.config import omega_conf_to_dataclass
+from verl.workers.config import TrainingWorkerConfig
+
+from gad_verl.config import GadConfig
+from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions
+
+
+def wants_fresh_head(config: DictConfig, gad_config: GadConfig) -> bool:
+    """Whether the head is new: asked for, or (auto) the discriminator starts from the student's weights."""
+    if gad_config.discriminator_head == "auto":
+        return config.discriminator.model.path == config.actor_rollout_ref.model.path
+    return gad_config.discriminator_head == "fresh"
+
+
+def build_worker_config(
+    config: DictConfig, gad_config: GadConfig, total_steps: int
+) -> tuple[TrainingWorkerConfig, DiscriminatorOptions]:
+    """Configuration of :class:`gad_verl.discriminator.worker.DiscriminatorWorker`, by the keys of verl's critic."""
+    section = omega_conf_to_dataclass(config.discriminator)
+    engine = section.engine
+    engine.use_dynamic_bsz = section.use_dynamic_bsz
+    engine.max_token_len_per_gpu = section.ppo_max_token_len_per_gpu
+    engine.infer_max_token_len_per_gpu = section.ppo_max_token_len_per_gpu
+    engine.micro_batch_size_per_gpu = section.ppo_micro_batch_size_per_gpu
+    engine.infer_micro_batch_size_per_gpu = section.ppo_micro_batch_size_per_gpu
+    section.optim.total_training_steps = total_steps
+    profiler = config.discriminator.get("profiler", None)
+    worker_config = TrainingWorkerConfig(
+        model_type=MODEL_TYPE,
+        model_config=section.model,
+        engine_config=engine,
+        optimizer_config=section.optim,
+        checkpoint_config=section.checkpoint,
+        profiler_config=omega_conf_to_dataclass(profiler) if profiler else None,
+    )
+    options = DiscriminatorOptions(
+        fresh_head=wants_fresh_head(config, gad_config),
+        num_layers=gad_config.discriminator_num_layers,
+        seed=gad_config.discriminator_seed,
+    )
+    return worker_config, options

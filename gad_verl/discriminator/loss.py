@@ -1,0 +1,60 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The pair loss in the form that verl's engines call."""
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+
+from gad_verl.core import bradley_terry_loss
+from gad_verl.discriminator.groups import split_group_scores
+
+
+def last_token_scores(values: torch.Tensor) -> torch.Tensor:
+    """Score of each sequence: the value at its last token.
+
+    Args:
+        values: Nested (rows, tokens), jagged.
+
+    Returns:
+        (rows,) in float32, with gradient.
+    """
+    return values.values()[values.offsets()[1:] - 1].float()
+
+
+def discriminator_loss(
+    model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any = None
+) -> tuple[torch.Tensor, dict[str, Any]]:
+    """Bradley-Terry loss of the groups of a micro-batch, divided by the pairs of the WHOLE batch.
+
+    verl averages gradients over the data-parallel ranks, so the loss is multiplied by their number: the losses and
+    gradients of all micro-batches of all ranks add up to those of the batch. Signature of verl's loss functions
+    (verl/workers/utils/losses.py).
+
+    Args:
+        model_output: ``values`` nested (rows, tokens).
+        data: Micro-batch of :func:`gad_verl.discriminator.groups.build_group_batch`, with ``dp_size`` set by the engine.
+        dp_group: Unused.
+    """
+    scores = last_token_scores(model_output["values"])
+    group_size = tu.get_non_tensor_data(data, "force_group_size", default=None)
+    num_pairs = tu.get_non_tensor_data(data, "num_pairs", default=None)
+    dp_size = tu.get_non_tensor_data(data, "dp_size", default=1)
+    teacher, student = split_group_scores(scores, group_size)
+    weights = data["pair_weight"].view(-1, group_size)[:, 1:].to(scores.device)
+    with torch.autocast(device_type=scores.device.type, enabled=False):
+        loss = bradley_terry_loss(teacher, student, weights=weights, num_pairs=num_pairs)
+    return loss * dp_size, {}

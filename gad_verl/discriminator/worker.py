@@ -1,0 +1,113 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""verl's training worker with the discriminator's engine: one call updates and returns the pre-update scores."""
+
+import math
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
+from verl.utils import tensordict_utils as tu
+from verl.utils.device import get_device_id, get_torch_device
+from verl.workers.config import TrainingWorkerConfig
+from verl.workers.engine_workers import TrainingWorker
+
+from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions  # registers the engine
+from gad_verl.discriminator.loss import discriminator_loss, last_token_scores
+from gad_verl.workers.stage import begin_stage
+
+_GIBIBYTE = 1024**3
+
+
+class DiscriminatorWorker(TrainingWorker):
+    """One rank of the discriminator's worker group.
+
+    Args:
+        config: verl's worker configuration with ``model_type`` "gad_discriminator".
+        options: See :class:`gad_verl.discriminator.engine.DiscriminatorOptions`.
+    """
+
+    def __init__(self, config: TrainingWorkerConfig, options: DiscriminatorOptions) -> None:
+        if config.model_type != MODEL_TYPE:
+            raise ValueError(f"the discriminator's model_type must be {MODEL_TYPE!r}; got {config.model_type!r}")
+        super().__init__(config)
+        self.engine.options = options
+        self.loss_fn = discriminator_loss
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def begin_stage(self, lr: float, total_steps: int) -> None:
+        """Learning rate of a stage; the discriminator keeps its optimizer state."""
+        begin_stage(self.engine, lr, total_steps, reset_optimizer=False, restart_schedule=False)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"))
+    def update(self, data: TensorDict) -> TensorDict | None:
+        """One optimizer step on a batch of groups (``build_group_batch``).
+
+        Returns:
+            A row for each row of ``data``: ``scores`` from the forward pass of the update, so of the discriminator
+            BEFORE it; and, equal in every row of all ranks, ``loss``, ``grad_norm``, ``lr``, ``skipped`` (1 where the
+            gradient was not finite and the step was left out); ``memory_peak_gb`` per rank.
+        """
+        self._inject_defaults(data, inference=False)
+        tu.assign_non_tensor(data, return_model_output=True)
+        with self.engine.train_mode():
+            output = self.engine.train_batch(data, loss_function=self.loss_fn)
+        grad_norm = float(output["metrics"]["grad_norm"])
+        lr = self.engine.lr_scheduler_step()
+        return self._rows(
+            data,
+            output,
+            loss=self._global_loss(output["loss"]),
+            grad_norm=grad_norm,
+            lr=float(lr),
+            skipped=0.0 if math.isfinite(grad_norm) else 1.0,
+        )
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"))
+    def score(self, data: TensorDict) -> TensorDict | None:
+        """Scores and loss of a batch of groups without an update. Same rows as :meth:`update`."""
+        self._inject_defaults(data, inference=True)
+        with self.engine.eval_mode():
+            output = self.engine.infer_batch(data, loss_function=self.loss_fn)
+        return self._rows(data, output, loss=self._global_loss(output["loss"]))
+
+    def _inject_defaults(self, data: TensorDict, inference: bool) -> None:
+        engine = self.engine_config
+        defaults = {
+            "use_remove_padding": self.model_config.get("use_remove_padding", False),
+            "use_dynamic_bsz": engine.use_dynamic_bsz,
+            "max_token_len_per_gpu": engine.infer_max_token_len_per_gpu if inference else engine.max_token_len_per_gpu,
+            "micro_batch_size_per_gpu": (
+                engine.infer_micro_batch_size_per_gpu if inference else engine.micro_batch_size_per_gpu
+            ),
+            "use_fused_kernels": False,
+        }
+        tu.assign_non_tensor(data, **{key: value for key, value in defaults.items() if key not in data.keys()})
+
+    def _global_loss(self, losses: list[float]) -> float:
+        total = torch.tensor(float(sum(losses)), dtype=torch.float64, device=get_device_id())
+        group = self.engine.get_data_parallel_group()
+        if group is not None:
+            torch.distributed.all_reduce(total, op=torch.distributed.ReduceOp.SUM, group=group)
+            total /= self.engine.get_data_parallel_size()
+        return total.item()
+
+    def _rows(self, data: TensorDict, output: dict[str, Any], **scalars: float) -> TensorDict | None:
+        if not self.engine.is_mp_src_rank_with_outputs():
+            return None
+        scores = last_token_scores(output["model_output"]["values"]).detach().cpu()
+        scalars["memory_peak_gb"] = get_torch_device().max_memory_allocated() / _GIBIBYTE
+        rows = {name: torch.full((len(scores),), value, dtype=torch.float64) for name, value in scalars.items()}
+        return TensorDict({"scores": scores, **rows}, batch_size=[len(scores)])

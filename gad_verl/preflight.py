@@ -1,0 +1,290 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The check before a run: configuration, data, tokenizers, checkpoints. Runs before Ray or a model starts."""
+
+import json
+import logging
+import struct
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, ListConfig
+
+from gad_verl import compat
+from gad_verl.config import GadConfig, load_gad_config
+from gad_verl.core.schedule import StageSchedule
+from gad_verl.data.schema import check_file
+from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
+
+logger = logging.getLogger(__name__)
+
+TRAINER_MODE = "gad_sync"
+
+# Estimators whose advantage compares the responses of one prompt.
+_GROUP_ESTIMATORS = (
+    "grpo",
+    "grpo_vectorized",
+    "grpo_passk",
+    "gdpo",
+    "rloo",
+    "rloo_vectorized",
+    "opo",
+    "optimal_token_baseline",
+    "tir_optimal_token_baseline",
+)
+_STRATEGIES = ("fsdp", "fsdp2")
+
+
+def _files(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | ListConfig) else [str(value)]
+
+
+def check_config(config: DictConfig) -> GadConfig:
+    """Check the configuration by itself.
+
+    Raises:
+        GadConfigError: Names the key and the remedy.
+    """
+    gad_config = load_gad_config(config)
+    rollout, algorithm, trainer = config.actor_rollout_ref.rollout, config.algorithm, config.trainer
+    estimator = str(algorithm.adv_estimator)
+    if rollout.n < 2 and estimator in _GROUP_ESTIMATORS and gad_config.stage in ("auto", "gad"):
+        raise GadConfigError(
+            f"actor_rollout_ref.rollout.n={rollout.n} with algorithm.adv_estimator={estimator}: the advantage compares "
+            "the responses of one prompt, so set actor_rollout_ref.rollout.n to at least 2"
+        )
+    filter_groups = algorithm.get("filter_groups", None)
+    if filter_groups is not None and filter_groups.get("enable", False):
+        raise GadConfigError(
+            "algorithm.filter_groups.enable=True reads rewards before the discriminator has scored: set it to False"
+        )
+    if config.reward.reward_model.enable:
+        raise GadConfigError(
+            "reward.reward_model.enable=True: with GAD the discriminator is the reward model; set it to False"
+        )
+    model = config.actor_rollout_ref.model
+    lora_rank = max(model.get("lora_rank", 0), (model.get("lora", None) or {}).get("rank", 0))
+    uses_kl = config.actor_rollout_ref.actor.use_kl_loss or algorithm.use_kl_in_reward
+    uses_lora = lora_rank > 0 or model.get("lora_adapter_path") is not None
+    if uses_lora and uses_kl and gad_config.stage == "auto" and gad_config.kl_reference == "warmed_up":
+        raise GadConfigError(
+            "gad.kl_reference=warmed_up with LoRA: the reference is the base model under the adapter, which cannot take "
+            "the warmed-up student. Set gad.kl_reference=initial, or actor_rollout_ref.model.lora_rank=0"
+        )
+    disc_model = config.discriminator.model
+    if disc_model.get("lora_rank", 0) > 0 or disc_model.get("lora_adapter_path") is not None:
+        raise GadConfigError("LoRA for the discriminator is not supported yet: set discriminator.model.lora_rank=0")
+    for key, strategy in (
+        ("actor_rollout_ref.actor.strategy", config.actor_rollout_ref.actor.strategy),
+        ("discriminator.strategy", config.discriminator.strategy),
+    ):
+        if strategy not in _STRATEGIES:
+            raise GadConfigError(f"{key} must be one of {', '.join(_STRATEGIES)} for now; got {strategy!r}")
+    if not trainer.use_v1:
+        raise GadConfigError("trainer.use_v1=False: gad_verl needs verl's V1 trainer; set trainer.use_v1=True")
+    if config.actor_rollout_ref.actor.checkpoint.get("async_save", False):
+        raise GadConfigError(
+            "actor_rollout_ref.actor.checkpoint.async_save=True leaves the tracker file to another process, so student "
+            "and discriminator could part: set it to False"
+        )
+    if config.data.train_batch_size % config.actor_rollout_ref.actor.ppo_mini_batch_size != 0:
+        raise GadConfigError(
+            f"data.train_batch_size ({config.data.train_batch_size}) must be a multiple of "
+            f"actor_rollout_ref.actor.ppo_mini_batch_size ({config.actor_rollout_ref.actor.ppo_mini_batch_size})"
+        )
+    discriminator = config.discriminator
+    if not discriminator.use_dynamic_bsz and discriminator.ppo_micro_batch_size_per_gpu is None:
+        raise GadConfigError(
+            "discriminator.use_dynamic_bsz=False needs discriminator.ppo_micro_batch_size_per_gpu (groups of one "
+            "teacher and n students per micro-batch)"
+        )
+    longest_group = (rollout.n + 1) * (config.data.max_prompt_length + config.data.max_response_length)
+    if discriminator.use_dynamic_bsz and longest_group > discriminator.ppo_max_token_len_per_gpu:
+        logger.warning(
+            "the longest possible group has %d tokens, a micro-batch of the discriminator holds %d "
+            "(discriminator.ppo_max_token_len_per_gpu): the run ends with an error should such a group come",
+            longest_group,
+            discriminator.ppo_max_token_len_per_gpu,
+        )
+    return gad_config
+
+
+def check_data(config: DictConfig, gad_config: GadConfig) -> int:
+    """Check every row of the training and validation files; returns the number of training rows.
+
+    Raises:
+        GadDataError: Names the file, row and column.
+    """
+    rows = sum(
+        check_file(path, config.data.prompt_key, gad_config.teacher_key) for path in _files(config.data.train_files)
+    )
+    for path in _files(config.data.val_files):
+        check_file(path, config.data.prompt_key, gad_config.teacher_key)
+    if rows < config.data.train_batch_size:
+        raise GadDataError(
+            f"data.train_files has {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not one "
+            "step could be made. Lower data.train_batch_size or add data"
+        )
+    return rows
+
+
+def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> None:
+    """Check that the stages fit into the run (before the data set may drop rows).
+
+    Raises:
+        GadConfigError: Names the keys.
+    """
+    steps_per_epoch = rows // config.data.train_batch_size
+    total = config.trainer.total_training_steps or steps_per_epoch * config.trainer.total_epochs
+    warmup = gad_config.resolve_warmup_steps(steps_per_epoch)
+    try:
+        StageSchedule(
+            stage=gad_config.stage,
+            total_steps=total,
+            warmup_steps=warmup,
+            discriminator_only_steps=gad_config.discriminator_only_steps if warmup != 0 else 0,
+        )
+    except ValueError as error:
+        raise GadConfigError(str(error)) from None
+
+
+def check_tokenizers(config: DictConfig) -> None:
+    """Check that student and discriminator have a tokenizer with an EOS and a chat template.
+
+    Raises:
+        GadConfigError: Names the model.
+    """
+    from transformers import AutoTokenizer
+
+    paths = {
+        "actor_rollout_ref.model": config.actor_rollout_ref.model,
+        "discriminator.model": config.discriminator.model,
+    }
+    for key, model in paths.items():
+        path = model.get("tokenizer_path", None) or model.path
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                Path(path).expanduser() if Path(path).expanduser().exists() else path,
+                trust_remote_code=model.get("trust_remote_code", False),
+            )
+        except (OSError, ValueError) as error:
+            raise GadConfigError(f"{key}.path={path}: no tokenizer can be loaded: {error}") from None
+        if model.get("custom_chat_template", None) is not None:
+            tokenizer.chat_template = model.custom_chat_template
+        try:
+            SequenceBuilder(tokenizer, config.data.max_prompt_length, config.data.max_response_length)
+        except GadConfigError as error:
+            raise GadConfigError(f"{key}.path={path}: {error}") from None
+
+
+def _safetensors_shapes(folder: Path) -> dict[str, list[int]]:
+    """Shapes of all tensors of a model folder, read from the headers alone."""
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as handle:
+            (size,) = struct.unpack("<Q", handle.read(8))
+            header = json.loads(handle.read(size))
+        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    return shapes
+
+
+def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
+    """Check a discriminator that is loaded, as far as files tell without loading it.
+
+    Raises:
+        GadCheckpointError: If its head is missing or has another shape.
+    """
+    from gad_verl.trainer import checkpoints
+
+    if gad_config.stage == "seqkd":
+        return
+    from transformers import AutoConfig
+
+    path = Path(config.discriminator.model.path).expanduser()
+    if path.is_dir():
+        hf_config = AutoConfig.from_pretrained(path, trust_remote_code=config.discriminator.model.trust_remote_code)
+        layers = gad_config.discriminator_num_layers
+        if layers is not None and layers > hf_config.num_hidden_layers:
+            raise GadConfigError(
+                f"gad.discriminator_num_layers={layers}, but {path} has {hf_config.num_hidden_layers} layers"
+            )
+        same_model = config.discriminator.model.path == config.actor_rollout_ref.model.path
+        head = gad_config.discriminator_head
+        if head == "load" or (head == "auto" and not same_model):
+            shapes = _safetensors_shapes(path)
+            found = [(name, shape) for name, shape in shapes.items() if name in ("score.weight", "classifier.weight")]
+            if shapes and not found:
+                raise GadCheckpointError(
+                    f"discriminator.model.path={path} has no scalar head (score.weight). Set "
+                    "gad.discriminator_head=fresh to begin with a new one"
+                )
+            for name, shape in found:
+                if shape != [1, hf_config.hidden_size]:
+                    raise GadCheckpointError(
+                        f"discriminator.model.path={path}: {name} has shape {shape}, a discriminator of this size needs "
+                        f"[1, {hf_config.hidden_size}]"
+                    )
+        wanted = checkpoints.discriminator_shape(hf_config, layers)
+        folder = _resume_folder(config)
+        state = None if folder is None else checkpoints.read_state(folder)
+        if state is not None and state.has_discriminator and state.discriminator_shape != wanted:
+            raise GadCheckpointError(
+                f"the discriminator in {folder} has the shape {state.discriminator_shape}, the configuration asks for "
+                f"{wanted}. Set discriminator.model.path and gad.discriminator_num_layers as they were, or "
+                "trainer.resume_mode=disable"
+            )
+
+
+def _resume_folder(config: DictConfig) -> Path | None:
+    from gad_verl.trainer import checkpoints
+
+    trainer = config.trainer
+    if trainer.resume_mode == "auto":
+        return checkpoints.find_resumable(Path(trainer.default_local_dir).absolute())
+    if trainer.resume_mode == "resume_path":
+        folder = Path(str(trainer.resume_from_path)).absolute()
+        missing = checkpoints.missing_parts(folder)
+        if missing:
+            raise GadCheckpointError(f"trainer.resume_from_path={folder} lacks {', '.join(missing)}")
+        return folder
+    return None
+
+
+def run_preflight(config: DictConfig) -> None:
+    """All checks, the cheap ones first.
+
+    Raises:
+        GadConfigError, GadDataError, GadCheckpointError, GadCompatError: One error with the remedy.
+    """
+    gad_config = check_config(config)
+    rows = check_data(config, gad_config)
+    check_schedule(config, gad_config, rows)
+    check_tokenizers(config)
+    check_discriminator(config, gad_config)
+    compat.check()
+
+
+class PreflightCallback(Callback):
+    """Runs the checks when Hydra has composed the configuration. Stock trainer modes are left alone."""
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        if config.trainer.v1.trainer_mode != TRAINER_MODE:
+            return
+        try:
+            run_preflight(config)
+        except (GadConfigError, GadDataError, GadCheckpointError, GadCompatError) as error:
+            # Hydra turns an ordinary exception of a callback into a warning; only SystemExit stops the run.
+            raise SystemExit(f"gad_verl: {type(error).__name__}: {error}") from None

@@ -1,0 +1,141 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Generation by transformers for many requests at once: left padding, sampling, log-probabilities. No verl, no Ray."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """What must be equal for two requests to share a batch.
+
+    Args:
+        max_new_tokens: Longest response, in tokens, the EOS included.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass, 1.0 is off.
+        top_k: Highest ranks kept, -1 or 0 is off.
+        logprobs: Whether the log-probabilities of the sampled tokens are wanted.
+        ignore_eos: Whether generation goes on after an EOS.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    logprobs: bool = False
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1; got {self.max_new_tokens}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must not be negative; got {self.temperature}")
+
+
+@dataclass(frozen=True)
+class GeneratedResponse:
+    """One response: token ids (with the EOS where it was generated) and log-probabilities, if asked for."""
+
+    token_ids: list[int]
+    log_probs: list[float] | None
+
+
+def left_padded(prompts: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, both (batch, longest prompt), padded on the left.
+
+    Raises:
+        ValueError: If a prompt is empty.
+    """
+    longest = max(len(prompt) for prompt in prompts)
+    if min(len(prompt) for prompt in prompts) < 1:
+        raise ValueError("a prompt without tokens cannot be continued")
+    ids = torch.full((len(prompts), longest), pad_token_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, longest - len(prompt) :] = 1
+    return ids, mask
+
+
+def _cut_after_stop(token_ids: list[int], stop_token_ids: frozenset[int]) -> list[int]:
+    for position, token_id in enumerate(token_ids):
+        if token_id in stop_token_ids:
+            return token_ids[: position + 1]
+    return token_ids
+
+
+@torch.inference_mode()
+def generate_batch(
+    model: nn.Module,
+    prompts: list[list[int]],
+    settings: SamplingSettings,
+    stop_token_ids: frozenset[int],
+    pad_token_id: int,
+) -> list[GeneratedResponse]:
+    """Continue every prompt.
+
+    The log-probabilities are those of the distribution that was sampled from (temperature applied, as verl's
+    ``logprobs_mode: processed_logprobs``); greedy responses report them at temperature 1.
+
+    Args:
+        model: A causal language model of transformers, in eval mode.
+        prompts: Token ids of each prompt, at least one token.
+        settings: Sampling settings, shared by the batch.
+        stop_token_ids: Any of these ends a response.
+        pad_token_id: Fills the batch, never part of a response.
+
+    Returns:
+        One response per prompt, in order.
+    """
+    from transformers import GenerationConfig
+
+    ids, mask = left_padded(prompts, pad_token_id)
+    greedy = settings.temperature == 0
+    sampling = {} if greedy else {"temperature": settings.temperature, "top_p": settings.top_p}
+    if not greedy:
+        sampling["top_k"] = max(settings.top_k, 0)
+    output = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        generation_config=GenerationConfig(
+            do_sample=not greedy,
+            max_new_tokens=settings.max_new_tokens,
+            eos_token_id=None if settings.ignore_eos else sorted(stop_token_ids),
+            pad_token_id=pad_token_id,
+            return_dict_in_generate=True,
+            output_logits=settings.logprobs,
+            **sampling,
+        ),
+    )
+    generated = output.sequences[:, ids.shape[1] :]
+    log_probs = None
+    if settings.logprobs:
+        # (new tokens, batch, vocabulary) one step at a time: the whole would be large.
+        temperature = 1.0 if greedy else settings.temperature
+        steps = [
+            torch.log_softmax(logits.float() / temperature, dim=-1).gather(1, generated[:, step : step + 1])
+            for step, logits in enumerate(output.logits)
+        ]
+        log_probs = torch.cat(steps, dim=1)
+    responses = []
+    for row in range(len(prompts)):
+        token_ids = generated[row].tolist()
+        if not settings.ignore_eos:
+            token_ids = _cut_after_stop(token_ids, stop_token_ids)
+        row_log_probs = None if log_probs is None else log_probs[row, : len(token_ids)].tolist()
+        responses.append(GeneratedResponse(token_ids, row_log_probs))
+    return responses

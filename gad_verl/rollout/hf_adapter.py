@@ -1,0 +1,76 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The training worker's side of the rollout "hf": sends the student's weights to the server (workers/rollout/base.py)."""
+
+import logging
+import os
+from collections.abc import Generator
+from typing import Any
+
+import ray
+import torch
+from verl.workers.rollout.base import BaseRollout
+
+from gad_verl.rollout.hf_replica import server_name
+
+logger = logging.getLogger(__name__)
+
+
+class HFAdapter(BaseRollout):
+    """Counterpart of verl's ``ServerAdapter`` for :class:`gad_verl.rollout.hf_server.HFServer`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._replica_rank = int(os.environ["RANK"])
+        self._server: ray.actor.ActorHandle | None = None
+
+    async def resume(self, tags: list[str]) -> None:
+        """The server never gives its memory away."""
+
+    async def release(self) -> None:
+        """The server never gives its memory away."""
+
+    @torch.no_grad()
+    async def update_weights(
+        self,
+        weights: Generator[tuple[str, torch.Tensor], None, None],
+        global_steps: int | None = None,
+        wire_format: str = "named_tensors",
+        **_: Any,
+    ) -> None:
+        """Send all weights in buckets of ``checkpoint_engine.update_weights_bucket_megabytes``.
+
+        Raises:
+            NotImplementedError: If the weights come as deltas.
+            RuntimeError: If the server's model lacks a weight.
+        """
+        if wire_format != "named_tensors":
+            raise NotImplementedError(f"the rollout hf takes full tensors only; got {wire_format!r}")
+        if self._server is None:
+            self._server = ray.get_actor(server_name(self._replica_rank))
+        limit = self.config.checkpoint_engine.update_weights_bucket_megabytes << 20
+        bucket: list[tuple[str, torch.Tensor]] = []
+        size, unknown = 0, []
+        for name, tensor in weights:
+            bucket.append((name, tensor.detach().cpu()))
+            size += tensor.nbytes
+            if size >= limit:
+                unknown += await self._server.load_weights.remote(bucket)
+                bucket, size = [], 0
+        if bucket:
+            unknown += await self._server.load_weights.remote(bucket)
+        if unknown:
+            raise RuntimeError(f"the rollout's model lacks these weights of the student: {unknown[:5]}")
+        if global_steps is not None:
+            await self._server.set_global_steps.remote(global_steps)

@@ -1,0 +1,168 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Folders of checkpoints: what belongs to one, which is complete, which may go. Plain file operations.
+
+A checkpoint of step N is the folder ``global_step_N`` with ``actor/``, ``discriminator/``, ``data.pt`` and
+``gad_state.json``. verl's tracker file names the newest one and is written last, so a run that is killed while saving
+resumes from the one before. The warmed-up KL reference lies beside them in ``kl_reference_step_N``.
+"""
+
+import json
+import logging
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gad_verl.errors import GadCheckpointError
+
+logger = logging.getLogger(__name__)
+
+STATE_FILE = "gad_state.json"
+TRACKER_FILE = "latest_checkpointed_iteration.txt"
+COMPLETE_FILE = "gad_complete"
+_FOLDER = re.compile(r"global_step_(\d+)$")
+
+
+@dataclass(frozen=True)
+class GadState:
+    """What a checkpoint remembers beyond weights and optimizers.
+
+    Args:
+        step: Step after which it was saved.
+        stage: Name of the learning-rate stage that was entered: "warmup", "adversarial" or "seqkd".
+        has_discriminator: Whether the folder ``discriminator`` belongs to it.
+        kl_reference: Name of the folder of the warmed-up reference beside the checkpoint, or None.
+        discriminator_shape: Sizes of the discriminator (``discriminator_shape``).
+    """
+
+    step: int
+    stage: str
+    has_discriminator: bool
+    kl_reference: str | None
+    discriminator_shape: dict[str, Any] | None
+
+    def write(self, folder: Path) -> None:
+        """Write ``gad_state.json``; the file is there whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{STATE_FILE}.tmp"
+        temporary.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+        os.replace(temporary, folder / STATE_FILE)
+
+
+def read_state(folder: Path) -> GadState:
+    """Read the state of a checkpoint.
+
+    Raises:
+        GadCheckpointError: If it is missing or unreadable.
+    """
+    path = folder / STATE_FILE
+    try:
+        return GadState(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise GadCheckpointError(
+            f"{folder} was not written by gad_verl ({STATE_FILE} is missing). Set trainer.resume_mode=disable, or "
+            "trainer.default_local_dir to another folder"
+        ) from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise GadCheckpointError(f"{path} is damaged: {error}") from None
+
+
+def missing_parts(folder: Path) -> list[str]:
+    """Names of what a checkpoint lacks; empty if it can be resumed from."""
+    try:
+        state = read_state(folder)
+    except GadCheckpointError:
+        return [STATE_FILE]
+    wanted = ["actor", "data.pt", *(["discriminator"] if state.has_discriminator else [])]
+    missing = [name for name in wanted if not (folder / name).exists()]
+    if state.kl_reference is not None and not (folder.parent / state.kl_reference).is_dir():
+        missing.append(f"../{state.kl_reference}")
+    return missing
+
+
+def step_folders(root: Path) -> list[Path]:
+    """The folders ``global_step_N`` below ``root``, by rising step."""
+    if not root.is_dir():
+        return []
+    folders = [path for path in root.iterdir() if path.is_dir() and _FOLDER.search(path.name)]
+    return sorted(folders, key=lambda path: int(path.name.rsplit("_", 1)[1]))
+
+
+def _tracked_step(root: Path) -> int | None:
+    try:
+        return int((root / TRACKER_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        # Killed between opening and writing: the checkpoint itself is whole.
+        return -1
+
+
+def find_resumable(root: Path) -> Path | None:
+    """The checkpoint to resume from: the tracked one, or the newest complete one where the tracker file is damaged.
+
+    Raises:
+        GadCheckpointError: If the tracked checkpoint is incomplete and no other complete one exists.
+    """
+    tracked = _tracked_step(root)
+    if tracked is None:
+        return None
+    folder = root / f"global_step_{tracked}"
+    missing = missing_parts(folder) if folder.is_dir() else ["the folder itself"]
+    if tracked >= 0 and not missing:
+        return folder
+    complete = [path for path in step_folders(root) if (path / COMPLETE_FILE).exists() and not missing_parts(path)]
+    if complete:
+        logger.warning("%s cannot be resumed from (missing: %s); taking %s", folder, ", ".join(missing), complete[-1])
+        return complete[-1]
+    raise GadCheckpointError(
+        f"{folder}, named by {root / TRACKER_FILE}, cannot be resumed from: {', '.join(missing)} missing. Restore it, "
+        "or set trainer.resume_mode=disable to start anew"
+    )
+
+
+def write_tracker(root: Path, step: int) -> None:
+    """Point the tracker to ``step``; the file is there whole or not at all."""
+    temporary = root / f"{TRACKER_FILE}.tmp"
+    temporary.write_text(str(step), encoding="utf-8")
+    os.replace(temporary, root / TRACKER_FILE)
+
+
+def mark_complete(folder: Path) -> None:
+    """Note that the tracker pointed to this checkpoint once."""
+    (folder / COMPLETE_FILE).write_text("", encoding="utf-8")
+
+
+def folders_to_remove(root: Path, keep: int | None, current_step: int) -> list[Path]:
+    """Checkpoints beyond the newest ``keep`` complete ones; never the current one or a newer one."""
+    if keep is None:
+        return []
+    complete = [
+        path
+        for path in step_folders(root)
+        if (path / COMPLETE_FILE).exists() and int(path.name.rsplit("_", 1)[1]) <= current_step
+    ]
+    return [path for path in complete[:-keep] if path.name != f"global_step_{current_step}"]
+
+
+def discriminator_shape(hf_config: Any, num_layers: int | None) -> dict[str, Any]:
+    """The sizes that decide whether a checkpoint of a discriminator fits."""
+    return {
+        "model_type": hf_config.model_type,
+        "hidden_size": hf_config.hidden_size,
+        "num_hidden_layers": num_layers or hf_config.num_hidden_layers,
+        "vocab_size": hf_config.vocab_size,
+    }

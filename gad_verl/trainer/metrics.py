@@ -1,0 +1,65 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Metrics of one training step under ``disc/`` and ``gad/``. No name contains "min": verl would take the minimum."""
+
+import torch
+
+from gad_verl.core import Phase, correlation, score_statistics
+from gad_verl.trainer.rollouts import EncodedGroup
+
+
+def discriminator_metrics(
+    teacher_scores: torch.Tensor, student_scores: torch.Tensor, weights: torch.Tensor
+) -> dict[str, float]:
+    """Statistics of the pre-update scores on fresh pairs, (G,), (G, n), (G, n)."""
+    return {
+        f"disc/{name}": value for name, value in score_statistics(teacher_scores, student_scores, weights).items()
+    }
+
+
+def text_metrics(groups: list[EncodedGroup], student_scores: torch.Tensor) -> dict[str, float]:
+    """Lengths, finished and cut texts of both sides, and whether the score follows the length.
+
+    Args:
+        groups: Encoded groups.
+        student_scores: (G, n) scores.
+    """
+    students = [
+        (student, student_scores[row, session].item())
+        for row, group in enumerate(groups)
+        for session, student in enumerate(group.students)
+        if student is not None
+    ]
+    teachers = [group.teacher for group in groups]
+    if not students:
+        return {}
+    lengths = torch.tensor([len(student.token_ids) for student, _ in students], dtype=torch.float64)
+    teacher_lengths = torch.tensor([len(teacher.token_ids) for teacher in teachers], dtype=torch.float64)
+    scores = torch.tensor([score for _, score in students], dtype=torch.float64)
+    return {
+        "gad/student_length_mean": lengths.mean().item(),
+        "gad/teacher_length_mean": teacher_lengths.mean().item(),
+        "gad/length_ratio": (lengths.mean() / teacher_lengths.mean()).item(),
+        "gad/score_length_correlation": correlation(scores, lengths),
+        "gad/student_finished_rate": sum(student.finished for student, _ in students) / len(students),
+        "gad/teacher_finished_rate": sum(teacher.finished for teacher in teachers) / len(teachers),
+        "gad/student_cut_texts": float(sum(student.cut for student, _ in students)),
+        "gad/teacher_cut_texts": float(sum(teacher.cut for teacher in teachers)),
+        "gad/failed_rollouts": float(sum(student is None for group in groups for student in group.students)),
+    }
+
+
+def phase_metrics(phase: Phase) -> dict[str, float]:
+    """``gad/stage``: 0 discriminator only, 1 warmup, 2 adversarial, 3 SeqKD."""
+    return {"gad/stage": float(phase.value)}

@@ -1,0 +1,128 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From trajectories in TransferQueue to groups of texts, in an order that does not depend on who finished first."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gad_verl.data.schema import teacher_texts
+from gad_verl.data.tokens import EncodedResponse, SequenceBuilder
+from gad_verl.discriminator.groups import SequenceGroup
+
+
+def parse_key(key: str) -> tuple[str, int, int]:
+    """Prompt uid, session and output of verl's trajectory key ``{uid}_{session_id}_{index}``."""
+    uid, session, output = key.rsplit("_", 2)
+    return uid, int(session), int(output)
+
+
+def rollout_order(keys: Sequence[str], indices: Sequence[int]) -> list[int]:
+    """Positions of trajectories sorted by (data set index, uid, session, output): completion order plays no role."""
+    return sorted(range(len(keys)), key=lambda position: (int(indices[position]), *parse_key(keys[position])))
+
+
+@dataclass(frozen=True)
+class RolloutGroup:
+    """All responses to one prompt.
+
+    Args:
+        index: Row of the data set.
+        messages: The prompt.
+        teacher_text: The teacher text of this visit.
+        rows: Positions in the batch of each session's LAST output; None where the session failed.
+        response_ids: Sampled ids of each session; None where it failed.
+        prompt_ids: Ids of the prompt as the rollout was asked.
+    """
+
+    index: int
+    messages: list[dict]
+    teacher_text: str
+    rows: list[int | None]
+    response_ids: list[list[int] | None]
+    prompt_ids: list[int]
+
+
+def group_rollouts(
+    keys: Sequence[str],
+    indices: Sequence[int],
+    messages: Sequence[list[dict]],
+    teacher_values: Sequence[object],
+    prompt_ids: Sequence[list[int]],
+    response_ids: Sequence[list[int]],
+    num_sessions: int,
+    visit: int,
+) -> list[RolloutGroup]:
+    """Collect the trajectories of each prompt.
+
+    Args:
+        keys: verl's trajectory keys, ordered by :func:`rollout_order`.
+        indices, messages, teacher_values, prompt_ids, response_ids: One entry per key.
+        num_sessions: Rollouts per prompt; missing ones are failed ones.
+        visit: With several teacher texts, text number ``visit`` modulo their count is used.
+    """
+    positions: dict[str, dict[int, int]] = defaultdict(dict)
+    outputs: dict[tuple[str, int], int] = {}
+    for position, key in enumerate(keys):
+        uid, session, output = parse_key(key)
+        if outputs.get((uid, session), -1) < output:
+            outputs[(uid, session)] = output
+            positions[uid][session] = position
+    groups = []
+    for uid, sessions in positions.items():
+        first = next(iter(sessions.values()))
+        texts = teacher_texts(teacher_values[first], f"row {indices[first]} of the training data")
+        rows = [sessions.get(session) for session in range(num_sessions)]
+        groups.append(
+            RolloutGroup(
+                index=int(indices[first]),
+                messages=list(messages[first]),
+                teacher_text=texts[visit % len(texts)],
+                rows=rows,
+                response_ids=[None if row is None else list(response_ids[row]) for row in rows],
+                prompt_ids=list(prompt_ids[first]),
+            )
+        )
+    return groups
+
+
+@dataclass(frozen=True)
+class EncodedGroup:
+    """A group as the discriminator reads it."""
+
+    prompt_ids: list[int]
+    teacher: EncodedResponse
+    students: list[EncodedResponse | None]
+
+    def sequences(self) -> SequenceGroup:
+        """Prompt and response of each row."""
+        return SequenceGroup(
+            teacher_ids=self.prompt_ids + self.teacher.token_ids,
+            student_ids=[None if student is None else self.prompt_ids + student.token_ids for student in self.students],
+        )
+
+
+def encode_group(group: RolloutGroup, student: SequenceBuilder, reader: SequenceBuilder) -> EncodedGroup:
+    """Encode both sides from text by ONE function (``SequenceBuilder.response``).
+
+    Args:
+        group: The texts.
+        student: Builder of the student's tokenizer, which decodes the rollouts.
+        reader: Builder of the discriminator's tokenizer.
+    """
+    return EncodedGroup(
+        prompt_ids=reader.prompt(group.messages),
+        teacher=reader.response(group.teacher_text),
+        students=[None if ids is None else student.student_response(ids, reader) for ids in group.response_ids],
+    )

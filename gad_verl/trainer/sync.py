@@ -1,0 +1,663 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The trainer mode ``gad_sync``: verl's ``sync`` with a discriminator as the reward and GAD's stages.
+
+Everything that is not GAD is inherited. The step of verl (``PPOTrainer._step_once``) calls the stages overridden here:
+the reward stage updates the discriminator and writes its pre-update scores; the stages after it do nothing in the
+supervised phases; the actor stage trains on the teacher's text there.
+"""
+
+import logging
+import math
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig, open_dict
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.single_controller.ray import RayClassWithInitArgs, RayWorkerGroup
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
+from verl.utils.metric import reduce_metrics
+from verl.utils.py_functional import rename_dict
+
+from gad_verl.config import StageOptimConfig, load_gad_config
+from gad_verl.core import Phase, StageSchedule, sequence_rewards_to_token_level
+from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
+from gad_verl.discriminator.group_config import build_worker_config
+from gad_verl.discriminator.groups import build_group_batch, split_group_scores
+from gad_verl.discriminator.worker import DiscriminatorWorker
+from gad_verl.errors import GadStalledError
+from gad_verl.trainer import checkpoints
+from gad_verl.trainer.metrics import discriminator_metrics, phase_metrics, text_metrics
+from gad_verl.trainer.rollouts import EncodedGroup, RolloutGroup, encode_group, group_rollouts, rollout_order
+from gad_verl.trainer.supervised import build_supervised_batch
+from gad_verl.trainer.validation import ValidationRecord
+from gad_verl.trainer.watchdog import Watchdog
+from gad_verl.workers.student import POLICY_LOSS, SUPERVISED_LOSS, StudentWorker
+
+logger = logging.getLogger(__name__)
+
+DISCRIMINATOR = "discriminator"
+DISCRIMINATOR_POOL = "discriminator_pool"
+
+# Names of the learning-rate stages, in checkpoints.
+_STAGE_WARMUP, _STAGE_ADVERSARIAL, _STAGE_SEQKD = "warmup", "adversarial", "seqkd"
+
+
+class _ColocatedReward:
+    """verl's reward loop manager, seen as one whose reward is computed after the rollout: that opens the reward stage.
+
+    With ``reward_loop_worker_handles`` None, verl's step and validation let the rollout sleep and call
+    ``_compute_reward_colocate`` (trainer_base.py).
+    """
+
+    reward_loop_worker_handles = None
+
+    def __init__(self, manager: Any) -> None:
+        self.manager = manager
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.manager, name)
+
+
+def _watched(method: Any) -> Any:
+    """Tell the watchdog that this stage began."""
+
+    @wraps(method)
+    def run(self: "GadTrainerSync", *args: Any, **kwargs: Any) -> Any:
+        self.watchdog.beat(method.__name__.strip("_"))
+        return method(self, *args, **kwargs)
+
+    return run
+
+
+@register_trainer("gad_sync")
+class GadTrainerSync(PPOTrainerSync):
+    """GAD on verl's synchronous trainer. Configured by ``gad_trainer.yaml``."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.gad_config = load_gad_config(config)
+        self.watchdog = Watchdog(self.gad_config.watchdog, self._watched_actors)
+        super().__init__(config)
+        self.discriminator_wg: RayWorkerGroup | None = None
+        self._entered_stage: str | None = None
+        self._kl_reference: str | None = None
+        self._step_groups: list[EncodedGroup] = []
+        self._step_student_rows: list[tuple[list[int], list[int]]] = []
+        self._validation = ValidationRecord()
+        self._replicas_asleep = False
+        self._warned_prompts = False
+
+    # ------------------------------ verl's own mode ------------------------------
+
+    @property
+    def trainer_mode(self) -> str:
+        """verl compares the mode with the literal "sync" in six places; this trainer has its semantics."""
+        return "sync"
+
+    @trainer_mode.setter
+    def trainer_mode(self, _: str) -> None:
+        """verl assigns the registered name in ``__init__``."""
+
+    # ------------------------------ set-up ------------------------------
+
+    def init(self) -> None:
+        self.watchdog.start()
+        self._ending_with_reason(super().init)
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        try:
+            self._ending_with_reason(super().fit, agent_loop_manager)
+        finally:
+            self.watchdog.stop()
+
+    def _ending_with_reason(self, call: Any, *args: Any) -> None:
+        """Replace an error that the watchdog provoked by the reason it found."""
+        try:
+            call(*args)
+        except GadStalledError:
+            raise
+        except Exception as error:
+            if self.watchdog.failure is not None:
+                raise GadStalledError(self.watchdog.failure) from error
+            raise
+
+    def _watched_actors(self) -> dict[str, Any]:
+        actors: dict[str, Any] = {}
+
+        def add(name: str, handles: Any) -> None:
+            actors.update({f"{name} {rank}": handle for rank, handle in enumerate(handles or [])})
+
+        add("student", getattr(getattr(self, "actor_rollout_wg", None), "workers", None))
+        add("discriminator", getattr(getattr(self, "discriminator_wg", None), "workers", None))
+        add("rollout server", getattr(getattr(self, "llm_server_manager", None), "server_handles", None))
+        add("agent loop", getattr(getattr(self, "agent_loop_manager", None), "agent_loop_workers", None))
+        return actors
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = self.gad_config.replay_poll_interval_s
+        wait = buffer._wait_for_next_poll
+        last_progress: list[Any] = [None]
+
+        def watched_wait(partition_id: str, last_debug_time: float) -> float:
+            self.watchdog.check()
+            progress = (len(buffer.partitions[partition_id]), len(buffer.finished_keys[partition_id]))
+            if progress != last_progress[0]:
+                last_progress[0] = progress
+                self.watchdog.beat("gen")
+            return wait(partition_id, last_debug_time)
+
+        buffer._wait_for_next_poll = watched_wait
+        return buffer
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        warmup_steps = self.gad_config.resolve_warmup_steps(self.steps_per_epoch)
+        self.schedule = StageSchedule(
+            stage=self.gad_config.stage,
+            total_steps=self.total_training_steps,
+            warmup_steps=warmup_steps,
+            discriminator_only_steps=self.gad_config.discriminator_only_steps if warmup_steps != 0 else 0,
+        )
+        logger.info("stages: %s", self.schedule)
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        for role in self.role_worker_mapping:
+            if "actor" in str(role):
+                self.role_worker_mapping[role] = ray.remote(StudentWorker)
+        manager = self.resource_pool_manager
+        if self._has_discriminator and self.gad_config.discriminator_n_gpus_per_node > 0:
+            manager.resource_pool_spec[DISCRIMINATOR_POOL] = [
+                self.gad_config.discriminator_n_gpus_per_node
+            ] * self.gad_config.discriminator_nnodes
+            manager.mapping[DISCRIMINATOR] = DISCRIMINATOR_POOL
+        else:
+            manager.mapping[DISCRIMINATOR] = "global_pool"
+
+    def _setup(self) -> None:
+        super()._setup()
+        self.reward_loop_manager = _ColocatedReward(self.reward_loop_manager)
+        data = self.config.data
+        template_kwargs = dict(data.get("apply_chat_template_kwargs", {}) or {})
+        model_config = self.config.actor_rollout_ref.model
+        from verl.utils.model import get_generation_config
+
+        generation_config = get_generation_config(
+            model_config.path, trust_remote_code=model_config.get("trust_remote_code", False)
+        )
+        lengths = (data.max_prompt_length, data.max_response_length)
+        self._student_builder = SequenceBuilder(
+            self.tokenizer, *lengths, stop_token_ids(self.tokenizer, generation_config), template_kwargs
+        )
+        self._reader_builder = self._student_builder
+        if self._has_discriminator:
+            self._start_discriminator(lengths, template_kwargs)
+
+    @property
+    def _has_discriminator(self) -> bool:
+        return self.gad_config.stage != "seqkd"
+
+    def _start_discriminator(self, lengths: tuple[int, int], template_kwargs: dict[str, Any]) -> None:
+        worker_config, options = build_worker_config(self.config, self.gad_config, self.total_training_steps)
+        model = worker_config.model_config
+        self._discriminator_shape = checkpoints.discriminator_shape(model.hf_config, options.num_layers)
+        self._max_group_tokens = None
+        if worker_config.engine_config.use_dynamic_bsz:
+            sp_size = worker_config.engine_config.ulysses_sequence_parallel_size
+            self._max_group_tokens = worker_config.engine_config.max_token_len_per_gpu * sp_size
+        self._groups_per_micro_batch = (
+            1 if worker_config.engine_config.use_dynamic_bsz else worker_config.engine_config.micro_batch_size_per_gpu
+        )
+        if self.config.discriminator.model.path != self.config.actor_rollout_ref.model.path:
+            self._reader_builder = SequenceBuilder(model.tokenizer, *lengths, None, template_kwargs)
+        pool = self.resource_pool_manager.get_resource_pool(DISCRIMINATOR)
+        self.discriminator_wg = RayWorkerGroup(
+            resource_pool=pool,
+            ray_cls_with_init=RayClassWithInitArgs(
+                cls=ray.remote(DiscriminatorWorker), config=worker_config, options=options
+            ),
+            device_name=self.config.trainer.device,
+            name_prefix=DISCRIMINATOR,
+        )
+        self.discriminator_wg.reset()
+        if self._resumed_from is not None:
+            self.discriminator_wg.load_checkpoint(str(self._resumed_from / DISCRIMINATOR), None, False)
+        logger.info("discriminator ready: %s, %s", model.path, options)
+
+    def _dp_size(self, group: RayWorkerGroup, mesh: str) -> int:
+        if mesh not in group._dispatch_info:
+            group._dispatch_info[mesh] = group._query_dispatch_info(mesh)
+        return max(group._dispatch_info[mesh]) + 1
+
+    def get_reward_handles(self) -> Any:
+        """No rule-based reward while the rollouts stream: the reward is the discriminator's score."""
+        return None
+
+    # ------------------------------ stages ------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """Phase of the current step."""
+        return self.schedule.phase(max(1, self.global_steps))
+
+    def _stage_of(self, phase: Phase) -> tuple[str, StageOptimConfig]:
+        if phase is Phase.SEQKD:
+            return _STAGE_SEQKD, self.gad_config.warmup
+        if phase.is_warmup:
+            return _STAGE_WARMUP, self.gad_config.warmup
+        return _STAGE_ADVERSARIAL, self.gad_config.adversarial
+
+    def _stage_steps(self, stage: str) -> int:
+        if self.gad_config.stage != "auto":
+            return self.total_training_steps
+        warmup = self.schedule.warmup_steps
+        return warmup if stage == _STAGE_WARMUP else self.total_training_steps - warmup
+
+    def _enter_stage(self) -> None:
+        """Learning rates, losses and the KL reference where a stage begins. The rollout is asleep."""
+        stage, rates = self._stage_of(self.phase)
+        actor_lr = self.config.actor_rollout_ref.actor.optim.lr if rates.actor_lr is None else rates.actor_lr
+        is_switch = self._entered_stage is not None and self._entered_stage != stage
+        if self._entered_stage != stage:
+            reset = self._entered_stage is None or self.gad_config.reset_optimizer_at_switch
+            self.actor_rollout_wg.begin_stage(actor_lr, self._stage_steps(stage), reset)
+            if self._has_discriminator:
+                disc_lr = self.config.discriminator.optim.lr
+                if rates.discriminator_lr is not None:
+                    disc_lr = rates.discriminator_lr
+                self.discriminator_wg.begin_stage(disc_lr, self.total_training_steps)
+            if is_switch and self._wants_new_reference:
+                name = f"kl_reference_step_{self.global_steps - 1}"
+                path = str(Path(self.config.trainer.default_local_dir).absolute() / name)
+                self.actor_rollout_wg.save_student_weights(path)
+                self.actor_rollout_wg.load_reference_weights(path)
+                self._kl_reference = name
+            self._entered_stage = stage
+            logger.info("step %d: stage %s begins, student lr %g", self.global_steps, stage, actor_lr)
+        self.actor_rollout_wg.use_loss(SUPERVISED_LOSS if self.phase.trains_student_supervised else POLICY_LOSS)
+
+    @property
+    def _wants_new_reference(self) -> bool:
+        return self.use_reference_policy and not self.ref_in_actor and self.gad_config.kl_reference == "warmed_up"
+
+    def on_sample_end(self) -> None:
+        super().on_sample_end()
+        self._replicas_asleep = True
+        self._enter_stage()
+
+    def on_step_end(self) -> None:
+        self.watchdog.beat("update_weights")
+        if self.phase is Phase.SEQKD and not self._validates_after_this_step():
+            return
+        super().on_step_end()
+        self._replicas_asleep = False
+
+    def _validates_after_this_step(self) -> bool:
+        frequency = self.config.trainer.test_freq
+        return frequency > 0 and (
+            self.global_steps >= self.total_training_steps or self.global_steps % frequency == 0
+        )
+
+    # ------------------------------ the step ------------------------------
+
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        metrics.update(phase_metrics(self.phase))
+        if self.phase is Phase.SEQKD:
+            return self._step_seqkd(metrics, timing_raw)
+        return super().step(metrics, timing_raw)
+
+    def _step_seqkd(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        """Cross-entropy on the teacher's text, straight from the data: nothing is generated."""
+        if not self._replicas_asleep:
+            self.checkpoint_manager.sleep_replicas()
+            self._replicas_asleep = True
+        self._enter_stage()
+        batch = self._next_train_batch()
+        builder, visit = self._student_builder, self.global_steps
+        rows = []
+        for messages, texts in zip(batch["raw_prompt"], batch[self.gad_config.teacher_key], strict=True):
+            text = texts if isinstance(texts, str) else list(texts)[visit % len(texts)]
+            rows.append((builder.prompt(messages), builder.response(text).token_ids))
+        with marked_timer("update_actor", timing_raw, color="red"):
+            self._update_student_supervised(rows, metrics)
+        return KVBatchMeta(partition_id="train", keys=[], tags=[])
+
+    @_watched
+    def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
+        """Score the rollouts, and train the discriminator on them unless this is validation."""
+        validating = batch.partition_id == "val"
+        self._sort_rows(batch)
+        num_sessions = self._num_sessions(validating)
+        groups = self._read_groups(batch, num_sessions)
+        encoded = [encode_group(group, self._student_builder, self._reader_builder) for group in groups]
+        if not self._has_discriminator:
+            scores = torch.zeros(len(groups), num_sessions)
+            weights = torch.zeros_like(scores)
+            teacher_scores = torch.zeros(len(groups))
+        else:
+            teacher_scores, scores, weights, report = self._run_discriminator(encoded, num_sessions, not validating)
+        if validating:
+            self._record_validation(batch, groups, encoded, teacher_scores, scores, weights)
+        else:
+            metrics.update({f"disc/{name}": value for name, value in report.items()})
+            metrics.update(discriminator_metrics(teacher_scores, scores, weights))
+            metrics.update(text_metrics(encoded, scores))
+            self._remember_supervised_rows(groups, encoded)
+        self._write_rewards(batch, groups, scores, metrics if metrics is not None else {})
+        return batch
+
+    def _num_sessions(self, validating: bool) -> int:
+        rollout = self.config.actor_rollout_ref.rollout
+        return rollout.val_kwargs.n if validating else rollout.n
+
+    def _sort_rows(self, batch: KVBatchMeta) -> None:
+        if len(batch) == 0:
+            raise GadStalledError(
+                f"all rollouts of step {self.global_steps} failed; the errors of the agent loops are in the log above"
+            )
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["index"])
+        batch.reorder(rollout_order(batch.keys, [int(index) for index in data["index"]]))
+
+    def _read_groups(self, batch: KVBatchMeta, num_sessions: int) -> list[RolloutGroup]:
+        key = self.gad_config.teacher_key
+        fields = ["index", "raw_prompt", key, "prompts", "responses"]
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        groups = group_rollouts(
+            keys=batch.keys,
+            indices=[int(index) for index in data["index"]],
+            messages=list(data["raw_prompt"]),
+            teacher_values=list(data[key]),
+            prompt_ids=[ids.tolist() for ids in data["prompts"].unbind()],
+            response_ids=[ids.tolist() for ids in data["responses"].unbind()],
+            num_sessions=num_sessions,
+            visit=self.global_steps,
+        )
+        if not self._warned_prompts and any(
+            group.prompt_ids != self._student_builder.prompt(group.messages) for group in groups
+        ):
+            self._warned_prompts = True
+            logger.warning(
+                "the rollout renders prompts differently from gad_verl (system prompt, tools or chat template?): the "
+                "warmup trains the student on other prompt tokens than it is asked with"
+            )
+        return groups
+
+    def _run_discriminator(
+        self, encoded: list[EncodedGroup], num_sessions: int, train: bool
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, float]]:
+        """Pre-update scores (G,) and (G, n), weights (G, n), and what the worker reports."""
+        data = build_group_batch(
+            [group.sequences() for group in encoded],
+            num_sessions,
+            multiple_of=self._dp_size(self.discriminator_wg, "train") * self._groups_per_micro_batch,
+            max_tokens_per_micro_batch=self._max_group_tokens,
+        )
+        weights = data["pair_weight"].view(-1, num_sessions + 1)[: len(encoded), 1:].clone()
+        if train:
+            output: TensorDict = self.discriminator_wg.update(data)
+        else:
+            output = self.discriminator_wg.score(data)
+        teacher, student = split_group_scores(output["scores"], num_sessions + 1)
+        report = {name: output[name].max().item() for name in output.keys() if name != "scores"}
+        if "skipped" in report:
+            report["skipped_steps"] = report.pop("skipped")
+        return teacher[: len(encoded)], student[: len(encoded)], weights, report
+
+    def _write_rewards(
+        self, batch: KVBatchMeta, groups: list[RolloutGroup], scores: torch.Tensor, metrics: dict
+    ) -> None:
+        """Write ``rm_scores``: the score of a session on the last token of each of its outputs."""
+        finite = torch.isfinite(scores)
+        metrics["gad/nonfinite_scores"] = float((~finite).sum().item())
+        if not bool(finite.any()):
+            raise FloatingPointError(
+                f"step {self.global_steps}: every score of the discriminator is nan or inf. Lower discriminator.optim.lr "
+                "or discriminator.optim.clip_grad, and resume from the last checkpoint"
+            )
+        of_session: dict[str, float] = {}
+        for row, group in enumerate(groups):
+            known = scores[row][finite[row]]
+            fallback = known.mean().item() if len(known) else scores[finite].mean().item()
+            for session, position in enumerate(group.rows):
+                if position is not None:
+                    score = scores[row, session].item()
+                    # The mean of its group: no direction for the student, instead of a made-up one.
+                    of_session[batch.keys[position].rsplit("_", 1)[0]] = score if math.isfinite(score) else fallback
+        rewards = torch.tensor([of_session[key.rsplit("_", 1)[0]] for key in batch.keys], dtype=torch.float32)
+        responses = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["responses"])
+        lengths = responses["responses"].offsets().diff()
+        token_level = sequence_rewards_to_token_level(rewards, lengths)
+        rm_scores = torch.nested.as_nested_tensor(token_level, layout=torch.jagged)
+        tq.kv_batch_put(
+            keys=batch.keys,
+            partition_id=batch.partition_id,
+            fields=TensorDict({"rm_scores": rm_scores}, batch_size=len(batch)),
+        )
+
+    def _remember_supervised_rows(self, groups: list[RolloutGroup], encoded: list[EncodedGroup]) -> None:
+        if not self.phase.trains_student_supervised:
+            return
+        builder = self._student_builder
+        shared = self._reader_builder is builder
+        self._step_student_rows = [
+            (
+                encoding.prompt_ids if shared else builder.prompt(group.messages),
+                encoding.teacher.token_ids if shared else builder.response(group.teacher_text).token_ids,
+            )
+            for group, encoding in zip(groups, encoded, strict=True)
+        ]
+
+    # ------------------------------ stages that the supervised phases leave out ------------------------------
+
+    @_watched
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        return super()._balance_batch(batch, metrics, *args, **kwargs)
+
+    @_watched
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.phase is not Phase.ADVERSARIAL:
+            return batch
+        return super()._compute_old_log_prob(batch, metrics)
+
+    @_watched
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.phase is not Phase.ADVERSARIAL:
+            return batch
+        return super()._compute_ref_log_prob(batch, metrics)
+
+    @_watched
+    def _compute_values(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.phase is not Phase.ADVERSARIAL:
+            return batch
+        return super()._compute_values(batch, metrics)
+
+    @_watched
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.phase is Phase.ADVERSARIAL:
+            return super()._compute_advantage(batch, metrics)
+        # verl's metrics read these fields; the numbers made from them are dropped again (_compute_metrics).
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])
+        names = ["advantages", "returns", *(["values"] if self.use_critic else [])]
+        zeros = {name: torch.zeros_like(data["rm_scores"]) for name in names}
+        tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(zeros, batch_size=len(batch))
+        )
+        return batch
+
+    @_watched
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.phase is not Phase.ADVERSARIAL:
+            return batch
+        return super()._update_critic(batch, metrics)
+
+    @_watched
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self.phase is Phase.ADVERSARIAL:
+            return super()._update_actor(batch, metrics)
+        if self.phase is Phase.WARMUP:
+            self._update_student_supervised(self._step_student_rows, metrics)
+        return batch
+
+    def _update_student_supervised(self, rows: list[tuple[list[int], list[int]]], metrics: dict) -> None:
+        mini_batches = self.config.data.train_batch_size // self.config.actor_rollout_ref.actor.ppo_mini_batch_size
+        mini_batches = max(1, mini_batches)
+        actor_config = self.config.actor_rollout_ref.actor
+        micro = 1 if actor_config.use_dynamic_bsz else actor_config.ppo_micro_batch_size_per_gpu
+        data = build_supervised_batch(
+            rows,
+            multiple_of=self._dp_size(self.actor_rollout_wg, "actor") * mini_batches * micro,
+            num_mini_batches=mini_batches,
+            pad_token_id=self._student_builder.eos_token_id,
+        )
+        output: TensorDict = self.actor_rollout_wg.update_actor(data)
+        output = rename_dict(output["metrics"], "actor/")
+        output["perf/mfu/actor"] = output.pop("actor/mfu")
+        metrics.update(reduce_metrics(output))
+        metrics["gad/supervised_tokens"] = float(sum(len(response) for _, response in rows))
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
+    ) -> None:
+        if self.phase is Phase.SEQKD:
+            metrics.update({"training/global_step": global_steps, "training/epoch": epoch})
+            metrics.update({f"timing_s/{name}": seconds for name, seconds in timing_raw.items()})
+            metrics["perf/time_per_step"] = timing_raw["step"]
+            return
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
+        if self.phase is not Phase.ADVERSARIAL:
+            for name in [key for key in metrics if key.startswith(("critic/advantages", "critic/returns"))]:
+                del metrics[name]
+
+    def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
+        if self.phase is not Phase.SEQKD:
+            super()._log_rollout_data(batch, timing_raw, rollout_data_dir)
+
+    # ------------------------------ validation ------------------------------
+
+    @_watched
+    def _validate(self) -> dict[str, float]:
+        self._validation = ValidationRecord()
+        metrics = super()._validate()
+        self._replicas_asleep = False
+        return metrics | self._validation.metrics()
+
+    def _record_validation(
+        self,
+        batch: KVBatchMeta,
+        groups: list[RolloutGroup],
+        encoded: list[EncodedGroup],
+        teacher_scores: torch.Tensor,
+        scores: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> None:
+        if self._has_discriminator:
+            self._validation.add_scores(teacher_scores, scores, weights)
+        teacher_of_row: dict[str, str] = {}
+        for group, encoding in zip(groups, encoded, strict=True):
+            texts = [None if ids is None else self._student_builder.student_text(ids)[0] for ids in group.response_ids]
+            self._validation.add_texts(group, encoding, texts)
+            for row in group.rows:
+                if row is not None:
+                    teacher_of_row[batch.keys[row].rsplit("_", 1)[0]] = group.teacher_text
+        self._offer_ground_truth(batch, teacher_of_row)
+
+    def _offer_ground_truth(self, batch: KVBatchMeta, teacher_of_session: dict[str, str]) -> None:
+        """Show the teacher's text as the ground truth of verl's dumped generations, where the row has none."""
+        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["reward_model"])
+        if "reward_model" in data.keys():
+            return
+        from verl.utils import tensordict_utils as tu
+
+        truths = [{"ground_truth": teacher_of_session.get(key.rsplit("_", 1)[0])} for key in batch.keys]
+        tq.kv_batch_put(
+            keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict({"reward_model": truths})
+        )
+
+    # ------------------------------ checkpoints ------------------------------
+
+    @property
+    def _checkpoint_root(self) -> Path:
+        return Path(self.config.trainer.default_local_dir).absolute()
+
+    def _load_checkpoint(self) -> None:
+        """Resume from a complete checkpoint only; the discriminator's part is loaded once its workers exist."""
+        trainer = self.config.trainer
+        self._resumed_from = None
+        if trainer.resume_mode == "auto":
+            folder = checkpoints.find_resumable(self._checkpoint_root)
+            if folder is not None:
+                checkpoints.write_tracker(self._checkpoint_root, int(folder.name.rsplit("_", 1)[1]))
+        elif trainer.resume_mode == "resume_path":
+            folder = Path(trainer.resume_from_path).absolute()
+        else:
+            folder = None
+        super()._load_checkpoint()
+        if folder is None:
+            return
+        state = checkpoints.read_state(folder)
+        self._resumed_from = folder if state.has_discriminator else None
+        self._entered_stage, self._kl_reference = state.stage, state.kl_reference
+        self.actor_rollout_wg.resume_stage(self._stage_steps(state.stage))
+        if state.kl_reference is not None and self._wants_new_reference:
+            self.actor_rollout_wg.load_reference_weights(str(folder.parent / state.kl_reference))
+        logger.info("resumed from %s in stage %s", folder, state.stage)
+
+    @_watched
+    def _save_checkpoint(self) -> None:
+        """Discriminator and state first, verl's tracker last: a checkpoint that is tracked is whole."""
+        folder = self._checkpoint_root / f"global_step_{self.global_steps}"
+        if self._has_discriminator:
+            self.discriminator_wg.save_checkpoint(str(folder / DISCRIMINATOR), None, self.global_steps, None)
+        checkpoints.GadState(
+            step=self.global_steps,
+            stage=self._entered_stage,
+            has_discriminator=self._has_discriminator,
+            kl_reference=self._kl_reference,
+            discriminator_shape=self._discriminator_shape if self._has_discriminator else None,
+        ).write(folder)
+        keep = self.gad_config.keep_checkpoints or self.config.trainer.get("max_actor_ckpt_to_keep", None)
+        with open_dict(self.config.trainer):
+            # verl's rotation would delete the student of a checkpoint before the tracker has moved on.
+            self.config.trainer.max_actor_ckpt_to_keep = None
+            self.config.trainer.max_critic_ckpt_to_keep = None
+            try:
+                super()._save_checkpoint()
+            finally:
+                self.config.trainer.max_actor_ckpt_to_keep = keep
+        checkpoints.mark_complete(folder)
+        self._remove_everywhere(checkpoints.folders_to_remove(self._checkpoint_root, keep, self.global_steps))
+
+    def _remove_everywhere(self, folders: list[Path]) -> None:
+        """Delete checkpoints on every node that holds a part of them."""
+        if not folders:
+            return
+        paths = [str(folder) for folder in folders]
+
+        def remove(_: Any, targets: list[str] = paths) -> None:
+            import shutil
+
+            for target in targets:
+                shutil.rmtree(target, ignore_errors=True)
+
+        groups = [self.actor_rollout_wg, *([self.discriminator_wg] if self._has_discriminator else [])]
+        ray.get([worker.__ray_call__.remote(remove) for group in groups for worker in group.workers])
+        logger.info("removed old checkpoints: %s", ", ".join(paths))

@@ -1,0 +1,122 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Ends a run whose workers died or hang: without it, a lost rollout server leaves verl polling for ever."""
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+
+from gad_verl.config import WatchdogConfig
+from gad_verl.errors import GadStalledError
+
+logger = logging.getLogger(__name__)
+
+# After the workers were killed every blocked call fails; a process that still lives after this is ended by force.
+_GRACE_SECONDS = 60.0
+
+
+def actor_is_dead(actor: Any) -> bool:
+    """Whether Ray's control store knows the actor as dead. Works without Ray's dashboard and beside a busy actor."""
+    info = ray._private.state.actors(actor._actor_id.hex())
+    return bool(info) and info.get("State") == "DEAD"
+
+
+class Watchdog:
+    """Watches actors and the progress of the main thread from a thread of its own.
+
+    Args:
+        config: Intervals.
+        actors: Returns the actors to watch by name; called at each look, so that late ones are found.
+        kill: Called with each actor once the run has failed, to free calls that wait for it.
+    """
+
+    def __init__(
+        self,
+        config: WatchdogConfig,
+        actors: Callable[[], Mapping[str, Any]],
+        kill: Callable[[Any], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._actors = actors
+        self._kill = kill or (lambda actor: ray.kill(actor, no_restart=True))
+        self._stage = "start-up"
+        self._since = time.monotonic()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.failure: str | None = None
+
+    def start(self) -> None:
+        """Begin to watch; does nothing if ``gad.watchdog.enable`` is off."""
+        if self._config.enable:
+            self._thread = threading.Thread(target=self._run, name="gad-watchdog", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._stop.set()
+
+    def beat(self, stage: str) -> None:
+        """The main thread entered ``stage`` or got on in it."""
+        self._stage, self._since = stage, time.monotonic()
+
+    def check(self) -> None:
+        """Raise what the watchdog found.
+
+        Raises:
+            GadStalledError: If a worker died or hangs.
+        """
+        if self.failure is not None:
+            raise GadStalledError(self.failure)
+
+    def look(self) -> str | None:
+        """One look: the reason to end the run, or None."""
+        dead = [name for name, actor in self._actors().items() if actor_is_dead(actor)]
+        if dead:
+            return f"worker {', '.join(dead)} died during '{self._stage}'; its last words are in the log above"
+        waited = time.monotonic() - self._since
+        if waited > self._config.stage_timeout_s:
+            return (
+                f"'{self._stage}' has taken {waited:.0f} s without progress, more than gad.watchdog.stage_timeout_s="
+                f"{self._config.stage_timeout_s:.0f}: a worker hangs. Raise the limit if a stage really takes that long"
+            )
+        return None
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._config.check_interval_s):
+            try:
+                self.failure = self.look()
+            except Exception:
+                logger.exception("the watchdog could not look at the workers")
+                continue
+            if self.failure is not None:
+                self._end_run()
+                return
+
+    def _end_run(self) -> None:
+        logger.error("gad_verl ends this run: %s", self.failure)
+        for name, actor in self._actors().items():
+            try:
+                self._kill(actor)
+            except Exception:
+                logger.exception("could not kill worker %s", name)
+        if not self._stop.wait(_GRACE_SECONDS):
+            logger.error("the trainer did not end by itself; leaving by force. Reason: %s", self.failure)
+            sys.stderr.flush()
+            os._exit(1)

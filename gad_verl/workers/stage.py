@@ -1,0 +1,62 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Learning rate and optimizer state at the beginning of a training stage, on an FSDP engine of verl."""
+
+from typing import Any
+
+
+def begin_stage(engine: Any, lr: float, total_steps: int, reset_optimizer: bool, restart_schedule: bool) -> None:
+    """Give the engine's optimizer the learning rate of a stage.
+
+    Args:
+        engine: verl's FSDP engine (verl/workers/engine/fsdp/transformer_impl.py), initialized.
+        lr: Peak learning rate of the stage.
+        total_steps: Optimizer steps of the stage, the horizon of a decaying schedule.
+        reset_optimizer: Forget the moments of the optimizer.
+        restart_schedule: Start the schedule (and its warmup) anew; else it goes on with the new peak rate.
+
+    Raises:
+        NotImplementedError: If the engine is not one of FSDP.
+    """
+    if not hasattr(engine, "_build_lr_scheduler"):
+        raise NotImplementedError(f"stages are implemented for FSDP engines only; got {type(engine).__name__}")
+    optimizer = engine.optimizer
+    if reset_optimizer:
+        optimizer.state.clear()
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        group["initial_lr"] = lr
+    if restart_schedule:
+        engine.optimizer_config.total_training_steps = total_steps
+        engine.lr_scheduler = engine._build_lr_scheduler(optimizer)
+        engine.checkpoint_manager.lr_scheduler = engine.lr_scheduler
+        return
+    scheduler = engine.lr_scheduler
+    scheduler.base_lrs = [lr] * len(optimizer.param_groups)
+    for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+        group["lr"] = lr * factor(scheduler.last_epoch)
+
+
+def resume_stage(engine: Any, total_steps: int) -> None:
+    """Give a resumed schedule the horizon of its stage: a checkpoint holds its position, not its shape."""
+    if not hasattr(engine, "_build_lr_scheduler"):
+        raise NotImplementedError(f"stages are implemented for FSDP engines only; got {type(engine).__name__}")
+    state = engine.lr_scheduler.state_dict()
+    rates = [(group["lr"], group["initial_lr"]) for group in engine.optimizer.param_groups]
+    engine.optimizer_config.total_training_steps = total_steps
+    engine.lr_scheduler = engine._build_lr_scheduler(engine.optimizer)
+    engine.lr_scheduler.load_state_dict(state)
+    engine.checkpoint_manager.lr_scheduler = engine.lr_scheduler
+    for group, (lr, initial_lr) in zip(engine.optimizer.param_groups, rates, strict=True):
+        group["lr"], group["initial_lr"] = lr, initial_lr

@@ -1,0 +1,56 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Packaging of gad_verl. A setup.py, not a pyproject.toml alone: verl's users build their images with it."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "gad_verl" / "__init__.py").read_text(encoding="utf-8")).group(1)
+
+setup(
+    name="gad-verl",
+    version=VERSION,
+    description="Generative Adversarial Distillation (GAD) as a plugin of verl",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["gad_verl", "gad_verl.*"]) + ["hydra_plugins.gad_verl_searchpath"],
+    package_data={"gad_verl.config": ["*.yaml", "*/*.yaml"]},
+    install_requires=[
+        # Subclasses of verl's trainer and workers: private parts move with each minor release (gad_verl/compat.py).
+        "verl>=0.9.1,<0.10",
+        # verl's V1 trainer needs it and does not declare it.
+        "TransferQueue>=0.1.11,<0.2",
+        # Post-import hooks: registers trainer and rollouts at the moment verl imports their registries.
+        "wrapt>=1.16",
+        # ROUGE-L against the teacher in validation.
+        "rouge-score>=0.1.2",
+        "psutil",
+        "packaging",
+    ],
+    extras_require={
+        # As verl 0.9.1's own GPU extra pins it.
+        "gpu": ["vllm==0.24.0"],
+        "teacher": ["openai>=2.0.0", "tqdm"],
+        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build"],
+    },
+    entry_points={
+        "verl.plugins": ["gad_verl = gad_verl.plugin"],
+        "console_scripts": ["gad-verl = gad_verl.cli:main"],
+    },
+)
