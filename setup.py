@@ -19,7 +19,9 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "gad_verl" / "__init__.py").read_text(encoding="utf-8")).group(1)
+VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "gad_verl" / "__init__.py").read_text(encoding="utf-8")).group(
+    1
+)
 
 setup(
     name="gad-verl",

@@ -17,7 +17,7 @@ Everything here is loaded on first use, so that ``import gad_verl`` stays cheap 
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -32,11 +32,6 @@ _PUBLIC = {
 }
 
 __all__ = ["__version__", *_PUBLIC]
-
-if TYPE_CHECKING:
-    from gad_verl.config import GadConfig
-    from gad_verl.core import Phase, StageSchedule, bradley_terry_loss, score_statistics
-    from gad_verl.errors import GadConfigError, GadDataError
 
 
 def __getattr__(name: str) -> Any:

@@ -108,9 +108,7 @@ VERL_USES = (
         ("BaseCheckpointManager.register_checkpoint", "find_latest_ckpt_path"),
         "weights of the KL reference, retention",
     ),
-    VerlUse(
-        "verl.utils.tensordict_utils", ("get_tensordict", "get_non_tensor_data", "assign_non_tensor"), "batches"
-    ),
+    VerlUse("verl.utils.tensordict_utils", ("get_tensordict", "get_non_tensor_data", "assign_non_tensor"), "batches"),
     VerlUse("verl.workers.utils.losses", ("sft_loss", "ppo_loss"), "supervised warmup and policy loss"),
     VerlUse("verl.workers.rollout.replica", ("RolloutReplicaRegistry.register", "TokenOutput"), "the rollout hf"),
     VerlUse("verl.workers.rollout.base", ("_ROLLOUT_REGISTRY", "BaseRollout"), "the rollout hf"),

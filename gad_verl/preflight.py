@@ -81,8 +81,8 @@ def check_config(config: DictConfig) -> GadConfig:
     uses_lora = lora_rank > 0 or model.get("lora_adapter_path") is not None
     if uses_lora and uses_kl and gad_config.stage == "auto" and gad_config.kl_reference == "warmed_up":
         raise GadConfigError(
-            "gad.kl_reference=warmed_up with LoRA: the reference is the base model under the adapter, which cannot take "
-            "the warmed-up student. Set gad.kl_reference=initial, or actor_rollout_ref.model.lora_rank=0"
+            "gad.kl_reference=warmed_up with LoRA: the reference is the base model under the adapter, which cannot "
+            "take the warmed-up student. Set gad.kl_reference=initial, or actor_rollout_ref.model.lora_rank=0"
         )
     disc_model = config.discriminator.model
     if disc_model.get("lora_rank", 0) > 0 or disc_model.get("lora_adapter_path") is not None:
@@ -135,8 +135,8 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
         check_file(path, config.data.prompt_key, gad_config.teacher_key)
     if rows < config.data.train_batch_size:
         raise GadDataError(
-            f"data.train_files has {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not one "
-            "step could be made. Lower data.train_batch_size or add data"
+            f"data.train_files has {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not "
+            "one step could be made. Lower data.train_batch_size or add data"
         )
     return rows
 
@@ -234,8 +234,8 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
             for name, shape in found:
                 if shape != [1, hf_config.hidden_size]:
                     raise GadCheckpointError(
-                        f"discriminator.model.path={path}: {name} has shape {shape}, a discriminator of this size needs "
-                        f"[1, {hf_config.hidden_size}]"
+                        f"discriminator.model.path={path}: {name} has shape {shape}, a discriminator of this size "
+                        f"needs [1, {hf_config.hidden_size}]"
                     )
         wanted = checkpoints.discriminator_shape(hf_config, layers)
         folder = _resume_folder(config)

@@ -68,8 +68,8 @@ def bradley_terry_loss(
 ) -> Tensor:
     """Bradley-Terry loss of teacher over student responses (GAD, arXiv 2511.10643, section 2).
 
-    ``sum_p w_p * -log sigmoid(margin_p) / num_pairs``. With ``num_pairs`` of the whole batch, the losses of any split of
-    the pairs add up to the loss of the batch, and so do the gradients.
+    ``sum_p w_p * -log sigmoid(margin_p) / num_pairs``. With ``num_pairs`` of the whole batch, the losses of any split
+    of the pairs add up to the loss of the batch, and so do the gradients.
 
     Args:
         teacher_scores: (B,) scores of the teacher responses, or (P,) for a list of pairs.

@@ -64,14 +64,16 @@ class StageSchedule:
         if self.stage not in STAGES:
             raise ValueError(f"gad.stage must be one of {', '.join(STAGES)}; got {self.stage!r}")
         if self.total_steps < 1:
-            raise ValueError(f"a run needs at least one step; got {self.total_steps} (is the data set smaller than a batch?)")
+            raise ValueError(
+                f"a run needs at least one step; got {self.total_steps} (is the data set smaller than a batch?)"
+            )
         if self.warmup_steps < 0 or self.discriminator_only_steps < 0:
             raise ValueError("gad.warmup_steps and gad.discriminator_only_steps must not be negative")
         if self.stage == "auto":
             if self.warmup_steps >= self.total_steps:
                 raise ValueError(
-                    f"gad.stage=auto leaves no adversarial step: warmup takes {self.warmup_steps} of {self.total_steps} "
-                    "steps. Lower gad.warmup_steps (or gad.warmup_epochs), raise trainer.total_epochs, or set "
+                    f"gad.stage=auto leaves no adversarial step: warmup takes {self.warmup_steps} of "
+                    f"{self.total_steps} steps. Lower gad.warmup_steps (or gad.warmup_epochs), raise trainer.total_epochs, or set "
                     "gad.stage=warmup"
                 )
             if self.discriminator_only_steps > self.warmup_steps:

@@ -51,8 +51,8 @@ class GadDataset(RLHFDataset):
                 tokens = longest(row)
                 if tokens > limit:
                     raise GadDataError(
-                        f"row {number} of {', '.join(map(str, self.original_data_files))}: the teacher text has {tokens} "
-                        f"tokens with its EOS, more than data.max_response_length={limit}. Raise it, or set "
+                        f"row {number} of {', '.join(map(str, self.original_data_files))}: the teacher text has "
+                        f"{tokens} tokens with its EOS, more than data.max_response_length={limit}. Raise it, or set "
                         "gad.teacher_overlong to cut or drop"
                     )
             return dataframe

@@ -56,7 +56,8 @@ def build_group_batch(
     Args:
         groups: Groups with ``num_students`` sessions each.
         num_students: n; shorter groups are not allowed (put None for a failed rollout).
-        multiple_of: The number of groups is raised to a multiple of this (ranks, micro-batch size) by groups of weight 0.
+        multiple_of: The number of groups is raised to a multiple of this (ranks, micro-batch size) by groups of
+            weight 0.
         max_tokens_per_micro_batch: A group with more tokens fits no micro-batch; None does not check.
         max_tokens_key: Configuration key named by the error.
 
@@ -80,9 +81,9 @@ def build_group_batch(
         tokens = len(group.teacher_ids) + sum(len(ids) for ids in students)
         if max_tokens_per_micro_batch is not None and tokens > max_tokens_per_micro_batch:
             raise GadConfigError(
-                f"a group of one teacher and {num_students} student responses has {tokens} tokens, but a micro-batch of "
-                f"the discriminator holds {max_tokens_per_micro_batch}: raise {max_tokens_key} to at least {tokens}, or "
-                "lower data.max_response_length or actor_rollout_ref.rollout.n"
+                f"a group of one teacher and {num_students} student responses has {tokens} tokens, but a micro-batch "
+                f"of the discriminator holds {max_tokens_per_micro_batch}: raise {max_tokens_key} to at least "
+                f"{tokens}, or lower data.max_response_length or actor_rollout_ref.rollout.n"
             )
         rows += [group.teacher_ids, *students]
         weights += [0.0, *(0.0 if ids is None else group.weight for ids in group.student_ids)]
@@ -98,7 +99,9 @@ def build_group_batch(
                 [torch.arange(len(ids)) for ids in rows], layout=torch.jagged
             ),
             # verl's engine counts tokens of a loss; the pair loss has its own count, num_pairs.
-            "loss_mask": torch.nested.as_nested_tensor([torch.ones_like(ids) for ids in input_ids], layout=torch.jagged),
+            "loss_mask": torch.nested.as_nested_tensor(
+                [torch.ones_like(ids) for ids in input_ids], layout=torch.jagged
+            ),
             "pair_weight": pair_weight,
         },
         {

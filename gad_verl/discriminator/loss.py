@@ -46,7 +46,7 @@ def discriminator_loss(
 
     Args:
         model_output: ``values`` nested (rows, tokens).
-        data: Micro-batch of :func:`gad_verl.discriminator.groups.build_group_batch`, with ``dp_size`` set by the engine.
+        data: Micro-batch of :func:`gad_verl.discriminator.groups.build_group_batch`; the engine sets ``dp_size``.
         dp_group: Unused.
     """
     scores = last_token_scores(model_output["values"])

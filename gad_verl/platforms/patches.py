@@ -61,7 +61,9 @@ def patch_fsdp() -> None:
 def patch_value_head_loader(model_utils: ModuleType) -> None:
     """verl/utils/model.py loads value models (verl's critic) with flash-attention only."""
 
-    def load_valuehead_model(local_path: str, torch_dtype: torch.dtype, model_config: Any, trust_remote_code: bool) -> nn.Module:
+    def load_valuehead_model(
+        local_path: str, torch_dtype: torch.dtype, model_config: Any, trust_remote_code: bool
+    ) -> nn.Module:
         from transformers import AutoModelForTokenClassification
 
         return AutoModelForTokenClassification.from_pretrained(

@@ -19,7 +19,10 @@ import wrapt
 
 
 def is_cpu_platform() -> bool:
-    """Whether verl resolved its platform to the CPU (never asks torch.cuda: a CPU-only actor of a GPU machine says no)."""
+    """Whether verl resolved its platform to the CPU.
+
+    Never asks torch.cuda: in a CPU-only actor of a GPU machine that says no.
+    """
     from verl.plugin.platform import get_platform
 
     return get_platform().device_name == "cpu"

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The training worker's side of the rollout "hf": sends the student's weights to the server (workers/rollout/base.py)."""
+"""The training worker's side of the rollout "hf": sends the student's weights to the server."""
 
 import logging
 import os

@@ -23,9 +23,7 @@ def discriminator_metrics(
     teacher_scores: torch.Tensor, student_scores: torch.Tensor, weights: torch.Tensor
 ) -> dict[str, float]:
     """Statistics of the pre-update scores on fresh pairs, (G,), (G, n), (G, n)."""
-    return {
-        f"disc/{name}": value for name, value in score_statistics(teacher_scores, student_scores, weights).items()
-    }
+    return {f"disc/{name}": value for name, value in score_statistics(teacher_scores, student_scores, weights).items()}
 
 
 def text_metrics(groups: list[EncodedGroup], student_scores: torch.Tensor) -> dict[str, float]:

@@ -80,7 +80,7 @@ def group_rollouts(
             outputs[(uid, session)] = output
             positions[uid][session] = position
     groups = []
-    for uid, sessions in positions.items():
+    for sessions in positions.values():
         first = next(iter(sessions.values()))
         texts = teacher_texts(teacher_values[first], f"row {indices[first]} of the training data")
         rows = [sessions.get(session) for session in range(num_sessions)]

@@ -33,8 +33,10 @@ from transfer_queue import KVBatchMeta
 from verl.single_controller.ray import RayClassWithInitArgs, RayWorkerGroup
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.utils.metric import reduce_metrics
+from verl.utils.model import get_generation_config
 from verl.utils.py_functional import rename_dict
 
 from gad_verl.config import StageOptimConfig, load_gad_config
@@ -199,8 +201,6 @@ class GadTrainerSync(PPOTrainerSync):
         data = self.config.data
         template_kwargs = dict(data.get("apply_chat_template_kwargs", {}) or {})
         model_config = self.config.actor_rollout_ref.model
-        from verl.utils.model import get_generation_config
-
         generation_config = get_generation_config(
             model_config.path, trust_remote_code=model_config.get("trust_remote_code", False)
         )
@@ -313,9 +313,7 @@ class GadTrainerSync(PPOTrainerSync):
 
     def _validates_after_this_step(self) -> bool:
         frequency = self.config.trainer.test_freq
-        return frequency > 0 and (
-            self.global_steps >= self.total_training_steps or self.global_steps % frequency == 0
-        )
+        return frequency > 0 and (self.global_steps >= self.total_training_steps or self.global_steps % frequency == 0)
 
     # ------------------------------ the step ------------------------------
 
@@ -430,8 +428,8 @@ class GadTrainerSync(PPOTrainerSync):
         metrics["gad/nonfinite_scores"] = float((~finite).sum().item())
         if not bool(finite.any()):
             raise FloatingPointError(
-                f"step {self.global_steps}: every score of the discriminator is nan or inf. Lower discriminator.optim.lr "
-                "or discriminator.optim.clip_grad, and resume from the last checkpoint"
+                f"step {self.global_steps}: every score of the discriminator is nan or inf. Lower "
+                "discriminator.optim.lr or discriminator.optim.clip_grad, and resume from the last checkpoint"
             )
         of_session: dict[str, float] = {}
         for row, group in enumerate(groups):
@@ -582,11 +580,8 @@ class GadTrainerSync(PPOTrainerSync):
 
     def _offer_ground_truth(self, batch: KVBatchMeta, teacher_of_session: dict[str, str]) -> None:
         """Show the teacher's text as the ground truth of verl's dumped generations, where the row has none."""
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["reward_model"])
-        if "reward_model" in data.keys():
+        if "reward_model" in self.val_dataset.dataframe.column_names:
             return
-        from verl.utils import tensordict_utils as tu
-
         truths = [{"ground_truth": teacher_of_session.get(key.rsplit("_", 1)[0])} for key in batch.keys]
         tq.kv_batch_put(
             keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict({"reward_model": truths})

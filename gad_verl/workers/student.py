@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""verl's actor-rollout-reference worker with what GAD's stages need: two losses, stage learning rates, a new reference."""
+"""verl's actor-rollout-reference worker with what GAD's stages need."""
 
 from functools import partial
 
