@@ -13,6 +13,7 @@
 # limitations under the License.
 """The check before a run: configuration, data, tokenizers, checkpoints. Runs before Ray or a model starts."""
 
+import importlib.util
 import json
 import logging
 import struct
@@ -93,6 +94,11 @@ def check_config(config: DictConfig) -> GadConfig:
     ):
         if strategy not in _STRATEGIES:
             raise GadConfigError(f"{key} must be one of {', '.join(_STRATEGIES)} for now; got {strategy!r}")
+    if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise GadConfigError(
+            "actor_rollout_ref.rollout.name=vllm, but vLLM is not installed: install it (on a CPU: make install), or set "
+            "actor_rollout_ref.rollout.name=hf for small models"
+        )
     if not trainer.use_v1:
         raise GadConfigError("trainer.use_v1=False: gad_verl needs verl's V1 trainer; set trainer.use_v1=True")
     if config.actor_rollout_ref.actor.checkpoint.get("async_save", False):

@@ -73,8 +73,8 @@ class StageSchedule:
             if self.warmup_steps >= self.total_steps:
                 raise ValueError(
                     f"gad.stage=auto leaves no adversarial step: warmup takes {self.warmup_steps} of "
-                    f"{self.total_steps} steps. Lower gad.warmup_steps (or gad.warmup_epochs), raise trainer.total_epochs, or set "
-                    "gad.stage=warmup"
+                    f"{self.total_steps} steps. Lower gad.warmup_steps (or gad.warmup_epochs), raise "
+                    "trainer.total_epochs, or set gad.stage=warmup"
                 )
             if self.discriminator_only_steps > self.warmup_steps:
                 raise ValueError(

@@ -14,8 +14,8 @@
 """A platform for verl whose device is the CPU (verl/plugin/platform/platform_base.py).
 
 verl addresses a device by its index, ``f"{name}:{index}"`` or the index alone, and its Ray code knows the resource
-"GPU" only. Here the index is a string that torch reads as the device "cpu" and that formats as "0", and the Ray resource is a
-LOGICAL GPU (``ray_kwargs.ray_init.num_gpus``).
+"GPU" only. Here the index is a string that torch reads as the device "cpu" and that formats as "0", and the Ray
+resource is a LOGICAL GPU (``ray_kwargs.ray_init.num_gpus``).
 """
 
 import os

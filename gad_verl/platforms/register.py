@@ -14,6 +14,7 @@
 """Offers the CPU to verl: chosen by VERL_PLATFORM=cpu, or where verl's own detection finds nothing else."""
 
 import os
+from types import ModuleType
 
 import wrapt
 
@@ -53,6 +54,20 @@ def _patch_value_head_loader(module: object) -> None:
         patch_value_head_loader(module)
 
 
+def _alias_vllm(_: object) -> None:
+    if is_cpu_platform():
+        from gad_verl.platforms.vllm_cpu import alias_vllm_version
+
+        alias_vllm_version()
+
+
+def _replace_vllm_replica(module: ModuleType) -> None:
+    if is_cpu_platform():
+        from gad_verl.platforms.vllm_cpu import register_vllm_replica
+
+        register_vllm_replica(module)
+
+
 def register_cpu_platform() -> None:
     """Register the platform "cpu" and the corrections that verl needs on it.
 
@@ -75,3 +90,7 @@ def register_cpu_platform() -> None:
                 platform_manager._current_platform = PlatformRegistry.get("cpu")()
     wrapt.register_post_import_hook(_patch_distributed, "verl.utils.distributed")
     wrapt.register_post_import_hook(_patch_value_head_loader, "verl.utils.model")
+    # Whichever comes first: the modules imported after these ask for the version while they are imported.
+    for module in ("verl.third_party", "verl.workers.rollout.base"):
+        wrapt.register_post_import_hook(_alias_vllm, module)
+    wrapt.register_post_import_hook(_replace_vllm_replica, "verl.workers.rollout.replica")
