@@ -96,8 +96,8 @@ def check_config(config: DictConfig) -> GadConfig:
             raise GadConfigError(f"{key} must be one of {', '.join(_STRATEGIES)} for now; got {strategy!r}")
     if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
         raise GadConfigError(
-            "actor_rollout_ref.rollout.name=vllm, but vLLM is not installed: install it (on a CPU: make install), or set "
-            "actor_rollout_ref.rollout.name=hf for small models"
+            "actor_rollout_ref.rollout.name=vllm, but vLLM is not installed: install it (on a CPU: make install), or "
+            "set actor_rollout_ref.rollout.name=hf for small models"
         )
     if not trainer.use_v1:
         raise GadConfigError("trainer.use_v1=False: gad_verl needs verl's V1 trainer; set trainer.use_v1=True")

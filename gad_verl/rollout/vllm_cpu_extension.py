@@ -13,8 +13,8 @@
 # limitations under the License.
 """Loaded inside vLLM's CPU worker: linear layers that compute from their live weights.
 
-vLLM packs each weight for its kernels and replaces it by an empty one (model_executor/layers/utils.py), so weights could
-not be loaded a second time: verl's weight transfer would wait for ever.
+vLLM packs each weight for its kernels and replaces it by an empty one (model_executor/layers/utils.py), so weights
+could not be loaded a second time: verl's weight transfer would wait for ever.
 """
 
 from typing import Any

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Warmup and GAD of SmolLM2-135M-Instruct on a CPU: train.sh STUDENT_FOLDER DATA_FOLDER RUN_FOLDER [overrides]
+# This is the cluster command with the configuration gad_cpu and small sizes.
+set -euo pipefail
+
+STUDENT=$1
+DATA_FOLDER=$2
+RUN=$3
+shift 3
+
+WARMUP_STEPS=${WARMUP_STEPS:-24}
+TOTAL_STEPS=${TOTAL_STEPS:-40}
+
+export HF_HUB_OFFLINE=1
+export TOKENIZERS_PARALLELISM=false
+export VERL_FILE_LOGGER_PATH="$RUN/metrics.jsonl"
+mkdir -p "$RUN"
+
+DATA=(
+    data.train_files="$DATA_FOLDER/train.parquet"
+    data.val_files="$DATA_FOLDER/val.parquet"
+    data.val_max_samples=32
+    data.train_batch_size=8
+    data.max_prompt_length=96
+    data.max_response_length=40
+    data.seed=1
+)
+
+MODEL=(
+    actor_rollout_ref.model.path="$STUDENT"
+)
+
+ACTOR=(
+    actor_rollout_ref.actor.optim.lr=1e-5
+    actor_rollout_ref.actor.optim.clip_grad=1.0
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024
+)
+
+ROLLOUT=(
+    actor_rollout_ref.rollout.name="${ROLLOUT_NAME:-vllm}"
+    actor_rollout_ref.rollout.n=4
+    actor_rollout_ref.rollout.temperature=0.8
+    actor_rollout_ref.rollout.max_model_len=160
+)
+
+DISCRIMINATOR=(
+    discriminator.optim.lr=3e-5
+    discriminator.ppo_max_token_len_per_gpu=1024
+    gad.discriminator_num_layers=6
+)
+
+GAD=(
+    gad.warmup_steps="$WARMUP_STEPS"
+    gad.discriminator_only_steps=2
+    gad.warmup.actor_lr=2e-5
+)
+
+TRAINER=(
+    trainer.total_training_steps="$TOTAL_STEPS"
+    trainer.total_epochs=100
+    trainer.save_freq="$WARMUP_STEPS"
+    trainer.test_freq=8
+    trainer.default_local_dir="$RUN/checkpoints"
+    trainer.experiment_name=quickstart
+)
+
+exec python -m verl.trainer.main_ppo --config-name gad_cpu \
+    "${DATA[@]}" "${MODEL[@]}" "${ACTOR[@]}" "${ROLLOUT[@]}" "${DISCRIMINATOR[@]}" "${GAD[@]}" "${TRAINER[@]}" "$@"

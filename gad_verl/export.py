@@ -1,0 +1,162 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Student and discriminator of a checkpoint as Hugging Face folders (safetensors), in the trained precision.
+
+verl's own merger rounds to bfloat16 (verl/model_merger/fsdp_model_merger.py); the scores of a discriminator do not
+survive that unchanged, so the shards are joined here.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gad_verl.errors import GadCheckpointError
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("student", "discriminator")
+_FOLDERS = {"student": "actor", "discriminator": "discriminator"}
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    config = folder / "fsdp_config.json"
+    if not config.is_file():
+        raise GadCheckpointError(
+            f"{folder} is no FSDP checkpoint of verl ({config.name} is missing). Name a folder global_step_N"
+        )
+    world_size = json.loads(config.read_text(encoding="utf-8"))["world_size"]
+    files = [folder / f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(world_size)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise GadCheckpointError(
+            f"{folder} lacks {', '.join(missing)}: copy the parts of all nodes into one folder before the export"
+        )
+    return files
+
+
+def join_shards(name: str, shards: list[Tensor]) -> Tensor:
+    """The whole tensor from the pieces of all ranks, in rank order.
+
+    Args:
+        name: For the error.
+        shards: DTensors (each rank's piece) or plain tensors (copies of the whole).
+
+    Raises:
+        GadCheckpointError: If the layout is not a plain or hybrid sharding of FSDP, or copies differ.
+    """
+    from torch.distributed.tensor import DTensor, Shard
+
+    first = shards[0]
+    if not isinstance(first, DTensor):
+        if any(not torch.equal(first, other) for other in shards[1:]):
+            raise GadCheckpointError(f"{name} differs between ranks although it is not sharded: damaged checkpoint")
+        return first
+    sharded = [placement for placement in first.placements if isinstance(placement, Shard)]
+    if len(sharded) > 1:
+        raise GadCheckpointError(f"{name} is sharded in {len(sharded)} dimensions; only FSDP and HSDP can be exported")
+    pieces = [shard.to_local() for shard in shards]
+    if not sharded:
+        return pieces[0]
+    # Under hybrid sharding the last mesh dimension shards; the first group of ranks holds a whole copy.
+    group = pieces[: first.device_mesh.size(first.device_mesh.ndim - 1)]
+    return torch.cat(group, dim=sharded[0].dim)
+
+
+def load_state(folder: Path) -> dict[str, Tensor]:
+    """The whole state dict of one model of a checkpoint (``actor`` or ``discriminator``).
+
+    Raises:
+        GadCheckpointError: If files are missing or do not fit together.
+    """
+    files = _shard_files(folder)
+    ranks = [
+        torch.load(file, map_location="cpu", weights_only=False)
+        for file in tqdm(files, desc=f"Reading {folder.name}", unit="shard")
+    ]
+    return {name: join_shards(name, [rank[name] for rank in ranks]).contiguous() for name in ranks[0]}
+
+
+def _build_model(part: str, config_folder: Path, state: Mapping[str, Tensor]) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
+
+    config = AutoConfig.from_pretrained(config_folder)
+    if part == "discriminator":
+        config.num_labels = 1
+    auto_class = AutoModelForCausalLM if part == "student" else AutoModelForTokenClassification
+    with torch.device("meta"):
+        model = auto_class.from_config(config, attn_implementation="eager")
+    tied = set(model._tied_weights_keys or ()) if getattr(config, "tie_word_embeddings", False) else set()
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    missing = [name for name in missing if name not in tied]
+    if missing or unexpected:
+        raise GadCheckpointError(
+            f"{config_folder.parent} does not fit its own configuration: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}"
+        )
+    model.tie_weights()
+    return model
+
+
+def export_part(checkpoint: str | Path, part: str, output: str | Path, dtype: torch.dtype | None = None) -> Path:
+    """Write one model of a checkpoint as a Hugging Face folder; the folder appears whole or not at all.
+
+    Args:
+        checkpoint: A folder ``global_step_N``.
+        part: "student" or "discriminator".
+        output: The folder to write; must not exist or be empty.
+        dtype: Precision to write; None keeps that of the checkpoint.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        GadCheckpointError: If the checkpoint cannot be exported.
+        FileExistsError: If ``output`` holds files.
+        ValueError: If ``part`` is unknown.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
+    output, folder = Path(output), Path(checkpoint) / _FOLDERS[part]
+    if not folder.is_dir():
+        raise GadCheckpointError(f"{checkpoint} holds no {part} ({folder.name}/ is missing)")
+    if output.exists() and any(output.iterdir()):
+        raise FileExistsError(f"{output} is not empty: remove it or choose another folder")
+    config_folder = folder / "huggingface"
+    state = load_state(folder)
+    if dtype is not None:
+        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    model = _build_model(part, config_folder, state)
+    model.config.dtype = next(iter(state.values())).dtype
+    temporary = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        model.save_pretrained(temporary)
+        for file in config_folder.iterdir():
+            if file.name != "config.json" and not (temporary / file.name).exists():
+                shutil.copy2(file, temporary / file.name)
+        if output.exists():
+            output.rmdir()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    logger.info("exported the %s of %s to %s", part, checkpoint, output)
+    return output
