@@ -96,8 +96,13 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
         fsdp1_precision = functools.partial(
             torch_fsdp.MixedPrecision, _module_classes_to_ignore=(_BatchNorm, Float32Linear)
         )
+        head = getattr(module, head_name(module))
         with (
             mock.patch.object(torch_fsdp, "MixedPrecision", fsdp1_precision),
             mock.patch.object(transformer_impl, "apply_fsdp2", _apply_fsdp2_with_float32_head),
         ):
-            return super()._build_fsdp_module(module)
+            wrapped = super()._build_fsdp_module(module)
+        if self.engine_config.strategy == "fsdp":
+            # A hook of FSDP1 on such a module would round its output to the precision of its input.
+            head._forward_hooks.clear()
+        return wrapped

@@ -96,7 +96,8 @@ class GadTrainerSync(PPOTrainerSync):
 
     def __init__(self, config: DictConfig) -> None:
         self.gad_config = load_gad_config(config)
-        self.watchdog = Watchdog(self.gad_config.watchdog, self._watched_actors)
+        # While verl sets the trainer up, each finished component becomes one more attribute.
+        self.watchdog = Watchdog(self.gad_config.watchdog, self._watched_actors, progress=lambda: len(vars(self)))
         super().__init__(config)
         self.discriminator_wg: RayWorkerGroup | None = None
         self._entered_stage: str | None = None

@@ -45,6 +45,7 @@ class Watchdog:
         config: Intervals.
         actors: Returns the actors to watch by name; called at each look, so that late ones are found.
         kill: Called with each actor once the run has failed, to free calls that wait for it.
+        progress: Anything that changes when the main thread gets on; compared at each look.
     """
 
     def __init__(
@@ -52,10 +53,13 @@ class Watchdog:
         config: WatchdogConfig,
         actors: Callable[[], Mapping[str, Any]],
         kill: Callable[[Any], None] | None = None,
+        progress: Callable[[], object] | None = None,
     ) -> None:
         self._config = config
         self._actors = actors
         self._kill = kill or (lambda actor: ray.kill(actor, no_restart=True))
+        self._progress = progress or (lambda: None)
+        self._last_progress = self._progress()
         self._stage = "start-up"
         self._since = time.monotonic()
         self._stop = threading.Event()
@@ -90,6 +94,9 @@ class Watchdog:
         dead = [name for name, actor in self._actors().items() if actor_is_dead(actor)]
         if dead:
             return f"worker {', '.join(dead)} died during '{self._stage}'; its last words are in the log above"
+        progress = self._progress()
+        if progress != self._last_progress:
+            self._last_progress, self._since = progress, time.monotonic()
         waited = time.monotonic() - self._since
         if waited > self._config.stage_timeout_s:
             return (

@@ -1,0 +1,129 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The real worker on real FSDP: one batch, every layout of ranks and micro-batches, one loss and gradient."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_model import build_model
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoConfig
+from worker_probe import NUM_STUDENTS, make_groups
+
+from gad_verl.core import bradley_terry_loss
+from gad_verl.discriminator.model import load_discriminator, prepare_config
+
+LAYOUTS = [(1, "fsdp"), (1, "fsdp2"), (2, "fsdp"), (2, "fsdp2")]
+SPLITS = ["large", "small", "static", "packed"]
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("probe") / "model")
+
+
+@pytest.fixture(scope="module")
+def probe(model_folder: Path) -> dict[tuple[int, str], dict[str, Any]]:
+    """What the worker computed in every layout, each in processes of its own."""
+    results = {}
+    for world_size, strategy in LAYOUTS:
+        output = model_folder.parent / f"{world_size}_{strategy}.pt"
+        script = Path(__file__).parent / "worker_probe.py"
+        command = [sys.executable, str(script), str(model_folder), str(output), str(world_size), strategy]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results[(world_size, strategy)] = torch.load(output, weights_only=False)
+    return results
+
+
+@pytest.fixture(scope="module")
+def reference(model_folder: Path, probe: dict) -> dict[str, Any]:
+    """The same batch through plain transformers and autograd, with the worker's head."""
+    config = AutoConfig.from_pretrained(model_folder, attn_implementation="sdpa")
+    prepare_config(config, None)
+    model = load_discriminator(model_folder, config, torch.float32, fresh_head=True, seed=3)
+    groups = make_groups()
+    rows, weights = [], []
+    for group in groups:
+        rows += [group.teacher_ids, *([0] if ids is None else ids for ids in group.student_ids)]
+        weights.append([0.0 if ids is None else 1.0 for ids in group.student_ids])
+    ids = [torch.tensor(row) for row in rows]
+    mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+    logits = model(input_ids=pad_sequence(ids, batch_first=True), attention_mask=mask).logits.squeeze(-1)
+    scores = logits[torch.arange(len(ids)), mask.sum(1) - 1].view(len(groups), NUM_STUDENTS + 1)
+    loss = bradley_terry_loss(scores[:, 0], scores[:, 1:], weights=torch.tensor(weights))
+    loss.backward()
+    return {
+        "loss": loss.item(),
+        "scores": scores.detach().flatten(),
+        "weights": torch.tensor(weights),
+        "gradient": {name: parameter.grad for name, parameter in model.named_parameters()},
+    }
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_loss_scores_and_gradient_do_not_depend_on_the_layout(
+    probe: dict, reference: dict, layout: tuple[int, str], split: str
+) -> None:
+    result = probe[layout][split]
+    assert result["loss"] == pytest.approx(reference["loss"], abs=TOLERANCE)
+    used = torch.cat([torch.ones(len(make_groups()), 1), reference["weights"]], dim=1).flatten() > 0
+    torch.testing.assert_close(result["scores"][used], reference["scores"][used], atol=TOLERANCE, rtol=0)
+    assert set(result["gradient"]) == set(reference["gradient"])
+    for name, gradient in result["gradient"].items():
+        torch.testing.assert_close(
+            gradient, reference["gradient"][name], atol=TOLERANCE, rtol=0, msg=lambda m, n=name: n + m
+        )
+    norm = math.sqrt(sum(gradient.double().square().sum().item() for gradient in reference["gradient"].values()))
+    assert result["grad_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_update_returns_the_scores_of_before_the_update(probe: dict, layout: tuple[int, str]) -> None:
+    for split in SPLITS:
+        result = probe[layout][split]
+        torch.testing.assert_close(result["scores"], result["evaluated_scores"], atol=TOLERANCE, rtol=0)
+        assert result["loss"] == pytest.approx(result["evaluated_loss"], abs=TOLERANCE)
+        assert any(gradient.abs().max() > 1e-3 for gradient in result["gradient"].values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_identical_texts_give_identical_scores_and_ln_2(probe: dict, layout: tuple[int, str]) -> None:
+    result = probe[layout]["identical"]
+    scores = result["scores"].view(-1, NUM_STUDENTS + 1)
+    assert torch.equal(scores, scores[:, :1].expand_as(scores))
+    assert result["loss"] == pytest.approx(math.log(2), abs=1e-7)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_the_head_stays_in_float32_under_mixed_precision(probe: dict, reference: dict, layout: tuple[int, str]) -> None:
+    """Scores of a bfloat16 body are not rounded to bfloat16, so they do not tie; they stay near the exact ones."""
+    scores = probe[layout]["bf16"]["scores"]
+    rounded = scores.bfloat16().float()
+    assert (scores != rounded).float().mean() > 0.8
+    used = torch.cat([torch.ones(len(make_groups()), 1), reference["weights"]], dim=1).flatten() > 0
+    torch.testing.assert_close(scores[used], reference["scores"][used], atol=5e-2, rtol=0)
+
+
+def test_the_fresh_head_is_the_same_in_every_layout(probe: dict) -> None:
+    heads = [probe[layout]["large"]["before"]["score.weight"] for layout in LAYOUTS]
+    for head in heads[1:]:
+        assert torch.equal(head, heads[0])
