@@ -43,6 +43,8 @@ setup(
         # ROUGE-L against the teacher in validation.
         "rouge-score>=0.1.2",
         "psutil",
+        # Progress of exports.
+        "tqdm",
         "packaging",
     ],
     extras_require={

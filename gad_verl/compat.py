@@ -124,6 +124,7 @@ VERL_USES = (
     ),
     VerlUse("verl.utils.model", ("load_valuehead_model", "get_generation_config"), "value models on the CPU platform"),
     VerlUse("verl.utils.dataset.rl_dataset", ("RLHFDataset.maybe_filter_out_long_prompts",), "rows of GAD"),
+    VerlUse("verl.utils.tracking", ("Tracking", "FileLogger"), "curves of a resumed run"),
     VerlUse("verl.trainer.main_ppo", ("TaskRunnerV1", "run_ppo"), "entry point"),
 )
 

@@ -99,6 +99,11 @@ def check_config(config: DictConfig) -> GadConfig:
             "actor_rollout_ref.rollout.name=vllm, but vLLM is not installed: install it (on a CPU: make install), or "
             "set actor_rollout_ref.rollout.name=hf for small models"
         )
+    if trainer.critic_warmup > 0:
+        raise GadConfigError(
+            f"trainer.critic_warmup={trainer.critic_warmup} would skip the student's steps, the supervised warmup too: "
+            "set it to 0 (gad.discriminator_only_steps trains the discriminator first)"
+        )
     if not trainer.use_v1:
         raise GadConfigError("trainer.use_v1=False: gad_verl needs verl's V1 trainer; set trainer.use_v1=True")
     if config.actor_rollout_ref.actor.checkpoint.get("async_save", False):
@@ -118,12 +123,13 @@ def check_config(config: DictConfig) -> GadConfig:
             "teacher and n students per micro-batch)"
         )
     longest_group = (rollout.n + 1) * (config.data.max_prompt_length + config.data.max_response_length)
-    if discriminator.use_dynamic_bsz and longest_group > discriminator.ppo_max_token_len_per_gpu:
+    micro_batch = discriminator.ppo_max_token_len_per_gpu * discriminator.fsdp.ulysses_sequence_parallel_size
+    if gad_config.stage != "seqkd" and discriminator.use_dynamic_bsz and longest_group > micro_batch:
         logger.warning(
             "the longest possible group has %d tokens, a micro-batch of the discriminator holds %d "
             "(discriminator.ppo_max_token_len_per_gpu): the run ends with an error should such a group come",
             longest_group,
-            discriminator.ppo_max_token_len_per_gpu,
+            micro_batch,
         )
     return gad_config
 

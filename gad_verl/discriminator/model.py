@@ -134,6 +134,8 @@ def load_discriminator(
             if head.bias is not None:
                 head.bias.zero_()
     setattr(module, name, head)
+    # verl saves this configuration with each checkpoint; it would still name the student's class.
+    module.config.architectures = [type(module).__name__]
     for submodule in module.modules():
         if isinstance(submodule, nn.Dropout):
             submodule.p = 0.0

@@ -33,6 +33,11 @@ def rollout_order(keys: Sequence[str], indices: Sequence[int]) -> list[int]:
     return sorted(range(len(keys)), key=lambda position: (int(indices[position]), *parse_key(keys[position])))
 
 
+def choose_text(texts: Sequence[str], index: int, visit: int) -> str:
+    """One of several teacher texts: another one at each visit, and not the same number in every row."""
+    return texts[(index + visit) % len(texts)]
+
+
 @dataclass(frozen=True)
 class RolloutGroup:
     """All responses to one prompt.
@@ -70,7 +75,7 @@ def group_rollouts(
         keys: verl's trajectory keys, ordered by :func:`rollout_order`.
         indices, messages, teacher_values, prompt_ids, response_ids: One entry per key.
         num_sessions: Rollouts per prompt; missing ones are failed ones.
-        visit: With several teacher texts, text number ``visit`` modulo their count is used.
+        visit: How often the data were seen; with several teacher texts, each visit uses the next one.
     """
     positions: dict[str, dict[int, int]] = defaultdict(dict)
     outputs: dict[tuple[str, int], int] = {}
@@ -88,7 +93,7 @@ def group_rollouts(
             RolloutGroup(
                 index=int(indices[first]),
                 messages=list(messages[first]),
-                teacher_text=texts[visit % len(texts)],
+                teacher_text=choose_text(texts, int(indices[first]), visit),
                 rows=rows,
                 response_ids=[None if row is None else list(response_ids[row]) for row in rows],
                 prompt_ids=list(prompt_ids[first]),

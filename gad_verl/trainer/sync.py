@@ -41,14 +41,22 @@ from verl.utils.py_functional import rename_dict
 
 from gad_verl.config import StageOptimConfig, load_gad_config
 from gad_verl.core import Phase, StageSchedule, sequence_rewards_to_token_level
+from gad_verl.data.schema import teacher_texts
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.discriminator.group_config import build_worker_config
 from gad_verl.discriminator.groups import build_group_batch, split_group_scores
 from gad_verl.discriminator.worker import DiscriminatorWorker
 from gad_verl.errors import GadStalledError
-from gad_verl.trainer import checkpoints
+from gad_verl.trainer import checkpoints, metrics_file
 from gad_verl.trainer.metrics import discriminator_metrics, phase_metrics, text_metrics
-from gad_verl.trainer.rollouts import EncodedGroup, RolloutGroup, encode_group, group_rollouts, rollout_order
+from gad_verl.trainer.rollouts import (
+    EncodedGroup,
+    RolloutGroup,
+    choose_text,
+    encode_group,
+    group_rollouts,
+    rollout_order,
+)
 from gad_verl.trainer.supervised import build_supervised_batch
 from gad_verl.trainer.validation import ValidationRecord
 from gad_verl.trainer.watchdog import Watchdog
@@ -126,10 +134,24 @@ class GadTrainerSync(PPOTrainerSync):
         self._ending_with_reason(super().init)
 
     def fit(self, agent_loop_manager: Any) -> None:
+        self._logged_before = metrics_file.lines_until(metrics_file.file_logger_path(self.config), self.global_steps)
         try:
             self._ending_with_reason(super().fit, agent_loop_manager)
         finally:
             self.watchdog.stop()
+
+    def on_validate_begin(self) -> None:
+        self._restore_logged_lines()
+        super().on_validate_begin()
+
+    def on_train_begin(self) -> None:
+        self._restore_logged_lines()
+        super().on_train_begin()
+
+    def _restore_logged_lines(self) -> None:
+        """Write what a resumed run had logged before: verl's file logger begins an empty file."""
+        metrics_file.restore(self.logger, self._logged_before)
+        self._logged_before = []
 
     def _ending_with_reason(self, call: Any, *args: Any) -> None:
         """Replace an error that the watchdog provoked by the reason it found."""
@@ -260,6 +282,10 @@ class GadTrainerSync(PPOTrainerSync):
         """Phase of the current step."""
         return self.schedule.phase(max(1, self.global_steps))
 
+    @property
+    def _epoch(self) -> int:
+        return (max(1, self.global_steps) - 1) // self.steps_per_epoch
+
     def _stage_of(self, phase: Phase) -> tuple[str, StageOptimConfig]:
         if phase is Phase.SEQKD:
             return _STAGE_SEQKD, self.gad_config.warmup
@@ -331,10 +357,13 @@ class GadTrainerSync(PPOTrainerSync):
             self._replicas_asleep = True
         self._enter_stage()
         batch = self._next_train_batch()
-        builder, visit = self._student_builder, self.global_steps
+        builder = self._student_builder
         rows = []
-        for messages, texts in zip(batch["raw_prompt"], batch[self.gad_config.teacher_key], strict=True):
-            text = texts if isinstance(texts, str) else list(texts)[visit % len(texts)]
+        for index, messages, value in zip(
+            batch["index"], batch["raw_prompt"], batch[self.gad_config.teacher_key], strict=True
+        ):
+            texts = teacher_texts(value, f"row {index} of the training data")
+            text = choose_text(texts, int(index), self._epoch)
             rows.append((builder.prompt(messages), builder.response(text).token_ids))
         with marked_timer("update_actor", timing_raw, color="red"):
             self._update_student_supervised(rows, metrics)
@@ -388,7 +417,7 @@ class GadTrainerSync(PPOTrainerSync):
             prompt_ids=[ids.tolist() for ids in data["prompts"].unbind()],
             response_ids=[ids.tolist() for ids in data["responses"].unbind()],
             num_sessions=num_sessions,
-            visit=self.global_steps,
+            visit=0 if batch.partition_id == "val" else self._epoch,
         )
         if not self._warned_prompts and any(
             group.prompt_ids != self._student_builder.prompt(group.messages) for group in groups

