@@ -28,6 +28,8 @@ from worker_probe import NUM_STUDENTS, make_groups
 
 from gad_verl.core import bradley_terry_loss
 from gad_verl.discriminator.model import load_discriminator, prepare_config
+from gad_verl.errors import GadCheckpointError
+from gad_verl.export import export_part, load_state
 
 LAYOUTS = [(1, "fsdp"), (1, "fsdp2"), (2, "fsdp"), (2, "fsdp2")]
 SPLITS = ["large", "small", "static", "packed"]
@@ -121,6 +123,49 @@ def test_the_head_stays_in_float32_under_mixed_precision(probe: dict, reference:
     assert (scores != rounded).float().mean() > 0.8
     used = torch.cat([torch.ones(len(make_groups()), 1), reference["weights"]], dim=1).flatten() > 0
     torch.testing.assert_close(scores[used], reference["scores"][used], atol=5e-2, rtol=0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_export_joins_the_shards_of_every_layout(
+    probe: dict, model_folder: Path, layout: tuple[int, str], tmp_path: Path
+) -> None:
+    folder = model_folder.parent / f"{layout[0]}_{layout[1]}"
+    state = load_state(folder)
+    assert set(state) == set(probe[layout]["after"])
+    for name, tensor in probe[layout]["after"].items():
+        assert torch.equal(state[name], tensor), name
+    checkpoint = tmp_path / "global_step_1"
+    checkpoint.mkdir()
+    (checkpoint / "discriminator").symlink_to(folder)
+    exported = export_part(checkpoint, "discriminator", tmp_path / "exported")
+    config = AutoConfig.from_pretrained(exported, attn_implementation="sdpa")
+    prepare_config(config, None)
+    loaded = load_discriminator(exported, config, torch.float32, fresh_head=False, seed=0)
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+
+
+def test_a_missing_head_is_an_error_unless_a_fresh_one_is_asked_for(model_folder: Path) -> None:
+    config = AutoConfig.from_pretrained(model_folder)
+    prepare_config(config, None)
+    with pytest.raises(GadCheckpointError, match="score.weight.*discriminator_head=fresh"):
+        load_discriminator(model_folder, config, torch.float32, fresh_head=False, seed=0)
+
+
+def test_the_first_layers_alone_make_a_smaller_discriminator(model_folder: Path) -> None:
+    whole = load_discriminator(*_config(model_folder, None), torch.float32, fresh_head=True, seed=0)
+    small = load_discriminator(*_config(model_folder, 1), torch.float32, fresh_head=True, seed=0)
+    assert len(small.model.layers) == 1 and len(whole.model.layers) == 2
+    for name, tensor in small.state_dict().items():
+        assert torch.equal(tensor, whole.state_dict()[name]), name
+    with pytest.raises(GadCheckpointError, match="has 2 layers"):
+        _config(model_folder, 3)
+
+
+def _config(folder: Path, layers: int | None) -> tuple[Path, Any]:
+    config = AutoConfig.from_pretrained(folder)
+    prepare_config(config, layers)
+    return folder, config
 
 
 def test_the_fresh_head_is_the_same_in_every_layout(probe: dict) -> None:

@@ -13,7 +13,7 @@
 # limitations under the License.
 """Runs the real discriminator worker on one or more gloo ranks and saves what it computed. A script, not a test.
 
-Usage: ``python worker_probe.py MODEL_FOLDER OUTPUT.pt WORLD_SIZE STRATEGY``.
+Usage: ``python worker_probe.py MODEL_FOLDER OUTPUT.pt WORLD_SIZE STRATEGY``. A checkpoint is saved in ``OUTPUT/``.
 """
 
 import os
@@ -153,6 +153,8 @@ def main_rank(rank: int, model_folder: str, output: str, world_size: int, strate
     results = {}
     large = build_worker(model_folder, strategy)
     results["large"] = run_scenario(large, groups, rank, world_size)
+    results["after"] = full_weights(large)
+    large.save_checkpoint(str(Path(output).with_suffix("")), None, 1, None)
     results["identical"] = run_scenario(large, identical_groups(), rank, world_size)
     small = {"max_token_len_per_gpu": longest, "infer_max_token_len_per_gpu": longest}
     results["small"] = run_scenario(build_worker(model_folder, strategy, **small), groups, rank, world_size)

@@ -1,0 +1,76 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Batches of groups: rows, weights, padding, and the error of a group that fits no micro-batch."""
+
+import pytest
+import torch
+from worker_probe import NUM_STUDENTS, make_groups
+
+from gad_verl.discriminator.groups import build_group_batch, split_group_scores
+from gad_verl.discriminator.loss import last_token_scores
+from gad_verl.errors import GadConfigError
+
+
+def test_rows_are_teacher_then_students_and_failed_rollouts_weigh_nothing() -> None:
+    groups = make_groups()
+    batch = build_group_batch(groups, NUM_STUDENTS)
+    rows = batch["input_ids"].unbind()
+    weights = batch["pair_weight"].view(-1, NUM_STUDENTS + 1)
+    for number, group in enumerate(groups):
+        first = number * (NUM_STUDENTS + 1)
+        assert rows[first].tolist() == group.teacher_ids
+        assert weights[number, 0] == 0
+        for session, ids in enumerate(group.student_ids):
+            assert weights[number, session + 1] == (0 if ids is None else 1)
+            if ids is not None:
+                assert rows[first + 1 + session].tolist() == ids
+    failed = sum(ids is None for group in groups for ids in group.student_ids)
+    assert batch["num_pairs"] == len(groups) * NUM_STUDENTS - failed
+    assert batch["force_group_size"] == NUM_STUDENTS + 1
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 3, 4, 7])
+def test_groups_are_filled_up_to_a_multiple_without_new_pairs(multiple: int) -> None:
+    groups = make_groups()
+    batch = build_group_batch(groups, NUM_STUDENTS, multiple_of=multiple)
+    assert len(batch) % ((NUM_STUDENTS + 1) * multiple) == 0
+    assert len(batch) - len(groups) * (NUM_STUDENTS + 1) < (NUM_STUDENTS + 1) * multiple
+    assert batch["num_pairs"] == build_group_batch(groups, NUM_STUDENTS)["num_pairs"]
+
+
+def test_a_group_that_fits_no_micro_batch_names_its_length_and_the_key() -> None:
+    groups = make_groups()
+    longest = max(
+        len(group.teacher_ids) + sum(1 if ids is None else len(ids) for ids in group.student_ids) for group in groups
+    )
+    build_group_batch(groups, NUM_STUDENTS, max_tokens_per_micro_batch=longest)
+    with pytest.raises(GadConfigError, match=f"{longest} tokens.*discriminator.ppo_max_token_len_per_gpu"):
+        build_group_batch(groups, NUM_STUDENTS, max_tokens_per_micro_batch=longest - 1)
+
+
+def test_wrong_groups_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one group"):
+        build_group_batch([], NUM_STUDENTS)
+    with pytest.raises(ValueError, match="expected 2"):
+        build_group_batch(make_groups(), 2)
+
+
+def test_the_score_of_a_row_is_the_value_at_its_last_token() -> None:
+    lengths = torch.randint(1, 9, (8,)).tolist()
+    rows = [torch.randn(length) for length in lengths]
+    scores = last_token_scores(torch.nested.as_nested_tensor(rows, layout=torch.jagged))
+    assert torch.equal(scores, torch.stack([row[-1] for row in rows]))
+    teacher, student = split_group_scores(scores, 4)
+    assert torch.equal(teacher, scores[::4]) and student.shape == (2, 3)
+    assert torch.equal(torch.cat([teacher.unsqueeze(1), student], dim=1).flatten(), scores)

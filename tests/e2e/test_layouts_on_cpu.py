@@ -1,0 +1,116 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Other layouts of the same training: real vLLM, two ranks, FSDP2, a pool for the discriminator, another estimator."""
+
+from pathlib import Path
+
+import pytest
+from main_ppo import Run, run_main_ppo
+from tiny_model import build_all
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_all(tmp_path_factory.mktemp("layouts"))
+
+
+@pytest.fixture(scope="module")
+def vllm_two_ranks(folder: Path) -> Run:
+    """Student on two FSDP2 ranks with a vLLM engine each, discriminator of one layer on a pool of its own, RLOO."""
+    run = run_main_ppo(
+        folder,
+        "vllm",
+        "actor_rollout_ref.rollout.name=vllm",
+        "actor_rollout_ref.actor.strategy=fsdp2",
+        "actor_rollout_ref.ref.strategy=fsdp2",
+        "discriminator.strategy=fsdp2",
+        "algorithm.adv_estimator=rloo",
+        "trainer.n_gpus_per_node=2",
+        "ray_kwargs.ray_init.num_gpus=3",
+        "gad.discriminator_n_gpus_per_node=1",
+        "gad.discriminator_num_layers=1",
+        "gad.warmup_steps=2",
+        "gad.discriminator_only_steps=1",
+        "trainer.total_training_steps=4",
+        timeout_s=540,
+    )
+    assert run.returncode == 0, run.output[-4000:]
+    return run
+
+
+def test_vllm_rollouts_come_from_the_student(vllm_two_ranks: Run) -> None:
+    """The log-probabilities of vLLM and of the student agree after every weight transfer."""
+    for step in (3, 4):
+        assert vllm_two_ranks.metrics[step]["training/rollout_probs_diff_max"] < 1e-4
+
+
+def test_reference_is_the_warmed_up_student_on_two_ranks(vllm_two_ranks: Run) -> None:
+    metrics = vllm_two_ranks.metrics
+    assert abs(metrics[3]["actor/kl_loss"]) < 1e-6
+    # The student moves on, the reference stays.
+    assert metrics[4]["actor/kl_loss"] > 1e-5
+
+
+def test_groups_have_a_spread_when_sampled(vllm_two_ranks: Run) -> None:
+    assert vllm_two_ranks.metrics[4]["disc/no_spread_fraction"] < 0.5
+    assert vllm_two_ranks.metrics[4]["critic/advantages/max"] > 0 > vllm_two_ranks.metrics[4]["critic/advantages/min"]
+
+
+@pytest.fixture(scope="module")
+def seqkd(folder: Path) -> Run:
+    """Cross-entropy alone, saved and exported."""
+    run = run_main_ppo(
+        folder,
+        "seqkd",
+        "gad.stage=seqkd",
+        "trainer.total_training_steps=4",
+        "trainer.save_freq=4",
+        "trainer.test_freq=4",
+        f"trainer.default_local_dir={folder / 'seqkd'}",
+        "actor_rollout_ref.actor.use_kl_loss=False",
+        "data.train_batch_size=16",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+    )
+    assert run.returncode == 0, run.output[-4000:]
+    return run
+
+
+def test_seqkd_trains_without_a_discriminator(seqkd: Run) -> None:
+    metrics = seqkd.metrics
+    assert all(metrics[step]["gad/stage"] == 3 for step in range(1, 5))
+    assert metrics[4]["actor/loss"] < metrics[1]["actor/loss"]
+    assert not any(name.startswith("disc/") for name in metrics[4])
+    assert "val-gad/rouge_l" in metrics[4] and "val-gad/accuracy" not in metrics[4]
+
+
+def test_seqkd_generates_nothing_but_for_validation(seqkd: Run) -> None:
+    assert all("timing_s/gen" not in seqkd.metrics[step] for step in range(1, 5))
+
+
+def test_checkpoint_exports_as_it_was_trained(folder: Path, seqkd: Run) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from gad_verl.export import export_part
+
+    checkpoint = folder / "seqkd" / "global_step_4"
+    exported = export_part(checkpoint, "student", folder / "exported")
+    model = AutoModelForCausalLM.from_pretrained(exported)
+    trained = torch.load(checkpoint / "actor" / "model_world_size_1_rank_0.pt", weights_only=False)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, trained[name]), name
+    start = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
+    assert any(not torch.equal(start[name], trained[name]) for name in trained)

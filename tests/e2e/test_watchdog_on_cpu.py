@@ -1,0 +1,71 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A worker that hangs ends the run with the reason."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from main_ppo import run_main_ppo
+from tiny_model import build_all
+
+pytestmark = pytest.mark.e2e
+
+STAGE_TIMEOUT_S = 60
+
+
+def _freeze_discriminator(process: subprocess.Popen, log: Path) -> None:
+    """Stop (not kill) the discriminator's process once training is under way."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if "step:2 -" in log.read_text(encoding="utf-8", errors="replace"):
+            workers = [
+                child
+                for child in psutil.Process(process.pid).children(recursive=True)
+                if "DiscriminatorWorker" in " ".join(child.cmdline())
+            ]
+            assert workers, "no process of the discriminator found"
+            for worker in workers:
+                os.kill(worker.pid, signal.SIGSTOP)
+            return
+        time.sleep(0.5)
+    raise AssertionError(f"the run never reached step 2:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def test_hung_worker_ends_the_run_with_the_reason(tmp_path: Path) -> None:
+    frozen_at: list[float] = []
+
+    def freeze(process: subprocess.Popen, log: Path) -> None:
+        _freeze_discriminator(process, log)
+        frozen_at.append(time.monotonic())
+
+    run = run_main_ppo(
+        build_all(tmp_path),
+        "hung",
+        "trainer.total_training_steps=1000",
+        "trainer.total_epochs=1000",
+        "gad.warmup_steps=500",
+        f"gad.watchdog.stage_timeout_s={STAGE_TIMEOUT_S}",
+        "gad.watchdog.check_interval_s=2",
+        while_running=freeze,
+        timeout_s=300,
+    )
+    assert run.returncode not in (0, -signal.SIGKILL)
+    assert time.monotonic() - frozen_at[0] < 300
+    assert "gad.watchdog.stage_timeout_s=60" in run.output
+    assert "GadStalledError" in run.output
