@@ -6,8 +6,8 @@ set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 RUN=$(mkdir -p "${RUN:-quickstart-run}" && cd "${RUN:-quickstart-run}" && pwd)
 export GAD_VERL_CACHE=${CACHE:-${GAD_VERL_CACHE:-$HOME/.cache/gad_verl}}
-export WARMUP_STEPS=${WARMUP_STEPS:-24}
-export TOTAL_STEPS=${TOTAL_STEPS:-40}
+export WARMUP_STEPS=${WARMUP_STEPS:-20}
+export TOTAL_STEPS=${TOTAL_STEPS:-32}
 # Two cores: generation, student and discriminator take turns.
 export OMP_NUM_THREADS=${QUICKSTART_THREADS:-2}
 CHECKPOINTS=$RUN/checkpoints

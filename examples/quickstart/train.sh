@@ -8,8 +8,8 @@ DATA_FOLDER=$2
 RUN=$3
 shift 3
 
-WARMUP_STEPS=${WARMUP_STEPS:-24}
-TOTAL_STEPS=${TOTAL_STEPS:-40}
+WARMUP_STEPS=${WARMUP_STEPS:-20}
+TOTAL_STEPS=${TOTAL_STEPS:-32}
 
 export HF_HUB_OFFLINE=1
 export TOKENIZERS_PARALLELISM=false
@@ -22,7 +22,7 @@ DATA=(
     data.val_max_samples=32
     data.train_batch_size=8
     data.max_prompt_length=96
-    data.max_response_length=40
+    data.max_response_length=32
     data.seed=1
 )
 
