@@ -143,11 +143,16 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
     rows = sum(
         check_file(path, config.data.prompt_key, gad_config.teacher_key) for path in _files(config.data.train_files)
     )
+    if not config.data.val_files:
+        raise GadDataError("data.val_files names no file: give held-out rows (a few of the training rows will do)")
     for path in _files(config.data.val_files):
         check_file(path, config.data.prompt_key, gad_config.teacher_key)
+    source, samples = "data.train_files", config.data.get("train_max_samples", -1)
+    if 0 < samples < rows:
+        source, rows = "data.train_max_samples", samples
     if rows < config.data.train_batch_size:
         raise GadDataError(
-            f"data.train_files has {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not "
+            f"{source} gives {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not "
             "one step could be made. Lower data.train_batch_size or add data"
         )
     return rows
@@ -219,12 +224,13 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
     Raises:
         GadCheckpointError: If its head is missing or has another shape.
     """
-    from gad_verl.trainer import checkpoints
-
-    if gad_config.stage == "seqkd":
-        return
     from transformers import AutoConfig
 
+    from gad_verl.trainer import checkpoints
+
+    folder = _resume_folder(config)
+    if gad_config.stage == "seqkd":
+        return
     path = Path(config.discriminator.model.path).expanduser()
     if path.is_dir():
         hf_config = AutoConfig.from_pretrained(path, trust_remote_code=config.discriminator.model.trust_remote_code)
@@ -250,7 +256,6 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
                         f"needs [1, {hf_config.hidden_size}]"
                     )
         wanted = checkpoints.discriminator_shape(hf_config, layers)
-        folder = _resume_folder(config)
         state = None if folder is None else checkpoints.read_state(folder)
         if state is not None and state.has_discriminator and state.discriminator_shape != wanted:
             raise GadCheckpointError(
@@ -300,3 +305,6 @@ class PreflightCallback(Callback):
         except (GadConfigError, GadDataError, GadCheckpointError, GadCompatError) as error:
             # Hydra turns an ordinary exception of a callback into a warning; only SystemExit stops the run.
             raise SystemExit(f"gad_verl: {type(error).__name__}: {error}") from None
+        except Exception as error:
+            logger.exception("the check before the run failed")
+            raise SystemExit(f"gad_verl: the check before the run failed: {type(error).__name__}: {error}") from error

@@ -151,13 +151,16 @@ def load_gad_config(config: DictConfig) -> GadConfig:
     section = OmegaConf.select(config, "gad")
     if section is None:
         raise GadConfigError("the configuration has no key 'gad': start with --config-name gad_trainer (or gad_cpu)")
-    plain = _without_targets(OmegaConf.to_container(section, resolve=True))
     try:
+        plain = _without_targets(OmegaConf.to_container(section, resolve=True))
         merged = OmegaConf.merge(OmegaConf.structured(GadConfig), plain)
         gad_config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = f"gad.{error.full_key}" if error.full_key else "gad"
+        key = key.replace("gad.gad", "gad")
         raise GadConfigError(f"{key}: {str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        raise GadConfigError(f"gad must be a section of fields, not {section!r}: {error}") from None
     assert isinstance(gad_config, GadConfig)
     gad_config.validate()
     return gad_config

@@ -103,6 +103,6 @@ def bradley_terry_loss(
     if weights is not None:
         losses = losses * weights.to(losses.dtype)
     if num_pairs is None:
-        num_pairs = losses.numel() if weights is None else weights.sum()
+        num_pairs = losses.numel() if weights is None else weights.to(losses.dtype).sum()
     divisor = torch.as_tensor(num_pairs, dtype=losses.dtype, device=losses.device)
     return losses.sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))

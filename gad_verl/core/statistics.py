@@ -79,6 +79,8 @@ def score_statistics(teacher_scores: Tensor, student_scores: Tensor, weights: Te
 
 def correlation(first: Tensor, second: Tensor) -> float:
     """Pearson correlation of two (N,) tensors; 0.0 where one of them does not vary (no correlation to speak of)."""
+    if bool((first == first[0]).all()) or bool((second == second[0]).all()):
+        return 0.0
     x, y = first.double() - first.double().mean(), second.double() - second.double().mean()
     scale = x.norm() * y.norm()
     return (x @ y / scale).item() if scale > 0 else 0.0

@@ -35,14 +35,18 @@ class GadDataset(RLHFDataset):
     """
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset | None = None) -> datasets.Dataset:
-        dataframe = super().maybe_filter_out_long_prompts(dataframe)
         mode = self.config.get("teacher_overlong", "cut")
-        if mode == "cut":
-            return dataframe
+        if mode != "cut":
+            # Before verl filters: the numbers of the rows are still those of the files.
+            dataframe = self._check_teacher_lengths(dataframe, mode)
+        return super().maybe_filter_out_long_prompts(dataframe)
+
+    def _check_teacher_lengths(self, dataframe: datasets.Dataset, mode: str) -> datasets.Dataset:
         key, limit = self.config.get("teacher_key", "teacher_response"), self.config.max_response_length
 
         def longest(row: dict[str, Any]) -> int:
-            encoded = self.tokenizer(teacher_texts(row[key], f"column {key!r}"), add_special_tokens=False)["input_ids"]
+            texts = teacher_texts(row[key], f"column {key!r}")
+            encoded = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             # One token is left for the EOS.
             return max(len(ids) for ids in encoded) + 1
 

@@ -97,19 +97,20 @@ def _columns_and_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], It
 
         return names, parquet_rows()
     if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as handle:
-            lines = [line for line in handle if line.strip()]
         try:
-            rows = [json.loads(line) for line in lines]
-        except json.JSONDecodeError as error:
+            with path.open(encoding="utf-8") as handle:
+                rows = [json.loads(line) for line in handle if line.strip()]
+        except ValueError as error:
             raise GadDataError(f"{path} is no readable JSONL file: {error}") from None
     else:
         try:
             rows = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise GadDataError(f"{path} is no readable JSON file: {error}") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise GadDataError(f"{path}: every row must be a JSON object")
+    if not rows:
+        raise GadDataError(f"{path} has no rows")
     return sorted({name for row in rows[:100] for name in row}), iter(rows)
 
 

@@ -126,13 +126,13 @@ class SequenceBuilder:
             text: The text without its end-of-text token.
             finished: Whether the author ended it there. An unfinished text gets no EOS.
         """
-        ids = self._encode(text)
+        ids = self._encode_text(text)
         if finished and len(ids) < self.max_response_length:
             return EncodedResponse([*ids, self.eos_token_id], finished=True, cut=False)
         # A cut may fall into a character of several tokens: decoding gives a replacement character then, and only the
         # side that was decoded before would show it. Both sides lose it here.
         kept = self.decode(ids[: self.max_response_length]).rstrip(_REPLACEMENT_CHARACTER)
-        return EncodedResponse(self._encode(kept)[: self.max_response_length], finished=False, cut=True)
+        return EncodedResponse(self._encode_text(kept)[: self.max_response_length], finished=False, cut=True)
 
     def student_response(self, token_ids: Sequence[int], builder: "SequenceBuilder | None" = None) -> EncodedResponse:
         """Re-encode sampled ids through their text.
@@ -151,8 +151,12 @@ class SequenceBuilder:
         return self.decode(ids[:-1] if finished else ids), finished
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Text of ids; special tokens inside a text stay visible on both sides."""
+        """Text of ids; special tokens inside a text stay visible, as text, on both sides."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _encode_text(self, text: str) -> list[int]:
+        """A text that spells a special token stays text: an EOS in the middle would be a mark of the teacher's side."""
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

@@ -108,19 +108,22 @@ def generate_batch(
     sampling = {} if greedy else {"temperature": settings.temperature, "top_p": settings.top_p}
     if not greedy:
         sampling["top_k"] = max(settings.top_k, 0)
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        generation_config=GenerationConfig(
-            do_sample=not greedy,
-            max_new_tokens=settings.max_new_tokens,
-            eos_token_id=None if settings.ignore_eos else sorted(stop_token_ids),
-            pad_token_id=pad_token_id,
-            return_dict_in_generate=True,
-            output_logits=settings.logprobs,
-            **sampling,
-        ),
+    config = GenerationConfig(
+        do_sample=not greedy,
+        max_new_tokens=settings.max_new_tokens,
+        eos_token_id=None if settings.ignore_eos else sorted(stop_token_ids),
+        pad_token_id=pad_token_id,
+        return_dict_in_generate=True,
+        output_logits=settings.logprobs,
+        **sampling,
     )
+    # transformers fills what is unset from the model's own defaults (Qwen2.5 brings a repetition penalty): the sampled
+    # distribution would not be the one whose log-probabilities are reported.
+    own_defaults, model.generation_config = model.generation_config, GenerationConfig(pad_token_id=pad_token_id)
+    try:
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    finally:
+        model.generation_config = own_defaults
     generated = output.sequences[:, ids.shape[1] :]
     log_probs = None
     if settings.logprobs:

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 STATE_FILE = "gad_state.json"
 TRACKER_FILE = "latest_checkpointed_iteration.txt"
 COMPLETE_FILE = "gad_complete"
-_FOLDER = re.compile(r"global_step_(\d+)$")
+_FOLDER = re.compile(r"global_step_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def read_state(folder: Path) -> GadState:
             f"{folder} was not written by gad_verl ({STATE_FILE} is missing). Set trainer.resume_mode=disable, or "
             "trainer.default_local_dir to another folder"
         ) from None
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise GadCheckpointError(f"{path} is damaged: {error}") from None
 
 
@@ -97,7 +97,7 @@ def step_folders(root: Path) -> list[Path]:
     """The folders ``global_step_N`` below ``root``, by rising step."""
     if not root.is_dir():
         return []
-    folders = [path for path in root.iterdir() if path.is_dir() and _FOLDER.search(path.name)]
+    folders = [path for path in root.iterdir() if path.is_dir() and _FOLDER.fullmatch(path.name)]
     return sorted(folders, key=lambda path: int(path.name.rsplit("_", 1)[1]))
 
 

@@ -294,7 +294,8 @@ class GadTrainerSync(PPOTrainerSync):
         return _STAGE_ADVERSARIAL, self.gad_config.adversarial
 
     def _stage_steps(self, stage: str) -> int:
-        if self.gad_config.stage != "auto":
+        """Horizon of the student's schedule: a stage of its own, or the run where the optimizer goes on."""
+        if self.gad_config.stage != "auto" or not self.gad_config.reset_optimizer_at_switch:
             return self.total_training_steps
         warmup = self.schedule.warmup_steps
         return warmup if stage == _STAGE_WARMUP else self.total_training_steps - warmup
@@ -357,6 +358,10 @@ class GadTrainerSync(PPOTrainerSync):
             self._replicas_asleep = True
         self._enter_stage()
         batch = self._next_train_batch()
+        # Known to TransferQueue like the prompts of a rollout: verl clears a step's keys and takes no empty list.
+        keys = list(batch["uid"])
+        tags = [{"is_prompt": True, "status": "finished", "global_steps": self.global_steps}] * len(keys)
+        tq.kv_batch_put(keys=keys, partition_id="train", tags=tags)
         builder = self._student_builder
         rows = []
         for index, messages, value in zip(
@@ -367,7 +372,7 @@ class GadTrainerSync(PPOTrainerSync):
             rows.append((builder.prompt(messages), builder.response(text).token_ids))
         with marked_timer("update_actor", timing_raw, color="red"):
             self._update_student_supervised(rows, metrics)
-        return KVBatchMeta(partition_id="train", keys=[], tags=[])
+        return KVBatchMeta(partition_id="train", keys=keys, tags=tags)
 
     @_watched
     def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
@@ -659,7 +664,9 @@ class GadTrainerSync(PPOTrainerSync):
             kl_reference=self._kl_reference,
             discriminator_shape=self._discriminator_shape if self._has_discriminator else None,
         ).write(folder)
-        keep = self.gad_config.keep_checkpoints or self.config.trainer.get("max_actor_ckpt_to_keep", None)
+        keep_actor = self.config.trainer.get("max_actor_ckpt_to_keep", None)
+        keep = self.gad_config.keep_checkpoints or keep_actor
+        keep_critic = self.config.trainer.get("max_critic_ckpt_to_keep", None)
         with open_dict(self.config.trainer):
             # verl's rotation would delete the student of a checkpoint before the tracker has moved on.
             self.config.trainer.max_actor_ckpt_to_keep = None
@@ -667,7 +674,8 @@ class GadTrainerSync(PPOTrainerSync):
             try:
                 super()._save_checkpoint()
             finally:
-                self.config.trainer.max_actor_ckpt_to_keep = keep
+                self.config.trainer.max_actor_ckpt_to_keep = keep_actor
+                self.config.trainer.max_critic_ckpt_to_keep = keep_critic
         checkpoints.mark_complete(folder)
         self._remove_everywhere(checkpoints.folders_to_remove(self._checkpoint_root, keep, self.global_steps))
 

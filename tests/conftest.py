@@ -1,0 +1,76 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Fixtures that several folders share: a tiny random student, its tokenizer and rows. Nothing is downloaded."""
+
+import copy
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+sys.path.insert(0, str(Path(__file__).parent / "tools"))
+
+# A wrong path in a test must fail at once instead of asking a hub.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """Byte-level tokenizer of the tiny model: every text round-trips."""
+    from tiny_model import build_tokenizer
+
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with ``model/``, ``train.parquet`` (48 rows) and ``val.parquet`` (8 rows). Do not change it."""
+    from tiny_model import build_all
+
+    return build_all(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def compose_config() -> Callable[..., DictConfig]:
+    """Composes ``gad_cpu`` or ``gad_trainer`` as ``python -m verl.trainer.main_ppo --config-name ...`` does."""
+    from hydra import compose, initialize_config_module
+
+    def composed(name: str, *overrides: str) -> DictConfig:
+        # The folder of verl.trainer.main_ppo; gad_verl's own is found by its search-path plug-in.
+        with initialize_config_module("verl.trainer.config", version_base=None):
+            return compose(name, overrides=list(overrides))
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def _tiny_base(compose_config: Callable[..., DictConfig], tiny_folder: Path) -> DictConfig:
+    return compose_config(
+        "gad_cpu",
+        f"actor_rollout_ref.model.path={tiny_folder / 'model'}",
+        f"data.train_files={tiny_folder / 'train.parquet'}",
+        f"data.val_files={tiny_folder / 'val.parquet'}",
+    )
+
+
+@pytest.fixture
+def tiny_config(_tiny_base: DictConfig, tmp_path: Path) -> DictConfig:
+    """A copy of ``gad_cpu`` on the tiny model and its data, with an empty folder for checkpoints."""
+    config = copy.deepcopy(_tiny_base)
+    config.trainer.default_local_dir = str(tmp_path / "checkpoints")
+    return config

@@ -1,0 +1,54 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The mathematics stands alone, and ``import gad_verl`` is cheap."""
+
+import subprocess
+import sys
+
+
+def run(code: str) -> str:
+    """Standard output of a fresh interpreter."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_core_needs_neither_verl_nor_ray_nor_hydra() -> None:
+    code = """
+import sys
+for name in ("verl", "ray", "hydra", "omegaconf", "transformers", "tensordict"):
+    sys.modules[name] = None  # importing it raises ImportError
+import torch
+import gad_verl.core
+from gad_verl.core import *
+print(bradley_terry_loss(torch.zeros(1), torch.zeros(1)).item())
+print(sorted(set(gad_verl.core.__all__) - set(globals())))
+"""
+    loss, missing = run(code).splitlines()
+    assert abs(float(loss) - 0.6931472) < 1e-6 and missing == "[]"
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = """
+import sys
+import gad_verl
+print(sorted(name for name in ("torch", "verl", "ray", "hydra", "transformers", "pandas") if name in sys.modules))
+print(gad_verl.Phase.WARMUP.value, set(gad_verl.__all__) - {"__version__"} == set(gad_verl._PUBLIC))
+try:
+    gad_verl.nonsense
+except AttributeError as error:
+    print(error)
+"""
+    heavy, public, error = run(code).splitlines()
+    assert heavy == "[]" and public == "1 True" and "nonsense" in error

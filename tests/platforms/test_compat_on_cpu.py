@@ -1,0 +1,96 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The list of what is used of verl: complete on the installed one, one readable error on another."""
+
+import importlib.metadata
+
+import pytest
+
+from gad_verl import compat
+from gad_verl.compat import VERL_USES, VerlUse, check, missing_uses
+from gad_verl.errors import GadCompatError
+from gad_verl.platforms.cpu import CpuDeviceIndex
+
+
+def test_the_installed_verl_has_everything() -> None:
+    assert missing_uses() == []
+    check()
+
+
+def test_a_removed_function_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("verl.workers.utils.losses.sft_loss")
+    monkeypatch.delattr("verl.trainer.ppo.v1.trainer_base.PPOTrainer._update_actor")
+    with pytest.raises(GadCompatError) as error:
+        check()
+    found = importlib.metadata.version("verl")
+    for part in (
+        "verl.workers.utils.losses.sft_loss",
+        "verl.trainer.ppo.v1.trainer_base.PPOTrainer._update_actor",
+        f"verl {found}",
+        "verl>=0.9.1,<0.10",
+    ):
+        assert part in str(error.value)
+    assert "ppo_loss" not in str(error.value)
+
+
+def test_a_removed_module_is_named() -> None:
+    uses = (*VERL_USES, VerlUse("verl.no_such_module", ("a",), "a test"), VerlUse("verl.utils.nor_this", (), "nothing"))
+    with pytest.raises(GadCompatError, match="verl.no_such_module .a test.(.|\n)*verl.utils.nor_this"):
+        check(uses)
+
+
+def test_attributes_of_a_removed_class_are_named() -> None:
+    uses = (VerlUse("verl.workers.utils.losses", ("NoClass.method", "sft_loss.nothing", "sft_loss"), "a test"),)
+    assert missing_uses(uses) == [
+        "verl.workers.utils.losses.NoClass.method (a test)",
+        "verl.workers.utils.losses.sft_loss.nothing (a test)",
+    ]
+
+
+@pytest.mark.parametrize("version", ["0.8.0", "0.9.0", "0.10.0", "0.10", "1.0"])
+def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(compat.importlib.metadata, "version", lambda name: version)
+    with pytest.raises(GadCompatError) as error:
+        check()
+    assert version in str(error.value) and "pip install 'verl>=0.9.1,<0.10'" in str(error.value)
+
+
+@pytest.mark.parametrize("version", ["0.9.1", "0.9.1.post1", "0.9.7"])
+def test_patch_releases_are_accepted(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    monkeypatch.setattr(compat.importlib.metadata, "version", lambda name: version)
+    check()
+
+
+def test_no_verl_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(compat.importlib.metadata, "version", version)
+    with pytest.raises(GadCompatError, match="not installed: pip install"):
+        check()
+
+
+def test_the_package_asks_for_the_same_versions() -> None:
+    requirements = importlib.metadata.requires("gad-verl") or []
+    (verl,) = [requirement for requirement in requirements if requirement.startswith("verl")]
+    assert set(verl.removeprefix("verl").split(",")) == {f">={compat.VERL_AT_LEAST}", f"<{compat.VERL_BELOW}"}
+
+
+def test_device_index() -> None:
+    import torch
+
+    index = CpuDeviceIndex()
+    assert torch.device(index) == torch.device("cpu")
+    assert torch.zeros(2, device=index).device.type == "cpu"
+    assert f"{index}" == "0" and f"cuda:{index}" == "cuda:0" and f"{index:>3}" == "  0"

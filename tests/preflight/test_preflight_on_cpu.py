@@ -1,0 +1,461 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Every bad input ends in one error before a model is loaded or Ray started."""
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import ray
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
+
+from gad_verl import preflight
+from gad_verl.errors import GadCheckpointError, GadConfigError, GadDataError
+from gad_verl.trainer import checkpoints
+
+CHAT = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(autouse=True)
+def nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No check may start Ray or load the weights of a model."""
+    import transformers
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the preflight must not do that")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", refuse)
+    yield
+    assert not ray.is_initialized()
+
+
+def changed(config: DictConfig, **values: Any) -> DictConfig:
+    """Set dotted keys (``__`` for the dot)."""
+    for key, value in values.items():
+        OmegaConf.update(config, key.replace("__", "."), value, force_add=True)
+    return config
+
+
+def rejects(config: DictConfig, error: type[Exception], *parts: str) -> str:
+    """The one error of the preflight, as Hydra's callback ends the run with it."""
+    with pytest.raises(error) as raised:
+        preflight.run_preflight(config)
+    message = str(raised.value)
+    assert all(part in message for part in parts), message
+    with pytest.raises(SystemExit) as ended:
+        preflight.PreflightCallback().on_job_start(config)
+    # SystemExit with a text: exit code 1, the text on stderr.
+    assert ended.value.code == f"gad_verl: {error.__name__}: {message}"
+    return message
+
+
+def rows(count: int = 16, **replaced: Any) -> list[dict[str, Any]]:
+    return [{"prompt": CHAT, "teacher_response": f"text {number}", **replaced} for number in range(count)]
+
+
+def data_file(folder: Path, content: list[dict[str, Any]], name: str = "train.parquet") -> str:
+    path = folder / name
+    if name.endswith(".parquet"):
+        pd.DataFrame(content).to_parquet(path)
+    else:
+        path.write_text("\n".join(json.dumps(row) for row in content), encoding="utf-8")
+    return str(path)
+
+
+def without_weights(tiny_folder: Path, folder: Path) -> Path:
+    """Configuration and tokenizer of the tiny model alone."""
+    return Path(shutil.copytree(tiny_folder / "model", folder, ignore=shutil.ignore_patterns("*.safetensors")))
+
+
+# ------------------------------ good configurations ------------------------------
+
+
+def test_a_good_configuration_passes(tiny_config: DictConfig) -> None:
+    before = copy.deepcopy(tiny_config)
+    preflight.run_preflight(tiny_config)
+    assert preflight.PreflightCallback().on_job_start(tiny_config) is None
+    assert tiny_config == before
+
+
+@pytest.mark.parametrize("stage", ["auto", "warmup", "gad", "seqkd"])
+def test_every_stage_passes(tiny_config: DictConfig, stage: str) -> None:
+    preflight.run_preflight(changed(tiny_config, gad__stage=stage))
+
+
+def test_several_files_are_counted_together(tiny_config: DictConfig, tmp_path: Path) -> None:
+    files = [data_file(tmp_path, rows(5)), data_file(tmp_path, rows(6), "more.jsonl")]
+    config = changed(tiny_config, data__train_files=files)
+    assert preflight.check_data(config, preflight.check_config(config)) == 11
+
+
+def test_stock_modes_are_left_alone(tiny_config: DictConfig) -> None:
+    config = changed(tiny_config, trainer__v1__trainer_mode="sync", gad__stage="nonsense", data__train_files="nowhere")
+    assert preflight.PreflightCallback().on_job_start(config) is None
+    stock = OmegaConf.create({"trainer": {"v1": {"trainer_mode": "separate_async"}}})
+    assert preflight.PreflightCallback().on_job_start(stock) is None
+
+
+def test_an_unexpected_error_ends_the_run_too(tiny_config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Hydra turns every exception of a callback but SystemExit into a warning: the run would go on unchecked.
+    def broken(*_: Any) -> None:
+        raise RuntimeError("something nobody thought of")
+
+    monkeypatch.setattr(preflight, "run_preflight", broken)
+    with pytest.raises(SystemExit, match="something nobody thought of"):
+        preflight.PreflightCallback().on_job_start(tiny_config)
+
+
+# ------------------------------ configuration ------------------------------
+
+
+@pytest.mark.parametrize("estimator", ["grpo", "rloo", "opo", "gdpo"])
+def test_one_response_with_a_group_estimator(tiny_config: DictConfig, estimator: str) -> None:
+    config = changed(tiny_config, actor_rollout_ref__rollout__n=1, algorithm__adv_estimator=estimator)
+    rejects(config, GadConfigError, "actor_rollout_ref.rollout.n=1", estimator, "at least 2")
+
+
+def test_one_response_is_enough_elsewhere(tiny_config: DictConfig) -> None:
+    changed(tiny_config, actor_rollout_ref__rollout__n=1)
+    for stage in ("warmup", "seqkd"):
+        preflight.run_preflight(changed(tiny_config, gad__stage=stage))
+    preflight.run_preflight(changed(tiny_config, gad__stage="auto", algorithm__adv_estimator="reinforce_plus_plus"))
+
+
+def test_unknown_stage(tiny_config: DictConfig) -> None:
+    rejects(changed(tiny_config, gad__stage="nonsense"), GadConfigError, "gad.stage", "auto, seqkd, warmup, gad")
+
+
+def test_unknown_key(tiny_config: DictConfig) -> None:
+    rejects(changed(tiny_config, gad__nonsense=1), GadConfigError, "gad.nonsense")
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"algorithm__filter_groups__enable": True}, "algorithm.filter_groups.enable"),
+        ({"reward__reward_model__enable": True}, "reward.reward_model.enable"),
+        ({"trainer__use_v1": False}, "trainer.use_v1"),
+        ({"actor_rollout_ref__actor__checkpoint__async_save": True}, "actor_rollout_ref.actor.checkpoint.async_save"),
+        ({"actor_rollout_ref__actor__strategy": "megatron"}, "actor_rollout_ref.actor.strategy"),
+        ({"discriminator__strategy": "veomni"}, "discriminator.strategy"),
+        ({"discriminator__use_dynamic_bsz": False}, "discriminator.ppo_micro_batch_size_per_gpu"),
+        ({"discriminator__model__lora_rank": 4}, "discriminator.model.lora_rank"),
+        ({"discriminator__model__lora_adapter_path": "x"}, "discriminator.model.lora_rank"),
+        ({"actor_rollout_ref__actor__ppo_mini_batch_size": 3}, "actor_rollout_ref.actor.ppo_mini_batch_size (3)"),
+    ],
+)
+def test_settings_that_cannot_work(tiny_config: DictConfig, values: dict[str, Any], key: str) -> None:
+    rejects(changed(tiny_config, **values), GadConfigError, key)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"actor_rollout_ref__model__lora_rank": 8},
+        {"actor_rollout_ref__model__lora__rank": 8},
+        {"actor_rollout_ref__model__lora_adapter_path": "adapter"},
+    ],
+)
+def test_lora_with_a_warmed_up_reference(tiny_config: DictConfig, lora: dict[str, Any]) -> None:
+    config = changed(tiny_config, **lora)
+    rejects(config, GadConfigError, "gad.kl_reference=warmed_up with LoRA", "gad.kl_reference=initial")
+    in_reward = changed(
+        copy.deepcopy(config), actor_rollout_ref__actor__use_kl_loss=False, algorithm__use_kl_in_reward=True
+    )
+    rejects(in_reward, GadConfigError, "gad.kl_reference")
+    # Each remedy works, and without a KL nobody reads the reference.
+    preflight.run_preflight(changed(copy.deepcopy(config), gad__kl_reference="initial"))
+    preflight.run_preflight(changed(copy.deepcopy(config), actor_rollout_ref__actor__use_kl_loss=False))
+    preflight.run_preflight(changed(config, gad__stage="gad"))
+
+
+def test_warmup_longer_than_the_run(tiny_config: DictConfig) -> None:
+    # 48 rows, batches of 8: 6 steps an epoch.
+    for values in ({"gad__warmup_steps": 18}, {"gad__warmup_epochs": 3.0}, {"trainer__total_training_steps": 6}):
+        config = changed(copy.deepcopy(tiny_config), **values)
+        rejects(config, GadConfigError, "gad.stage=auto", "gad.warmup_steps")
+    for values in ({"gad__warmup_steps": 17}, {"gad__warmup_epochs": 2.9}, {"trainer__total_training_steps": 7}):
+        preflight.run_preflight(changed(copy.deepcopy(tiny_config), **values))
+
+
+def test_discriminator_only_steps_that_do_not_fit(tiny_config: DictConfig) -> None:
+    config = changed(tiny_config, gad__discriminator_only_steps=7, gad__warmup_steps=6)
+    rejects(config, GadConfigError, "gad.discriminator_only_steps (7)")
+    # No warmup at all needs no other setting.
+    preflight.run_preflight(changed(tiny_config, gad__warmup_steps=0))
+
+
+# ------------------------------ data ------------------------------
+
+
+def test_missing_teacher_column(tiny_config: DictConfig, tmp_path: Path) -> None:
+    path = data_file(tmp_path, [{"prompt": CHAT, "answer": "a"}] * 16)
+    rejects(changed(tiny_config, data__train_files=path), GadDataError, path, "'teacher_response'", "answer")
+    preflight.run_preflight(changed(tiny_config, gad__teacher_key="answer", data__val_files=path))
+
+
+def test_empty_teacher_text(tiny_config: DictConfig, tmp_path: Path) -> None:
+    content = rows()
+    content[11]["teacher_response"] = "  "
+    path = data_file(tmp_path, content)
+    rejects(changed(tiny_config, data__train_files=[path]), GadDataError, f"{path}, row 11", "teacher text is empty")
+
+
+def test_wrong_prompt_column(tiny_config: DictConfig) -> None:
+    rejects(changed(tiny_config, data__prompt_key="content"), GadDataError, "'content'", "prompt", "data.prompt_key")
+
+
+def test_prompt_that_is_no_chat(tiny_config: DictConfig, tmp_path: Path) -> None:
+    path = data_file(tmp_path, rows(prompt="hello"))
+    rejects(changed(tiny_config, data__train_files=path), GadDataError, f"{path}, row 0", "list of chat messages")
+
+
+def test_bad_validation_file(tiny_config: DictConfig, tmp_path: Path) -> None:
+    path = data_file(tmp_path, rows(teacher_response=""), "val.jsonl")
+    rejects(changed(tiny_config, data__val_files=path), GadDataError, f"{path}, row 0")
+
+
+@pytest.mark.parametrize("key", ["data__train_files", "data__val_files"])
+def test_missing_file(tiny_config: DictConfig, tmp_path: Path, key: str) -> None:
+    path = str(tmp_path / "nowhere.parquet")
+    rejects(changed(tiny_config, **{key: path}), GadDataError, path, "no such data file")
+
+
+def test_too_few_rows_for_a_batch(tiny_config: DictConfig, tmp_path: Path) -> None:
+    config = changed(tiny_config, data__train_files=data_file(tmp_path, rows(7)))
+    rejects(config, GadDataError, "7 rows", "data.train_batch_size=8")
+
+
+def test_too_few_samples_for_a_batch(tiny_config: DictConfig) -> None:
+    # verl takes that many rows of the file.
+    config = changed(tiny_config, data__train_max_samples=7)
+    rejects(config, GadDataError, "data.train_max_samples")
+
+
+def test_steps_are_counted_from_the_samples(tiny_config: DictConfig) -> None:
+    # 2 steps an epoch, 6 in all: no step is left after 10 of warmup, though the file would give 18.
+    config = changed(tiny_config, data__train_max_samples=16, gad__warmup_steps=10)
+    rejects(config, GadConfigError, "gad.warmup_steps")
+
+
+# ------------------------------ tokenizers ------------------------------
+
+
+@pytest.mark.parametrize(("field", "said"), [("eos_token", "no EOS"), ("chat_template", "no chat template")])
+@pytest.mark.parametrize("key", ["actor_rollout_ref", "discriminator"])
+def test_incomplete_tokenizers(
+    tiny_config: DictConfig, tiny_folder: Path, tmp_path: Path, field: str, said: str, key: str
+) -> None:
+    folder = without_weights(tiny_folder, tmp_path / "model")
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    # Where the field is absent, transformers takes the default of the class.
+    path.write_text(json.dumps(content | {field: None}), encoding="utf-8")
+    if field == "chat_template":
+        (folder / "chat_template.jinja").unlink(missing_ok=True)
+    config = changed(tiny_config, **{f"{key}__model__path": str(folder)})
+    rejects(config, GadConfigError, f"{key}.model.path={folder}", said)
+
+
+def test_a_template_of_the_configuration_counts(tiny_config: DictConfig, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = without_weights(tiny_folder, tmp_path / "model")
+    (folder / "chat_template.jinja").unlink()
+    template = "{{ messages[0]['content'] }}"
+    changed(tiny_config, actor_rollout_ref__model__path=str(folder), gad__stage="seqkd")
+    changed(tiny_config, actor_rollout_ref__model__custom_chat_template=template)
+    preflight.run_preflight(changed(tiny_config, discriminator__model__custom_chat_template=template))
+
+
+def test_no_tokenizer_at_all(tiny_config: DictConfig, tmp_path: Path) -> None:
+    config = changed(tiny_config, actor_rollout_ref__model__path=str(tmp_path))
+    rejects(config, GadConfigError, f"actor_rollout_ref.model.path={tmp_path}", "no tokenizer")
+
+
+# ------------------------------ discriminator ------------------------------
+
+
+def discriminator_folder(tiny_folder: Path, folder: Path, head: tuple[int, int] | None, name: str = "score") -> Path:
+    """A copy of the tiny model with a scalar head of the given shape."""
+    shutil.copytree(tiny_folder / "model", folder)
+    tensors = load_file(folder / "model.safetensors")
+    if head is not None:
+        tensors[f"{name}.weight"] = torch.zeros(head)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["score", "classifier"])
+@pytest.mark.parametrize("head", [(1, 32), (2, 64), (64, 1)])
+def test_head_of_another_shape(
+    tiny_config: DictConfig, tiny_folder: Path, tmp_path: Path, head: tuple[int, int], name: str
+) -> None:
+    folder = discriminator_folder(tiny_folder, tmp_path / "disc", head, name)
+    config = changed(tiny_config, discriminator__model__path=str(folder))
+    rejects(config, GadCheckpointError, str(folder), f"{name}.weight", str(list(head)), "[1, 64]")
+    # A head that is replaced may have any shape.
+    preflight.run_preflight(changed(config, gad__discriminator_head="fresh"))
+
+
+@pytest.mark.parametrize("name", ["score", "classifier"])
+def test_head_that_fits(tiny_config: DictConfig, tiny_folder: Path, tmp_path: Path, name: str) -> None:
+    folder = discriminator_folder(tiny_folder, tmp_path / "disc", (1, 64), name)
+    config = changed(tiny_config, discriminator__model__path=str(folder))
+    for choice in ("auto", "load", "fresh"):
+        preflight.run_preflight(changed(config, gad__discriminator_head=choice))
+
+
+def test_loading_a_head_that_is_not_there(tiny_config: DictConfig, tiny_folder: Path, tmp_path: Path) -> None:
+    parts = ("no scalar head", "gad.discriminator_head=fresh")
+    rejects(changed(copy.deepcopy(tiny_config), gad__discriminator_head="load"), GadCheckpointError, *parts)
+    folder = discriminator_folder(tiny_folder, tmp_path / "disc", None)
+    rejects(changed(tiny_config, discriminator__model__path=str(folder)), GadCheckpointError, str(folder), *parts)
+
+
+def test_more_layers_than_there_are(tiny_config: DictConfig) -> None:
+    rejects(changed(tiny_config, gad__discriminator_num_layers=3), GadConfigError, "gad.discriminator_num_layers=3")
+    preflight.run_preflight(changed(tiny_config, gad__discriminator_num_layers=2))
+
+
+# ------------------------------ resume ------------------------------
+
+SHAPE = {"model_type": "qwen2", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 259}
+
+
+def checkpoint(root: Path, step: int, leave_out: str | None = None, **state: Any) -> Path:
+    """A checkpoint as the trainer leaves it, of empty files."""
+    folder = root / f"global_step_{step}"
+    values: dict[str, Any] = {
+        "step": step,
+        "stage": "warmup",
+        "has_discriminator": True,
+        "kl_reference": None,
+        "discriminator_shape": SHAPE,
+    }
+    checkpoints.GadState(**(values | state)).write(folder)
+    (folder / "actor").mkdir()
+    (folder / "discriminator").mkdir()
+    (folder / "data.pt").write_text("", encoding="utf-8")
+    checkpoints.write_tracker(root, step)
+    checkpoints.mark_complete(folder)
+    if leave_out is not None:
+        path = folder / leave_out
+        path.rmdir() if path.is_dir() else path.unlink()
+    return folder
+
+
+def test_shapes_of_the_tiny_model(tiny_folder: Path) -> None:
+    from transformers import AutoConfig
+
+    assert checkpoints.discriminator_shape(AutoConfig.from_pretrained(tiny_folder / "model"), None) == SHAPE
+
+
+def test_resume_of_what_fits(tiny_config: DictConfig) -> None:
+    root = Path(tiny_config.trainer.default_local_dir)
+    checkpoint(root, 4)
+    preflight.run_preflight(tiny_config)
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 32}, {"num_hidden_layers": 1}, {"vocab_size": 1000}])
+def test_resume_state_of_another_shape(tiny_config: DictConfig, change: dict[str, int]) -> None:
+    root = Path(tiny_config.trainer.default_local_dir)
+    folder = checkpoint(root, 4, discriminator_shape=SHAPE | change)
+    for values in (
+        {"trainer__resume_mode": "auto"},
+        {"trainer__resume_mode": "resume_path", "trainer__resume_from_path": str(folder)},
+    ):
+        config = changed(tiny_config, **values)
+        rejects(
+            config, GadCheckpointError, str(folder), str(next(iter(change.values()))), "trainer.resume_mode=disable"
+        )
+    preflight.run_preflight(changed(tiny_config, trainer__resume_mode="disable"))
+
+
+def test_resume_with_fewer_layers(tiny_config: DictConfig) -> None:
+    root = Path(tiny_config.trainer.default_local_dir)
+    checkpoint(root, 4, discriminator_shape=SHAPE | {"num_hidden_layers": 1})
+    preflight.run_preflight(changed(tiny_config, gad__discriminator_num_layers=1))
+    rejects(changed(tiny_config, gad__discriminator_num_layers=2), GadCheckpointError, "gad.discriminator_num_layers")
+
+
+@pytest.mark.parametrize("missing", ["actor", "discriminator", "data.pt", "gad_state.json"])
+@pytest.mark.parametrize("stage", ["auto", "seqkd"])
+def test_incomplete_resume_path(tiny_config: DictConfig, tmp_path: Path, missing: str, stage: str) -> None:
+    folder = checkpoint(tmp_path / "other", 4, leave_out=missing)
+    changed(tiny_config, trainer__resume_mode="resume_path", trainer__resume_from_path=str(folder), gad__stage=stage)
+    rejects(tiny_config, GadCheckpointError, str(folder), missing)
+
+
+def test_incomplete_resume_path_with_a_model_of_the_hub(tiny_config: DictConfig, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "other", 4, leave_out="actor")
+    changed(tiny_config, trainer__resume_mode="resume_path", trainer__resume_from_path=str(folder))
+    tiny_config.discriminator.model.path = "some/model"
+    with pytest.raises(GadCheckpointError, match="actor"):
+        preflight.check_discriminator(tiny_config, preflight.check_config(tiny_config))
+
+
+def test_resume_path_that_is_not_there(tiny_config: DictConfig, tmp_path: Path) -> None:
+    path = tmp_path / "global_step_9"
+    changed(tiny_config, trainer__resume_mode="resume_path", trainer__resume_from_path=str(path))
+    rejects(tiny_config, GadCheckpointError, str(path))
+
+
+def test_tracked_checkpoint_that_is_incomplete(tiny_config: DictConfig) -> None:
+    root = Path(tiny_config.trainer.default_local_dir)
+    folder = checkpoint(root, 4, leave_out="discriminator")
+    rejects(tiny_config, GadCheckpointError, str(folder), "discriminator", "trainer.resume_mode=disable")
+    # An older one that is whole serves.
+    checkpoint(root, 2)
+    checkpoints.write_tracker(root, 4)
+    preflight.run_preflight(tiny_config)
+
+
+# ------------------------------ the real command ------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["data.train_files=train.parquet", "data.val_files=train.parquet"],
+            "gad_verl: GadDataError: train.parquet has no column 'teacher_response'; it has prompt, answer",
+        ),
+        # Twelve seconds of imports for what test_unknown_key shows in this process.
+        pytest.param(["+gad.nonsense=1"], "gad_verl: GadConfigError: gad.nonsense", marks=pytest.mark.slow),
+    ],
+)
+def test_command_ends_with_one_error(tiny_folder: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+    """``python -m verl.trainer.main_ppo`` from another folder."""
+    data_file(tmp_path, [{"prompt": CHAT, "answer": "a"}] * 16)
+    model = f"actor_rollout_ref.model.path={tiny_folder / 'model'}"
+    result = subprocess.run(
+        [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", model, *overrides],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 1 and message in result.stderr
+    assert "Started a local Ray instance" not in result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
