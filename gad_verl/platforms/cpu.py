@@ -179,7 +179,13 @@ class CpuPlatform(PlatformBase):
         return False
 
     def rollout_env_vars(self) -> dict[str, str]:
-        return {"VLLM_CPU_KVCACHE_SPACE": os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")}
+        defaults = {
+            # In GB: small models and short responses.
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            # vLLM leaves a core to other work; in a synchronous step nothing else works while it generates.
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+        }
+        return {name: os.environ.get(name, value) for name, value in defaults.items()}
 
     @contextmanager
     def nvtx_range(self, msg: str) -> Iterator[None]:
