@@ -19,7 +19,6 @@ supervised phases; the actor stage trains on the teacher's text there.
 """
 
 import logging
-import math
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
-from verl.single_controller.ray import RayClassWithInitArgs, RayWorkerGroup
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
@@ -43,9 +41,7 @@ from gad_verl.config import StageOptimConfig, load_gad_config
 from gad_verl.core import Phase, StageSchedule, sequence_rewards_to_token_level
 from gad_verl.data.schema import teacher_texts
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
-from gad_verl.discriminator.group_config import build_worker_config
-from gad_verl.discriminator.groups import build_group_batch, split_group_scores
-from gad_verl.discriminator.worker import DiscriminatorWorker
+from gad_verl.discriminator.worker_group import DiscriminatorGroup, DiscriminatorOutput, data_parallel_size
 from gad_verl.errors import GadStalledError
 from gad_verl.trainer import checkpoints, metrics_file
 from gad_verl.trainer.metrics import discriminator_metrics, phase_metrics, text_metrics
@@ -57,6 +53,7 @@ from gad_verl.trainer.rollouts import (
     group_rollouts,
     rollout_order,
 )
+from gad_verl.trainer.session_rewards import session_of, session_rewards
 from gad_verl.trainer.supervised import build_supervised_batch
 from gad_verl.trainer.validation import ValidationRecord
 from gad_verl.trainer.watchdog import Watchdog
@@ -107,7 +104,7 @@ class GadTrainerSync(PPOTrainerSync):
         # While verl sets the trainer up, each finished component becomes one more attribute.
         self.watchdog = Watchdog(self.gad_config.watchdog, self._watched_actors, progress=lambda: len(vars(self)))
         super().__init__(config)
-        self.discriminator_wg: RayWorkerGroup | None = None
+        self.discriminator: DiscriminatorGroup | None = None
         self._entered_stage: str | None = None
         self._kl_reference: str | None = None
         self._step_groups: list[EncodedGroup] = []
@@ -171,7 +168,7 @@ class GadTrainerSync(PPOTrainerSync):
             actors.update({f"{name} {rank}": handle for rank, handle in enumerate(handles or [])})
 
         add("student", getattr(getattr(self, "actor_rollout_wg", None), "workers", None))
-        add("discriminator", getattr(getattr(self, "discriminator_wg", None), "workers", None))
+        add("discriminator", getattr(getattr(self, "discriminator", None), "workers", None))
         add("rollout server", getattr(getattr(self, "llm_server_manager", None), "server_handles", None))
         add("agent loop", getattr(getattr(self, "agent_loop_manager", None), "agent_loop_workers", None))
         return actors
@@ -240,36 +237,12 @@ class GadTrainerSync(PPOTrainerSync):
         return self.gad_config.stage != "seqkd"
 
     def _start_discriminator(self, lengths: tuple[int, int], template_kwargs: dict[str, Any]) -> None:
-        worker_config, options = build_worker_config(self.config, self.gad_config, self.total_training_steps)
-        model = worker_config.model_config
-        self._discriminator_shape = checkpoints.discriminator_shape(model.hf_config, options.num_layers)
-        self._max_group_tokens = None
-        if worker_config.engine_config.use_dynamic_bsz:
-            sp_size = worker_config.engine_config.ulysses_sequence_parallel_size
-            self._max_group_tokens = worker_config.engine_config.max_token_len_per_gpu * sp_size
-        self._groups_per_micro_batch = (
-            1 if worker_config.engine_config.use_dynamic_bsz else worker_config.engine_config.micro_batch_size_per_gpu
-        )
-        if self.config.discriminator.model.path != self.config.actor_rollout_ref.model.path:
-            self._reader_builder = SequenceBuilder(model.tokenizer, *lengths, None, template_kwargs)
         pool = self.resource_pool_manager.get_resource_pool(DISCRIMINATOR)
-        self.discriminator_wg = RayWorkerGroup(
-            resource_pool=pool,
-            ray_cls_with_init=RayClassWithInitArgs(
-                cls=ray.remote(DiscriminatorWorker), config=worker_config, options=options
-            ),
-            device_name=self.config.trainer.device,
-            name_prefix=DISCRIMINATOR,
-        )
-        self.discriminator_wg.reset()
+        self.discriminator = DiscriminatorGroup(self.config, self.gad_config, pool, self.total_training_steps)
+        if self.config.discriminator.model.path != self.config.actor_rollout_ref.model.path:
+            self._reader_builder = SequenceBuilder(self.discriminator.tokenizer, *lengths, None, template_kwargs)
         if self._resumed_from is not None:
-            self.discriminator_wg.load_checkpoint(str(self._resumed_from / DISCRIMINATOR), None, False)
-        logger.info("discriminator ready: %s, %s", model.path, options)
-
-    def _dp_size(self, group: RayWorkerGroup, mesh: str) -> int:
-        if mesh not in group._dispatch_info:
-            group._dispatch_info[mesh] = group._query_dispatch_info(mesh)
-        return max(group._dispatch_info[mesh]) + 1
+            self.discriminator.load(self._resumed_from / DISCRIMINATOR)
 
     def get_reward_handles(self) -> Any:
         """No rule-based reward while the rollouts stream: the reward is the discriminator's score."""
@@ -312,7 +285,7 @@ class GadTrainerSync(PPOTrainerSync):
                 disc_lr = self.config.discriminator.optim.lr
                 if rates.discriminator_lr is not None:
                     disc_lr = rates.discriminator_lr
-                self.discriminator_wg.begin_stage(disc_lr, self.total_training_steps)
+                self.discriminator.begin_stage(disc_lr, self.total_training_steps)
             if is_switch and self._wants_new_reference:
                 name = f"kl_reference_step_{self.global_steps - 1}"
                 path = str(Path(self.config.trainer.default_local_dir).absolute() / name)
@@ -382,17 +355,16 @@ class GadTrainerSync(PPOTrainerSync):
         num_sessions = self._num_sessions(validating)
         groups = self._read_groups(batch, num_sessions)
         encoded = [encode_group(group, self._student_builder, self._reader_builder) for group in groups]
-        if not self._has_discriminator:
-            scores = torch.zeros(len(groups), num_sessions)
-            weights = torch.zeros_like(scores)
-            teacher_scores = torch.zeros(len(groups))
-        else:
-            teacher_scores, scores, weights, report = self._run_discriminator(encoded, num_sessions, not validating)
+        output = None
+        if self._has_discriminator:
+            run = self.discriminator.score if validating else self.discriminator.update
+            output = run([group.sequences() for group in encoded], num_sessions)
+        scores = torch.zeros(len(groups), num_sessions) if output is None else output.student_scores
         if validating:
-            self._record_validation(batch, groups, encoded, teacher_scores, scores, weights)
+            self._record_validation(batch, groups, encoded, output)
         else:
-            metrics.update({f"disc/{name}": value for name, value in report.items()})
-            metrics.update(discriminator_metrics(teacher_scores, scores, weights))
+            metrics.update({f"disc/{name}": value for name, value in output.report.items()})
+            metrics.update(discriminator_metrics(output.teacher_scores, scores, output.weights))
             metrics.update(text_metrics(encoded, scores))
             self._remember_supervised_rows(groups, encoded)
         self._write_rewards(batch, groups, scores, metrics if metrics is not None else {})
@@ -434,51 +406,14 @@ class GadTrainerSync(PPOTrainerSync):
             )
         return groups
 
-    def _run_discriminator(
-        self, encoded: list[EncodedGroup], num_sessions: int, train: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, float]]:
-        """Pre-update scores (G,) and (G, n), weights (G, n), and what the worker reports."""
-        data = build_group_batch(
-            [group.sequences() for group in encoded],
-            num_sessions,
-            multiple_of=self._dp_size(self.discriminator_wg, "train") * self._groups_per_micro_batch,
-            max_tokens_per_micro_batch=self._max_group_tokens,
-        )
-        weights = data["pair_weight"].view(-1, num_sessions + 1)[: len(encoded), 1:].clone()
-        if train:
-            output: TensorDict = self.discriminator_wg.update(data)
-        else:
-            output = self.discriminator_wg.score(data)
-        teacher, student = split_group_scores(output["scores"], num_sessions + 1)
-        report = {name: output[name].max().item() for name in output.keys() if name != "scores"}
-        if "skipped" in report:
-            report["skipped_steps"] = report.pop("skipped")
-        return teacher[: len(encoded)], student[: len(encoded)], weights, report
-
     def _write_rewards(
         self, batch: KVBatchMeta, groups: list[RolloutGroup], scores: torch.Tensor, metrics: dict
     ) -> None:
         """Write ``rm_scores``: the score of a session on the last token of each of its outputs."""
-        finite = torch.isfinite(scores)
-        metrics["gad/nonfinite_scores"] = float((~finite).sum().item())
-        if not bool(finite.any()):
-            raise FloatingPointError(
-                f"step {self.global_steps}: every score of the discriminator is nan or inf. Lower "
-                "discriminator.optim.lr or discriminator.optim.clip_grad, and resume from the last checkpoint"
-            )
-        of_session: dict[str, float] = {}
-        for row, group in enumerate(groups):
-            known = scores[row][finite[row]]
-            fallback = known.mean().item() if len(known) else scores[finite].mean().item()
-            for session, position in enumerate(group.rows):
-                if position is not None:
-                    score = scores[row, session].item()
-                    # The mean of its group: no direction for the student, instead of a made-up one.
-                    of_session[batch.keys[position].rsplit("_", 1)[0]] = score if math.isfinite(score) else fallback
-        rewards = torch.tensor([of_session[key.rsplit("_", 1)[0]] for key in batch.keys], dtype=torch.float32)
+        rewards, nonfinite = session_rewards(batch.keys, groups, scores)
+        metrics["gad/nonfinite_scores"] = float(nonfinite)
         responses = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["responses"])
-        lengths = responses["responses"].offsets().diff()
-        token_level = sequence_rewards_to_token_level(rewards, lengths)
+        token_level = sequence_rewards_to_token_level(rewards, responses["responses"].offsets().diff())
         rm_scores = torch.nested.as_nested_tensor(token_level, layout=torch.jagged)
         tq.kv_batch_put(
             keys=batch.keys,
@@ -557,7 +492,7 @@ class GadTrainerSync(PPOTrainerSync):
         micro = 1 if actor_config.use_dynamic_bsz else actor_config.ppo_micro_batch_size_per_gpu
         data = build_supervised_batch(
             rows,
-            multiple_of=self._dp_size(self.actor_rollout_wg, "actor") * mini_batches * micro,
+            multiple_of=data_parallel_size(self.actor_rollout_wg, "actor") * mini_batches * micro,
             num_mini_batches=mini_batches,
             pad_token_id=self._student_builder.eos_token_id,
         )
@@ -598,31 +533,35 @@ class GadTrainerSync(PPOTrainerSync):
         batch: KVBatchMeta,
         groups: list[RolloutGroup],
         encoded: list[EncodedGroup],
-        teacher_scores: torch.Tensor,
-        scores: torch.Tensor,
-        weights: torch.Tensor,
+        output: DiscriminatorOutput | None,
     ) -> None:
-        if self._has_discriminator:
-            self._validation.add_scores(teacher_scores, scores, weights)
-        teacher_of_row: dict[str, str] = {}
+        if output is not None:
+            self._validation.add_scores(output.teacher_scores, output.student_scores, output.weights)
+        teacher_of_session: dict[str, str] = {}
         for group, encoding in zip(groups, encoded, strict=True):
             texts = [None if ids is None else self._student_builder.student_text(ids)[0] for ids in group.response_ids]
             self._validation.add_texts(group, encoding, texts)
             for row in group.rows:
                 if row is not None:
-                    teacher_of_row[batch.keys[row].rsplit("_", 1)[0]] = group.teacher_text
-        self._offer_ground_truth(batch, teacher_of_row)
+                    teacher_of_session[session_of(batch.keys[row])] = group.teacher_text
+        self._offer_ground_truth(batch, teacher_of_session)
 
     def _offer_ground_truth(self, batch: KVBatchMeta, teacher_of_session: dict[str, str]) -> None:
         """Show the teacher's text as the ground truth of verl's dumped generations, where the row has none."""
         if "reward_model" in self.val_dataset.dataframe.column_names:
             return
-        truths = [{"ground_truth": teacher_of_session.get(key.rsplit("_", 1)[0])} for key in batch.keys]
+        truths = [{"ground_truth": teacher_of_session.get(session_of(key))} for key in batch.keys]
         tq.kv_batch_put(
             keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict({"reward_model": truths})
         )
 
     # ------------------------------ checkpoints ------------------------------
+
+    @property
+    def _discriminator_shape(self) -> dict[str, Any] | None:
+        if not self._has_discriminator:
+            return None
+        return checkpoints.discriminator_shape(self.discriminator.hf_config, self.gad_config.discriminator_num_layers)
 
     @property
     def _checkpoint_root(self) -> Path:
@@ -656,13 +595,13 @@ class GadTrainerSync(PPOTrainerSync):
         """Discriminator and state first, verl's tracker last: a checkpoint that is tracked is whole."""
         folder = self._checkpoint_root / f"global_step_{self.global_steps}"
         if self._has_discriminator:
-            self.discriminator_wg.save_checkpoint(str(folder / DISCRIMINATOR), None, self.global_steps, None)
+            self.discriminator.save(folder / DISCRIMINATOR, self.global_steps)
         checkpoints.GadState(
             step=self.global_steps,
             stage=self._entered_stage,
             has_discriminator=self._has_discriminator,
             kl_reference=self._kl_reference,
-            discriminator_shape=self._discriminator_shape if self._has_discriminator else None,
+            discriminator_shape=self._discriminator_shape,
         ).write(folder)
         keep_actor = self.config.trainer.get("max_actor_ckpt_to_keep", None)
         keep = self.gad_config.keep_checkpoints or keep_actor
@@ -691,6 +630,6 @@ class GadTrainerSync(PPOTrainerSync):
             for target in targets:
                 shutil.rmtree(target, ignore_errors=True)
 
-        groups = [self.actor_rollout_wg, *([self.discriminator_wg] if self._has_discriminator else [])]
+        groups = [self.actor_rollout_wg, *([self.discriminator] if self._has_discriminator else [])]
         ray.get([worker.__ray_call__.remote(remove) for group in groups for worker in group.workers])
         logger.info("removed old checkpoints: %s", ", ".join(paths))
