@@ -102,6 +102,12 @@ VERL_USES = (
         ),
         "the discriminator's engine: strict head, scores in float32; learning rates per stage",
     ),
+    VerlUse(
+        "verl.single_controller.ray",
+        ("RayWorkerGroup", "RayClassWithInitArgs", "RayResourcePool"),
+        "the discriminator's worker group",
+    ),
+    VerlUse("verl.single_controller.base.worker", ("Worker._query_dispatch_info",), "data-parallel size of a group"),
     VerlUse("verl.workers.engine.base", ("EngineRegistry.register", "BaseEngine.train_batch"), "engine registry"),
     VerlUse(
         "verl.utils.checkpoint.checkpoint_manager",
