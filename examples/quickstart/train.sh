@@ -33,7 +33,7 @@ MODEL=(
 ACTOR=(
     actor_rollout_ref.actor.optim.lr=1e-5
     actor_rollout_ref.actor.optim.clip_grad=1.0
-    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=1024
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=512
 )
 
 ROLLOUT=(
