@@ -18,6 +18,7 @@ Reads the trainer's output from standard input: ``... | python progress.py --log
 
 import argparse
 import logging
+import os
 import re
 import sys
 import threading
@@ -68,23 +69,34 @@ def describe(step: int, metrics: dict[str, float], total_steps: int, seconds_lef
     return "  ".join(parts)
 
 
+def memory_of_tree(process: psutil.Process) -> int:
+    """Bytes of all descendants of a process; memory that several share is counted once (proportional set size)."""
+    total = 0
+    for child in process.children(recursive=True):
+        try:
+            total += child.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return total
+
+
 class PeakMemory:
-    """Samples how much memory of the machine is in use above the start, in GB."""
+    """Samples the memory of everything that the calling shell started, in GB."""
 
     def __init__(self) -> None:
-        self._start = psutil.virtual_memory().available
-        self._lowest = self._start
+        self._peak = 0
         self._stop = threading.Event()
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        while not self._stop.wait(1.0):
-            self._lowest = min(self._lowest, psutil.virtual_memory().available)
+        shell = psutil.Process(os.getppid())
+        while not self._stop.wait(2.0):
+            self._peak = max(self._peak, memory_of_tree(shell))
 
     def stop(self) -> float:
         """The peak."""
         self._stop.set()
-        return (self._start - self._lowest) / 1e9
+        return self._peak / 1e9
 
 
 def follow(lines: TextIO, log: TextIO, total_steps: int) -> None:

@@ -13,6 +13,8 @@ TOTAL_STEPS=${TOTAL_STEPS:-32}
 
 export HF_HUB_OFFLINE=1
 export TOKENIZERS_PARALLELISM=false
+# Many threads, each with an arena of its own, would hold on to memory that others could use.
+export MALLOC_ARENA_MAX=2
 export VERL_FILE_LOGGER_PATH="$RUN/metrics.jsonl"
 mkdir -p "$RUN"
 
@@ -33,7 +35,7 @@ MODEL=(
 ACTOR=(
     actor_rollout_ref.actor.optim.lr=1e-5
     actor_rollout_ref.actor.optim.clip_grad=1.0
-    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=512
+    actor_rollout_ref.actor.ppo_max_token_len_per_gpu=384
 )
 
 ROLLOUT=(

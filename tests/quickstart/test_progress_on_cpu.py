@@ -14,8 +14,11 @@
 """One line a step out of verl's console output."""
 
 import io
+import subprocess
+import sys
 
 import progress
+import psutil
 import pytest
 
 
@@ -44,3 +47,18 @@ def test_everything_goes_to_the_log_and_steps_to_the_screen(caplog: pytest.LogCa
     assert log.getvalue() == lines
     assert [record.message for record in caplog.records if "step" in record.message]
     assert not any("noise" in record.message for record in caplog.records)
+
+
+def test_memory_of_what_a_process_started_is_counted() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", "block = b'x' * 100_000_000; print('ready', flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert child.stdout is not None and child.stdout.readline() == b"ready\n"
+        assert progress.memory_of_tree(psutil.Process()) > 100_000_000
+    finally:
+        child.kill()
+        child.wait()
+    assert progress.memory_of_tree(psutil.Process()) < 100_000_000
