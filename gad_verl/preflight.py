@@ -14,9 +14,7 @@
 """The check before a run: configuration, data, tokenizers, checkpoints. Runs before Ray or a model starts."""
 
 import importlib.util
-import json
 import logging
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from omegaconf import DictConfig, ListConfig
 
 from gad_verl import compat
 from gad_verl.config import GadConfig, load_gad_config
-from gad_verl.core.schedule import StageSchedule
 from gad_verl.data.schema import check_file
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
@@ -166,14 +163,8 @@ def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> None
     """
     steps_per_epoch = rows // config.data.train_batch_size
     total = config.trainer.total_training_steps or steps_per_epoch * config.trainer.total_epochs
-    warmup = gad_config.resolve_warmup_steps(steps_per_epoch)
     try:
-        StageSchedule(
-            stage=gad_config.stage,
-            total_steps=total,
-            warmup_steps=warmup,
-            discriminator_only_steps=gad_config.discriminator_only_steps if warmup != 0 else 0,
-        )
+        gad_config.build_schedule(total, steps_per_epoch)
     except ValueError as error:
         raise GadConfigError(str(error)) from None
 
@@ -209,12 +200,12 @@ def check_tokenizers(config: DictConfig) -> None:
 
 def _safetensors_shapes(folder: Path) -> dict[str, list[int]]:
     """Shapes of all tensors of a model folder, read from the headers alone."""
+    from safetensors import safe_open
+
     shapes: dict[str, list[int]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as handle:
-            (size,) = struct.unpack("<Q", handle.read(8))
-            header = json.loads(handle.read(size))
-        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        with safe_open(path, framework="pt") as file:
+            shapes |= {name: list(file.get_slice(name).get_shape()) for name in file.keys()}
     return shapes
 
 

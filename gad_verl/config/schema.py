@@ -19,9 +19,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gad_verl.core.schedule import STAGES, StageSchedule
 from gad_verl.errors import GadConfigError
 
-STAGES = ("auto", "seqkd", "warmup", "gad")
 OVERLONG_CHOICES = ("cut", "drop", "error")
 KL_REFERENCES = ("warmed_up", "initial")
 HEAD_CHOICES = ("auto", "fresh", "load")
@@ -134,6 +134,20 @@ class GadConfig:
         if self.warmup_steps is not None:
             return self.warmup_steps
         return round((self.warmup_epochs or 0.0) * steps_per_epoch)
+
+    def build_schedule(self, total_steps: int, steps_per_epoch: int) -> StageSchedule:
+        """Phases of a run; without a warmup there are no discriminator-only steps either.
+
+        Raises:
+            ValueError: If the stages do not fit into the run.
+        """
+        warmup_steps = self.resolve_warmup_steps(steps_per_epoch)
+        return StageSchedule(
+            stage=self.stage,
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            discriminator_only_steps=self.discriminator_only_steps if warmup_steps != 0 else 0,
+        )
 
 
 def _without_targets(value: Any) -> Any:

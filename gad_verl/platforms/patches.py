@@ -13,7 +13,7 @@
 # limitations under the License.
 """Corrections of verl 0.9.1 and torch for a machine without an accelerator. Nothing here runs on any other platform.
 
-Each is listed in ``gad_verl.compat``; each says what stands in the way and where.
+Each says what stands in the way and where; what is replaced in verl stands in ``gad_verl.compat`` too.
 """
 
 import functools

@@ -38,7 +38,7 @@ from verl.utils.model import get_generation_config
 from verl.utils.py_functional import rename_dict
 
 from gad_verl.config import StageOptimConfig, load_gad_config
-from gad_verl.core import Phase, StageSchedule, sequence_rewards_to_token_level
+from gad_verl.core import Phase, sequence_rewards_to_token_level
 from gad_verl.data.schema import teacher_texts
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.discriminator.worker_group import DiscriminatorGroup, DiscriminatorOutput, data_parallel_size
@@ -107,7 +107,6 @@ class GadTrainerSync(PPOTrainerSync):
         self.discriminator: DiscriminatorGroup | None = None
         self._entered_stage: str | None = None
         self._kl_reference: str | None = None
-        self._step_groups: list[EncodedGroup] = []
         self._step_student_rows: list[tuple[list[int], list[int]]] = []
         self._validation = ValidationRecord()
         self._replicas_asleep = False
@@ -192,13 +191,7 @@ class GadTrainerSync(PPOTrainerSync):
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        warmup_steps = self.gad_config.resolve_warmup_steps(self.steps_per_epoch)
-        self.schedule = StageSchedule(
-            stage=self.gad_config.stage,
-            total_steps=self.total_training_steps,
-            warmup_steps=warmup_steps,
-            discriminator_only_steps=self.gad_config.discriminator_only_steps if warmup_steps != 0 else 0,
-        )
+        self.schedule = self.gad_config.build_schedule(self.total_training_steps, self.steps_per_epoch)
         logger.info("stages: %s", self.schedule)
 
     def _init_resource_pool_mgr(self) -> None:
