@@ -17,73 +17,42 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from gad_verl.errors import GadCheckpointError, GadCompatError
+from gad_verl import __version__
+from gad_verl.commands import check, export
+from gad_verl.errors import USER_ERRORS
 
+COMMANDS = (
+    export,
+    check,
+)
 
-def _export(arguments: argparse.Namespace) -> None:
-    import torch
-
-    from gad_verl.export import PARTS, export_part
-
-    dtype = None if arguments.dtype == "keep" else getattr(torch, arguments.dtype)
-    parts = PARTS if arguments.part == "both" else (arguments.part,)
-    for part in parts:
-        target = arguments.output / part if arguments.part == "both" else arguments.output
-        export_part(arguments.checkpoint, part, target, dtype)
-        sys.stdout.write(f"{target}\n")
-
-
-def _check(_: argparse.Namespace) -> None:
-    import verl
-    from verl.plugin.platform import get_platform
-
-    from gad_verl import __version__, compat
-
-    compat.check()
-    sys.stdout.write(
-        f"gad_verl {__version__} with verl {verl.__version__} on {get_platform().device_name}: everything that is "
-        "used of verl is there\n"
-    )
+# The shell's code of a process that Ctrl-C ended.
+INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = argparse.ArgumentParser(prog="gad-verl", description="Tools around GAD training with verl.")
+    parser.add_argument("--version", action="version", version=f"gad-verl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    export = commands.add_parser(
-        "export", help="write student and discriminator of a checkpoint as Hugging Face folders"
-    )
-    export.add_argument("checkpoint", type=Path, help="a folder global_step_N")
-    export.add_argument("--output", type=Path, required=True, help="folder to write")
-    export.add_argument(
-        "--part",
-        choices=("student", "discriminator", "both"),
-        default="student",
-        help="which model; both writes OUTPUT/student and OUTPUT/discriminator (default: student)",
-    )
-    export.add_argument(
-        "--dtype",
-        choices=("keep", "float32", "bfloat16", "float16"),
-        default="keep",
-        help="precision to write (default: as in the checkpoint)",
-    )
-    export.set_defaults(run=_export)
-    check = commands.add_parser("check", help="check the installed verl against what gad_verl uses of it")
-    check.set_defaults(run=_check)
+    for module in COMMANDS:
+        module.add_to(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code: 0, 2 for an error that the user can mend, 130 for Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (GadCheckpointError, GadCompatError, FileExistsError) as error:
+    except USER_ERRORS as error:
         sys.stderr.write(f"gad-verl: {error}\n")
-        return 1
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("gad-verl: interrupted; the same command goes on where it stopped, where it stores progress\n")
+        return INTERRUPTED
     return 0
 
 

@@ -32,3 +32,18 @@ class GadCheckpointError(RuntimeError):
 
 class GadStalledError(RuntimeError):
     """A worker died or stopped answering."""
+
+
+class GadEndpointError(RuntimeError):
+    """An API that cannot be reached, refuses the key, or does not speak the OpenAI protocol."""
+
+
+# What a command answers with one line and exit code 2 instead of a traceback.
+USER_ERRORS = (
+    GadConfigError,
+    GadDataError,
+    GadCompatError,
+    GadCheckpointError,
+    GadEndpointError,
+    FileExistsError,
+)
