@@ -279,7 +279,9 @@ class GadTrainerSync(PPOTrainerSync):
                 if rates.discriminator_lr is not None:
                     disc_lr = rates.discriminator_lr
                 self.discriminator.begin_stage(disc_lr, self.total_training_steps)
-            if is_switch and self._wants_new_reference:
+            # A student that starts from an adapter is its own reference; without one, model.path is.
+            starts_adapted = self._entered_stage is None and stage == _STAGE_ADVERSARIAL and self._starts_from_adapter
+            if (is_switch or starts_adapted) and self._wants_new_reference:
                 name = f"kl_reference_step_{self.global_steps - 1}"
                 path = str(Path(self.config.trainer.default_local_dir).absolute() / name)
                 self.actor_rollout_wg.save_student_weights(path)
@@ -291,7 +293,11 @@ class GadTrainerSync(PPOTrainerSync):
 
     @property
     def _wants_new_reference(self) -> bool:
-        return self.use_reference_policy and not self.ref_in_actor and self.gad_config.kl_reference == "warmed_up"
+        return self.use_reference_policy and self.gad_config.kl_reference == "warmed_up"
+
+    @property
+    def _starts_from_adapter(self) -> bool:
+        return self.config.actor_rollout_ref.model.get("lora_adapter_path") is not None
 
     def on_sample_end(self) -> None:
         super().on_sample_end()
@@ -505,7 +511,9 @@ class GadTrainerSync(PPOTrainerSync):
             return
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
         if self.phase is not Phase.ADVERSARIAL:
-            for name in [key for key in metrics if key.startswith(("critic/advantages", "critic/returns"))]:
+            # Made from the zeros of _compute_advantage.
+            empty = ("critic/advantages", "critic/returns", "critic/values", "critic/vf_explained_var")
+            for name in [key for key in metrics if key.startswith(empty)]:
                 del metrics[name]
 
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
@@ -554,7 +562,9 @@ class GadTrainerSync(PPOTrainerSync):
     def _discriminator_shape(self) -> dict[str, Any] | None:
         if not self._has_discriminator:
             return None
-        return checkpoints.discriminator_shape(self.discriminator.hf_config, self.gad_config.discriminator_num_layers)
+        return checkpoints.discriminator_shape(
+            self.discriminator.hf_config, self.gad_config.discriminator_num_layers, self.config.discriminator.model
+        )
 
     @property
     def _checkpoint_root(self) -> Path:
@@ -595,6 +605,7 @@ class GadTrainerSync(PPOTrainerSync):
             has_discriminator=self._has_discriminator,
             kl_reference=self._kl_reference,
             discriminator_shape=self._discriminator_shape,
+            has_critic=self.use_critic,
         ).write(folder)
         keep_actor = self.config.trainer.get("max_actor_ckpt_to_keep", None)
         keep = self.gad_config.keep_checkpoints or keep_actor

@@ -33,6 +33,9 @@ SETTINGS = (
     "gad.warmup.discriminator_lr=2e-3",
     # One candidate: the rollouts are greedy, so that runs can be compared.
     "actor_rollout_ref.rollout.top_k=1",
+    # PPO: verl's critic beside the discriminator. It gives greedy rollouts an advantage, which GRPO does not.
+    "algorithm.adv_estimator=gae",
+    "critic.optim.lr=1e-3",
 )
 
 
@@ -88,8 +91,23 @@ def test_metrics_that_users_watch_are_there(whole: Run) -> None:
         assert name in first, name
     for name in ("accuracy", "margin_mean", "rouge_l", "length_ratio", "student_length_mean"):
         assert f"val-gad/{name}" in last, name
-    # Greedy rollouts of one prompt are equal: no group has a spread, and the student is left alone by GRPO.
+    # Greedy rollouts of one prompt are equal: no group has a spread.
     assert last["disc/no_spread_fraction"] == 1.0
+
+
+def test_the_critic_trains_beside_the_discriminator(whole: Run) -> None:
+    metrics = whole.metrics
+    for step in range(1, TOTAL_STEPS + 1):
+        adversarial = step > WARMUP_STEPS
+        for name in ("critic/vf_loss", "critic/values/mean", "critic/returns/mean", "critic/vf_explained_var"):
+            assert (name in metrics[step]) == adversarial, (step, name)
+        assert "disc/loss" in metrics[step]
+        # The discriminator's score is the reward of the last token.
+        assert metrics[step]["critic/rewards/mean"] == pytest.approx(metrics[step]["disc/student_score_mean"], abs=1e-6)
+    assert metrics[TOTAL_STEPS]["critic/vf_loss"] > 0 and metrics[TOTAL_STEPS]["critic/grad_norm"] > 0
+    assert metrics[WARMUP_STEPS + 1]["critic/vpred_mean"] != metrics[TOTAL_STEPS]["critic/vpred_mean"]
+    # Advantages are not all zero: the student is trained by them.
+    assert metrics[TOTAL_STEPS]["critic/advantages/max"] > 0 > metrics[TOTAL_STEPS]["critic/advantages/min"]
 
 
 def test_first_adversarial_step_has_no_kl(whole: Run, resumed: Run) -> None:
@@ -111,7 +129,9 @@ def test_the_curves_of_a_resumed_run_are_whole(whole: Run, resumed: Run) -> None
 
 def test_resumed_run_equals_the_whole_one(whole: Run, resumed: Run) -> None:
     for step in range(SAVE_EVERY + 1, TOTAL_STEPS + 1):
-        for name in ("disc/loss", "gad/stage", "disc/student_score_mean", "disc/lr", "actor/lr", "actor/loss"):
+        for name in (
+            "disc/loss gad/stage disc/student_score_mean disc/lr actor/lr actor/loss critic/vf_loss critic/lr"
+        ).split():
             expected, found = whole.metrics[step].get(name), resumed.metrics[step].get(name)
             assert (expected is None) == (found is None), (step, name)
             if expected is not None:
@@ -124,7 +144,7 @@ def test_only_the_newest_checkpoints_stay_and_each_is_whole(folders: tuple[Path,
     assert kept == ["global_step_6", "global_step_7"]
     assert (root / "latest_checkpointed_iteration.txt").read_text() == "7"
     for name in kept:
-        assert {"actor", "discriminator", "data.pt", "gad_state.json"} <= {
+        assert {"actor", "critic", "discriminator", "data.pt", "gad_state.json"} <= {
             path.name for path in (root / name).iterdir()
         }
         state = json.loads((root / name / "gad_state.json").read_text())
