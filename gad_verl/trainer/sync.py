@@ -226,6 +226,19 @@ class GadTrainerSync(PPOTrainerSync):
             manager.mapping[DISCRIMINATOR] = DISCRIMINATOR_POOL
         else:
             manager.mapping[DISCRIMINATOR] = "global_pool"
+        if self._has_discriminator:
+            create_pools = manager.create_resource_pool
+
+            def create_and_spawn() -> None:
+                create_pools()
+                self._spawn_discriminator()
+
+            manager.create_resource_pool = create_and_spawn
+
+    def _spawn_discriminator(self) -> None:
+        """Start its processes before the student's: they import verl while student and rollout are set up."""
+        pool = self.resource_pool_manager.get_resource_pool(DISCRIMINATOR)
+        self.discriminator = DiscriminatorGroup(self.config, self.gad_config, pool, self.total_training_steps)
 
     def _setup(self) -> None:
         super()._setup()
@@ -249,8 +262,7 @@ class GadTrainerSync(PPOTrainerSync):
         return self.gad_config.stage != "seqkd"
 
     def _start_discriminator(self, lengths: tuple[int, int], template_kwargs: dict[str, Any]) -> None:
-        pool = self.resource_pool_manager.get_resource_pool(DISCRIMINATOR)
-        self.discriminator = DiscriminatorGroup(self.config, self.gad_config, pool, self.total_training_steps)
+        self.discriminator.load_model()
         if self.config.discriminator.model.path != self.config.actor_rollout_ref.model.path:
             self._reader_builder = SequenceBuilder(self.discriminator.tokenizer, *lengths, None, template_kwargs)
         if self._resumed_from is not None:
