@@ -14,6 +14,7 @@
 """Warmup, switch, GAD; killed while a checkpoint is written; resumed: nothing is lost and nothing changes."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,10 @@ def whole(folders: tuple[Path, Path]) -> Run:
 
 @pytest.fixture(scope="module")
 def killed(folders: tuple[Path, Path]) -> Run:
-    tools = Path(__file__).parents[1] / "tools"
+    folders_of_modules = [str(Path(__file__).parents[1] / "tools"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     env = {
         "VERL_USE_EXTERNAL_MODULES": "crash_hook",
-        "PYTHONPATH": str(tools),
+        "PYTHONPATH": os.pathsep.join(filter(None, folders_of_modules)),
         "GAD_TEST_CRASH_STEP": str(CRASH_STEP),
     }
     return run_main_ppo(folders[1], "killed", *SETTINGS, env=env, metrics_name="curves")
