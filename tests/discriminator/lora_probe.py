@@ -41,65 +41,84 @@ def build(model_folder: str, strategy: str, seed: int | None, **options: Any) ->
 def run_strategy(model_folder: str, root: Path, rank: int, world_size: int, strategy: str) -> dict[str, Any]:
     """Train, save, load, train on; export on rank 0 and start from the exported adapter."""
     from verl.utils import tensordict_utils as tu
-    from worker_probe import NUM_STUDENTS, make_groups
+    from worker_probe import NUM_STUDENTS, make_groups, prompted_groups
 
-    from gad_verl.discriminator.groups import build_group_batch
+    from gad_verl.discriminator.groups import PLACEHOLDER, build_group_batch, build_row_batch, padding_group
+    from gad_verl.discriminator.plan import plan_batch
     from gad_verl.export import export_part
     from gad_verl.workers.adapter import FrozenAdapter, adapter_config, adapter_weights, trains_adapters_alone
 
-    groups = make_groups()
+    plain, prompted = make_groups(), prompted_groups()
 
-    def call(method: Any) -> torch.Tensor:
-        batch = build_group_batch(groups, NUM_STUDENTS, multiple_of=world_size)
-        rows = method(tu.chunk_tensordict(batch, world_size)[rank])["scores"]
-        gathered: list[Any] = [None] * world_size
-        torch.distributed.all_gather_object(gathered, rows)
-        return torch.cat(gathered)[: len(groups) * (NUM_STUDENTS + 1)]
+    def gathered(output: Any) -> torch.Tensor:
+        parts: list[Any] = [None] * world_size
+        torch.distributed.all_gather_object(parts, output["scores"])
+        return torch.cat(parts)
+
+    def update(worker: Any, groups: Any = plain) -> torch.Tensor:
+        """Scores of before the step, by group."""
+        plan = plan_batch([[len(row) for row in group.rows()] for group in groups], world_size, 1)
+        batch = build_group_batch(plan.padded(groups, padding_group(NUM_STUDENTS)), NUM_STUDENTS)
+        scores = gathered(worker.update(tu.chunk_tensordict(batch, world_size)[rank]))
+        return plan.restored(scores.view(-1, NUM_STUDENTS + 1)).flatten()
+
+    def score(worker: Any, groups: Any = plain) -> torch.Tensor:
+        rows = [row for group in groups for row in group.rows()]
+        plan = plan_batch([[len(row)] for row in rows], world_size, 1)
+        batch = build_row_batch(plan.padded(rows, PLACEHOLDER))
+        return plan.restored(gathered(worker.score(tu.chunk_tensordict(batch, world_size)[rank])))
 
     found: dict[str, Any] = {}
     worker = build(model_folder, strategy, seed=3)
     worker.save_checkpoint(str(root / "global_step_0" / "discriminator"), None, 0, None)
-    found["start"] = call(worker.score)
+    found["start"] = score(worker)
     for _ in range(2):
-        call(worker.update)
+        update(worker)
     checkpoint = root / "global_step_2"
     worker.save_checkpoint(str(checkpoint / "discriminator"), None, 2, None)
-    found["saved"] = call(worker.score)
+    found["saved"] = score(worker)
     found["weights"] = adapter_weights(worker.engine)
     frozen = FrozenAdapter(worker.engine)
-    call(worker.update)
-    found["later"] = call(worker.score)
+    update(worker)
+    found["later"] = score(worker)
     with frozen.in_place():
-        found["frozen"] = call(worker.score)
-    found["thawed"] = call(worker.score)
+        found["frozen"] = score(worker)
+    found["thawed"] = score(worker)
     found["alone"] = trains_adapters_alone(worker.engine)
     found["modules_to_save"] = adapter_config(worker.engine).modules_to_save
 
     other = build(model_folder, strategy, seed=99)
-    found["other"] = call(other.score)
+    found["other"] = score(other)
     other.load_checkpoint(str(checkpoint / "discriminator"), None, False)
-    found["loaded"] = call(other.score)
-    call(other.update)
-    found["resumed"] = call(other.score)
+    found["loaded"] = score(other)
+    update(other)
+    found["resumed"] = score(other)
 
     # Plain gradient descent: Adam would turn differences of rounding into steps.
     descended = build(model_folder, strategy, seed=3, optimizer={"lr": 0.1, "optimizer": "SGD"})
     for _ in range(2):
-        call(descended.update)
-    found["descended"] = call(descended.score)
+        update(descended)
+    found["descended"] = score(descended)
+
+    # The frozen embedding must not cut the gradient off where activations are computed again.
+    shared = {"share_prompt": "always", "model": {"enable_gradient_checkpointing": True}}
+    for name, options in (("apart", {}), ("shared", shared)):
+        worker = build(model_folder, strategy, seed=3, optimizer={"lr": 0.1, "optimizer": "SGD"}, **options)
+        update(worker, prompted)
+        found[name] = score(worker, prompted)
 
     if rank == 0:
         export_part(checkpoint, "discriminator", root / "merged")
         export_part(checkpoint, "discriminator", root / "adapter", adapter_only=True)
     torch.distributed.barrier()
     from_adapter = build(model_folder, strategy, seed=None, model={"lora_adapter_path": str(root / "adapter")})
-    found["from_adapter"] = call(from_adapter.score)
+    found["from_adapter"] = score(from_adapter)
 
     narrow = build(model_folder, strategy, seed=3, model_dtype="bf16", precision="bf16")
-    for _ in range(2):
-        found["narrow_start"] = found.get("narrow_start", call(narrow.update))
+    found["narrow_start"] = update(narrow)
+    update(narrow)
     narrow.save_checkpoint(str(root / "narrow" / "discriminator"), None, 2, None)
-    found["narrow"] = call(narrow.score)
+    found["narrow"] = score(narrow)
     return found
 
 

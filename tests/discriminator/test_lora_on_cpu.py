@@ -104,6 +104,12 @@ def test_training_does_not_depend_on_the_layout(probe: dict, layout: tuple[int, 
 
 
 @each_layout
+def test_shared_prompts_and_gradient_checkpointing_change_nothing(probe: dict, layout: tuple[int, str]) -> None:
+    found = probe[layout]
+    torch.testing.assert_close(found["shared"], found["apart"], atol=1e-5, rtol=0)
+
+
+@each_layout
 def test_a_frozen_adapter_computes_as_it_did(probe: dict, layout: tuple[int, str]) -> None:
     found = probe[layout]
     torch.testing.assert_close(found["frozen"], found["saved"], atol=1e-6, rtol=0)

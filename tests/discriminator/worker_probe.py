@@ -110,9 +110,8 @@ def build_worker(
         model_config=HFModelConfig(
             path=model_folder,
             override_config={"attn_implementation": "sdpa"},
-            enable_gradient_checkpointing=False,
             use_remove_padding=remove_padding,
-            **model,
+            **({"enable_gradient_checkpointing": False} | model),
         ),
         engine_config=FSDPEngineConfig(**options),
         optimizer_config=FSDPOptimizerConfig(weight_decay=0.0, clip_grad=1e9, total_training_steps=10, **optimizer),
