@@ -42,12 +42,28 @@ SETTINGS = (
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return build_all(tmp_path_factory.mktemp("whole")), build_all(tmp_path_factory.mktemp("killed"))
+    return tuple(_build_with_critic(tmp_path_factory.mktemp(name)) for name in ("whole", "killed"))
+
+
+def _build_with_critic(folder: Path) -> Path:
+    """A value model beside the tiny student: verl draws the head of a fresh critic anew in each launch."""
+    import torch
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+    build_all(folder)
+    torch.manual_seed(0)
+    AutoModelForTokenClassification.from_pretrained(folder / "model", num_labels=1).save_pretrained(folder / "critic")
+    AutoTokenizer.from_pretrained(folder / "model").save_pretrained(folder / "critic")
+    return folder
+
+
+def _critic(folder: Path) -> tuple[str]:
+    return (f"critic.model.path={folder / 'critic'}",)
 
 
 @pytest.fixture(scope="module")
 def whole(folders: tuple[Path, Path]) -> Run:
-    run = run_main_ppo(folders[0], "whole", *SETTINGS, "trainer.test_freq=7")
+    run = run_main_ppo(folders[0], "whole", *SETTINGS, *_critic(folders[0]), "trainer.test_freq=7")
     assert run.returncode == 0, run.output[-4000:]
     return run
 
@@ -60,13 +76,13 @@ def killed(folders: tuple[Path, Path]) -> Run:
         "PYTHONPATH": os.pathsep.join(filter(None, folders_of_modules)),
         "GAD_TEST_CRASH_STEP": str(CRASH_STEP),
     }
-    return run_main_ppo(folders[1], "killed", *SETTINGS, env=env, metrics_name="curves")
+    return run_main_ppo(folders[1], "killed", *SETTINGS, *_critic(folders[1]), env=env, metrics_name="curves")
 
 
 @pytest.fixture(scope="module")
 def resumed(folders: tuple[Path, Path], killed: Run) -> Run:
     assert (folders[1] / "checkpoints" / f"global_step_{CRASH_STEP}" / "discriminator").is_dir()
-    run = run_main_ppo(folders[1], "resumed", *SETTINGS, metrics_name="curves")
+    run = run_main_ppo(folders[1], "resumed", *SETTINGS, *_critic(folders[1]), metrics_name="curves")
     assert run.returncode == 0, run.output[-4000:]
     return run
 
