@@ -17,7 +17,6 @@ Everything here is loaded on first use, so that ``import gad_verl`` stays cheap 
 """
 
 import importlib
-from typing import Any
 
 __version__ = "0.1.0"
 
@@ -34,7 +33,7 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

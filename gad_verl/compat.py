@@ -19,10 +19,12 @@ anything is loaded, instead of an AttributeError in the middle of it.
 
 import importlib
 import importlib.metadata
+import importlib.util
 from dataclasses import dataclass
 
 from packaging.version import Version
 
+from gad_verl.compat_source import find_source, read_names
 from gad_verl.errors import GadCompatError
 
 VERL_AT_LEAST = "0.9.1"
@@ -43,6 +45,9 @@ class VerlUse:
     names: tuple[str, ...]
     why: str
 
+
+# verl's trainer imports it and does not declare it.
+_UNDECLARED = "transfer_queue"
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
 
@@ -88,6 +93,9 @@ VERL_USES = (
             "TrainingWorker.reset",
             "ActorRolloutRefWorker.init_model",
             "ActorRolloutRefWorker.set_loss_fn",
+            "ActorRolloutRefWorker.compute_log_prob",
+            "ActorRolloutRefWorker.save_checkpoint",
+            "TrainingWorker.save_checkpoint",
         ),
         "the discriminator's and the student's workers",
     ),
@@ -97,7 +105,9 @@ VERL_USES = (
             "FSDPEngineWithValueHead",
             "FSDPEngine._build_module",
             "FSDPEngine._build_fsdp_module",
+            "FSDPEngine._build_lora_module",
             "FSDPEngine._build_lr_scheduler",
+            "FSDPEngine.get_per_tensor_param",
             "apply_fsdp2",
         ),
         "the discriminator's engine: strict head, scores in float32; learning rates per stage",
@@ -129,6 +139,12 @@ VERL_USES = (
         "gloo on the CPU platform",
     ),
     VerlUse("verl.utils.model", ("load_valuehead_model", "get_generation_config"), "value models on the CPU platform"),
+    VerlUse("verl.utils.model", ("convert_weight_keys",), "adapters of LoRA for the rollout"),
+    VerlUse(
+        "verl.utils.fsdp_utils",
+        ("load_fsdp_model_to_gpu", "offload_fsdp_model_to_cpu"),
+        "adapters of LoRA for the rollout",
+    ),
     VerlUse("verl.utils.dataset.rl_dataset", ("RLHFDataset.maybe_filter_out_long_prompts",), "rows of GAD"),
     VerlUse("verl.utils.tracking", ("Tracking", "FileLogger"), "curves of a resumed run"),
     VerlUse("verl.trainer.main_ppo", ("TaskRunnerV1", "run_ppo"), "entry point"),
@@ -156,8 +172,25 @@ def missing_uses(uses: tuple[VerlUse, ...] = VERL_USES) -> list[str]:
     return missing
 
 
-def check(uses: tuple[VerlUse, ...] = VERL_USES) -> None:
+def unread_uses(uses: tuple[VerlUse, ...] = VERL_USES) -> list[str]:
+    """What the source of the installed verl does not show, without importing it. May name more than is missing."""
+    unread = []
+    for use in uses:
+        source = find_source(use.module)
+        names = None if source is None else read_names(source)
+        unread += [f"{use.module}.{name}" for name in use.names if names is None or name not in names]
+        if names is None and not use.names:
+            unread.append(use.module)
+    return unread
+
+
+def check(uses: tuple[VerlUse, ...] = VERL_USES, quick: bool = False) -> None:
     """Raise unless the installed verl has everything that is used.
+
+    Args:
+        uses: What is used.
+        quick: Read verl's source first and import only where something seems to be missing. Importing verl's trainer
+            and engines takes seconds, and the process that starts a run needs neither.
 
     Raises:
         GadCompatError: Names the version found and wanted, and what is missing.
@@ -169,6 +202,8 @@ def check(uses: tuple[VerlUse, ...] = VERL_USES) -> None:
     wanted = f"verl>={VERL_AT_LEAST},<{VERL_BELOW}"
     if not Version(VERL_AT_LEAST) <= Version(found) < Version(VERL_BELOW):
         raise GadCompatError(f"gad_verl works with {wanted}, but verl {found} is installed: pip install '{wanted}'")
+    if quick and importlib.util.find_spec(_UNDECLARED) is not None and not unread_uses(uses):
+        return
     missing = missing_uses(uses)
     if missing:
         raise GadCompatError(

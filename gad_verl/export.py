@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gad_verl.adapter_export import build_adapted, has_adapter
 from gad_verl.errors import GadCheckpointError
 
 logger = logging.getLogger(__name__)
@@ -94,15 +95,26 @@ def load_state(folder: Path) -> dict[str, Tensor]:
     return {name: join_shards(name, [rank[name] for rank in ranks]).contiguous() for name in ranks[0]}
 
 
-def _build_model(part: str, config_folder: Path, state: Mapping[str, Tensor]) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
+def _auto_class(part: str) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+    return AutoModelForCausalLM if part == "student" else AutoModelForTokenClassification
+
+
+def _empty_model(part: str, config_folder: Path) -> Any:
+    """The architecture without weights."""
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(config_folder)
     if part == "discriminator":
         config.num_labels = 1
-    auto_class = AutoModelForCausalLM if part == "student" else AutoModelForTokenClassification
     with torch.device("meta"):
-        model = auto_class.from_config(config, attn_implementation="eager")
+        return _auto_class(part).from_config(config, attn_implementation="eager")
+
+
+def _build_model(part: str, config_folder: Path, state: Mapping[str, Tensor]) -> Any:
+    model = _empty_model(part, config_folder)
+    config = model.config
     tied = set(model._tied_weights_keys or ()) if getattr(config, "tie_word_embeddings", False) else set()
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
     missing = [name for name in missing if name not in tied]
@@ -115,14 +127,23 @@ def _build_model(part: str, config_folder: Path, state: Mapping[str, Tensor]) ->
     return model
 
 
-def export_part(checkpoint: str | Path, part: str, output: str | Path, dtype: torch.dtype | None = None) -> Path:
+def export_part(
+    checkpoint: str | Path,
+    part: str,
+    output: str | Path,
+    dtype: torch.dtype | None = None,
+    adapter_only: bool = False,
+) -> Path:
     """Write one model of a checkpoint as a Hugging Face folder; the folder appears whole or not at all.
+
+    A model that was trained with LoRA is merged into its base, in the widest precision of its weights.
 
     Args:
         checkpoint: A folder ``global_step_N``.
         part: "student" or "discriminator".
         output: The folder to write; must not exist or be empty.
         dtype: Precision to write; None keeps that of the checkpoint.
+        adapter_only: Write the adapter of LoRA (of a discriminator with its head) in the format of PEFT.
 
     Returns:
         ``output``.
@@ -141,10 +162,17 @@ def export_part(checkpoint: str | Path, part: str, output: str | Path, dtype: to
         raise FileExistsError(f"{output} is not empty: remove it or choose another folder")
     config_folder = folder / "huggingface"
     state = load_state(folder)
+    if adapter_only and not has_adapter(state):
+        raise GadCheckpointError(f"the {part} of {checkpoint} was trained without LoRA: there is no adapter to write")
+    if has_adapter(state):
+        model = build_adapted(folder, state, lambda: _empty_model(part, config_folder), _auto_class(part))
+        if not adapter_only:
+            model = model.merge_and_unload(safe_merge=True)
+    else:
+        model = _build_model(part, config_folder, state)
     if dtype is not None:
-        state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    model = _build_model(part, config_folder, state)
-    model.config.dtype = next(iter(state.values())).dtype
+        model.to(dtype)
+    model.config.dtype = next(model.parameters()).dtype
     temporary = output.with_name(f".{output.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

@@ -26,6 +26,7 @@ from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.data.schema import check_file
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
+from gad_verl.lora_settings import check_lora
 
 logger = logging.getLogger(__name__)
 
@@ -73,18 +74,11 @@ def check_config(config: DictConfig) -> GadConfig:
         raise GadConfigError(
             "reward.reward_model.enable=True: with GAD the discriminator is the reward model; set it to False"
         )
-    model = config.actor_rollout_ref.model
-    lora_rank = max(model.get("lora_rank", 0), (model.get("lora", None) or {}).get("rank", 0))
-    uses_kl = config.actor_rollout_ref.actor.use_kl_loss or algorithm.use_kl_in_reward
-    uses_lora = lora_rank > 0 or model.get("lora_adapter_path") is not None
-    if uses_lora and uses_kl and gad_config.stage == "auto" and gad_config.kl_reference == "warmed_up":
+    if estimator == "gae" and config.critic.enable is False:
         raise GadConfigError(
-            "gad.kl_reference=warmed_up with LoRA: the reference is the base model under the adapter, which cannot "
-            "take the warmed-up student. Set gad.kl_reference=initial, or actor_rollout_ref.model.lora_rank=0"
+            "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )
-    disc_model = config.discriminator.model
-    if disc_model.get("lora_rank", 0) > 0 or disc_model.get("lora_adapter_path") is not None:
-        raise GadConfigError("LoRA for the discriminator is not supported yet: set discriminator.model.lora_rank=0")
+    check_lora(config)
     for key, strategy in (
         ("actor_rollout_ref.actor.strategy", config.actor_rollout_ref.actor.strategy),
         ("discriminator.strategy", config.discriminator.strategy),
@@ -234,9 +228,11 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
             raise GadConfigError(
                 f"gad.discriminator_num_layers={layers}, but {path} has {hf_config.num_hidden_layers} layers"
             )
-        same_model = config.discriminator.model.path == config.actor_rollout_ref.model.path
+        model = config.discriminator.model
+        same_model = model.path == config.actor_rollout_ref.model.path
         head = gad_config.discriminator_head
-        if head == "load" or (head == "auto" and not same_model):
+        head_is_in_model = model.get("lora_adapter_path", None) is None
+        if head_is_in_model and (head == "load" or (head == "auto" and not same_model)):
             shapes = _safetensors_shapes(path)
             found = [(name, shape) for name, shape in shapes.items() if name in ("score.weight", "classifier.weight")]
             if shapes and not found:
@@ -250,12 +246,12 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
                         f"discriminator.model.path={path}: {name} has shape {shape}, a discriminator of this size "
                         f"needs [1, {hf_config.hidden_size}]"
                     )
-        wanted = checkpoints.discriminator_shape(hf_config, layers)
+        wanted = checkpoints.discriminator_shape(hf_config, layers, model)
         state = None if folder is None else checkpoints.read_state(folder)
         if state is not None and state.has_discriminator and state.discriminator_shape != wanted:
             raise GadCheckpointError(
                 f"the discriminator in {folder} has the shape {state.discriminator_shape}, the configuration asks for "
-                f"{wanted}. Set discriminator.model.path and gad.discriminator_num_layers as they were, or "
+                f"{wanted}. Set discriminator.model and gad.discriminator_num_layers as they were, or "
                 "trainer.resume_mode=disable"
             )
 
@@ -286,7 +282,7 @@ def run_preflight(config: DictConfig) -> None:
     check_schedule(config, gad_config, rows)
     check_tokenizers(config)
     check_discriminator(config, gad_config)
-    compat.check()
+    compat.check(quick=True)
 
 
 class PreflightCallback(Callback):

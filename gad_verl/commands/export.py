@@ -37,6 +37,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         default="keep",
         help="precision to write (default: as in the checkpoint)",
     )
+    parser.add_argument(
+        "--adapter",
+        action="store_true",
+        help="write the adapter of LoRA alone, in the format of PEFT (default: merged into its base)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -49,5 +54,5 @@ def _run(arguments: argparse.Namespace) -> None:
     parts = PARTS if arguments.part == "both" else (arguments.part,)
     for part in parts:
         target = arguments.output / part if arguments.part == "both" else arguments.output
-        export_part(arguments.checkpoint, part, target, dtype)
+        export_part(arguments.checkpoint, part, target, dtype, adapter_only=arguments.adapter)
         sys.stdout.write(f"{target}\n")

@@ -32,7 +32,8 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 
-from gad_verl.discriminator.model import Float32Linear, head_name, load_discriminator, prepare_config
+from gad_verl.discriminator.lora import add_adapter
+from gad_verl.discriminator.model import Float32Linear, load_discriminator, prepare_config
 from gad_verl.discriminator.shared_prompt import PackedGroups, build_cost_model, can_share_prompts, pack_groups
 
 MODEL_TYPE = "gad_discriminator"
@@ -52,10 +53,16 @@ class DiscriminatorOptions:
     share_prompt: str = "auto"
 
 
+def _heads(module: nn.Module) -> list[nn.Module]:
+    """The head; under LoRA the one that the checkpoint brought and the one that is trained."""
+    return [child for child in module.modules() if isinstance(child, Float32Linear)]
+
+
 def _apply_fsdp2_with_float32_head(module: nn.Module, fsdp_kwargs: dict[str, Any], config: Any) -> None:
-    """Shard the head by itself, in float32, before verl shards the layers and the rest."""
+    """Shard each head by itself, in float32, before verl shards the layers and the rest."""
     float32 = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32, output_dtype=torch.float32)
-    fully_shard(getattr(module, head_name(module)), **{**fsdp_kwargs, "mp_policy": float32})
+    for head in _heads(module):
+        fully_shard(head, **{**fsdp_kwargs, "mp_policy": float32})
     _verl_apply_fsdp2(module, fsdp_kwargs, config)
 
 
@@ -81,7 +88,8 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
                 self.model_config.local_path,
                 hf_config,
                 dtype,
-                fresh_head=self.options.fresh_head,
+                # Under LoRA the head may come with the adapter.
+                fresh_head=self.options.fresh_head or self.model_config.lora_adapter_path is not None,
                 seed=self.options.seed,
                 trust_remote_code=self.model_config.trust_remote_code,
             )
@@ -99,13 +107,19 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
                 module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return module
 
+    def _build_lora_module(self, module: nn.Module) -> nn.Module:
+        """Adapters on the body, and a head that is trained with them; verl's own would leave the head out."""
+        # Gradient checkpointing needs an input that requires a gradient, and the embedding is frozen.
+        module.enable_input_require_grads()
+        return add_adapter(module, self.model_config, self.options.fresh_head)
+
     def _build_fsdp_module(self, module: nn.Module) -> nn.Module:
         """Keep the head out of mixed precision: FSDP would hand it parameters rounded to bfloat16."""
         # FSDP1 excludes modules of these classes from mixed precision and wraps them by themselves.
         fsdp1_precision = functools.partial(
             torch_fsdp.MixedPrecision, _module_classes_to_ignore=(_BatchNorm, Float32Linear)
         )
-        head = getattr(module, head_name(module))
+        heads = _heads(module)
         with (
             mock.patch.object(torch_fsdp, "MixedPrecision", fsdp1_precision),
             mock.patch.object(transformer_impl, "apply_fsdp2", _apply_fsdp2_with_float32_head),
@@ -113,7 +127,8 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
             wrapped = super()._build_fsdp_module(module)
         if self.engine_config.strategy == "fsdp":
             # A hook of FSDP1 on such a module would round its output to the precision of its input.
-            head._forward_hooks.clear()
+            for head in heads:
+                head._forward_hooks.clear()
         return wrapped
 
     def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:

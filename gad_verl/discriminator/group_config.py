@@ -22,9 +22,13 @@ from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions
 
 
 def wants_fresh_head(config: DictConfig, gad_config: GadConfig) -> bool:
-    """Whether the head is new: asked for, or (auto) the discriminator starts from the student's weights."""
+    """Whether the head is new: asked for, or (auto) the discriminator starts from the student's weights.
+
+    With ``discriminator.model.lora_adapter_path`` the head belongs to the adapter.
+    """
+    model = config.discriminator.model
     if gad_config.discriminator_head == "auto":
-        return config.discriminator.model.path == config.actor_rollout_ref.model.path
+        return model.path == config.actor_rollout_ref.model.path and model.get("lora_adapter_path") is None
     return gad_config.discriminator_head == "fresh"
 
 

@@ -30,6 +30,7 @@ from verl.workers.engine_workers import TrainingWorker
 
 from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions  # registers the engine
 from gad_verl.discriminator.loss import discriminator_loss, last_token_scores
+from gad_verl.workers.adapter import save_adapter_config
 from gad_verl.workers.stage import begin_stage
 
 _GIBIBYTE = 1024**3
@@ -65,6 +66,18 @@ class DiscriminatorWorker(TrainingWorker):
     def begin_stage(self, lr: float, total_steps: int) -> None:
         """Learning rate of a stage; the discriminator keeps its optimizer state."""
         begin_stage(self.engine, lr, total_steps, reset_optimizer=False, restart_schedule=False)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_checkpoint(
+        self,
+        local_path: str,
+        hdfs_path: str | None = None,
+        global_step: int = 0,
+        max_ckpt_to_keep: int | None = None,
+    ) -> None:
+        """verl's checkpoint, and under LoRA the configuration of the adapter beside it."""
+        super().save_checkpoint(local_path, hdfs_path, global_step, max_ckpt_to_keep)
+        save_adapter_config(self.engine, local_path)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
     def update(self, data: TensorDict) -> TensorDict | None:

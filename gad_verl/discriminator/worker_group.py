@@ -117,6 +117,8 @@ def _report(output: TensorDict) -> dict[str, float]:
 class DiscriminatorGroup:
     """A worker group of :class:`gad_verl.discriminator.worker.DiscriminatorWorker` on one resource pool.
 
+    The processes start at once and in the background; :meth:`load_model` gives them the model.
+
     Args:
         config: The whole configuration; ``discriminator`` has the keys of verl's critic.
         gad_config: The section ``gad``.
@@ -143,8 +145,12 @@ class DiscriminatorGroup:
             device_name=config.trainer.device,
             name_prefix="discriminator",
         )
+        self._description = f"{worker_config.model_config.path}, {options}"
+
+    def load_model(self) -> None:
+        """Build the model in every worker. Where the GPUs are shared, the rollout must be asleep."""
         self._workers.reset()
-        logger.info("discriminator ready: %s, %s", worker_config.model_config.path, options)
+        logger.info("discriminator ready: %s", self._description)
 
     @property
     def workers(self) -> list[Any]:

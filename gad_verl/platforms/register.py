@@ -85,7 +85,8 @@ def register_cpu_platform() -> None:
         # `import verl` may have resolved the platform before its plugins were loaded: then it fell back to "nvidia".
         current = platform_manager._current_platform
         wanted = os.environ.get("VERL_PLATFORM", "").strip().lower()
-        if current is not None and current.device_name != "cpu":
+        # What is available needs no second look at all platforms: that runs a program of the driver (nvidia-smi).
+        if current is not None and current.device_name != "cpu" and (wanted == "cpu" or not current.is_available()):
             if wanted == "cpu" or (not wanted and not _other_platform_available(PlatformRegistry)):
                 platform_manager._current_platform = PlatformRegistry.get("cpu")()
     wrapt.register_post_import_hook(_patch_distributed, "verl.utils.distributed")

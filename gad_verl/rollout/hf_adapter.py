@@ -47,9 +47,14 @@ class HFAdapter(BaseRollout):
         weights: Generator[tuple[str, torch.Tensor], None, None],
         global_steps: int | None = None,
         wire_format: str = "named_tensors",
+        peft_config: dict[str, Any] | None = None,
+        base_sync_done: bool = True,
         **_: Any,
     ) -> None:
         """Send all weights in buckets of ``checkpoint_engine.update_weights_bucket_megabytes``.
+
+        Under LoRA verl sends the base once (``base_sync_done=False``) and then adapters, with ``peft_config``; with
+        ``actor_rollout_ref.model.lora.merge=True`` it sends merged weights instead.
 
         Raises:
             NotImplementedError: If the weights come as deltas.
@@ -59,18 +64,30 @@ class HFAdapter(BaseRollout):
             raise NotImplementedError(f"the rollout hf takes full tensors only; got {wire_format!r}")
         if self._server is None:
             self._server = ray.get_actor(server_name(self._replica_rank))
+        if peft_config and base_sync_done:
+            unknown = await self._server.load_adapter.remote({name: ours.cpu() for name, ours in weights}, peft_config)
+            self._refuse(unknown)
+        else:
+            await self._send_weights(weights)
+        if global_steps is not None:
+            await self._server.set_global_steps.remote(global_steps)
+
+    async def _send_weights(self, weights: Generator[tuple[str, torch.Tensor], None, None]) -> None:
         limit = self.config.checkpoint_engine.update_weights_bucket_megabytes << 20
         bucket: list[tuple[str, torch.Tensor]] = []
         size, unknown = 0, []
         for name, tensor in weights:
-            bucket.append((name, tensor.detach().cpu()))
+            # verl names the base under an adapter as vLLM does.
+            bucket.append((name.replace(".base_layer.", "."), tensor.detach().cpu()))
             size += tensor.nbytes
             if size >= limit:
                 unknown += await self._server.load_weights.remote(bucket)
                 bucket, size = [], 0
         if bucket:
             unknown += await self._server.load_weights.remote(bucket)
+        self._refuse(unknown)
+
+    @staticmethod
+    def _refuse(unknown: list[str]) -> None:
         if unknown:
             raise RuntimeError(f"the rollout's model lacks these weights of the student: {unknown[:5]}")
-        if global_steps is not None:
-            await self._server.set_global_steps.remote(global_steps)

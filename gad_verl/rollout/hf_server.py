@@ -52,6 +52,9 @@ class HFServer:
             trust_remote_code=self.model_config.trust_remote_code,
             attn_implementation="sdpa",
         ).eval()
+        # Taken before an adapter changes the names of the modules; the tensors stay the model's own.
+        self._weights = self.model.state_dict()
+        self._adapter: Any | None = None
         tokenizer = self.model_config.tokenizer
         self._stop_token_ids = stop_token_ids(tokenizer, self.model_config.generation_config)
         self._pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -108,15 +111,22 @@ class HFServer:
 
     async def load_weights(self, named_tensors: list[tuple[str, torch.Tensor]]) -> list[str]:
         """Copy a bucket of weights into the model; returns the names that the model does not have."""
-        state = self.model.state_dict()
         unknown = []
         with torch.no_grad():
             for name, tensor in named_tensors:
-                if name in state:
-                    state[name].copy_(tensor)
+                if name in self._weights:
+                    self._weights[name].copy_(tensor)
                 else:
                     unknown.append(name)
         return unknown
+
+    async def load_adapter(self, named_tensors: dict[str, torch.Tensor], peft_config: dict[str, Any]) -> list[str]:
+        """Take the student's adapter of LoRA; the base stays. Returns the names that the model does not have."""
+        from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
+
+        if self._adapter is None:
+            self._adapter = get_peft_model(self.model, PeftConfig.from_peft_type(**peft_config)).eval()
+        return list(set_peft_model_state_dict(self._adapter, named_tensors).unexpected_keys)
 
     async def set_global_steps(self, global_steps: int) -> None:
         """Version of the weights, reported with each response."""

@@ -46,6 +46,7 @@ class GadState:
         has_discriminator: Whether the folder ``discriminator`` belongs to it.
         kl_reference: Name of the folder of the warmed-up reference beside the checkpoint, or None.
         discriminator_shape: Sizes of the discriminator (``discriminator_shape``).
+        has_critic: Whether the folder ``critic`` belongs to it (PPO with verl's critic).
     """
 
     step: int
@@ -53,6 +54,7 @@ class GadState:
     has_discriminator: bool
     kl_reference: str | None
     discriminator_shape: dict[str, Any] | None
+    has_critic: bool = False
 
     def write(self, folder: Path) -> None:
         """Write ``gad_state.json``; the file is there whole or not at all."""
@@ -86,7 +88,8 @@ def missing_parts(folder: Path) -> list[str]:
         state = read_state(folder)
     except GadCheckpointError:
         return [STATE_FILE]
-    wanted = ["actor", "data.pt", *(["discriminator"] if state.has_discriminator else [])]
+    wanted = ["actor", "data.pt"]
+    wanted += [name for name in ("discriminator", "critic") if getattr(state, f"has_{name}")]
     missing = [name for name in wanted if not (folder / name).exists()]
     if state.kl_reference is not None and not (folder.parent / state.kl_reference).is_dir():
         missing.append(f"../{state.kl_reference}")
@@ -158,11 +161,21 @@ def folders_to_remove(root: Path, keep: int | None, current_step: int) -> list[P
     return [path for path in complete[:-keep] if path.name != f"global_step_{current_step}"]
 
 
-def discriminator_shape(hf_config: Any, num_layers: int | None) -> dict[str, Any]:
-    """The sizes that decide whether a checkpoint of a discriminator fits."""
+def discriminator_shape(hf_config: Any, num_layers: int | None, model: Any = None) -> dict[str, Any]:
+    """The sizes that decide whether a checkpoint of a discriminator fits.
+
+    Args:
+        hf_config: Configuration of its body.
+        num_layers: ``gad.discriminator_num_layers``.
+        model: The section ``discriminator.model``; with LoRA, rank and scale belong to the sizes.
+    """
+    lora = {}
+    if model is not None and model.get("lora_rank", 0) > 0:
+        lora = {"lora_rank": model.lora_rank, "lora_alpha": model.lora_alpha}
     return {
         "model_type": hf_config.model_type,
         "hidden_size": hf_config.hidden_size,
         "num_hidden_layers": num_layers or hf_config.num_hidden_layers,
         "vocab_size": hf_config.vocab_size,
+        **lora,
     }

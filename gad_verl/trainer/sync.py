@@ -226,6 +226,19 @@ class GadTrainerSync(PPOTrainerSync):
             manager.mapping[DISCRIMINATOR] = DISCRIMINATOR_POOL
         else:
             manager.mapping[DISCRIMINATOR] = "global_pool"
+        if self._has_discriminator:
+            create_pools = manager.create_resource_pool
+
+            def create_and_spawn() -> None:
+                create_pools()
+                self._spawn_discriminator()
+
+            manager.create_resource_pool = create_and_spawn
+
+    def _spawn_discriminator(self) -> None:
+        """Start its processes before the student's: they import verl while student and rollout are set up."""
+        pool = self.resource_pool_manager.get_resource_pool(DISCRIMINATOR)
+        self.discriminator = DiscriminatorGroup(self.config, self.gad_config, pool, self.total_training_steps)
 
     def _setup(self) -> None:
         super()._setup()
@@ -249,8 +262,7 @@ class GadTrainerSync(PPOTrainerSync):
         return self.gad_config.stage != "seqkd"
 
     def _start_discriminator(self, lengths: tuple[int, int], template_kwargs: dict[str, Any]) -> None:
-        pool = self.resource_pool_manager.get_resource_pool(DISCRIMINATOR)
-        self.discriminator = DiscriminatorGroup(self.config, self.gad_config, pool, self.total_training_steps)
+        self.discriminator.load_model()
         if self.config.discriminator.model.path != self.config.actor_rollout_ref.model.path:
             self._reader_builder = SequenceBuilder(self.discriminator.tokenizer, *lengths, None, template_kwargs)
         if self._resumed_from is not None:
@@ -298,7 +310,9 @@ class GadTrainerSync(PPOTrainerSync):
                 if rates.discriminator_lr is not None:
                     disc_lr = rates.discriminator_lr
                 self.discriminator.begin_stage(disc_lr, self.total_training_steps)
-            if is_switch and self._wants_new_reference:
+            # A student that starts from an adapter is its own reference; without one, model.path is.
+            starts_adapted = self._entered_stage is None and stage == _STAGE_ADVERSARIAL and self._starts_from_adapter
+            if (is_switch or starts_adapted) and self._wants_new_reference:
                 name = f"kl_reference_step_{self.global_steps - 1}"
                 path = str(Path(self.config.trainer.default_local_dir).absolute() / name)
                 self.actor_rollout_wg.save_student_weights(path)
@@ -310,7 +324,11 @@ class GadTrainerSync(PPOTrainerSync):
 
     @property
     def _wants_new_reference(self) -> bool:
-        return self.use_reference_policy and not self.ref_in_actor and self.gad_config.kl_reference == "warmed_up"
+        return self.use_reference_policy and self.gad_config.kl_reference == "warmed_up"
+
+    @property
+    def _starts_from_adapter(self) -> bool:
+        return self.config.actor_rollout_ref.model.get("lora_adapter_path") is not None
 
     def on_sample_end(self) -> None:
         super().on_sample_end()
@@ -583,7 +601,9 @@ class GadTrainerSync(PPOTrainerSync):
             return
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
         if self.phase is not Phase.ADVERSARIAL:
-            for name in [key for key in metrics if key.startswith(("critic/advantages", "critic/returns"))]:
+            # Made from the zeros of _compute_advantage.
+            empty = ("critic/advantages", "critic/returns", "critic/values", "critic/vf_explained_var")
+            for name in [key for key in metrics if key.startswith(empty)]:
                 del metrics[name]
 
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
@@ -632,7 +652,9 @@ class GadTrainerSync(PPOTrainerSync):
     def _discriminator_shape(self) -> dict[str, Any] | None:
         if not self._has_discriminator:
             return None
-        return checkpoints.discriminator_shape(self.discriminator.hf_config, self.gad_config.discriminator_num_layers)
+        return checkpoints.discriminator_shape(
+            self.discriminator.hf_config, self.gad_config.discriminator_num_layers, self.config.discriminator.model
+        )
 
     @property
     def _checkpoint_root(self) -> Path:
@@ -673,6 +695,7 @@ class GadTrainerSync(PPOTrainerSync):
             has_discriminator=self._has_discriminator,
             kl_reference=self._kl_reference,
             discriminator_shape=self._discriminator_shape,
+            has_critic=self.use_critic,
         ).write(folder)
         keep_actor = self.config.trainer.get("max_actor_ckpt_to_keep", None)
         keep = self.gad_config.keep_checkpoints or keep_actor

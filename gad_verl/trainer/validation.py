@@ -16,7 +16,6 @@
 from dataclasses import dataclass, field
 
 import torch
-from rouge_score import rouge_scorer
 
 from gad_verl.core import score_statistics
 from gad_verl.trainer.rollouts import EncodedGroup, RolloutGroup
@@ -42,6 +41,9 @@ class ValidationRecord:
 
     def add_texts(self, group: RolloutGroup, encoded: EncodedGroup, student_texts: list[str | None]) -> None:
         """Texts and lengths (in tokens of the discriminator) of one group."""
+        # Brings NLTK, half a second of the start: only where there is validation.
+        from rouge_score import rouge_scorer
+
         scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
         for text, student in zip(student_texts, encoded.students, strict=True):
             if text is None or student is None:

@@ -15,10 +15,19 @@
 
 from functools import partial
 
-from verl.single_controller.base.decorator import Dispatch, register
-from verl.workers.engine_workers import ActorRolloutRefWorker
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
+from verl.utils import tensordict_utils as tu
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 from verl.workers.utils.losses import sft_loss
 
+from gad_verl.workers.adapter import (
+    FrozenAdapter,
+    adapter_config,
+    save_adapter_config,
+    send_whole_adapters,
+    trains_adapters_alone,
+)
 from gad_verl.workers.stage import begin_stage, resume_stage
 
 SUPERVISED_LOSS = "supervised"
@@ -26,7 +35,20 @@ POLICY_LOSS = "policy"
 
 
 class StudentWorker(ActorRolloutRefWorker):
-    """The stock worker; the methods below are called by GAD's trainer only."""
+    """The stock worker; the methods below are called by GAD's trainer only.
+
+    Under LoRA there is no second model for the KL reference: the warmed-up student is kept as a copy of its adapter,
+    which takes the place of the live one while the reference's log-probabilities are computed.
+    """
+
+    _reference_adapter: FrozenAdapter | None = None
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self) -> None:
+        """verl's; under LoRA the rollout gets every weight of the adapter."""
+        super().init_model()
+        if adapter_config(self.actor.engine) is not None:
+            send_whole_adapters(self.actor.engine)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def use_loss(self, name: str) -> None:
@@ -54,22 +76,59 @@ class StudentWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def save_student_weights(self, path: str) -> None:
-        """Save the student's weights alone, outside every rotation of checkpoints."""
-        manager = self.actor.engine.checkpoint_manager
+        """Save the student's weights alone, outside every rotation of checkpoints; under LoRA the adapter alone."""
+        engine = self.actor.engine
+        manager = engine.checkpoint_manager
         contents, paths = manager.checkpoint_save_contents, list(manager.previous_saved_paths)
+        settings = manager.checkpoint_config
         manager.checkpoint_save_contents = ["model"]
+        if adapter_config(engine) is not None and trains_adapters_alone(engine):
+            manager.checkpoint_config = {"save_lora_only": True}
         try:
-            self.actor.save_checkpoint(path, None, 0, None)
+            self.save_checkpoint(path, None, 0, None)
         finally:
             manager.checkpoint_save_contents, manager.previous_saved_paths = contents, paths
+            manager.checkpoint_config = settings
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def load_reference_weights(self, path: str) -> None:
         """Load weights written by :meth:`save_student_weights` into the reference of the KL loss."""
-        manager = self.ref.engine.checkpoint_manager
-        contents = manager.checkpoint_load_contents
-        manager.checkpoint_load_contents = ["model"]
-        try:
-            self.ref.load_checkpoint(path, None, False)
-        finally:
-            manager.checkpoint_load_contents = contents
+        if adapter_config(self.actor.engine) is None:
+            _load_weights(self.ref, path)
+            return
+        live = FrozenAdapter(self.actor.engine)
+        _load_weights(self.actor, path)
+        self._reference_adapter = FrozenAdapter(self.actor.engine)
+        live.restore()
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_checkpoint(
+        self,
+        local_path: str,
+        hdfs_path: str | None = None,
+        global_step: int = 0,
+        max_ckpt_to_keep: int | None = None,
+    ) -> None:
+        """verl's checkpoint, and under LoRA the configuration of the adapter beside it."""
+        super().save_checkpoint(local_path, hdfs_path, global_step, max_ckpt_to_keep)
+        save_adapter_config(self.actor.engine, local_path)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def compute_log_prob(self, data: TensorDict) -> TensorDict | None:
+        """verl's; where it asks for the model without adapter as the reference, the warmed-up adapter answers."""
+        if self._reference_adapter is None or not tu.get(data, key="no_lora_adapter", default=False):
+            return super().compute_log_prob(data)
+        tu.assign_non_tensor(data, no_lora_adapter=False)
+        with self._reference_adapter.in_place():
+            return super().compute_log_prob(data)
+
+
+def _load_weights(worker: TrainingWorker, path: str) -> None:
+    """Load the weights of a checkpoint and nothing else of it."""
+    manager = worker.engine.checkpoint_manager
+    contents = manager.checkpoint_load_contents
+    manager.checkpoint_load_contents = ["model"]
+    try:
+        worker.load_checkpoint(path, None, False)
+    finally:
+        manager.checkpoint_load_contents = contents

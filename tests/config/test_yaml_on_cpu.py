@@ -130,6 +130,12 @@ CPU_ONLY = (
     "discriminator.model.enable_gradient_checkpointing",
     "discriminator.fsdp.use_torch_compile",
     "discriminator.fsdp.mixed_precision",
+    "critic.ppo_max_token_len_per_gpu",
+    # Follows critic.ppo_max_token_len_per_gpu.
+    "critic.forward_max_token_len_per_gpu",
+    "critic.model.enable_gradient_checkpointing",
+    "critic.fsdp.use_torch_compile",
+    "critic.fsdp.mixed_precision",
     "reward.num_workers",
     "transfer_queue.backend.SimpleStorage.num_data_storage_units",
     "gad.discriminator_only_steps",
@@ -182,7 +188,7 @@ def test_compositions_have_what_gad_needs(name: str, request: pytest.FixtureRequ
     # The discriminator follows the student, the data set follows gad.
     config.actor_rollout_ref.model.path = "some/model"
     config.gad.teacher_key, config.gad.teacher_overlong = "answers", "drop"
-    assert config.discriminator.model.path == "some/model"
+    assert config.discriminator.model.path == config.critic.model.path == "some/model"
     assert (config.data.teacher_key, config.data.teacher_overlong) == ("answers", "drop")
 
 
@@ -191,11 +197,13 @@ def test_precision_on_a_cpu(cpu: DictConfig) -> None:
         yield cpu.actor_rollout_ref.actor.fsdp_config
         yield cpu.actor_rollout_ref.ref.fsdp_config
         yield cpu.discriminator.fsdp
+        yield cpu.critic.fsdp
 
     for engine in engines():
         assert set(engine.mixed_precision.values()) == {"fp32"} and engine.model_dtype == "fp32"
     assert cpu.actor_rollout_ref.rollout.dtype == "float32"
-    assert cpu.discriminator.model.override_config.attn_implementation == "sdpa"
+    for model in (cpu.discriminator.model, cpu.critic.model):
+        assert model.override_config.attn_implementation == "sdpa"
 
 
 def test_hydra_refuses_an_unknown_key_before_us(compose_config: Callable[..., DictConfig]) -> None:

@@ -13,6 +13,7 @@
 # limitations under the License.
 """The mathematics stands alone, and ``import gad_verl`` is cheap."""
 
+import ast
 import subprocess
 import sys
 
@@ -52,3 +53,20 @@ except AttributeError as error:
 """
     heavy, public, error = run(code).splitlines()
     assert heavy == "[]" and public == "1 True" and "nonsense" in error
+
+
+def test_the_plugin_brings_no_trainer_into_a_process_that_does_not_train() -> None:
+    code = """
+import os, sys
+os.environ["VERL_USE_EXTERNAL_PLUGINS"] = "none"
+import verl
+before = set(sys.modules)
+import gad_verl.plugin
+new = {name for name in set(sys.modules) - before}
+print(sorted({name.split(".")[0] for name in new}))
+print(sorted(name for name in new if name.startswith(("gad_verl.trainer", "gad_verl.discriminator", "gad_verl.data"))))
+"""
+    tops, ours = run(code).splitlines()[-2:]
+    # psutil is Ray's too; wrapt waits for the import of verl's registries.
+    assert set(ast.literal_eval(tops)) <= {"gad_verl", "wrapt", "psutil", "verl", "resource"}
+    assert ours == "[]"

@@ -94,6 +94,8 @@ def build_worker(
     from gad_verl.discriminator.worker import DiscriminatorWorker
 
     remove_padding = engine.pop("use_remove_padding", False)
+    model, seed = engine.pop("model", {}), engine.pop("seed", 3)
+    optimizer = {"lr": 1.0, "optimizer": "SGD"} | engine.pop("optimizer", {})
     options = {
         "strategy": strategy,
         "use_dynamic_bsz": True,
@@ -108,16 +110,15 @@ def build_worker(
         model_config=HFModelConfig(
             path=model_folder,
             override_config={"attn_implementation": "sdpa"},
-            enable_gradient_checkpointing=False,
             use_remove_padding=remove_padding,
+            **({"enable_gradient_checkpointing": False} | model),
         ),
         engine_config=FSDPEngineConfig(**options),
-        optimizer_config=FSDPOptimizerConfig(
-            lr=1.0, weight_decay=0.0, clip_grad=1e9, optimizer="SGD", total_training_steps=10
-        ),
+        optimizer_config=FSDPOptimizerConfig(weight_decay=0.0, clip_grad=1e9, total_training_steps=10, **optimizer),
         checkpoint_config=CheckpointConfig(),
     )
-    worker = DiscriminatorWorker(config, DiscriminatorOptions(fresh_head=True, seed=3, share_prompt=share_prompt))
+    discriminator = DiscriminatorOptions(fresh_head=seed is not None, seed=seed or 0, share_prompt=share_prompt)
+    worker = DiscriminatorWorker(config, discriminator)
     worker.reset()
     return worker
 

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vllm_two_ranks(folder: Path) -> Run:
-    """Student on two FSDP2 ranks with a vLLM engine each, discriminator of one layer on a pool of its own, RLOO."""
+    """Student on two FSDP2 ranks with a vLLM engine each, discriminator (one layer, LoRA) on its own pool, GRPO."""
     run = run_main_ppo(
         folder,
         "vllm",
@@ -37,11 +37,12 @@ def vllm_two_ranks(folder: Path) -> Run:
         "actor_rollout_ref.actor.strategy=fsdp2",
         "actor_rollout_ref.ref.strategy=fsdp2",
         "discriminator.strategy=fsdp2",
-        "algorithm.adv_estimator=rloo",
+        "algorithm.adv_estimator=grpo",
         "trainer.n_gpus_per_node=2",
         "ray_kwargs.ray_init.num_gpus=3",
         "gad.discriminator_n_gpus_per_node=1",
         "gad.discriminator_num_layers=1",
+        "discriminator.model.lora_rank=4",
         "gad.warmup_steps=2",
         "gad.discriminator_only_steps=1",
         "trainer.total_training_steps=4",
@@ -67,6 +68,59 @@ def test_reference_is_the_warmed_up_student_on_two_ranks(vllm_two_ranks: Run) ->
 def test_groups_have_a_spread_when_sampled(vllm_two_ranks: Run) -> None:
     assert vllm_two_ranks.metrics[4]["disc/no_spread_fraction"] < 0.5
     assert vllm_two_ranks.metrics[4]["critic/advantages/max"] > 0 > vllm_two_ranks.metrics[4]["critic/advantages/min"]
+
+
+def test_a_discriminator_with_lora_learns(vllm_two_ranks: Run) -> None:
+    metrics = vllm_two_ranks.metrics
+    assert metrics[4]["disc/loss"] < metrics[1]["disc/loss"] and metrics[4]["disc/grad_norm"] > 0
+
+
+@pytest.fixture(scope="module")
+def lora(folder: Path) -> Run:
+    """LoRA for both models through all phases; the rollout gets adapters."""
+    run = run_main_ppo(
+        folder,
+        "lora",
+        "actor_rollout_ref.model.lora_rank=4",
+        "discriminator.model.lora_rank=4",
+        "actor_rollout_ref.actor.optim.lr=1e-2",
+        "discriminator.optim.lr=1e-2",
+        "gad.warmup_steps=2",
+        "gad.discriminator_only_steps=1",
+        "trainer.total_training_steps=4",
+        "trainer.save_freq=4",
+        f"trainer.default_local_dir={folder / 'lora'}",
+    )
+    assert run.returncode == 0, run.output[-4000:]
+    return run
+
+
+def test_lora_rollouts_come_from_the_student(lora: Run) -> None:
+    for step in (3, 4):
+        assert lora.metrics[step]["training/rollout_probs_diff_max"] < 1e-4
+
+
+def test_lora_reference_is_the_warmed_up_student(lora: Run) -> None:
+    """Not the base model, which verl takes under LoRA."""
+    assert abs(lora.metrics[3]["actor/kl_loss"]) < 1e-6
+    assert lora.metrics[4]["actor/kl_loss"] > 1e-5
+
+
+def test_lora_checkpoint_exports_merged(folder: Path, lora: Run) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+
+    from gad_verl.export import export_part
+
+    start = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
+    for part, auto_class in (("student", AutoModelForCausalLM), ("discriminator", AutoModelForTokenClassification)):
+        exported = export_part(folder / "lora" / "global_step_4", part, folder / "lora_exported" / part)
+        state = auto_class.from_pretrained(exported).state_dict()
+        body = {name for name in state if name.startswith("model.")}
+        assert body == {name for name in start if name.startswith("model.")}
+        # Linear layers of the blocks took the adapter, nothing else of the body changed.
+        for name in body:
+            assert torch.equal(state[name], start[name]) != name.endswith("proj.weight"), name
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@
 """Warmup, switch, GAD; killed while a checkpoint is written; resumed: nothing is lost and nothing changes."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -33,36 +34,55 @@ SETTINGS = (
     "gad.warmup.discriminator_lr=2e-3",
     # One candidate: the rollouts are greedy, so that runs can be compared.
     "actor_rollout_ref.rollout.top_k=1",
+    # PPO: verl's critic beside the discriminator. It gives greedy rollouts an advantage, which GRPO does not.
+    "algorithm.adv_estimator=gae",
+    "critic.optim.lr=1e-3",
 )
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return build_all(tmp_path_factory.mktemp("whole")), build_all(tmp_path_factory.mktemp("killed"))
+    return tuple(_build_with_critic(tmp_path_factory.mktemp(name)) for name in ("whole", "killed"))
+
+
+def _build_with_critic(folder: Path) -> Path:
+    """A value model beside the tiny student: verl draws the head of a fresh critic anew in each launch."""
+    import torch
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+    build_all(folder)
+    torch.manual_seed(0)
+    AutoModelForTokenClassification.from_pretrained(folder / "model", num_labels=1).save_pretrained(folder / "critic")
+    AutoTokenizer.from_pretrained(folder / "model").save_pretrained(folder / "critic")
+    return folder
+
+
+def _critic(folder: Path) -> tuple[str]:
+    return (f"critic.model.path={folder / 'critic'}",)
 
 
 @pytest.fixture(scope="module")
 def whole(folders: tuple[Path, Path]) -> Run:
-    run = run_main_ppo(folders[0], "whole", *SETTINGS, "trainer.test_freq=7")
+    run = run_main_ppo(folders[0], "whole", *SETTINGS, *_critic(folders[0]), "trainer.test_freq=7")
     assert run.returncode == 0, run.output[-4000:]
     return run
 
 
 @pytest.fixture(scope="module")
 def killed(folders: tuple[Path, Path]) -> Run:
-    tools = Path(__file__).parents[1] / "tools"
+    folders_of_modules = [str(Path(__file__).parents[1] / "tools"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     env = {
         "VERL_USE_EXTERNAL_MODULES": "crash_hook",
-        "PYTHONPATH": str(tools),
+        "PYTHONPATH": os.pathsep.join(filter(None, folders_of_modules)),
         "GAD_TEST_CRASH_STEP": str(CRASH_STEP),
     }
-    return run_main_ppo(folders[1], "killed", *SETTINGS, env=env, metrics_name="curves")
+    return run_main_ppo(folders[1], "killed", *SETTINGS, *_critic(folders[1]), env=env, metrics_name="curves")
 
 
 @pytest.fixture(scope="module")
 def resumed(folders: tuple[Path, Path], killed: Run) -> Run:
     assert (folders[1] / "checkpoints" / f"global_step_{CRASH_STEP}" / "discriminator").is_dir()
-    run = run_main_ppo(folders[1], "resumed", *SETTINGS, metrics_name="curves")
+    run = run_main_ppo(folders[1], "resumed", *SETTINGS, *_critic(folders[1]), metrics_name="curves")
     assert run.returncode == 0, run.output[-4000:]
     return run
 
@@ -88,8 +108,23 @@ def test_metrics_that_users_watch_are_there(whole: Run) -> None:
         assert name in first, name
     for name in ("accuracy", "margin_mean", "rouge_l", "length_ratio", "student_length_mean"):
         assert f"val-gad/{name}" in last, name
-    # Greedy rollouts of one prompt are equal: no group has a spread, and the student is left alone by GRPO.
+    # Greedy rollouts of one prompt are equal: no group has a spread.
     assert last["disc/no_spread_fraction"] == 1.0
+
+
+def test_the_critic_trains_beside_the_discriminator(whole: Run) -> None:
+    metrics = whole.metrics
+    for step in range(1, TOTAL_STEPS + 1):
+        adversarial = step > WARMUP_STEPS
+        for name in ("critic/vf_loss", "critic/values/mean", "critic/returns/mean", "critic/vf_explained_var"):
+            assert (name in metrics[step]) == adversarial, (step, name)
+        assert "disc/loss" in metrics[step]
+        # The discriminator's score is the reward of the last token.
+        assert metrics[step]["critic/rewards/mean"] == pytest.approx(metrics[step]["disc/student_score_mean"], abs=1e-6)
+    assert metrics[TOTAL_STEPS]["critic/vf_loss"] > 0 and metrics[TOTAL_STEPS]["critic/grad_norm"] > 0
+    assert metrics[WARMUP_STEPS + 1]["critic/vpred_mean"] != metrics[TOTAL_STEPS]["critic/vpred_mean"]
+    # Advantages are not all zero: the student is trained by them.
+    assert metrics[TOTAL_STEPS]["critic/advantages/max"] > 0 > metrics[TOTAL_STEPS]["critic/advantages/min"]
 
 
 def test_first_adversarial_step_has_no_kl(whole: Run, resumed: Run) -> None:
@@ -111,7 +146,9 @@ def test_the_curves_of_a_resumed_run_are_whole(whole: Run, resumed: Run) -> None
 
 def test_resumed_run_equals_the_whole_one(whole: Run, resumed: Run) -> None:
     for step in range(SAVE_EVERY + 1, TOTAL_STEPS + 1):
-        for name in ("disc/loss", "gad/stage", "disc/student_score_mean", "disc/lr", "actor/lr", "actor/loss"):
+        for name in (
+            "disc/loss gad/stage disc/student_score_mean disc/lr actor/lr actor/loss critic/vf_loss critic/lr"
+        ).split():
             expected, found = whole.metrics[step].get(name), resumed.metrics[step].get(name)
             assert (expected is None) == (found is None), (step, name)
             if expected is not None:
@@ -124,7 +161,7 @@ def test_only_the_newest_checkpoints_stay_and_each_is_whole(folders: tuple[Path,
     assert kept == ["global_step_6", "global_step_7"]
     assert (root / "latest_checkpointed_iteration.txt").read_text() == "7"
     for name in kept:
-        assert {"actor", "discriminator", "data.pt", "gad_state.json"} <= {
+        assert {"actor", "critic", "discriminator", "data.pt", "gad_state.json"} <= {
             path.name for path in (root / name).iterdir()
         }
         state = json.loads((root / name / "gad_state.json").read_text())

@@ -14,11 +14,15 @@
 """The list of what is used of verl: complete on the installed one, one readable error on another."""
 
 import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from gad_verl import compat
-from gad_verl.compat import VERL_USES, VerlUse, check, missing_uses
+from gad_verl.compat import VERL_USES, VerlUse, check, missing_uses, unread_uses
+from gad_verl.compat_source import find_source, read_names
 from gad_verl.errors import GadCompatError
 from gad_verl.platforms.cpu import CpuDeviceIndex
 
@@ -56,6 +60,79 @@ def test_attributes_of_a_removed_class_are_named() -> None:
         "verl.workers.utils.losses.NoClass.method (a test)",
         "verl.workers.utils.losses.sft_loss.nothing (a test)",
     ]
+
+
+def test_the_quick_check_imports_nothing() -> None:
+    """And finds what the thorough one finds: all that is used stands in verl's source."""
+    code = """
+import sys
+from gad_verl import compat
+compat.check(quick=True)
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("verl", "torch", "ray", "transformers")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_quick_check_names_what_is_missing() -> None:
+    uses = (
+        *VERL_USES,
+        VerlUse("verl.no_such_module", ("a",), "a test"),
+        VerlUse("verl.workers.utils.losses", ("no_such_loss",), "a test"),
+    )
+    assert unread_uses(uses) == ["verl.no_such_module.a", "verl.workers.utils.losses.no_such_loss"]
+    with pytest.raises(GadCompatError, match="verl.no_such_module .a test.(.|\n)*losses.no_such_loss"):
+        check(uses, quick=True)
+
+
+def test_an_inherited_member_is_no_error_of_the_quick_check() -> None:
+    uses = (VerlUse("verl.trainer.ppo.v1.trainer_sync", ("PPOTrainerSync._setup",), "a test"),)
+    assert unread_uses(uses) != []
+    check(uses, quick=True)
+
+
+def test_a_missing_dependency_of_the_trainer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "_UNDECLARED", "no_such_package")
+    monkeypatch.setattr(compat, "missing_uses", lambda uses: ["verl.x: No module named 'no_such_package'"])
+    with pytest.raises(GadCompatError, match="no_such_package"):
+        check(quick=True)
+
+
+SOURCE = """
+import a.b, c as d
+from e import f as g, h
+try:
+    one = two = 1
+    (three, four) = 1, 2
+except ImportError:
+    five: int = 5
+else:
+    six = 6
+if one:
+    class K:
+        x: int = 1
+        if x:
+            def m(self):
+                hidden = 1
+        async def n(self): ...
+with open("x") as y:
+    def seven(): ...
+"""
+
+
+def test_names_are_read_from_source(tmp_path: Path) -> None:
+    path = tmp_path / "source.py"
+    path.write_text(SOURCE, encoding="utf-8")
+    expected = "a d g h one two three four five six K K.x K.m K.n seven".split()
+    assert sorted(read_names(path)) == sorted(expected)
+
+
+def test_sources_are_found() -> None:
+    assert find_source("verl").name == "__init__.py"
+    assert find_source("verl.protocol").name == "protocol.py"
+    assert find_source("verl.trainer.ppo.v1").parts[-2:] == ("v1", "__init__.py")
+    assert find_source("verl.nothing") is None and find_source("no_such_package.x") is None
 
 
 @pytest.mark.parametrize("version", ["0.8.0", "0.9.0", "0.10.0", "0.10", "1.0"])

@@ -26,7 +26,7 @@ import pandas as pd
 import pytest
 import ray
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from safetensors.torch import load_file, save_file
 
 from gad_verl import preflight
@@ -160,8 +160,12 @@ def test_unknown_key(tiny_config: DictConfig) -> None:
         ({"actor_rollout_ref__actor__strategy": "megatron"}, "actor_rollout_ref.actor.strategy"),
         ({"discriminator__strategy": "veomni"}, "discriminator.strategy"),
         ({"discriminator__use_dynamic_bsz": False}, "discriminator.ppo_micro_batch_size_per_gpu"),
-        ({"discriminator__model__lora_rank": 4}, "discriminator.model.lora_rank"),
         ({"discriminator__model__lora_adapter_path": "x"}, "discriminator.model.lora_rank"),
+        ({"discriminator__model__lora__rank": 4}, "discriminator.model.lora_rank"),
+        ({"discriminator__model__lora_rank": -1}, "discriminator.model.lora_rank"),
+        ({"actor_rollout_ref__model__lora__rank": 8}, "actor_rollout_ref.model.lora_rank"),
+        ({"actor_rollout_ref__model__lora_adapter_path": "x"}, "actor_rollout_ref.model.lora_rank"),
+        ({"algorithm__adv_estimator": "gae", "critic__enable": False}, "critic.enable"),
         ({"actor_rollout_ref__actor__ppo_mini_batch_size": 3}, "actor_rollout_ref.actor.ppo_mini_batch_size (3)"),
     ],
 )
@@ -169,25 +173,27 @@ def test_settings_that_cannot_work(tiny_config: DictConfig, values: dict[str, An
     rejects(changed(tiny_config, **values), GadConfigError, key)
 
 
-@pytest.mark.parametrize(
-    "lora",
-    [
-        {"actor_rollout_ref__model__lora_rank": 8},
-        {"actor_rollout_ref__model__lora__rank": 8},
-        {"actor_rollout_ref__model__lora_adapter_path": "adapter"},
-    ],
-)
-def test_lora_with_a_warmed_up_reference(tiny_config: DictConfig, lora: dict[str, Any]) -> None:
-    config = changed(tiny_config, **lora)
-    rejects(config, GadConfigError, "gad.kl_reference=warmed_up with LoRA", "gad.kl_reference=initial")
-    in_reward = changed(
-        copy.deepcopy(config), actor_rollout_ref__actor__use_kl_loss=False, algorithm__use_kl_in_reward=True
-    )
-    rejects(in_reward, GadConfigError, "gad.kl_reference")
-    # Each remedy works, and without a KL nobody reads the reference.
-    preflight.run_preflight(changed(copy.deepcopy(config), gad__kl_reference="initial"))
-    preflight.run_preflight(changed(copy.deepcopy(config), actor_rollout_ref__actor__use_kl_loss=False))
-    preflight.run_preflight(changed(config, gad__stage="gad"))
+def test_lora_of_student_and_discriminator_passes(tiny_config: DictConfig) -> None:
+    values = {"actor_rollout_ref__model__lora_rank": 8, "discriminator__model__lora_rank": 4}
+    preflight.run_preflight(changed(copy.deepcopy(tiny_config), **values))
+    preflight.run_preflight(changed(tiny_config, **values, algorithm__use_kl_in_reward=True, gad__stage="gad"))
+
+
+def test_lora_checkpoints_of_the_discriminator_need_the_head(tiny_config: DictConfig) -> None:
+    with open_dict(tiny_config):
+        tiny_config.discriminator.checkpoint.save_lora_only = True
+    preflight.run_preflight(copy.deepcopy(tiny_config))
+    tiny_config.discriminator.model.lora_rank = 4
+    rejects(tiny_config, GadConfigError, "discriminator.checkpoint.save_lora_only", "False")
+
+
+def test_a_folder_without_an_adapter(tiny_config: DictConfig, tmp_path: Path) -> None:
+    values = {"discriminator__model__lora_rank": 4, "discriminator__model__lora_adapter_path": str(tmp_path)}
+    config = changed(tiny_config, **values)
+    rejects(config, GadConfigError, "discriminator.model.lora_adapter_path", "adapter_config.json")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    # The head comes with the adapter, not with the model.
+    preflight.run_preflight(changed(config, gad__discriminator_head="load"))
 
 
 def test_warmup_longer_than_the_run(tiny_config: DictConfig) -> None:

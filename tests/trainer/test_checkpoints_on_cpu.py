@@ -14,11 +14,14 @@
 """Which checkpoint is whole, which one is resumed from, which may go."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from gad_verl.errors import GadCheckpointError
 from gad_verl.trainer import checkpoints
@@ -39,6 +42,29 @@ def save(root: Path, step: int, complete: bool = True, state: GadState = STATE) 
     if complete:
         checkpoints.mark_complete(folder)
     return folder
+
+
+def test_a_checkpoint_without_its_critic_is_incomplete(tmp_path: Path) -> None:
+    folder = save(tmp_path, 3, state=replace(STATE, has_critic=True))
+    assert missing_parts(folder) == ["critic"]
+    (folder / "critic").mkdir()
+    assert missing_parts(folder) == []
+
+
+def test_states_of_before_the_critic_are_read(tmp_path: Path) -> None:
+    folder = save(tmp_path, 3)
+    path = folder / checkpoints.STATE_FILE
+    old = {name: value for name, value in json.loads(path.read_text()).items() if name != "has_critic"}
+    path.write_text(json.dumps(old))
+    assert read_state(folder) == STATE
+
+
+def test_rank_and_scale_of_lora_belong_to_the_discriminators_shape() -> None:
+    hf_config = SimpleNamespace(model_type="x", hidden_size=4, num_hidden_layers=2, vocab_size=8)
+    plain = checkpoints.discriminator_shape(hf_config, None)
+    assert checkpoints.discriminator_shape(hf_config, None, OmegaConf.create({"lora_rank": 0})) == plain
+    low = OmegaConf.create({"lora_rank": 4, "lora_alpha": 8})
+    assert checkpoints.discriminator_shape(hf_config, None, low) == plain | {"lora_rank": 4, "lora_alpha": 8}
 
 
 @given(

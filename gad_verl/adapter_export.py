@@ -1,0 +1,87 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Models of a checkpoint that were trained with LoRA: merged into the base, or the adapter alone."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gad_verl.errors import GadCheckpointError
+
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+_PREFIX = "base_model.model."
+
+
+def has_adapter(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict holds weights of LoRA."""
+    return any(".lora_A." in name for name in state)
+
+
+def _widest(state: Mapping[str, Tensor]) -> torch.dtype:
+    return functools.reduce(
+        torch.promote_types, {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    )
+
+
+def build_adapted(folder: Path, state: Mapping[str, Tensor], build_base: Callable[..., Any], auto_class: Any) -> Any:
+    """The model with its adapter, in the widest precision of its weights: a merge in a narrower one loses steps.
+
+    Args:
+        folder: Of the part of a checkpoint, with ``adapter_config.json``.
+        state: Its whole state dict; without the base where verl saved the adapter alone (``save_lora_only``).
+        build_base: Makes the base without weights.
+        auto_class: Class of transformers that loads the base where ``state`` lacks it.
+
+    Returns:
+        PEFT's model.
+
+    Raises:
+        GadCheckpointError: If files are missing or do not fit together.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    if not (folder / ADAPTER_CONFIG_FILE).is_file():
+        raise GadCheckpointError(f"{folder} holds weights of LoRA but no {ADAPTER_CONFIG_FILE}")
+    config = PeftConfig.from_pretrained(folder)
+    dtype = _widest(state)
+    has_base = any(".lora_" not in name for name in state)
+    base = build_base() if has_base else _load_base(folder, config, auto_class, dtype)
+    tied = set(base._tied_weights_keys or ()) if getattr(base.config, "tie_word_embeddings", False) else set()
+    # The base that was trained on, not the folder its configuration was read from.
+    base.name_or_path = config.base_model_name_or_path
+    with torch.device("meta"):
+        model = get_peft_model(base, config)
+    weights = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
+    missing = [name for name in missing if name.removeprefix(_PREFIX) not in tied and (has_base or ".lora_" in name)]
+    if missing or unexpected:
+        raise GadCheckpointError(
+            f"{folder} does not fit its own {ADAPTER_CONFIG_FILE}: missing {missing[:3]}, unexpected {unexpected[:3]}"
+        )
+    base.tie_weights()
+    return model
+
+
+def _load_base(folder: Path, config: Any, auto_class: Any, dtype: torch.dtype) -> Any:
+    path = config.base_model_name_or_path
+    try:
+        return auto_class.from_pretrained(path, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise GadCheckpointError(
+            f"{folder} holds the adapter alone (save_lora_only), and its base {path} does not load: {error}"
+        ) from None
