@@ -19,7 +19,8 @@ import re
 _WINDOW = 250
 _CANNOT = r"(?:can(?:no|')?t|can not|am unable to|'m unable to|am not able to|'m not able to|won'?t|will not)"
 _DO = (
-    r"(?:assist|help|comply|fulfill?|provide|create|generate|write|answer|engage|support|continue|do that|discuss|share)"
+    r"(?:assist|help|comply|fulfill?|provide|create|generate|write|answer|engage|support|continue|do that|discuss"
+    r"|share)"
 )
 _PATTERN = re.compile(
     rf"\bI(?: really| simply| just)?(?: |(?='))(?:{_CANNOT}) (?:\w+ )?{_DO}\b"

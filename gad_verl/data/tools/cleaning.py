@@ -48,8 +48,12 @@ _MARKERS = (
 _ANY_MARKER = "|".join(_MARKERS)
 _MARKER = re.compile(_ANY_MARKER, re.IGNORECASE)
 # Only what no answer begins with: "Answer:" and "Output:" do begin real ones.
-_HEAD = re.compile(rf"\A\s*(?:{_ANY_MARKER}|\#\#\#\s*(?:Response|Assistant)\s*:|(?:ASSISTANT|Assistant)\s*:)\s*", re.IGNORECASE)
-_TAIL = re.compile(rf"\s*(?:{_ANY_MARKER}|\#\#\#\s*(?:Instruction|Response|Input|Human|User|End)\s*:?)\s*\Z", re.IGNORECASE)
+_HEAD = re.compile(
+    rf"\A\s*(?:{_ANY_MARKER}|\#\#\#\s*(?:Response|Assistant)\s*:|(?:ASSISTANT|Assistant)\s*:)\s*", re.IGNORECASE
+)
+_TAIL = re.compile(
+    rf"\s*(?:{_ANY_MARKER}|\#\#\#\s*(?:Instruction|Response|Input|Human|User|End)\s*:?)\s*\Z", re.IGNORECASE
+)
 _LINE_END_BLANKS = re.compile(r"(?<![ \t])[ \t]+(?=\n)")
 _BLANK_LINES = re.compile(r"\n{4,}")
 

@@ -135,7 +135,9 @@ def _rename(row: dict[str, Any], rename: dict[str, str]) -> dict[str, Any]:
 def _renamed_columns(source: Source, rename: dict[str, str]) -> list[str]:
     for old in rename:
         if old not in source.columns:
-            raise GadDataError(f"--rename {old}=...: {source.name} has no such column; it has {', '.join(source.columns)}")
+            raise GadDataError(
+                f"--rename {old}=...: {source.name} has no such column; it has {', '.join(source.columns)}"
+            )
     columns = [rename.get(name, name) for name in source.columns]
     doubled = sorted(name for name, count in Counter(columns).items() if count > 1)
     if doubled:
@@ -168,7 +170,7 @@ def _examples(
         except WrongType as error:
             if not options.skip_invalid:
                 raise GadDataError(
-                    f"{source.name}, row {number}, {error}. Another layout (--layout)? --skip-invalid leaves such rows out"
+                    f"{source.name}, row {number}, {error}. Another --layout? --skip-invalid leaves such rows out"
                 ) from None
             yield number, None, f"wrong type: {error}"
         else:
@@ -227,7 +229,11 @@ def import_file(
         try:
             with RowWriter(temporary, row_schema(several)) as writer:
                 progress = tqdm(
-                    _examples(source, layout, options, result), total=source.count, unit="row", desc="Importing", delay=2
+                    _examples(source, layout, options, result),
+                    total=source.count,
+                    unit="row",
+                    desc="Importing",
+                    delay=2,
                 )
                 for number, example, reason in progress:
                     if example is None:

@@ -74,9 +74,7 @@ def jaccard(first: str, second: str) -> float:
 def rows_per_band(threshold: float) -> int:
     """Most rows per band that still find a pair at the threshold with :data:`RECALL`."""
     fitting = [
-        rows
-        for rows in range(1, PERMUTATIONS + 1)
-        if 1 - (1 - threshold**rows) ** (PERMUTATIONS // rows) >= RECALL
+        rows for rows in range(1, PERMUTATIONS + 1) if 1 - (1 - threshold**rows) ** (PERMUTATIONS // rows) >= RECALL
     ]
     return max(fitting, default=1)
 

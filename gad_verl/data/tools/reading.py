@@ -121,7 +121,9 @@ def open_hub(name: str, split: str = "train", config: str | None = None) -> Sour
     try:
         import datasets
     except ImportError:
-        raise GadConfigError(f"{name}: reading from the hub needs the package datasets (pip install datasets)") from None
+        raise GadConfigError(
+            f"{name}: reading from the hub needs the package datasets (pip install datasets)"
+        ) from None
     try:
         loaded = datasets.load_dataset(name, config, split=split)
     except Exception as error:
@@ -234,8 +236,8 @@ def _open_jsonl(path: Path) -> Source:
             for line_number, raw in enumerate(iter(lambda: handle.readline(MAX_LINE_BYTES + 1), b""), start=1):
                 if len(raw) > MAX_LINE_BYTES:
                     raise GadDataError(
-                        f"{path}, line {line_number}: longer than {MAX_LINE_BYTES / 1024**2:g} MiB. JSONL has one row a "
-                        "line; a JSON list must be named .json"
+                        f"{path}, line {line_number}: longer than {MAX_LINE_BYTES / 1024**2:g} MiB. JSONL has one row "
+                        "a line; a JSON list must be named .json"
                     )
                 try:
                     line = raw.decode("utf-8-sig" if line_number == 1 else "utf-8")

@@ -123,7 +123,7 @@ def assign(texts: Sequence[str], options: SplitOptions) -> tuple[NDArray[np.int8
     wanted = {"test": _wanted(options.test, len(texts), "test"), "val": _wanted(options.val, len(texts), "val")}
     if wanted["val"] == 0 or (options.test > 0 and wanted["test"] == 0):
         raise GadConfigError(
-            f"--val {options.val:g}, --test {options.test:g}: of {len(texts)} rows a side would stay empty; ask for more"
+            f"--val {options.val:g}, --test {options.test:g}: a side would stay empty with {len(texts)} rows; raise it"
         )
     if sum(wanted.values()) >= len(texts):
         raise GadConfigError(f"--val and --test take all {len(texts)} rows: leave some for training")
@@ -149,8 +149,8 @@ def assign(texts: Sequence[str], options: SplitOptions) -> tuple[NDArray[np.int8
     for name in SIDES:
         if rows[name] == 0 and (name == "train" or wanted[name] > 0):
             raise GadDataError(
-                f"the {name} side would stay empty: groups of near-duplicate prompts stay together, and the largest has "
-                f"{result.largest_group} of {len(texts)} rows. Raise --near-duplicates (now {options.threshold:g}) or "
+                f"the {name} side would stay empty: groups of near-duplicate prompts stay together, the largest "
+                f"has {result.largest_group} of {len(texts)} rows. Raise --near-duplicates (now {options.threshold:g}) or "
                 "ask for a larger side"
             )
     return sides, result
