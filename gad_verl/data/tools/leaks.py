@@ -135,15 +135,16 @@ class PreflightReport:
         """For JSON."""
 
         def single(one: SingleFeature) -> dict[str, Any]:
-            return {
-                "feature": one.feature.name,
-                "kind": one.feature.kind,
+            numbers = {
                 "teacher": one.teacher,
                 "student": one.student,
                 "auc": one.auc,
                 "held_out_accuracy": one.accuracy,
                 "p_value": one.p_value,
             }
+            # JSON knows no NaN.
+            known = {name: None if np.isnan(value) else value for name, value in numbers.items()}
+            return {"feature": one.feature.name, "kind": one.feature.kind} | known
 
         accuracy = None if self.accuracy is None else dataclasses.asdict(self.accuracy)
         return {

@@ -218,6 +218,8 @@ def _open_json(path: Path) -> Source:
         else BadRow("not an object", f"{path}, row {number}: expected a JSON object, got {type(value).__name__}")
         for number, value in enumerate(values)
     ]
+    if isinstance(rows[0], BadRow) and not any(isinstance(row, dict) for row in rows):
+        raise GadDataError(rows[0].message)
     return Source(str(path), _columns(rows), len(rows), lambda: iter(rows), path)
 
 

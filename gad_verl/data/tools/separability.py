@@ -13,7 +13,7 @@
 # limitations under the License.
 """How well two sides can be told apart: a logistic model's held-out accuracy, and each feature alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,8 @@ def _held_out(groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 
 
 def _balanced(correct: NDArray[np.bool_], is_teacher: NDArray[np.bool_]) -> float:
+    if is_teacher.all() or not is_teacher.any():
+        return float("nan")
     return float((correct[is_teacher].mean() + correct[~is_teacher].mean()) / 2)
 
 
@@ -130,12 +132,25 @@ def model_accuracy(
     return Accuracy(_balanced(correct, is_teacher), low, high, float(roc_auc_score(is_teacher, scores)))
 
 
+def _best_threshold(
+    values: NDArray[np.float64], is_teacher: NDArray[np.bool_]
+) -> Callable[[NDArray[np.float64]], NDArray[np.bool_]]:
+    """The threshold (and its direction) of the best balanced accuracy, as a function that predicts the side."""
+    from sklearn.metrics import roc_curve
+
+    if is_teacher.all() or not is_teacher.any():
+        return lambda others: np.ones(len(others), dtype=bool)
+    false_positive, true_positive, thresholds = roc_curve(is_teacher, values)
+    gain = true_positive - false_positive
+    best = int(np.argmax(np.abs(gain)))
+    return lambda others: (others >= thresholds[best]) == (gain[best] >= 0)
+
+
 def single_features(
     table: FeatureTable, is_teacher: NDArray[np.bool_], groups: NDArray[np.int64], seed: int = 0
 ) -> list[SingleFeature]:
     """Every reported feature alone, the best separating first."""
     from scipy.stats import mannwhitneyu
-    from sklearn.tree import DecisionTreeClassifier
 
     held_out = _held_out(groups, seed)
     found = []
@@ -145,9 +160,7 @@ def single_features(
         if not feature.reported or np.ptp(values) == 0:
             continue
         test = mannwhitneyu(teacher, student, method="asymptotic")
-        stump = DecisionTreeClassifier(max_depth=1, class_weight="balanced", random_state=seed)
-        stump.fit(values[~held_out, None], is_teacher[~held_out])
-        predicted = stump.predict(values[held_out, None])
+        predicted = _best_threshold(values[~held_out], is_teacher[~held_out])(values[held_out])
         found.append(
             SingleFeature(
                 feature,

@@ -149,9 +149,9 @@ def assign(texts: Sequence[str], options: SplitOptions) -> tuple[NDArray[np.int8
     for name in SIDES:
         if rows[name] == 0 and (name == "train" or wanted[name] > 0):
             raise GadDataError(
-                f"the {name} side would stay empty: groups of near-duplicate prompts stay together, the largest "
-                f"has {result.largest_group} of {len(texts)} rows. Raise --near-duplicates (now {options.threshold:g}) or "
-                "ask for a larger side"
+                f"the {name} side would stay empty: groups of near-duplicate prompts stay together, and the "
+                f"largest has {result.largest_group} of {len(texts)} rows. Raise --near-duplicates (now "
+                f"{options.threshold:g}) or ask for a larger side"
             )
     return sides, result
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gad_verl.data.refusals import is_refusal
-from gad_verl.data.tools.cleaning import has_marker, strip_template, strip_thinking
+from gad_verl.data.tools.cleaning import clean, has_marker, strip_template, strip_thinking
 
 # A first word, last character or language gets a feature of its own if this share of all texts has it.
 MIN_SHARE = 0.02
@@ -182,8 +182,10 @@ def feature_table(texts: Sequence[str], unfinished: Sequence[bool] | None = None
     """
     features = [feature for feature, _ in _SHARES] + [feature for feature, _ in _NUMBERS]
     columns = [np.array([float(measure(text)) for text in texts]) for _, measure in (*_SHARES, *_NUMBERS)]
+    # White space and template remains have features of their own: here they would only be found once more.
+    bare = [clean(text, ("thinking", "template", "whitespace")).text for text in texts]
     for name, kind, pick in _CATEGORIES:
-        more, one_hot = _one_hot(name, kind, [pick(text) for text in texts])
+        more, one_hot = _one_hot(name, kind, [pick(text) for text in bare])
         features += more
         columns += one_hot
     more, one_hot = _one_hot("language", "language", languages(texts))
