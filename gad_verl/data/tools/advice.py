@@ -13,7 +13,7 @@
 # limitations under the License.
 """What to do about a surface feature that tells teacher from student, in words."""
 
-from gad_verl.data.tools.separability import SingleFeature
+from gad_verl.data.tools.separability import Accuracy, SingleFeature
 
 _NORMALIZE = "gad-verl data normalize"
 _STUDENT_TEMPLATE = (
@@ -89,14 +89,18 @@ def teacher_advice(kind: str) -> str:
     return _BY_KIND[kind][0]
 
 
-def headline(accuracy: float, low: float) -> str:
-    """What a held-out accuracy on surface features means."""
-    if low <= 0.5:
+def headline(accuracy: Accuracy, findings: int) -> str:
+    """What a held-out accuracy on surface features means, beside a number of findings on single features."""
+    if accuracy.low <= 0.5:
+        if accuracy.high > 0.65:
+            return "the surface is not seen to tell the sides apart, but the interval is wide: compare more texts"
+        if findings:
+            return "the whole surface hardly tells the sides apart; a single feature does a little"
         return "the surface does not tell the sides apart: nothing to mend"
-    if accuracy < 0.65:
+    if accuracy.value < 0.65:
         return "the surface gives little away: fine to start"
-    if accuracy < 0.8:
+    if accuracy.value < 0.8:
         return "the surface gives some away: look at the findings"
-    if accuracy < 0.95:
+    if accuracy.value < 0.95:
         return "the surface gives much away: D will look there first; mend what can be mended"
     return "the surface alone tells the sides apart: D needs not read the texts. Mend the findings before you train"

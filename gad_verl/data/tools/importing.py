@@ -234,6 +234,7 @@ def import_file(
                     unit="row",
                     desc="Importing",
                     delay=2,
+                    mininterval=1,
                 )
                 for number, example, reason in progress:
                     if example is None:

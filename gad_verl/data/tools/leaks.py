@@ -241,14 +241,15 @@ def compare(
     is_teacher = np.arange(len(table.values)) < len(teacher.texts)
     accuracy = model_accuracy(table, is_teacher, pairing.groups, seed)
     singles = single_features(table, is_teacher, pairing.groups, seed)
+    findings = _by_kind(singles)
     return PreflightReport(
         len(teacher.texts),
         len(student.texts),
         pairing.how,
         pairing.warning,
         accuracy,
-        headline(accuracy.value, accuracy.low),
-        _by_kind(singles),
+        headline(accuracy, len(findings)),
+        findings,
         [],
         singles,
     )

@@ -86,7 +86,7 @@ def signatures(texts: Sequence[str]) -> NDArray[np.uint32]:
     # The shingles are hashes already. The permutations are drawn once, by a fixed seed.
     sketch = MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=int)
     result = np.empty((len(texts), PERMUTATIONS), dtype=np.uint32)
-    for number, text in enumerate(tqdm(texts, desc="Hashing", unit="prompt", delay=2)):
+    for number, text in enumerate(tqdm(texts, desc="Hashing", unit="prompt", delay=2, mininterval=1)):
         sketch.clear()
         sketch.update_batch(shingles(text).tolist())
         result[number] = sketch.hashvalues

@@ -221,7 +221,7 @@ def normalize_file(
         listing = files.temporary(rejected).open("w", encoding="utf-8") if rejected else None
         state = _Normalizer(options, examples)
         result = state.result
-        progress = tqdm(total=opened.rows, desc="Normalizing", unit="row", delay=2)
+        progress = tqdm(total=opened.rows, desc="Normalizing", unit="row", delay=2, mininterval=1)
         try:
             for batch in opened.batches():
                 values, keep = [], []

@@ -139,7 +139,7 @@ def languages(texts: Sequence[str]) -> list[str]:
     import py3langid
 
     found = []
-    for text in tqdm(texts, desc="Languages", unit="text", delay=2):
+    for text in tqdm(texts, desc="Languages", unit="text", delay=2, mininterval=1):
         sample = text[:600]
         letters = sum(char.isalpha() for char in sample)
         found.append(str(py3langid.classify(sample)[0]) if letters >= 20 else "?")

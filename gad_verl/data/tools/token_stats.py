@@ -84,7 +84,9 @@ def count_tokens(
     wanted = set((np.arange(count) * opened.rows // count).tolist())
     prompts, responses = [], []
     rows = zip(opened.values(prompt_key), opened.values(teacher_key), strict=True)
-    for number, (messages, texts) in enumerate(tqdm(rows, total=opened.rows, desc="Counting", unit="row", delay=2)):
+    for number, (messages, texts) in enumerate(
+        tqdm(rows, total=opened.rows, desc="Counting", unit="row", delay=2, mininterval=1)
+    ):
         if number in wanted:
             prompts.append(len(builder.prompt(messages)))
             responses.extend(len(builder.response(text).token_ids) for text in teacher_texts(texts, teacher_key))
