@@ -437,3 +437,29 @@ def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(importing, "_prompt", interrupted)
     assert cli.main(["data", "import", str(source), "--output", str(tmp_path / "out.parquet")]) == 130
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
+
+
+def test_parquet_text_that_is_not_utf8_is_an_error(tmp_path: Path, fails: Callable[..., str]) -> None:
+    broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"caf\xe9"], type=pa.binary()).buffers())
+    parquet.write_table(pa.table({"instruction": ["Q?"], "response": broken}), tmp_path / "in.parquet")
+    output = tmp_path / "out.parquet"
+    assert "damaged" in fails(tmp_path, "import", tmp_path / "in.parquet", "--output", output)
+    prompts = pa.array([[{"role": "user", "content": "Q?"}]])
+    parquet.write_table(pa.table({"prompt": prompts, "teacher_response": broken}), tmp_path / "gad.parquet")
+    assert "UTF-8" in fails(tmp_path, "split", tmp_path / "gad.parquet", "--output", tmp_path / "new" / "folder")
+
+
+def test_folders_made_for_an_output_go_with_it(tmp_path: Path, fails: Callable[..., str]) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"instruction": "Q?", "response": ""}])
+    fails(tmp_path, "import", source, "--output", tmp_path / "a" / "b" / "out.parquet")
+    write_rows(source, PUBLISHED["plain"][0])
+    assert cli.main(["data", "import", str(source), "--output", str(tmp_path / "a" / "b" / "out.parquet")]) == 0
+
+
+def test_turns_of_parquet_have_every_key(tmp_path: Path) -> None:
+    turns = [
+        {"from": "human", "value": "A?", "role": None, "content": None},
+        {"from": None, "value": None, "role": "assistant", "content": "B."},
+    ]
+    _, found, _ = run_import(write_rows(tmp_path / "in.parquet", [{"conversations": turns}]))
+    assert found[0]["teacher_response"] == "B."

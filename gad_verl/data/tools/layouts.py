@@ -241,7 +241,9 @@ def _turns(row: Row) -> list[dict[str, str]]:
     name = "conversations" if row.get("conversations") is not None else "messages"
     messages = []
     for turn in _list_of_dicts(row, name):
-        who, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
+        # Parquet has every key in every turn, some of them null.
+        who = turn.get("from") or turn.get("role")
+        text = turn.get("value") if turn.get("value") is not None else turn.get("content")
         if not isinstance(who, str) or not isinstance(text, str):
             raise WrongType(f"column {name!r}: a turn needs texts 'from' and 'value' (or 'role' and 'content')")
         role = _ROLES.get(who.lower())

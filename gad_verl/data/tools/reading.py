@@ -183,12 +183,13 @@ def _open_parquet(path: Path) -> Source:
             batches = file.iter_batches(batch_size=_BATCH_ROWS)
             while True:
                 try:
-                    batch = next(batches)
+                    values = next(batches).to_pylist()
                 except StopIteration:
                     return
                 except Exception as error:
+                    # Damaged pages, or text columns that do not hold UTF-8.
                     raise GadDataError(f"{path} is a damaged parquet file: {_one_line(error)}") from None
-                yield from batch.to_pylist()
+                yield from values
 
     return Source(str(path), columns, count, rows, path)
 

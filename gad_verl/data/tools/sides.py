@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gad_verl.data.tools.gad_file import GadFile, open_table
+from gad_verl.data.tools.gad_file import SUFFIXES
+from gad_verl.data.tools.reading import BadRow, check_path, open_file
 from gad_verl.data.tools.splitting import prompt_text
 from gad_verl.errors import GadDataError
 
@@ -69,17 +70,16 @@ def _prompt(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _finish_column(opened: GadFile) -> list[Any] | None:
-    """Per row: "length" or a bool ``finished``, from the file's own columns or ``extra_info``; one may be per text."""
-    names = opened.schema.names
-    for name in ("finish_reason", "finish_reasons", "finished"):
-        if name in names:
-            return list(opened.values(name))
-    if "extra_info" in names:
-        infos = [info or {} for info in opened.values("extra_info")]
-        for name in ("finish_reason", "finish_reasons", "finished"):
-            if infos and all(isinstance(info, dict) and info.get(name) is not None for info in infos):
-                return [info[name] for info in infos]
+_FINISH_COLUMNS = ("finish_reason", "finish_reasons", "finished")
+
+
+def _finish(row: dict[str, Any]) -> Any:
+    """Why the texts of a row ended: a reason, whether it is finished, or a list of these; None if it does not say."""
+    extra = row.get("extra_info")
+    for place in (row, extra if isinstance(extra, dict) else {}):
+        for name in _FINISH_COLUMNS:
+            if place.get(name) is not None:
+                return place[name]
     return None
 
 
@@ -102,39 +102,42 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
     Raises:
         GadDataError: Names the file, row and column.
     """
-    opened = open_table(path)
-    names = opened.schema.names
-    if text_key not in names:
+    source = open_file(check_path(path, SUFFIXES))
+    if text_key not in source.columns:
         raise GadDataError(
-            f"{path} has no column {text_key!r} for the {what}'s texts; it has {', '.join(names)}. Name it by {setting}"
+            f"{path} has no column {text_key!r} for the {what}'s texts; it has {', '.join(source.columns)}. Name it by "
+            f"{setting}"
         )
-    # Published files call it so.
-    found_key = next((name for name in (prompt_key, "instruction") if name in names), None)
-    row_prompts = None if found_key is None else [_prompt(value) for value in opened.values(found_key)]
-    finish = _finish_column(opened)
+    # Published files call it "instruction".
+    found_key = next((name for name in (prompt_key, "instruction") if name in source.columns), None)
     texts: list[str] = []
+    prompts: list[str] = []
     rows: list[int] = []
     unfinished: list[bool | None] = []
-    for row, value in enumerate(opened.values(text_key)):
-        of_row = value if isinstance(value, list) else [value]
-        for place, text in enumerate(of_row):
+    for number, row in enumerate(source.rows()):
+        if isinstance(row, BadRow):
+            raise GadDataError(row.message)
+        value, reason = row.get(text_key), _finish(row)
+        prompt = "" if found_key is None else _prompt(row.get(found_key))
+        for place, text in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(text, str):
                 raise GadDataError(
-                    f"{path}, row {row}, column {text_key!r}: expected text, got {type(text).__name__}. Mend or remove "
-                    "the row"
+                    f"{path}, row {number}, column {text_key!r}: expected text, got {type(text).__name__}. Mend or "
+                    "remove the row"
                 )
             texts.append(text)
-            rows.append(row)
-            reason = None if finish is None else finish[row]
+            prompts.append(prompt)
+            rows.append(number)
             if isinstance(reason, list):
-                reason = reason[place] if place < len(reason) else None
-            unfinished.append(_is_unfinished(reason))
+                unfinished.append(_is_unfinished(reason[place]) if place < len(reason) else None)
+            else:
+                unfinished.append(_is_unfinished(reason))
     if not texts:
         raise GadDataError(f"{path}, column {text_key!r}: not one text")
     known = [value for value in unfinished if value is not None]
     return Side(
         texts,
-        None if row_prompts is None else [row_prompts[row] for row in rows],
+        None if found_key is None else prompts,
         rows,
         known if len(known) == len(unfinished) else None,
     )

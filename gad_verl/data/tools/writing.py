@@ -16,7 +16,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ class Outputs:
     def __init__(self, overwrite: bool) -> None:
         self._overwrite = overwrite
         self._files: dict[Path, Path] = {}
+        self._new_folders: list[Path] = []
 
     def add(self, path: Path) -> Path:
         """Temporary path for a final one, in the same folder.
@@ -66,7 +67,9 @@ class Outputs:
             raise GadConfigError(f"{path} is named for two outputs")
         if path.exists() and not self._overwrite:
             raise FileExistsError(f"{path} exists: choose another name or add --overwrite")
+        missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._new_folders += missing
         temporary = path.with_name(f".{path.name}.partial")
         self._files[path] = temporary
         return temporary
@@ -85,11 +88,16 @@ class Outputs:
         for path, temporary in self._files.items():
             temporary.replace(path)
         self._files.clear()
+        self._new_folders.clear()
 
     def discard(self) -> None:
-        """Remove what was not moved."""
+        """Remove what was not moved, and folders that were made for it."""
         for temporary in self._files.values():
             temporary.unlink(missing_ok=True)
+        for folder in self._new_folders:
+            # Deepest first. Somebody else may have put something there.
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager
