@@ -214,6 +214,8 @@ def _run_import(arguments: argparse.Namespace) -> None:
         f"{arguments.output}: {result.written} rows from {result.read} rows of the layout {result.layout}\n"
         + _counted("left out, ", result.rejected)
     )
+    if result.unused_columns:
+        sys.stdout.write(f"  columns left behind: {', '.join(result.unused_columns)}\n")
 
 
 def _run_split(arguments: argparse.Namespace) -> None:

@@ -156,6 +156,19 @@ def test_what_rows_say_about_themselves_is_kept_and_missing_parts_are_filled(tmp
     assert found[0]["extra_info"]["id"] == "7"
 
 
+def test_columns_left_behind_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"instruction": "Q?", "input": "1 2", "response": "A.", "score": 3, "source": "set"}]
+    _, found, card = run_import(write_rows(tmp_path / "in.jsonl", rows))
+    assert found[0]["prompt"][0]["content"] == "Q?\n\n1 2"
+    assert card["columns_left_behind"] == ["score"]
+    assert "columns left behind: score" in capsys.readouterr().out
+
+
+def test_no_published_column_is_left_behind() -> None:
+    for name, (rows, _) in PUBLISHED.items():
+        assert LAYOUTS[name].unused(list(rows[0])) == []
+
+
 def test_vicuna_answers_come_from_a_second_file(tmp_path: Path, fails: Callable[..., str]) -> None:
     questions = write_rows(
         tmp_path / "q.jsonl", [{"question_id": n, "turns": [f"Q{n}?", "more?"], "category": "c"} for n in (1, 2, 3)]

@@ -433,3 +433,9 @@ def test_a_threshold_needs_two_sides(tmp_path: Path, capsys: pytest.CaptureFixtu
     teacher = write(tmp_path / "t.parquet", teacher_rows(answers(30, 1)))
     assert cli.main(["data", "preflight", str(teacher), "--fail-above", "0.9"]) == 2
     assert "--student" in capsys.readouterr().err
+
+
+def test_other_columns_of_a_students_file_may_hold_anything(tmp_path: Path) -> None:
+    rows = [{"response": text, "extra": [1, "a", {"b": 2}][number % 3]} for number, text in enumerate(answers(30, 2))]
+    teacher = write(tmp_path / "t.parquet", teacher_rows(answers(30, 1)))
+    assert cli.main(["data", "preflight", str(teacher), "--student", str(write(tmp_path / "s.jsonl", rows))]) == 0

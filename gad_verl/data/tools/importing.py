@@ -81,9 +81,10 @@ class ImportOptions:
 
 @dataclass
 class ImportResult:
-    """What an import did: the layout, rows read and written, rejected rows by reason."""
+    """What an import did: the layout, columns left behind, rows read and written, rejected rows by reason."""
 
     layout: str
+    unused_columns: list[str] = field(default_factory=list)
     read: int = 0
     written: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -219,7 +220,7 @@ def import_file(
     layout = find_layout(columns, source.name, options.layout)
     _check_options(layout, set(columns), options, source.name)
     several = _has_several_texts(source, layout)
-    result = ImportResult(layout.name)
+    result = ImportResult(layout.name, layout.unused(columns))
     data_source = options.data_source or (source.path.stem if source.path else source.name)
     with outputs(overwrite) as files:
         temporary = files.add(output)
@@ -285,5 +286,6 @@ def _card(
             "skip_invalid": options.skip_invalid,
             "limit": options.limit,
         },
+        "columns_left_behind": result.unused_columns,
         "counts": {"read": result.read, "written": result.written, "rejected": dict(result.rejected.most_common())},
     }

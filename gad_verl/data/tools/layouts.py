@@ -73,12 +73,19 @@ class Layout:
         needed: Columns without which a file is not of this layout; of a group in a tuple one is enough.
         convert: Turns a row into examples.
         is_chat: Whether rows hold whole chats, which no template is put around.
+        optional: Further columns that the converter reads, besides :data:`ABOUT`.
     """
 
     name: str
     needed: tuple[tuple[str, ...], ...]
     convert: Converter
     is_chat: bool = False
+    optional: tuple[str, ...] = ()
+
+    def unused(self, columns: Collection[str]) -> list[str]:
+        """Columns that an import leaves behind."""
+        used = {name for group in self.needed for name in group} | {*self.optional, *ABOUT}
+        return [name for name in columns if name not in used]
 
     def fits(self, columns: Collection[str]) -> bool:
         """Whether a file with these columns can be of this layout."""
@@ -113,6 +120,21 @@ def _context(row: Row, name: str) -> str:
     if value is not None and not isinstance(value, str):
         raise WrongType(f"column {name!r}: expected text, got {type(value).__name__}")
     return value or ""
+
+
+# What rows say about themselves, in any layout.
+ABOUT = (
+    "id",
+    "question_id",
+    "conversation_id",
+    "teacher",
+    "model",
+    "model_id",
+    "data_source",
+    "source",
+    "category",
+    "motivation_app",
+)
 
 
 def _about(row: Row) -> dict[str, str | None]:
@@ -189,7 +211,7 @@ def _lmsys(row: Row) -> Iterator[Example]:
 
 
 def _plain(row: Row) -> Iterator[Example]:
-    yield Example(_text(row, "response"), _text(row, "instruction"), **_about(row))
+    yield Example(_text(row, "response"), _text(row, "instruction"), _context(row, "input"), **_about(row))
 
 
 def _dolly(row: Row) -> Iterator[Example]:
@@ -278,14 +300,14 @@ def _sharegpt(row: Row) -> Iterator[Example]:
 LAYOUTS = {
     layout.name: layout
     for layout in (
-        Layout("gad", (("prompt",), ("teacher_response",)), _gad, is_chat=True),
+        Layout("gad", (("prompt",), ("teacher_response",)), _gad, is_chat=True, optional=("extra_info",)),
         Layout("lmsys", (("content",), ("teacher_response",)), _lmsys, is_chat=True),
         Layout("dolly", (("instruction",), ("context",), ("response",)), _dolly),
         Layout("selfinst", (("instruction",), ("instances",)), _selfinst),
-        Layout("vicuna", (("question_id",), ("text", "turns")), _vicuna),
-        Layout("alpaca", (("instruction",), ("output",)), _alpaca),
-        Layout("sharegpt", (("conversations", "messages"),), _sharegpt, is_chat=True),
-        Layout("plain", (("instruction",), ("response",)), _plain),
+        Layout("vicuna", (("question_id",), ("text", "turns")), _vicuna, optional=_ANSWER_COLUMNS),
+        Layout("alpaca", (("instruction",), ("output",)), _alpaca, optional=("input",)),
+        Layout("sharegpt", (("conversations", "messages"),), _sharegpt, is_chat=True, optional=("system",)),
+        Layout("plain", (("instruction",), ("response",)), _plain, optional=("input",)),
     )
 }
 
