@@ -439,3 +439,20 @@ def test_other_columns_of_a_students_file_may_hold_anything(tmp_path: Path) -> N
     rows = [{"response": text, "extra": [1, "a", {"b": 2}][number % 3]} for number, text in enumerate(answers(30, 2))]
     teacher = write(tmp_path / "t.parquet", teacher_rows(answers(30, 1)))
     assert cli.main(["data", "preflight", str(teacher), "--student", str(write(tmp_path / "s.jsonl", rows))]) == 0
+
+
+def test_every_command_and_option_of_the_page_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data_tools.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    (gad-verl data .*)$", page, re.MULTILINE)
+    assert len(commands) >= 12
+    parser = cli.build_parser()
+    for command in commands:
+        arguments = parser.parse_args(command.split()[1:])
+        assert callable(arguments.run)
+    offered = ""
+    for tool in ("import", "normalize", "split", "stats", "preflight"):
+        with pytest.raises(SystemExit):
+            cli.main(["data", tool, "--help"])
+        offered += capsys.readouterr().out
+    named = set(re.findall(r"--[a-z][a-z-]+", page)) - {"--no-"}
+    assert named <= set(re.findall(r"--[a-z][a-z-]+", offered))
