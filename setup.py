@@ -51,6 +51,9 @@ setup(
         # As verl 0.9.1's own GPU extra pins it.
         "gpu": ["vllm==0.24.0"],
         "teacher": ["openai>=2.0.0", "tqdm"],
+        # gad-verl data. scikit-learn: the model of the preflight; datasketch: near-duplicates (2.0 has another and
+        # faster hashing than 1.x); py3langid: languages, its model comes with it.
+        "data": ["scikit-learn>=1.5", "datasketch>=2.0", "py3langid>=0.3", "scipy", "pyarrow", "numpy"],
         "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build"],
     },
     entry_points={

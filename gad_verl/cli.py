@@ -19,10 +19,11 @@ import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
-from gad_verl.commands import check, export
+from gad_verl.commands import check, data, export
 from gad_verl.errors import USER_ERRORS
 
 COMMANDS = (
+    data,
     export,
     check,
 )
@@ -42,18 +43,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 2 for an error that the user can mend, 130 for Ctrl-C."""
+    """Run the command line; returns the exit code: 0, 2 for an error that the user can mend, 130 for Ctrl-C.
+
+    A command may return a code of its own, such as 1 for a threshold that was passed.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     arguments = build_parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except USER_ERRORS as error:
         sys.stderr.write(f"gad-verl: {error}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("gad-verl: interrupted; the same command goes on where it stopped, where it stores progress\n")
         return INTERRUPTED
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,0 +1,341 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl data``: teacher data from published files to training rows, and what to look at before a run."""
+
+import argparse
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from gad_verl.errors import GadConfigError, GadDataError
+
+ABOVE_THRESHOLD = 1
+
+
+def _add_keys(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prompt-key", default="prompt", help="column of the prompt (default: prompt)")
+    parser.add_argument(
+        "--teacher-key", default="teacher_response", help="column of the teacher's texts (default: teacher_response)"
+    )
+
+
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
+
+
+def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = tools.add_parser("import", help="turn a published layout into a parquet file of GAD's schema")
+    parser.add_argument("input", help="parquet, JSON, JSONL or CSV file, or the name of a Hugging Face data set")
+    parser.add_argument("--output", type=Path, required=True, help="parquet file to write; a card stands beside it")
+    parser.add_argument(
+        "--layout", help="gad, lmsys, dolly, selfinst, vicuna, alpaca, sharegpt or plain (default: by the columns)"
+    )
+    parser.add_argument(
+        "--template", default="none", help="wrapper around instructions: none, alpaca, or a text file (default: none)"
+    )
+    parser.add_argument("--system-prompt", help="put before chats that have no system message")
+    parser.add_argument("--teacher", help="name of the teacher, where a row does not say")
+    parser.add_argument(
+        "--data-source", help="name of the source, where a row does not say (default: the input's name)"
+    )
+    parser.add_argument("--answers", type=Path, help="for vicuna: file with the answers by question_id")
+    parser.add_argument(
+        "--rename", action="append", default=[], metavar="OLD=NEW", help="rename a column first; may be repeated"
+    )
+    parser.add_argument("--split", default="train", help="split of a Hugging Face data set (default: train)")
+    parser.add_argument("--config", help="configuration of a Hugging Face data set")
+    parser.add_argument("--limit", type=int, help="only so many rows of the input")
+    parser.add_argument("--skip-invalid", action="store_true", help="leave broken rows out instead of ending there")
+    parser.add_argument("--rejected", type=Path, help="JSONL file to list the rows left out, with reasons")
+    _add_overwrite(parser)
+    _set_run(parser, _run_import)
+
+
+def _add_split(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = tools.add_parser("split", help="train, val and test without common or nearly common prompts")
+    parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder for train.parquet, val.parquet, test.parquet"
+    )
+    parser.add_argument("--val", type=float, default=0.02, help="share (below 1) or number of rows (default: 0.02)")
+    parser.add_argument("--test", type=float, default=0.0, help="share or number of rows (default: none)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives another split (default: 0)")
+    parser.add_argument(
+        "--near-duplicates",
+        type=float,
+        default=0.8,
+        metavar="SIMILARITY",
+        help="Jaccard similarity from which prompts stay on one side; 1 for equal prompts only (default: 0.8)",
+    )
+    _add_keys(parser)
+    _add_overwrite(parser)
+    _set_run(parser, _run_split)
+
+
+def _add_preflight(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = tools.add_parser(
+        "preflight", help="what a discriminator could tell teacher from student by, without reading"
+    )
+    parser.add_argument("teacher", type=Path, help="file with the teacher's texts (parquet, JSON or JSONL)")
+    parser.add_argument("--student", type=Path, help="file with the student's texts; without it, one-sided statistics")
+    parser.add_argument(
+        "--student-key",
+        help="column of the student's texts (default: response); without --student a column of the teacher's file",
+    )
+    _add_keys(parser)
+    parser.add_argument("--tokenizer", help="with --max-response-length: count which texts the limit cuts")
+    parser.add_argument("--max-response-length", type=int, help="limit in tokens, with the end-of-text token")
+    parser.add_argument("--max-texts", type=int, default=5000, help="most texts of each side (default: 5000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample, the halves and the interval (default: 0)")
+    parser.add_argument("--all-features", action="store_true", help="print every feature")
+    parser.add_argument("--json", type=Path, help="write the report as JSON too")
+    parser.add_argument(
+        "--fail-above", type=float, metavar="ACCURACY", help="exit with code 1 if the held-out accuracy is above"
+    )
+    _add_overwrite(parser)
+    _set_run(parser, _run_preflight)
+
+
+def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = tools.add_parser("normalize", help="take marks off the teacher's texts that say nothing")
+    parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
+    parser.add_argument("--output", type=Path, help="parquet file to write; a card stands beside it")
+    yes_or_no = functools.partial(parser.add_argument, action=argparse.BooleanOptionalAction)
+    yes_or_no("--strip-whitespace", default=True, help="white space around the text, carriage returns")
+    yes_or_no("--strip-thinking", default=True, help="leading <think> blocks")
+    yes_or_no("--strip-template", default=True, help="special tokens and headings of chat templates at the ends")
+    yes_or_no("--nfc", default=True, help="compose Unicode (NFC)")
+    yes_or_no("--strip-line-ends", default=False, help="blanks before line ends, more than two empty lines in a row")
+    parser.add_argument("--drop-refusals", action="store_true", help="leave refusals out (English phrases)")
+    parser.add_argument("--drop-duplicates", choices=("rows", "prompts"), help="leave out rows that came before")
+    parser.add_argument("--min-chars", type=int, default=1, help="leave shorter texts out (default: 1)")
+    parser.add_argument("--max-chars", type=int, help="leave longer texts out")
+    parser.add_argument("--rejected", type=Path, help="JSONL file to list the rows left out, with reasons")
+    parser.add_argument("--dry-run", action="store_true", help="write nothing; count, and show examples of changes")
+    parser.add_argument("--examples", type=int, default=5, help="changes to show of each kind (default: 5)")
+    _add_keys(parser)
+    _add_overwrite(parser)
+    _set_run(parser, _run_normalize)
+
+
+def _add_stats(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = tools.add_parser("stats", help="token counts, and the share that the limits cut")
+    parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
+    parser.add_argument("--tokenizer", required=True, help="folder or name of the student's tokenizer")
+    parser.add_argument("--max-prompt-length", type=int, help="data.max_prompt_length")
+    parser.add_argument("--max-response-length", type=int, help="data.max_response_length")
+    parser.add_argument("--limit", type=int, help="count only so many rows, evenly spread")
+    parser.add_argument("--json", type=Path, help="write the numbers as JSON too")
+    _add_keys(parser)
+    _add_overwrite(parser)
+    _set_run(parser, _run_stats)
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command and its options."""
+    parser = commands.add_parser("data", help="import, split, check and normalise teacher data")
+    tools = parser.add_subparsers(required=True, metavar="TOOL")
+    for add in (_add_import, _add_split, _add_preflight, _add_normalize, _add_stats):
+        add(tools)
+
+
+def _set_run(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None]) -> None:
+    def guarded(arguments: argparse.Namespace) -> int | None:
+        for name in ("limit", "max_texts", "examples", "max_prompt_length", "max_response_length"):
+            value = getattr(arguments, name, None)
+            if value is not None and value < (0 if name == "examples" else 1):
+                raise GadConfigError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        try:
+            return run(arguments)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("gad_verl"):
+                raise
+            raise GadConfigError(f"{error.name} is not installed: pip install 'gad-verl[data]'") from None
+        except FileExistsError:
+            raise
+        except UnicodeDecodeError as error:
+            raise GadDataError(f"a text column holds bytes that are not UTF-8: {error}") from None
+        except OSError as error:
+            # No permission, no space left: for the user to mend.
+            raise GadDataError(f"{error.filename or 'a file'}: {error.strerror or error}") from None
+
+    parser.set_defaults(run=guarded)
+
+
+def _write_json(path: Path, content: object, overwrite: bool) -> None:
+    from gad_verl.data.tools.writing import outputs
+
+    with outputs(overwrite) as files:
+        files.add(path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _counted(title: str, counts: dict[str, int]) -> str:
+    return "".join(f"  {title}{name}: {count}\n" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+
+
+def _run_import(arguments: argparse.Namespace) -> None:
+    from gad_verl.data.tools.importing import ImportOptions, import_file
+    from gad_verl.data.tools.templates import load_template
+
+    rename = {}
+    for pair in arguments.rename:
+        old, separator, new = pair.partition("=")
+        if not (old and separator and new):
+            raise GadConfigError(f"--rename {pair}: write OLD=NEW")
+        rename[old] = new
+    options = ImportOptions(
+        layout=arguments.layout,
+        template=load_template(arguments.template),
+        system_prompt=arguments.system_prompt,
+        teacher=arguments.teacher,
+        data_source=arguments.data_source,
+        answers=arguments.answers,
+        rename=rename,
+        skip_invalid=arguments.skip_invalid,
+        limit=arguments.limit,
+        split=arguments.split,
+        config=arguments.config,
+    )
+    result = import_file(arguments.input, arguments.output, options, arguments.rejected, arguments.overwrite)
+    sys.stdout.write(
+        f"{arguments.output}: {result.written} rows from {result.read} rows of the layout {result.layout}\n"
+        + _counted("left out, ", result.rejected)
+    )
+    if result.unused_columns:
+        sys.stdout.write(f"  columns left behind: {', '.join(result.unused_columns)}\n")
+
+
+def _run_split(arguments: argparse.Namespace) -> None:
+    from gad_verl.data.tools.splitting import SplitOptions, split_file
+
+    options = SplitOptions(
+        arguments.val,
+        arguments.test,
+        arguments.seed,
+        arguments.near_duplicates,
+        arguments.prompt_key,
+        arguments.teacher_key,
+    )
+    result = split_file(arguments.input, arguments.output, options, arguments.overwrite)
+    sides = ", ".join(f"{name} {rows}" for name, rows in result.rows.items() if rows)
+    sys.stdout.write(
+        f"{arguments.output}: {sides} rows\n"
+        f"  {result.prompts} distinct prompts in {result.groups} groups of near-duplicates, the largest has "
+        f"{result.largest_group} rows\n"
+    )
+    for name, wanted in result.wanted.items():
+        if result.rows[name] < wanted:
+            sys.stdout.write(f"  {name} has {result.rows[name]} rows, not {wanted}: no group fits the rest\n")
+    if result.unchecked:
+        sys.stdout.write(
+            f"  {result.unchecked} very large buckets of similar prompts were kept together unchecked; do the prompts "
+            "share a wrapper?\n"
+        )
+
+
+def _run_preflight(arguments: argparse.Namespace) -> int:
+    from gad_verl.data.tools.leaks import PreflightOptions, render, run
+
+    if arguments.fail_above is not None and not 0 <= arguments.fail_above <= 1:
+        raise GadConfigError(f"--fail-above {arguments.fail_above:g}: an accuracy lies between 0 and 1")
+    if arguments.json is not None and arguments.json.exists() and not arguments.overwrite:
+        raise FileExistsError(f"{arguments.json} exists: choose another name or add --overwrite")
+    report = run(
+        PreflightOptions(
+            arguments.teacher,
+            arguments.student,
+            arguments.teacher_key,
+            arguments.student_key,
+            arguments.prompt_key,
+            arguments.tokenizer,
+            arguments.max_response_length,
+            arguments.max_texts,
+            arguments.seed,
+        )
+    )
+    if arguments.fail_above is not None and report.accuracy is None:
+        raise GadConfigError("--fail-above needs student texts: name them by --student or --student-key")
+    if arguments.json is not None:
+        _write_json(arguments.json, report.as_dict(), arguments.overwrite)
+    sys.stdout.write(render(report, 0 if arguments.all_features else 25) + "\n")
+    if arguments.fail_above is not None and report.accuracy.value > arguments.fail_above:
+        sys.stderr.write(f"gad-verl: accuracy {report.accuracy.value:.3f} is above {arguments.fail_above:g}\n")
+        return ABOVE_THRESHOLD
+    return 0
+
+
+def _run_normalize(arguments: argparse.Namespace) -> None:
+    from gad_verl.data.tools.normalizing import NormalizeOptions, normalize_file, show_change
+
+    if arguments.dry_run == (arguments.output is not None):
+        raise GadConfigError("give either --output FILE.parquet or --dry-run")
+    wanted = {
+        "thinking": arguments.strip_thinking,
+        "template": arguments.strip_template,
+        "nfc": arguments.nfc,
+        "whitespace": arguments.strip_whitespace,
+        "line_ends": arguments.strip_line_ends,
+    }
+    options = NormalizeOptions(
+        tuple(name for name, is_wanted in wanted.items() if is_wanted),
+        arguments.drop_refusals,
+        arguments.min_chars,
+        arguments.max_chars,
+        arguments.drop_duplicates or "keep",
+        arguments.prompt_key,
+        arguments.teacher_key,
+    )
+    examples = arguments.examples if arguments.dry_run else 0
+    result = normalize_file(
+        arguments.input, arguments.output, options, arguments.rejected, arguments.overwrite, examples
+    )
+    sys.stdout.write(
+        f"{arguments.output or 'dry run'}: {result.written} of {result.read} rows, "
+        f"{result.texts_changed} texts changed\n"
+        + _counted("changed by ", result.changed)
+        + _counted("texts left out, ", result.dropped_texts)
+        + _counted("rows left out, ", result.dropped_rows)
+    )
+    if result.markers_inside:
+        sys.stdout.write(f"  special tokens inside of {result.markers_inside} texts were left alone\n")
+    sys.stdout.writelines(f"{show_change(change)}\n" for change in result.examples)
+
+
+def _run_stats(arguments: argparse.Namespace) -> None:
+    from gad_verl.data.tools.token_stats import count_tokens, histogram, load_builder, summarize
+
+    builder = load_builder(arguments.tokenizer)
+    lengths = count_tokens(arguments.input, builder, arguments.prompt_key, arguments.teacher_key, arguments.limit)
+    sides = {
+        "prompt": (lengths.prompts, arguments.max_prompt_length, "data.max_prompt_length"),
+        "response": (lengths.responses, arguments.max_response_length, "data.max_response_length"),
+    }
+    report = {name: summarize(values, limit) for name, (values, limit, _) in sides.items()}
+    if arguments.json is not None:
+        _write_json(arguments.json, report, arguments.overwrite)
+    for name, (values, limit, key) in sides.items():
+        found = report[name]
+        quantiles = "  ".join(f"{float(q):.0%} {value}" for q, value in found["quantiles"].items())
+        sys.stdout.write(f"{name}: {found['texts']} texts, mean {found['mean']:.1f} tokens\n  {quantiles}\n")
+        if limit is not None:
+            sys.stdout.write(
+                f"  {key}={limit} cuts {found['cut_texts']} texts ({found['cut_share']:.2%}) and "
+                f"{found['cut_tokens_share']:.2%} of all tokens\n"
+            )
+        sys.stdout.write(
+            f"  suggested: {key}={found['suggested_limit']}, cuts {found['suggested_limit_cuts']:.2%}\n"
+            f"{histogram(values, limit)}\n"
+        )

@@ -1,0 +1,106 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What to do about a surface feature that tells teacher from student, in words."""
+
+from gad_verl.data.tools.separability import Accuracy, SingleFeature
+
+_NORMALIZE = "gad-verl data normalize"
+_STUDENT_TEMPLATE = (
+    "the student writes it: check its chat template and stop tokens, and generate with the settings of the training"
+)
+_WARMUP = "the warmup teaches such things: run preflight again with texts of the warmed-up student before you worry"
+
+# By kind: what to do if the teacher's side has more of it, and if the student's has.
+_BY_KIND: dict[str, tuple[str, str]] = {
+    "white space around": (f"{_NORMALIZE} --strip-whitespace removes it from the teacher's texts", _STUDENT_TEMPLATE),
+    "white space inside": (
+        f"{_NORMALIZE} --strip-line-ends removes blanks before line ends and runs of empty lines; the rest is the "
+        f"teacher's style, and {_WARMUP}",
+        f"the student's style: {_WARMUP}",
+    ),
+    "template": (f"{_NORMALIZE} --strip-template removes it from the teacher's texts", _STUDENT_TEMPLATE),
+    "thinking": (
+        f"{_NORMALIZE} --strip-thinking removes the blocks; a student that shall not think must not see them",
+        "the student thinks and the teacher's texts do not show it: switch thinking off in the chat template "
+        "(data.apply_chat_template_kwargs.enable_thinking=False)",
+    ),
+    "refusals": (
+        f"{_NORMALIZE} --drop-refusals leaves such rows out, unless the student shall learn to refuse like the teacher",
+        "the student refuses more: look at these prompts; leave them out if its refusals are mistakes",
+    ),
+    "language": (
+        "the sides write in different languages: check that the prompts are the same, and add to the system prompt "
+        "which language to answer in",
+        "the sides write in different languages: check that the prompts are the same, and add to the system prompt "
+        "which language to answer in",
+    ),
+    "finish": (
+        "teacher texts are cut: collect them again with a larger limit (teacher collect --max-tokens), or drop the "
+        "long ones (gad.teacher_overlong=drop, or normalize --max-chars)",
+        "the student does not finish: raise data.max_response_length, check its stop tokens, and let the warmup teach "
+        "it to end",
+    ),
+    "length": (
+        f"the teacher writes more: {_WARMUP}. Watch gad/length_ratio in the training",
+        f"the student writes more: {_WARMUP}. Watch gad/length_ratio in the training",
+    ),
+    "markdown": (
+        "a style that the student can learn. If you do not want it, ask the teacher for plain text by a system prompt "
+        f"and collect again. Otherwise {_WARMUP}",
+        f"a habit of the student: {_WARMUP}",
+    ),
+    "beginning": (
+        "the teacher has a fixed opening, and D may look at nothing else. If you do not want it, ask the teacher for "
+        f"answers without one and collect again. Otherwise {_WARMUP}",
+        f"the student has a fixed opening: {_WARMUP}",
+    ),
+    "end": (
+        "the teacher ends its texts in its own way. If texts break off, they were cut: collect again with a larger "
+        f"limit. Otherwise {_WARMUP}",
+        "the student ends its texts in its own way. If teacher texts break off, they were cut: collect again with a "
+        f"larger limit. Otherwise {_WARMUP}",
+    ),
+    "characters": (
+        f"{_NORMALIZE} --nfc composes Unicode. Quotes, dashes and emoji are the teacher's style: {_WARMUP}; check that "
+        "the student's tokenizer knows these characters",
+        f"the student's style: {_WARMUP}",
+    ),
+}
+
+
+def advice(single: SingleFeature) -> str:
+    """What to do about a feature, one sentence or two."""
+    return _BY_KIND[single.feature.kind][0 if single.auc > 0.5 else 1]
+
+
+def teacher_advice(kind: str) -> str:
+    """What to do about a feature of the teacher's side when there is no student to compare with."""
+    return _BY_KIND[kind][0]
+
+
+def headline(accuracy: Accuracy, findings: int) -> str:
+    """What a held-out accuracy on surface features means, beside a number of findings on single features."""
+    if accuracy.low <= 0.5:
+        if accuracy.high > 0.65:
+            return "the surface is not seen to tell the sides apart, but the interval is wide: compare more texts"
+        if findings:
+            return "the whole surface hardly tells the sides apart; a single feature does a little"
+        return "the surface does not tell the sides apart: nothing to mend"
+    if accuracy.value < 0.65:
+        return "the surface gives little away: fine to start"
+    if accuracy.value < 0.8:
+        return "the surface gives some away: look at the findings"
+    if accuracy.value < 0.95:
+        return "the surface gives much away: D will look there first; mend what can be mended"
+    return "the surface alone tells the sides apart: D needs not read the texts. Mend the findings before you train"

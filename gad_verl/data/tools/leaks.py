@@ -1,0 +1,335 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl data preflight``: what would let a discriminator tell teacher from student without reading the texts.
+
+Not the check before a run (``gad_verl/preflight.py``), which looks at configuration and rows and always runs.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.data.tools.advice import advice, headline, teacher_advice
+from gad_verl.data.tools.separability import (
+    Accuracy,
+    SingleFeature,
+    model_accuracy,
+    noteworthy,
+    single_features,
+)
+from gad_verl.data.tools.sides import Side, load_side, pair
+from gad_verl.data.tools.surface import FeatureTable, feature_table
+from gad_verl.errors import GadConfigError, GadDataError
+
+MIN_TEXTS = 20
+
+# One-sided: share of teacher texts from which a feature is worth a word. Style (markdown, length) is not.
+_SUSPICIOUS = {
+    "begins with white space": 0.0,
+    "ends with white space": 0.0,
+    "carriage returns": 0.0,
+    "blanks before a line end": 0.1,
+    "several empty lines in a row": 0.1,
+    "template remains at an end": 0.0,
+    "special tokens as text": 0.01,
+    "thinking block": 0.0,
+    "refusal": 0.01,
+    "broken characters (U+FFFD)": 0.0,
+    "Unicode not composed (NFC)": 0.0,
+    "stopped by the length limit": 0.01,
+    "empty text": 0.0,
+}
+# A first or last token that so many texts have is a habit that D will use.
+_HABIT = 0.3
+
+
+@dataclass(frozen=True)
+class PreflightOptions:
+    """What to compare.
+
+    Args:
+        teacher: File with the teacher's texts.
+        student: File with the student's texts; None for one-sided statistics, or with ``student_key``.
+        teacher_key: Column of the teacher's texts.
+        student_key: Column of the student's texts, in ``student`` or, without it, in ``teacher``.
+        prompt_key: Column of the prompts in both files.
+        tokenizer: Counts which texts ``max_response_length`` cuts, together with it.
+        max_response_length: Limit in tokens, EOS included.
+        max_texts: At most so many texts of each side.
+        seed: Of the choice of texts, the halves and the bootstrap.
+    """
+
+    teacher: Path
+    student: Path | None = None
+    teacher_key: str = "teacher_response"
+    student_key: str | None = None
+    prompt_key: str = "prompt"
+    tokenizer: str | None = None
+    max_response_length: int | None = None
+    max_texts: int = 5000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A kind of difference, its features (the best separating first), and what to do about it."""
+
+    kind: str
+    features: list[SingleFeature]
+    advice: str
+
+
+@dataclass(frozen=True)
+class OneSided:
+    """A feature of the teacher's texts that is suspicious by itself."""
+
+    name: str
+    share: float
+    advice: str
+
+
+@dataclass(frozen=True)
+class PreflightReport:
+    """Everything that preflight found.
+
+    Args:
+        teacher_texts: Number of teacher texts compared.
+        student_texts: Number of student texts; 0 in a one-sided report.
+        pairing: How the sides were paired.
+        warning: Why the comparison may mislead; empty if nothing speaks against it.
+        accuracy: The logistic model's; None in a one-sided report.
+        verdict: What it means.
+        findings: Differences, the largest first.
+        teacher_findings: What is suspicious in the teacher's texts by themselves.
+        singles: Every feature alone; in a one-sided report with NaN for the student.
+    """
+
+    teacher_texts: int
+    student_texts: int
+    pairing: str
+    warning: str
+    accuracy: Accuracy | None
+    verdict: str
+    findings: list[Finding] = field(default_factory=list)
+    teacher_findings: list[OneSided] = field(default_factory=list)
+    singles: list[SingleFeature] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+
+        def single(one: SingleFeature) -> dict[str, Any]:
+            numbers = {
+                "teacher": one.teacher,
+                "student": one.student,
+                "auc": one.auc,
+                "held_out_accuracy": one.accuracy,
+                "p_value": one.p_value,
+            }
+            # JSON knows no NaN.
+            known = {name: None if np.isnan(value) else value for name, value in numbers.items()}
+            return {"feature": one.feature.name, "kind": one.feature.kind} | known
+
+        accuracy = None if self.accuracy is None else dataclasses.asdict(self.accuracy)
+        return {
+            "teacher_texts": self.teacher_texts,
+            "student_texts": self.student_texts,
+            "pairing": self.pairing,
+            "warning": self.warning or None,
+            "held_out_accuracy": accuracy,
+            "verdict": self.verdict,
+            "findings": [
+                {"kind": one.kind, "advice": one.advice, "features": [single(feature) for feature in one.features]}
+                for one in self.findings
+            ],
+            "teacher_findings": [dataclasses.asdict(one) for one in self.teacher_findings],
+            "features": [single(one) for one in self.singles],
+        }
+
+
+def _teacher_findings(table: FeatureTable, is_teacher: NDArray[np.bool_]) -> list[OneSided]:
+    found = []
+    for number, feature in enumerate(table.features):
+        share = float(table.values[is_teacher, number].mean())
+        is_habit = feature.name.startswith(("first t", "last token")) and share >= _HABIT
+        if is_habit or (feature.name in _SUSPICIOUS and share > _SUSPICIOUS[feature.name]):
+            found.append(OneSided(feature.name, share, teacher_advice(feature.kind)))
+    return sorted(found, key=lambda one: -one.share)
+
+
+def _by_kind(singles: Sequence[SingleFeature]) -> list[Finding]:
+    kinds: dict[str, list[SingleFeature]] = {}
+    for single in noteworthy(singles):
+        kinds.setdefault(single.feature.kind, []).append(single)
+    return [Finding(kind, features, advice(features[0])) for kind, features in kinds.items()]
+
+
+def _unfinished(side: Side, builder: SequenceBuilder | None) -> list[bool] | None:
+    if builder is None:
+        return side.unfinished
+    known = side.unfinished or [False] * len(side.texts)
+    return [cut or builder.response(text).cut for cut, text in zip(known, side.texts, strict=True)]
+
+
+def _builder(options: PreflightOptions) -> SequenceBuilder | None:
+    if (options.tokenizer is None) != (options.max_response_length is None):
+        raise GadConfigError("--tokenizer and --max-response-length belong together: give both or none")
+    if options.tokenizer is None or options.max_response_length is None:
+        return None
+    from gad_verl.data.tools.token_stats import load_builder
+
+    unlimited = load_builder(options.tokenizer)
+    return SequenceBuilder(unlimited.tokenizer, unlimited.max_prompt_length, options.max_response_length)
+
+
+def one_sided(side: Side, builder: SequenceBuilder | None = None) -> PreflightReport:
+    """Statistics of the teacher's texts alone."""
+    table = feature_table(side.texts, _unfinished(side, builder))
+    everyone = np.ones(len(side.texts), dtype=bool)
+    means = table.values.mean(axis=0)
+    singles = [
+        SingleFeature(feature, float(mean), float("nan"), float("nan"), float("nan"), float("nan"))
+        for feature, mean in zip(table.features, means, strict=True)
+        if mean > 0
+    ]
+    found = _teacher_findings(table, everyone)
+    verdict = "no student texts given: nothing is said about what tells the sides apart"
+    return PreflightReport(len(side.texts), 0, "one side only", "", None, verdict, [], found, singles)
+
+
+def compare(
+    teacher: Side, student: Side, most: int = 5000, seed: int = 0, builder: SequenceBuilder | None = None
+) -> PreflightReport:
+    """Compare two sides.
+
+    Args:
+        teacher: Teacher's texts.
+        student: Student's texts.
+        most: At most so many texts of each side.
+        seed: Of the choice of texts, the halves and the bootstrap.
+        builder: Counts texts that its limit cuts.
+
+    Raises:
+        GadDataError: If a side has fewer than 20 texts.
+    """
+    pairing = pair(teacher, student, most, seed)
+    teacher, student = pairing.teacher, pairing.student
+    for side, name in ((teacher, "teacher"), (student, "student")):
+        if len(side.texts) < MIN_TEXTS:
+            raise GadDataError(
+                f"the {name}'s side has {len(side.texts)} texts to compare; preflight needs at least {MIN_TEXTS}"
+            )
+    cut = [_unfinished(side, builder) for side in (teacher, student)]
+    unfinished = None if cut[0] is None or cut[1] is None else [*cut[0], *cut[1]]
+    table = feature_table([*teacher.texts, *student.texts], unfinished)
+    is_teacher = np.arange(len(table.values)) < len(teacher.texts)
+    accuracy = model_accuracy(table, is_teacher, pairing.groups, seed)
+    singles = single_features(table, is_teacher, pairing.groups, seed)
+    findings = _by_kind(singles)
+    return PreflightReport(
+        len(teacher.texts),
+        len(student.texts),
+        pairing.how,
+        pairing.warning,
+        accuracy,
+        headline(accuracy, len(findings)),
+        findings,
+        [],
+        singles,
+    )
+
+
+def run(options: PreflightOptions) -> PreflightReport:
+    """Load the sides and report.
+
+    Raises:
+        GadConfigError, GadDataError: Names file, row, column or option, and the remedy.
+    """
+    builder = _builder(options)
+    teacher = load_side(options.teacher, options.teacher_key, options.prompt_key, "teacher", "--teacher-key")
+    if options.student is None and options.student_key is None:
+        return one_sided(_first(teacher, options.max_texts), builder)
+    student = load_side(
+        options.student or options.teacher,
+        options.student_key or "response",
+        options.prompt_key,
+        "student",
+        "--student-key",
+    )
+    return compare(teacher, student, options.max_texts, options.seed, builder)
+
+
+def _first(side: Side, most: int) -> Side:
+    """At most so many texts, evenly spread over the file."""
+    count = len(side.texts)
+    return side if count <= most else side.keep([place * count // most for place in range(most)])
+
+
+def _value(single: SingleFeature, value: float) -> str:
+    if np.isnan(value):
+        return ""
+    is_share = single.feature.is_share or single.feature.name.startswith("share")
+    return f"{value:.1%}" if is_share else f"{value:,.1f}"
+
+
+def render(report: PreflightReport, rows: int = 25) -> str:
+    """The report as text.
+
+    Args:
+        report: The report.
+        rows: Features in the table; 0 means all.
+    """
+    lines = [f"teacher {report.teacher_texts} texts, student {report.student_texts} texts, {report.pairing}"]
+    if report.accuracy is None:
+        lines = [f"teacher {report.teacher_texts} texts"]
+    if report.warning:
+        lines += ["", f"warning: {report.warning}"]
+    lines.append("")
+    if report.accuracy is not None:
+        one = report.accuracy
+        lines.append(
+            f"held-out accuracy on the surface alone: {one.value:.3f} [{one.low:.3f}, {one.high:.3f}], "
+            f"AUC {one.auc:.3f}"
+        )
+    lines += [report.verdict, ""]
+    for finding in report.findings:
+        lines.append(f"{finding.kind}:")
+        lines += [
+            f"  {single.feature.name}: teacher {_value(single, single.teacher)}, student "
+            f"{_value(single, single.student)}, accuracy alone {single.accuracy:.2f}"
+            for single in finding.features[:4]
+        ]
+        if len(finding.features) > 4:
+            lines.append(f"  and {len(finding.features) - 4} more")
+        lines += [f"  -> {finding.advice}", ""]
+    for found in report.teacher_findings:
+        lines += [f"{found.name}: {found.share:.1%} of the teacher's texts", f"  -> {found.advice}", ""]
+    if not report.findings and not report.teacher_findings:
+        lines += ["no findings", ""]
+    lines.append(f"{'feature':<44} {'teacher':>10} {'student':>10} {'AUC':>6} {'alone':>6}")
+    shown = report.singles[: rows or None]
+    for single in shown:
+        auc, alone = ("", "") if np.isnan(single.auc) else (f"{single.auc:.3f}", f"{single.accuracy:.2f}")
+        lines.append(
+            f"{single.feature.name[:44]:<44} {_value(single, single.teacher):>10} {_value(single, single.student):>10} "
+            f"{auc:>6} {alone:>6}"
+        )
+    if len(shown) < len(report.singles):
+        lines.append(f"and {len(report.singles) - len(shown)} more (--all-features)")
+    return "\n".join(lines)

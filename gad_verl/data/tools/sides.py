@@ -1,0 +1,216 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The two sides of a preflight: teacher texts and student texts, with their prompts as groups."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gad_verl.data.tools.gad_file import SUFFIXES
+from gad_verl.data.tools.reading import BadRow, check_path, open_file
+from gad_verl.data.tools.splitting import prompt_text
+from gad_verl.errors import GadDataError
+
+logger = logging.getLogger(__name__)
+
+# Fewer common prompts than this, and all texts are compared instead.
+MIN_COMMON = 30
+_CUT = ("length", "max_tokens")
+
+
+@dataclass(frozen=True)
+class Side:
+    """Texts of one side.
+
+    Args:
+        texts: The texts.
+        prompts: What each answers, in a form to compare; None where the file does not say.
+        rows: Row of each text in its file.
+        unfinished: Whether each was stopped by a limit; None where the file does not say.
+    """
+
+    texts: list[str]
+    prompts: list[str] | None
+    rows: list[int]
+    unfinished: list[bool] | None
+
+    def keep(self, places: Sequence[int]) -> "Side":
+        """Only the texts at these places."""
+        return Side(
+            [self.texts[place] for place in places],
+            None if self.prompts is None else [self.prompts[place] for place in places],
+            [self.rows[place] for place in places],
+            None if self.unfinished is None else [self.unfinished[place] for place in places],
+        )
+
+
+def _prompt(value: Any) -> str:
+    if isinstance(value, str):
+        return prompt_text([{"role": "user", "content": value}])
+    if isinstance(value, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in value):
+        return prompt_text([{"role": str(m.get("role")), "content": m["content"]} for m in value])
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+_FINISH_COLUMNS = ("finish_reason", "finish_reasons", "finished")
+
+
+def _finish(row: dict[str, Any]) -> Any:
+    """Why the texts of a row ended: a reason, whether it is finished, or a list of these; None if it does not say."""
+    extra = row.get("extra_info")
+    for place in (row, extra if isinstance(extra, dict) else {}):
+        for name in _FINISH_COLUMNS:
+            if place.get(name) is not None:
+                return place[name]
+    return None
+
+
+def _is_unfinished(value: Any) -> bool | None:
+    if isinstance(value, bool):
+        return not value
+    return value.lower() in _CUT if isinstance(value, str) else None
+
+
+def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setting: str) -> Side:
+    """Texts of a parquet, JSON or JSONL file; a row may have one text or a list.
+
+    Args:
+        path: The file.
+        text_key: Column of the texts.
+        prompt_key: Column of the prompts (chat messages or text), or ``instruction`` where it is missing; may lack.
+        what: "teacher" or "student", for errors.
+        setting: The option that names the column, for errors.
+
+    Raises:
+        GadDataError: Names the file, row and column.
+    """
+    source = open_file(check_path(path, SUFFIXES))
+    if text_key not in source.columns:
+        raise GadDataError(
+            f"{path} has no column {text_key!r} for the {what}'s texts; it has {', '.join(source.columns)}. Name it by "
+            f"{setting}"
+        )
+    # Published files call it "instruction".
+    found_key = next((name for name in (prompt_key, "instruction") if name in source.columns), None)
+    texts: list[str] = []
+    prompts: list[str] = []
+    rows: list[int] = []
+    unfinished: list[bool | None] = []
+    for number, row in enumerate(source.rows()):
+        if isinstance(row, BadRow):
+            raise GadDataError(row.message)
+        value, reason = row.get(text_key), _finish(row)
+        prompt = "" if found_key is None else _prompt(row.get(found_key))
+        for place, text in enumerate(value if isinstance(value, list) else [value]):
+            if not isinstance(text, str):
+                raise GadDataError(
+                    f"{path}, row {number}, column {text_key!r}: expected text, got {type(text).__name__}. Mend or "
+                    "remove the row"
+                )
+            texts.append(text)
+            prompts.append(prompt)
+            rows.append(number)
+            if isinstance(reason, list):
+                unfinished.append(_is_unfinished(reason[place]) if place < len(reason) else None)
+            else:
+                unfinished.append(_is_unfinished(reason))
+    if not texts:
+        raise GadDataError(f"{path}, column {text_key!r}: not one text")
+    known = [value for value in unfinished if value is not None]
+    return Side(
+        texts,
+        None if found_key is None else prompts,
+        rows,
+        known if len(known) == len(unfinished) else None,
+    )
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Both sides as they are compared.
+
+    Args:
+        teacher: Teacher's side.
+        student: Student's side.
+        groups: Number of the prompt of each text, the teacher's first.
+        how: In words, how the texts were paired.
+        warning: Why the comparison may mislead; empty if nothing speaks against it.
+    """
+
+    teacher: Side
+    student: Side
+    groups: NDArray[np.int64]
+    how: str
+    warning: str = ""
+
+
+def _chosen(keys: Sequence[str], most: int, seed: int) -> list[int]:
+    """Places of at most so many texts, chosen by a hash of their prompt: both sides choose the same prompts."""
+    if len(keys) <= most:
+        return list(range(len(keys)))
+
+    def hashed(place: int) -> bytes:
+        return hashlib.blake2b(f"{seed}\0{keys[place]}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+    return sorted(sorted(range(len(keys)), key=hashed)[:most])
+
+
+def _numbered(keys: Sequence[str]) -> NDArray[np.int64]:
+    number: dict[str, int] = {}
+    return np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.int64)
+
+
+def pair(teacher: Side, student: Side, most: int, seed: int = 0) -> Pairing:
+    """Pair two sides by prompt; without prompts by row, if there are as many; else not at all.
+
+    Args:
+        teacher: Teacher's side.
+        student: Student's side.
+        most: At most so many texts of each side.
+        seed: Of the choice.
+    """
+    warning = ""
+    if teacher.prompts is not None and student.prompts is not None:
+        common = set(teacher.prompts) & set(student.prompts)
+        if len(common) >= MIN_COMMON:
+            teacher = teacher.keep([place for place, prompt in enumerate(teacher.prompts) if prompt in common])
+            student = student.keep([place for place, prompt in enumerate(student.prompts) if prompt in common])
+            how = f"paired by prompt: {len(common)} prompts that both sides answer"
+        else:
+            how = "not paired"
+            warning = (
+                f"only {len(common)} prompts are answered by both sides: differences may come from the prompts, not "
+                "from who wrote the texts. Let the student answer the teacher's prompts"
+            )
+        keys = [teacher.prompts or [], student.prompts or []]
+    elif max(teacher.rows) == max(student.rows):
+        how = "paired by row: the files have as many rows, and not both say what is answered"
+        keys = [[str(row) for row in teacher.rows], [str(row) for row in student.rows]]
+    else:
+        how = "not paired"
+        warning = (
+            "the files do not both say what is answered: differences may come from the prompts, not from who wrote "
+            "the texts"
+        )
+        keys = [[f"t{row}" for row in teacher.rows], [f"s{row}" for row in student.rows]]
+    chosen = [_chosen(names, most, seed) for names in keys]
+    groups = [names[place] for names, places in zip(keys, chosen, strict=True) for place in places]
+    return Pairing(teacher.keep(chosen[0]), student.keep(chosen[1]), _numbered(groups), how, warning)

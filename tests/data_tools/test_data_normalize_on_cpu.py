@@ -1,0 +1,276 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl data normalize``: what is cut, what stays, and that twice is once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gad_verl import cli
+from gad_verl.data.refusals import is_refusal
+from gad_verl.data.tools.cleaning import STEPS, clean, strip_template, strip_thinking
+from gad_verl.data.tools.normalizing import METADATA_KEY, Change, NormalizeOptions, normalize_file, show_change
+from gad_verl.errors import GadConfigError
+
+ALL = tuple(STEPS)
+
+MARKS = [
+    "<think>",
+    "</think>",
+    "<thinking>",
+    "</thinking>",
+    "<|im_end|>",
+    "<|im_start|>assistant",
+    "</s>",
+    "<s>",
+    "[/INST]",
+    "### Response:",
+    "### Instruction:",
+    "<|eot_id|>",
+    "<|start_header_id|>assistant<|end_header_id|>",
+    "<end_of_turn>",
+    "Assistant:",
+    "\n",
+    "\r\n",
+    "\n\n\n\n\n",
+    "  ",
+    "\t",
+    "e\u0301",
+    "\u0958",
+    "\u00a0",
+    "word",
+    ".",
+]
+TEXTS = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=5)), max_size=12).map("".join)
+
+
+@given(TEXTS, st.sets(st.sampled_from(ALL)))
+@settings(max_examples=300, deadline=None)
+def test_twice_is_once(text: str, steps: set[str]) -> None:
+    chosen = tuple(name for name in ALL if name in steps)
+    once = clean(text, chosen)
+    twice = clean(once.text, chosen)
+    assert twice.text == once.text and twice.changed == ()
+    assert (once.text == text) == (once.changed == ())
+
+
+@pytest.mark.parametrize(
+    ("text", "cleaned"),
+    [
+        ("  Hi.\r\nThere. \n", "Hi.\nThere."),
+        ("<think>\nHm, so\n</think>\n\nHi.", "Hi."),
+        ("<THINK></THINK><think>again</think>Hi.", "Hi."),
+        ("Hm, so I say hi.\n</think>\n\nHi.", "Hi."),
+        ("<think>never ends", ""),
+        ("Hi.<|im_end|>", "Hi."),
+        ("<|im_start|>assistant\nHi.<|im_end|>\n<|im_start|>", "Hi."),
+        ("<s>[INST] Hi. [/INST]</s>", "Hi."),
+        ("<|start_header_id|>assistant<|end_header_id|>\n\nHi.<|eot_id|>", "Hi."),
+        ("### Response:\nHi.", "Hi."),
+        ("Hi.\n\n### Instruction:", "Hi."),
+        ("ASSISTANT: Hi.", "Hi."),
+        ("<start_of_turn>model\nHi.<end_of_turn>", "Hi."),
+        ("Cafe\u0301", "Caf\u00e9"),
+        ("a  \nb\n\n\n\n\nc", "a\nb\n\n\nc"),
+    ],
+)
+def test_marks_go(text: str, cleaned: str) -> None:
+    assert clean(text, ALL).text == cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The chat ends with <|im_end|> in ChatML.",
+        "In HTML, <s>struck</s> text is old.",
+        "Write `</think>` to close the block.",
+        "Some models think in <think>...</think> first.",
+        "### Results\n\nFine.",
+        "Answer: 42",
+        "Output:\n- a\n- b",
+        "1. One\n2. Two",
+        "a\n\n\nb",
+        "\u201cQuoted\u201d \u2014 text",
+    ],
+)
+def test_what_belongs_to_the_text_stays(text: str) -> None:
+    assert clean(text, ALL).text == text
+
+
+def test_long_texts_take_no_quadratic_time() -> None:
+    # Runs of what the patterns begin with; a pattern that tries every start would take minutes.
+    for piece in (" ", "\n", "#", "<", "### ", "<|", "\t \n", "I can't "):
+        text = f"a{piece * 100_000}b"
+        clean(text, ALL)
+        is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I\u2019m sorry, but I can\u2019t assist with that request.",
+        "Sorry, I cannot provide this.",
+        "As an AI language model, I cannot browse the internet.",
+        "I am unable to assist with illegal acts.",
+        "I won't help with this.",
+        "Unfortunately, I can't do this for you.",
+    ],
+)
+def test_refusals_are_known(text: str) -> None:
+    assert is_refusal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sure, I can help with that.",
+        "You can't divide by zero.",
+        "The model cannot generalise.",
+        "I can't wait to see you!",
+        "I'm sorry for your loss.",
+        "Here is a polite refusal you can use. " + "x " * 200 + "I'm sorry, but I can't help with that.",
+    ],
+)
+def test_answers_are_no_refusals(text: str) -> None:
+    assert not is_refusal(text)
+
+
+def write(path: Path, texts: list, prompts: list[str] | None = None, kind: pa.DataType | None = None) -> Path:
+    prompts = prompts or [f"Q{number}?" for number in range(len(texts))]
+    table = pa.table(
+        {
+            "prompt": pa.array([[{"role": "user", "content": prompt}] for prompt in prompts]),
+            "teacher_response": pa.array(texts, type=kind),
+            "number": pa.array(range(len(texts)), type=pa.int16()),
+        }
+    )
+    parquet.write_table(table.replace_schema_metadata({"mine": "kept"}), path)
+    return path
+
+
+def test_a_file_keeps_its_columns_types_and_order_and_records_the_choices(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.parquet", ["A.\n", "B.", "<think>x", " C. "], kind=pa.large_string())
+    output = tmp_path / "out.parquet"
+    result = normalize_file(source, output, NormalizeOptions())
+    table = parquet.read_table(output)
+    assert table["teacher_response"].to_pylist() == ["A.", "B.", "C."]
+    assert table["number"].to_pylist() == [0, 1, 3]
+    before = parquet.read_schema(source)
+    assert [(field.name, field.type) for field in table.schema] == [(field.name, field.type) for field in before]
+    assert table.schema.metadata[b"mine"] == b"kept"
+    recorded = json.loads(table.schema.metadata[METADATA_KEY])
+    card = json.loads((tmp_path / "out.parquet.card.json").read_text(encoding="utf-8"))
+    assert recorded == card["choices"] == NormalizeOptions().record()
+    assert card["counts"]["changed_by_step"] == {"whitespace": 2, "thinking": 1} == dict(result.changed)
+    assert card["counts"]["rows_left_out"] == {"empty": 1}
+
+
+def test_normalising_a_file_twice_changes_nothing_more(tmp_path: Path) -> None:
+    options = NormalizeOptions(ALL, drop_refusals=True, min_chars=2, duplicates="rows")
+    source = write(tmp_path / "in.parquet", [" A.\n", "Sorry, I can't.", "x", "<s>B.</s>"])
+    normalize_file(source, tmp_path / "one.parquet", options)
+    again = normalize_file(tmp_path / "one.parquet", tmp_path / "two.parquet", options)
+    assert again.texts_changed == 0 and not again.dropped_rows
+    assert parquet.read_table(tmp_path / "one.parquet") == parquet.read_table(tmp_path / "two.parquet")
+
+
+def test_rows_of_several_texts_lose_bad_texts_only(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.parquet", [["A.\n", "<think>x"], ["<think>y"], ["B.", "C."]])
+    result = normalize_file(source, tmp_path / "out.parquet", NormalizeOptions())
+    assert parquet.read_table(tmp_path / "out.parquet")["teacher_response"].to_pylist() == [["A."], ["B.", "C."]]
+    assert dict(result.dropped_texts) == {"empty": 2} and dict(result.dropped_rows) == {"empty": 1}
+
+
+def test_optional_removals(tmp_path: Path) -> None:
+    texts = ["I'm sorry, but I can't help.", "short", "A long enough answer.", "An answer that is too long " * 3]
+    source = write(tmp_path / "in.parquet", texts)
+    listed = tmp_path / "rejected.jsonl"
+    options = NormalizeOptions(drop_refusals=True, min_chars=10, max_chars=50)
+    result = normalize_file(source, tmp_path / "out.parquet", options, rejected=listed)
+    assert result.written == 1
+    reasons = [json.loads(line) for line in listed.read_text(encoding="utf-8").splitlines()]
+    assert [(one["row"], one["reason"]) for one in reasons] == [
+        (0, "refusal"),
+        (1, "shorter than 10 characters"),
+        (3, "longer than 50 characters"),
+    ]
+
+
+@pytest.mark.parametrize(("duplicates", "kept"), [("keep", [0, 1, 2, 3]), ("rows", [0, 2, 3]), ("prompts", [0, 3])])
+def test_duplicates(duplicates: str, kept: list[int], tmp_path: Path) -> None:
+    source = write(tmp_path / "in.parquet", ["A.", "A.\n", "B.", "A."], ["Q?", "Q?", "Q?", "R?"])
+    normalize_file(source, tmp_path / "out.parquet", NormalizeOptions(duplicates=duplicates))
+    assert parquet.read_table(tmp_path / "out.parquet")["number"].to_pylist() == kept
+
+
+def test_a_dry_run_shows_changes_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "in.parquet", ["A.\n"] * 10 + ["B.", "Ask <|im_end|> why."])
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(["data", "normalize", str(source), "--dry-run", "--examples", "3"]) == 0
+    assert sorted(tmp_path.iterdir()) == before
+    shown = capsys.readouterr().out
+    assert "12 of 12 rows, 10 texts changed" in shown and "changed by whitespace: 10" in shown
+    assert shown.count("[-\\n-]") == 3 and "special tokens inside of 1 texts" in shown
+
+
+@given(TEXTS)
+@settings(max_examples=200, deadline=None)
+def test_a_shown_change_is_one_line(text: str) -> None:
+    cleaned = clean(text, ALL)
+    line = show_change(Change(3, cleaned.changed, text, cleaned.text))
+    assert "\n" not in line and "\r" not in line
+    assert ("[-" in line) or len(cleaned.text) >= len(text) or cleaned.text == text
+
+
+def test_errors_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write(tmp_path / "in.parquet", ["A.", "B."])
+    output = tmp_path / "out.parquet"
+    before = sorted(tmp_path.iterdir())
+
+    def fails(*arguments: str) -> str:
+        assert cli.main(["data", "normalize", *arguments]) == 2
+        assert sorted(tmp_path.iterdir()) == before
+        return capsys.readouterr().err
+
+    assert "--dry-run" in fails(str(source))
+    assert "no row is left of 2" in fails(str(source), "--output", str(output), "--min-chars", "50")
+    assert "--min-chars 9" in fails(str(source), "--output", str(output), "--min-chars", "9", "--max-chars", "5")
+    assert "it has prompt, teacher_response, number" in fails(str(source), "--dry-run", "--teacher-key", "answer")
+    assert ".parquet" in fails(str(source), "--output", str(tmp_path / "out.jsonl"))
+    with pytest.raises(GadConfigError, match="unknown choice"):
+        NormalizeOptions(("bold",))
+
+
+def test_switches_choose_the_steps(tmp_path: Path) -> None:
+    source = write(tmp_path / "in.parquet", [" A.</s>"])
+    for switches, expected in (
+        ((), "A."),
+        (("--no-strip-template",), "A.</s>"),
+        (("--no-strip-template", "--no-strip-whitespace"), " A.</s>"),
+    ):
+        output = str(tmp_path / "out.parquet")
+        assert cli.main(["data", "normalize", str(source), "--output", output, "--overwrite", *switches]) == 0
+        assert parquet.read_table(output)["teacher_response"].to_pylist() == [expected]
+
+
+@pytest.mark.parametrize("step", [strip_thinking, strip_template])
+def test_steps_leave_plain_text_alone(step: Callable[[str], str]) -> None:
+    assert step("A plain answer.\n\nWith two paragraphs.") == "A plain answer.\n\nWith two paragraphs."

@@ -1,0 +1,458 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl data preflight``: near 0.5 where there is nothing, and every planted leak found and named."""
+
+import json
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gad_verl import cli
+from gad_verl.commands.data import ABOVE_THRESHOLD
+from gad_verl.data.tools import surface
+from gad_verl.data.tools.advice import _BY_KIND
+from gad_verl.data.tools.leaks import MIN_TEXTS, PreflightReport, compare, one_sided, render
+from gad_verl.data.tools.separability import _interval, model_accuracy, noteworthy, single_features
+from gad_verl.data.tools.sides import MIN_COMMON, Side, load_side, pair
+from gad_verl.data.tools.surface import Feature, FeatureTable, feature_table
+from gad_verl.errors import GadDataError
+
+WORDS = (
+    "the a one some every old new small large quiet house river teacher student letter number answer question city "
+    "garden road night morning winter summer music story idea plan way people water light hand time world"
+).split()
+
+
+def answers(count: int, seed: int) -> list[str]:
+    """Texts of one source: a few sentences, sometimes a list, sometimes no full stop at the end."""
+    rng = random.Random(seed)
+    texts = []
+    for _ in range(count):
+        sentences = [" ".join(rng.choices(WORDS, k=rng.randint(4, 14))).capitalize() for _ in range(rng.randint(1, 6))]
+        text = ". ".join(sentences) + rng.choice([".", ".", ".", "!", ""])
+        if rng.random() < 0.2:
+            text = "\n".join(f"- {sentence}" for sentence in sentences)
+        texts.append(text)
+    return texts
+
+
+def side(texts: list[str], prompts: list[str] | None = None, unfinished: list[bool] | None = None) -> Side:
+    prompts = prompts or [f"prompt {number}" for number in range(len(texts))]
+    return Side(texts, prompts, list(range(len(texts))), unfinished)
+
+
+def compared(teacher: list[str], student: list[str], **options: Any) -> PreflightReport:
+    return compare(side(teacher), side(student), **options)
+
+
+def names(report: PreflightReport) -> dict[str, list[str]]:
+    return {finding.kind: [single.feature.name for single in finding.features] for finding in report.findings}
+
+
+def test_texts_of_one_source_cannot_be_told_apart() -> None:
+    covered, findings, values = 0, 0, []
+    for seed in range(12):
+        report = compared(answers(80, 2 * seed), answers(80, 2 * seed + 1), seed=seed)
+        covered += report.accuracy.low <= 0.5 <= report.accuracy.high
+        findings += len(report.findings)
+        values.append(report.accuracy.value)
+    # 12 intervals of 95 %: fewer than 9 that cover come twice in 1,000 times; a finding in 1 % of the reports.
+    assert covered >= 9 and findings <= 2
+    # 80 held-out texts a time: standard error 0.056 each, 0.016 of the mean.
+    assert abs(np.mean(values) - 0.5) < 0.06
+
+
+PLANTED: dict[str, tuple[Callable[[str], str], str, str, str]] = {
+    "new line": (lambda text: text + "\n", "white space around", "ends with a new line", "--strip-whitespace"),
+    "blank in front": (lambda text: " " + text, "white space around", "begins with white space", "--strip-whitespace"),
+    "no full stop": (lambda text: text.rstrip(".!"), "end", "ends with . ! or ?", "cut"),
+    "markdown": (lambda text: f"## Answer\n\n**{text}**", "markdown", "markdown headings", "style"),
+    "prefix": (lambda text: f"Sure! {text}", "beginning", "first token 'Sure'", "opening"),
+    "special token": (lambda text: text + "<|im_end|>", "template", "special tokens as text", "--strip-template"),
+    "heading": (lambda text: "### Response:\n" + text, "template", "template remains at an end", "--strip-template"),
+    "thinking": (lambda text: f"<think>so</think>\n{text}", "thinking", "thinking block", "--strip-thinking"),
+    "carriage returns": (lambda text: f"{text}\r\nEnd.", "white space inside", "carriage returns", "--strip-line-ends"),
+    "not composed": (lambda text: f"{text} Cafe\u0301.", "characters", "Unicode not composed (NFC)", "--nfc"),
+    "quotes": (lambda text: f"\u201c{text}\u201d", "characters", "typographic quotes", "tokenizer"),
+    "refusal": (lambda _: "I'm sorry, but I can't help with that.", "refusals", "refusal", "--drop-refusals"),
+    "language": (
+        lambda text: "Das ist eine Antwort auf die Frage, und sie ist nicht auf Englisch geschrieben. " + text[:20],
+        "language",
+        "language 'de'",
+        "prompts are the same",
+    ),
+    "length": (lambda text: (text + " ") * 4 + text, "length", "characters", "length_ratio"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_leak_is_found_and_named_with_its_remedy(name: str) -> None:
+    plant, kind, feature, remedy = PLANTED[name]
+    teacher, student = [plant(text) for text in answers(100, 1)], answers(100, 2)
+    report = compared(teacher, student)
+    assert report.accuracy.value > 0.65 and report.accuracy.low > 0.5
+    assert feature in names(report)[kind]
+    advice = next(finding.advice for finding in report.findings if finding.kind == kind)
+    assert remedy in advice
+    text = render(report)
+    assert feature in text and remedy in text
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_mark_on_both_sides_is_no_leak(name: str) -> None:
+    plant = PLANTED[name][0]
+    report = compared([plant(text) for text in answers(100, 1)], [plant(text) for text in answers(100, 2)])
+    # 100 held-out texts: four standard errors.
+    assert abs(report.accuracy.value - 0.5) <= 0.2 and not report.findings
+
+
+@pytest.mark.parametrize("name", ["new line", "blank in front", "heading", "thinking", "special token", "not composed"])
+def test_normalize_removes_what_preflight_advises_it_for(name: str) -> None:
+    from gad_verl.data.tools.cleaning import STEPS, clean
+
+    plant, kind, _, _ = PLANTED[name]
+    teacher = [clean(plant(text), tuple(STEPS)).text for text in answers(100, 1)]
+    report = compared(teacher, answers(100, 2))
+    assert not {"white space around", "template", "thinking"} & names(report).keys()
+    if name != "not composed":
+        assert report.findings == [] and report.accuracy.low <= 0.5
+
+
+def test_the_side_that_has_more_decides_the_advice() -> None:
+    plain, marked = answers(100, 1), [text + "\n" for text in answers(100, 2)]
+    advice = [compared(*sides).findings[0].advice for sides in ((marked, plain), (plain, marked))]
+    assert "normalize" in advice[0] and "stop tokens" in advice[1]
+
+
+def test_a_middling_length_is_found_though_the_means_are_equal() -> None:
+    rng = random.Random(3)
+    teacher = ["x" * rng.randint(95, 105) for _ in range(200)]
+    student = ["x" * rng.choice([rng.randint(20, 60), rng.randint(140, 180)]) for _ in range(200)]
+    assert compared(teacher, student).accuracy.value > 0.95
+
+
+def test_stopping_by_the_limit_is_a_feature_where_both_sides_say_so() -> None:
+    texts = answers(60, 1), answers(60, 2)
+    cut = [number % 2 == 0 for number in range(60)]
+    report = compare(side(texts[0], unfinished=[False] * 60), side(texts[1], unfinished=cut))
+    assert names(report)["finish"] == ["stopped by the length limit"]
+    only_one = compare(side(texts[0]), side(texts[1], unfinished=cut))
+    assert "finish" not in names(only_one)
+
+
+def test_too_few_texts_are_an_error() -> None:
+    few = answers(MIN_TEXTS - 1, 1)
+    with pytest.raises(GadDataError, match=f"at least {MIN_TEXTS}"):
+        compared(few, few)
+
+
+def test_the_seed_alone_decides() -> None:
+    teacher, student = answers(60, 1), answers(60, 2)
+    first, again = compared(teacher, student, seed=1), compared(teacher, student, seed=1)
+    assert first.as_dict() == again.as_dict()
+
+
+# Statistics
+
+
+@given(
+    st.lists(st.integers(0, 4), min_size=2, max_size=30).filter(lambda values: len(set(values)) > 1),
+    st.lists(st.integers(0, 4), min_size=2, max_size=30),
+)
+@settings(max_examples=50, deadline=None)
+def test_auc_is_the_chance_of_a_larger_value_with_ties_counted_half(first: list[int], second: list[int]) -> None:
+    values = np.array([*first, *second], dtype=float)[:, None]
+    is_teacher = np.arange(len(values)) < len(first)
+    groups = np.r_[np.arange(len(first)), np.arange(len(second))]
+    table = FeatureTable([Feature("f", "end")], values, values)
+    wins = [(a > b) + (a == b) / 2 for a in first for b in second]
+    assert single_features(table, is_teacher, groups)[0].auc == pytest.approx(np.mean(wins))
+
+
+def test_a_bootstrap_over_independent_texts_agrees_with_the_normal_approximation() -> None:
+    rng = np.random.default_rng(0)
+    count = 400
+    correct = rng.random(2 * count) < 0.7
+    is_teacher = np.arange(2 * count) < count
+    low, high = _interval(correct, is_teacher, np.arange(2 * count), seed=0)
+    width = 2 * 1.96 * np.sqrt(0.7 * 0.3 / (2 * count))
+    assert high - low == pytest.approx(width, rel=0.15)
+
+
+def test_copies_of_a_prompts_texts_do_not_narrow_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    correct, is_teacher, groups = rng.random(200) < 0.7, np.arange(200) < 100, np.arange(200) % 100
+    low, high = _interval(correct, is_teacher, groups, seed=0)
+    repeated = [np.repeat(values, 10) for values in (correct, is_teacher, groups)]
+    assert _interval(*repeated, seed=0) == pytest.approx((low, high))
+
+
+def test_a_model_without_any_varying_feature_tosses_a_coin() -> None:
+    values = np.ones((400, 2))
+    is_teacher = np.arange(400) < 200
+    features = [Feature("a", "end"), Feature("b", "end")]
+    accuracy = model_accuracy(FeatureTable(features, values, values), is_teacher, np.arange(400) % 200)
+    assert abs(accuracy.value - 0.5) < 0.15
+
+
+def test_sides_of_unequal_size_get_equal_weight() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(1100, 3))
+    is_teacher = np.arange(1100) < 1000
+    features = [Feature(name, "end") for name in "abc"]
+    accuracy = model_accuracy(FeatureTable(features, values, values), is_teacher, np.arange(1100))
+    # Always "teacher" would be right in ten of eleven; balanced it is a coin's toss (standard error about 0.05).
+    assert abs(accuracy.value - 0.5) < 0.2
+
+
+def test_chance_makes_few_findings() -> None:
+    rng = np.random.default_rng(1)
+    found = 0
+    features = [Feature(f"f{number}", "end", is_share=False) for number in range(40)]
+    for _ in range(10):
+        values = rng.normal(size=(120, 40))
+        table = FeatureTable(features, values, values)
+        found += len(noteworthy(single_features(table, np.arange(120) < 60, np.arange(120) % 60)))
+    # One report in a hundred has one.
+    assert found <= 2
+
+
+def test_a_shared_mistake_of_unlike_texts_is_not_averaged_away() -> None:
+    texts = ["a", "b" * 100, "", "\n", "\ud83d\ude00", "x" * 50_000]
+    table = feature_table(texts, [False] * len(texts))
+    assert np.isfinite(table.for_model).all() and table.values.shape == (len(texts), len(table.features))
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=8), st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_features_do_not_depend_on_the_order_of_the_texts(texts: list[str], rng: random.Random) -> None:
+    order = list(range(len(texts)))
+    rng.shuffle(order)
+    table, shuffled = feature_table(texts), feature_table([texts[place] for place in order])
+    assert table.features == shuffled.features
+    assert np.array_equal(table.values[order], shuffled.values)
+
+
+# Advice
+
+
+def test_every_kind_of_feature_has_advice() -> None:
+    kinds = {feature.kind for feature, _ in (*surface._SHARES, *surface._NUMBERS)}
+    kinds |= {kind for _, kind, _ in surface._CATEGORIES} | {"language", "finish"}
+    assert kinds == set(_BY_KIND)
+
+
+def test_commands_and_options_of_the_advice_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["data", "normalize", "--help"])
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    named = [
+        one for both in _BY_KIND.values() for advice in both for one in re.findall(r"normalize (--[a-z-]+)", advice)
+    ]
+    assert named and set(named) <= options
+
+
+# Pairing
+
+
+def test_sides_are_paired_by_prompt_whatever_their_order() -> None:
+    prompts = [f"question {number}" for number in range(40)]
+    teacher = side(answers(40, 1), prompts)
+    more = [*reversed(prompts), *(f"other {number}" for number in range(5))]
+    student = side(answers(45, 2), more)
+    pairing = pair(teacher, student, most=1000)
+    assert len(pairing.teacher.texts) == len(pairing.student.texts) == 40 and not pairing.warning
+    groups = pairing.groups.tolist()
+    assert groups[:40] == groups[40:][::-1]
+
+
+def test_a_sample_has_the_same_prompts_on_both_sides() -> None:
+    prompts = [f"question {number}" for number in range(200)]
+    pairing = pair(side(answers(200, 1), prompts), side(answers(200, 2), prompts[::-1]), most=50)
+    assert len(pairing.teacher.texts) == 50 and set(pairing.teacher.prompts) == set(pairing.student.prompts)
+
+
+def test_sides_that_answer_other_prompts_are_compared_with_a_warning() -> None:
+    common = [f"question {number}" for number in range(MIN_COMMON - 1)]
+    teacher = side(answers(60, 1), common + [f"a {number}" for number in range(61 - MIN_COMMON)])
+    student = side(answers(60, 2), common + [f"b {number}" for number in range(61 - MIN_COMMON)])
+    pairing = pair(teacher, student, most=1000)
+    assert len(pairing.teacher.texts) == 60 and f"only {MIN_COMMON - 1} prompts" in pairing.warning
+
+
+def test_sides_without_prompts_are_paired_by_row_or_not_at_all() -> None:
+    texts = answers(30, 1)
+    rows = Side(texts, None, list(range(30)), None)
+    assert "by row" in pair(rows, rows, most=1000).how
+    fewer = rows.keep(range(25))
+    unpaired = pair(rows, fewer, most=1000)
+    assert unpaired.how == "not paired" and unpaired.warning and len(set(unpaired.groups)) == 55
+
+
+# Files and the command
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def teacher_rows(texts: list[str], **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"prompt": [{"role": "user", "content": f"Question {n}?"}], "teacher_response": text, **more}
+        for n, text in enumerate(texts)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "unfinished"),
+    [
+        ({"finish_reason": "length"}, True),
+        ({"finish_reason": "stop"}, False),
+        ({"finished": True}, False),
+        ({"finished": False}, True),
+        ({"extra_info": {"finish_reason": "length"}}, True),
+        ({"finish_reason": None}, None),
+        ({}, None),
+    ],
+)
+def test_files_may_say_how_a_text_ended(columns: dict[str, Any], unfinished: bool | None, tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", teacher_rows(["A.", "B."], **columns))
+    loaded = load_side(path, "teacher_response", "prompt", "teacher", "--teacher-key")
+    assert loaded.unfinished == (None if unfinished is None else [unfinished] * 2)
+
+
+def test_lists_of_texts_have_lists_of_reasons(tmp_path: Path) -> None:
+    rows = [
+        {"response": ["A.", "B"], "finish_reasons": ["stop", "length"]},
+        {"response": ["C."], "finish_reasons": ["stop"]},
+    ]
+    loaded = load_side(write(tmp_path / "s.jsonl", rows), "response", "prompt", "student", "--student-key")
+    assert loaded.texts == ["A.", "B", "C."] and loaded.rows == [0, 0, 1]
+    assert loaded.unfinished == [False, True, False]
+
+
+def test_the_command_compares_two_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = write(tmp_path / "t.parquet", teacher_rows([text + "\n" for text in answers(60, 1)]))
+    student = write(
+        tmp_path / "s.jsonl",
+        [{"prompt": f"question {n}?", "response": text} for n, text in enumerate(answers(60, 2))][::-1],
+    )
+    report = tmp_path / "report.json"
+    command = ["data", "preflight", str(teacher), "--student", str(student), "--json", str(report)]
+    assert cli.main(command) == 0
+    shown = capsys.readouterr().out
+    assert "paired by prompt: 60" in shown and "held-out accuracy on the surface alone: 1.000" in shown
+    content = json.loads(report.read_text(encoding="utf-8"))
+    assert content["held_out_accuracy"]["value"] == 1.0 and content["findings"][0]["kind"] == "white space around"
+    assert cli.main(command) == 2 and "--overwrite" in capsys.readouterr().err
+    assert cli.main([*command[:5], "--fail-above", "0.9"]) == ABOVE_THRESHOLD == 1
+    assert cli.main([*command[:5], "--fail-above", "1"]) == 0
+
+
+def test_the_command_compares_two_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = teacher_rows(answers(60, 1))
+    for row, text in zip(rows, answers(60, 2), strict=True):
+        row["before"] = f"Sure! {text}"
+    path = write(tmp_path / "t.parquet", rows)
+    assert cli.main(["data", "preflight", str(path), "--student-key", "before", "--fail-above", "0.9"]) == 1
+    assert "first token 'Sure'" in capsys.readouterr().out
+
+
+def test_one_side_alone_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [f"Sure! {text}" for text in answers(30, 1)]
+    texts[0] += "<|im_end|>"
+    path = write(tmp_path / "t.parquet", teacher_rows(texts))
+    report = tmp_path / "report.json"
+    assert cli.main(["data", "preflight", str(path), "--json", str(report)]) == 0
+    shown = capsys.readouterr().out
+    assert "first token 'Sure': 100.0%" in shown and "--strip-template" in shown and "nothing is said" in shown
+    content = json.loads(report.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
+    assert content["held_out_accuracy"] is None
+    clean = one_sided(Side(answers(30, 1), None, list(range(30)), None))
+    assert not [found for found in clean.teacher_findings if "token" not in found.name]
+
+
+def test_a_tokenizer_tells_what_the_limit_cuts(
+    tmp_path: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    path = write(tmp_path / "t.parquet", teacher_rows(["x" * 10] * 15 + ["x" * 30] * 15))
+    command = ["data", "preflight", str(path), "--tokenizer", str(tmp_path / "tokenizer")]
+    assert cli.main([*command, "--max-response-length", "20"]) == 0
+    assert "stopped by the length limit: 50.0%" in capsys.readouterr().out
+    assert cli.main(command) == 2 and "belong together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([{"answer": "A."}], [], "has no column 'response' for the student's texts; it has answer.*--student-key"),
+        ([{"response": 5}], [], "row 0, column 'response': expected text, got int"),
+        ([{"response": "A."}, {"response": None}], [], "row 1, column 'response': expected text, got NoneType"),
+        ([{"response": "A."}] * 5, [], "the student's side has 5 texts"),
+        ([{"response": "A."}], ["--fail-above", "2"], "--fail-above 2"),
+        ([{"response": "A."}], ["--max-texts", "0"], "--max-texts 0"),
+    ],
+)
+def test_errors_name_file_row_and_column(
+    rows: list[dict[str, Any]], options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = write(tmp_path / "t.parquet", teacher_rows(answers(30, 1)))
+    student = write(tmp_path / "s.jsonl", rows)
+    report = tmp_path / "report.json"
+    command = ["data", "preflight", str(teacher), "--student", str(student), "--json", str(report), *options]
+    assert cli.main(command) == 2 and not report.exists()
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_threshold_needs_two_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = write(tmp_path / "t.parquet", teacher_rows(answers(30, 1)))
+    assert cli.main(["data", "preflight", str(teacher), "--fail-above", "0.9"]) == 2
+    assert "--student" in capsys.readouterr().err
+
+
+def test_other_columns_of_a_students_file_may_hold_anything(tmp_path: Path) -> None:
+    rows = [{"response": text, "extra": [1, "a", {"b": 2}][number % 3]} for number, text in enumerate(answers(30, 2))]
+    teacher = write(tmp_path / "t.parquet", teacher_rows(answers(30, 1)))
+    assert cli.main(["data", "preflight", str(teacher), "--student", str(write(tmp_path / "s.jsonl", rows))]) == 0
+
+
+def test_every_command_and_option_of_the_page_exists(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data_tools.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    (gad-verl data .*)$", page, re.MULTILINE)
+    assert len(commands) >= 12
+    parser = cli.build_parser()
+    for command in commands:
+        arguments = parser.parse_args(command.split()[1:])
+        assert callable(arguments.run)
+    offered = ""
+    for tool in ("import", "normalize", "split", "stats", "preflight"):
+        with pytest.raises(SystemExit):
+            cli.main(["data", tool, "--help"])
+        offered += capsys.readouterr().out
+    named = set(re.findall(r"--[a-z][a-z-]+", page)) - {"--no-"}
+    assert named <= set(re.findall(r"--[a-z][a-z-]+", offered))
