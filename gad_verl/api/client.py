@@ -116,7 +116,7 @@ async def answer_all(
                 for _ in range(endpoint.max_concurrency):
                     group.create_task(run.work(client))
         except BaseExceptionGroup as errors:
-            raise _first_leaf(errors) from None
+            raise first_leaf(errors) from None
     return run.summary
 
 
@@ -251,7 +251,7 @@ class _Run:
             self.progress(self.summary, request, answer)
 
 
-def _first_leaf(errors: BaseExceptionGroup) -> BaseException:
-    """The first single error in a group of groups."""
+def first_leaf(errors: BaseExceptionGroup) -> BaseException:
+    """The first single error in a group of groups: what a user is told of tasks that failed together."""
     error = errors.exceptions[0]
-    return _first_leaf(error) if isinstance(error, BaseExceptionGroup) else error
+    return first_leaf(error) if isinstance(error, BaseExceptionGroup) else error
