@@ -143,7 +143,6 @@ def _run(arguments: argparse.Namespace) -> None:
     prompts = Prompts(
         open_source(arguments.prompts, arguments.split, arguments.config),
         arguments.prompt_key,
-        settings.framing,
         arguments.context_key,
         arguments.data_source,
         arguments.limit,

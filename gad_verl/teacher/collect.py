@@ -135,13 +135,16 @@ def collect(
         FileExistsError: The output exists and its answers are not beside it.
     """
     path = check_output(output, overwrite)
-    # All prompts are read before the store is made and the first one is sent.
-    for _ in plan.prompts:
-        pass
+    is_new = not path.exists()
+    if is_new:
+        # All prompts are read, and every teacher is there, before anything is written.
+        estimate(plan, None)
+        for teacher in plan.settings.teachers:
+            check(teacher.endpoint)
     with AnswerStore(path, plan.settings.identity()) as store:
         estimates = estimate(plan, store)
         for teacher in plan.settings.teachers:
-            if estimates[teacher.name].to_ask:
+            if estimates[teacher.name].to_ask and not is_new:
                 check(teacher.endpoint)
         total = sum(one.wanted for one in estimates.values())
         summary = Summary()

@@ -51,7 +51,7 @@ class Plan:
     """
 
     def __init__(self, prompts: Prompts, settings: CollectSettings) -> None:
-        self.prompts = prompts
+        self.prompts = prompts.framed(settings.framing)
         self.settings = settings
         weights = [teacher.weight for teacher in settings.teachers]
         self._bounds = [sum(weights[: i + 1]) / sum(weights) for i in range(len(weights))]

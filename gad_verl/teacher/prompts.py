@@ -13,13 +13,14 @@
 # limitations under the License.
 """Prompts of a file or data set, one after another: as given, and as the teacher is asked."""
 
+import copy
 import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from gad_verl.data.schema import check_messages
 from gad_verl.data.tools.reading import BadRow, Source
@@ -73,7 +74,6 @@ class Prompts:
     Args:
         source: Rows.
         prompt_key: Column of the prompt: plain text, or a list of chat messages.
-        framing: What stands around a prompt.
         context_key: Column with an input to the instruction, for templates that have a place for it.
         data_source: Overrides the rows' own.
         limit: Only the first rows; None for all.
@@ -86,7 +86,6 @@ class Prompts:
         self,
         source: Source,
         prompt_key: str = "prompt",
-        framing: Framing | None = None,
         context_key: str | None = None,
         data_source: str | None = None,
         limit: int | None = None,
@@ -100,9 +99,15 @@ class Prompts:
         self.limit = limit
         self._prompt_key = prompt_key
         self._context_key = context_key
-        self._framing = framing or Framing()
+        self._framing = Framing()
         self._data_source = data_source
         self._default_source = source.path.stem if source.path is not None else Path(source.name).name
+
+    def framed(self, framing: Framing) -> Self:
+        """The same prompts with something around them when the teacher is asked."""
+        prompts = copy.copy(self)
+        prompts._framing = framing
+        return prompts
 
     def __iter__(self) -> Iterator[Prompt]:
         seen: dict[bytes, tuple[int, int]] = {}
