@@ -156,7 +156,8 @@ def _run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(
         f"{arguments.output}: {card['output']['rows']} rows, {answers['kept']} answers of {answers['wanted']}; "
         f"{answers['marked']['length']} stopped by length, {answers['marked']['refusal']} refusals, "
-        f"{answers['marked']['empty']} empty, {answers['marked']['duplicate-answer']} duplicates\n"
+        f"{answers['marked']['empty']} empty, {answers['marked']['duplicate-answer']} duplicates, "
+        f"{answers['rejected']} rejected by the API, {answers['missing']} missing\n"
         f"{card_path(arguments.output)}: counts, settings, checksum\n"
         f"{store_path(arguments.output)}: all answers as they came\n"
     )

@@ -81,7 +81,8 @@ def test_an_ended_collection_goes_on(tmp_path: Path) -> None:
         server.faults = Faults()
         assert run(server, tmp_path) == 0
         answered = Counter(one.prompt for one in server.received if one.fault is None)
-        assert set(answered.values()) == {1} and len(answered) == 2 * FEW
+        # What was under way when the run ended is asked again.
+        assert len(answered) == 2 * FEW and answered.total() - len(answered) <= 8
         before = len(server.received)
         assert run(server, tmp_path) == 0
         assert len(server.received) == before

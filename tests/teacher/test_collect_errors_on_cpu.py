@@ -24,6 +24,7 @@ import pyarrow.parquet as parquet
 import pytest
 from fault_server import Faults, FaultServer
 
+from gad_verl.api.store import AnswerStore
 from gad_verl.cli import main
 
 SECRET = "sk-test-5ecret0123456789"
@@ -230,6 +231,15 @@ def test_a_bad_settings_file(
     line = one_line(capsys)
     assert message in line and SECRET not in line
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_second_collection_into_the_same_file(
+    collect: Any, prompts_file: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with AnswerStore(tmp_path / "out.parquet.answers.sqlite") as store:
+        assert collect(prompts_file(3)) == 2
+        assert "another process is writing its answers there" in one_line(capsys)
+        assert not len(store)
 
 
 def test_no_teacher_at_all(collect: Any, prompts_file: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,41 +93,27 @@ def test_ctrl_c_ends_in_one_line_and_goes_on_later(prompts_file: Any, rows_of: A
     assert len(rows_of()) == 60
 
 
-def test_a_second_collection_into_the_same_file_waits_outside(prompts_file: Any, tmp_path: Path) -> None:
-    prompts, output = prompts_file(60), tmp_path / "out.parquet"
-    with FaultServer(latency_s=0.3) as server:
-        run = command(prompts, output, server.base_url, server.model, "--concurrency", "2")
-        process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            wait_for(lambda: len(server.received) >= 2, process)
-            second = subprocess.run(run, capture_output=True, timeout=60, check=False)
-        finally:
-            process.kill()
-            process.communicate()
-    assert second.returncode == 2 and b"another process is writing its answers there" in second.stderr
-
-
 def test_a_real_model_with_a_sigkill(prompts_file: Any, rows_of: Any, tmp_path: Path) -> None:
     """SmolLM2 behind llama.cpp's server; fewer and shorter answers than by hand, for the sake of time."""
     pytest.importorskip("xllamacpp")
     prompts, output = (
-        prompts_file([{"prompt": f"Name a city, number {i}."} for i in range(24)]),
+        prompts_file([{"prompt": f"Name a city, number {i}."} for i in range(16)]),
         tmp_path / "out.parquet",
     )
     with real_server(threads=1, parallel=2) as (base_url, model):
-        more = ("--concurrency", "2", "--max-tokens", "6", "--temperature", "0.5", "--seed", "1")
+        more = ("--concurrency", "2", "--max-tokens", "4", "--temperature", "0.5", "--seed", "1")
         run = command(prompts, output, base_url, model, *more)
         process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         log = output.with_name(f"{output.name}.answers.sqlite-wal")
         # Some answers: the store's log has grown by a few pages.
-        wait_for(lambda: log.exists() and os.path.getsize(log) > 60_000, process)
+        wait_for(lambda: log.exists() and os.path.getsize(log) > 40_000, process)
         process.kill()
         process.communicate()
         stored = stored_keys(output)
-        assert 0 < len(stored) < 24
+        assert 0 < len(stored) < 16
         done = subprocess.run(run, capture_output=True, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
-        assert f"{len(stored)} answers were stored, {24 - len(stored)} are new".encode() in done.stderr
+        assert f"{len(stored)} answers were stored, {16 - len(stored)} are new".encode() in done.stderr
     rows = rows_of()
-    assert [row["extra_info"]["index"] for row in rows] == list(range(24))
+    assert [row["extra_info"]["index"] for row in rows] == list(range(16))
     assert all(row["teacher_response"] and row["teacher"] == model for row in rows)
