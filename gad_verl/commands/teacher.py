@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadConfigError
-
-_MARKS = ("empty", "refusal", "length")
-_DROPPABLE = ("duplicate-prompt", "duplicate-answer", "refusal", "length")
+from gad_verl.teacher.marks import MARKS
+from gad_verl.teacher.settings import DROPPABLE
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -86,7 +85,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--ask-again",
         nargs="*",
-        choices=_MARKS,
+        choices=MARKS,
         default=["empty"],
         help="answers that are asked for again (default: empty)",
     )
@@ -119,7 +118,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drop",
         nargs="*",
-        choices=_DROPPABLE,
+        choices=DROPPABLE,
         default=["duplicate-prompt"],
         help="what is left out, besides empty answers; the rest is only marked (default: duplicate-prompt)",
     )

@@ -15,6 +15,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,3 +247,13 @@ def test_a_second_collection_into_the_same_file(
 def test_no_teacher_at_all(collect: Any, prompts_file: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert collect(prompts_file(1), teacher=False) == 2
     assert "--base-url and --model, or --settings" in one_line(capsys)
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    """``gad-verl --help`` answers at once."""
+    code = (
+        "import sys, gad_verl.cli; gad_verl.cli.build_parser(); "
+        "print([name for name in ('openai', 'pyarrow', 'torch', 'yaml', 'tenacity') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
