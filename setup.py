@@ -50,11 +50,13 @@ setup(
     extras_require={
         # As verl 0.9.1's own GPU extra pins it.
         "gpu": ["vllm==0.24.0"],
-        "teacher": ["openai>=2.0.0", "tqdm"],
+        # Whatever asks an OpenAI-compatible API: the teacher, the judge. tenacity: attempts with back-off.
+        "teacher": ["openai>=2.0.0", "tenacity>=8.2", "tqdm", "pyyaml"],
         # gad-verl data. scikit-learn: the model of the preflight; datasketch: near-duplicates (2.0 has another and
         # faster hashing than 1.x); py3langid: languages, its model comes with it.
         "data": ["scikit-learn>=1.5", "datasketch>=2.0", "py3langid>=0.3", "scipy", "pyarrow", "numpy"],
-        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build"],
+        # aiohttp: the server on loopback that tests and benchmarks ask.
+        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9"],
     },
     entry_points={
         "verl.plugins": ["gad_verl = gad_verl.plugin"],
