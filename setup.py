@@ -50,8 +50,10 @@ setup(
     extras_require={
         # As verl 0.9.1's own GPU extra pins it.
         "gpu": ["vllm==0.24.0"],
-        "teacher": ["openai>=2.0.0", "tqdm"],
-        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build"],
+        # Whatever asks an OpenAI-compatible API: the teacher, the judge. tenacity: attempts with back-off.
+        "teacher": ["openai>=2.0.0", "tenacity>=8.2", "tqdm", "pyyaml"],
+        # aiohttp: the server on loopback that tests and benchmarks ask.
+        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9"],
     },
     entry_points={
         "verl.plugins": ["gad_verl = gad_verl.plugin"],

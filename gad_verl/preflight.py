@@ -119,15 +119,19 @@ def check_config(config: DictConfig) -> GadConfig:
             "discriminator.use_dynamic_bsz=False needs discriminator.ppo_micro_batch_size_per_gpu (groups of one "
             "teacher and n students per micro-batch)"
         )
-    longest_group = (rollout.n + 1) * (config.data.max_prompt_length + config.data.max_response_length)
+    longest = config.data.max_prompt_length + config.data.max_response_length
     micro_batch = discriminator.ppo_max_token_len_per_gpu * discriminator.fsdp.ulysses_sequence_parallel_size
-    if gad_config.stage != "seqkd" and discriminator.use_dynamic_bsz and longest_group > micro_batch:
-        logger.warning(
-            "the longest possible group has %d tokens, a micro-batch of the discriminator holds %d "
-            "(discriminator.ppo_max_token_len_per_gpu): the run ends with an error should such a group come",
-            longest_group,
-            micro_batch,
-        )
+    if gad_config.stage != "seqkd" and discriminator.use_dynamic_bsz:
+        if gad_config.discriminator_passes == "one":
+            longest *= rollout.n + 1
+        if longest > micro_batch:
+            logger.warning(
+                "the longest possible %s has %d tokens, a micro-batch of the discriminator holds %d "
+                "(discriminator.ppo_max_token_len_per_gpu): the run ends with an error should such a one come",
+                "group" if gad_config.discriminator_passes == "one" else "sequence",
+                longest,
+                micro_batch,
+            )
     return gad_config
 
 

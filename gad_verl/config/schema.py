@@ -24,6 +24,7 @@ from gad_verl.errors import GadConfigError
 
 OVERLONG_CHOICES = ("cut", "drop", "error")
 KL_REFERENCES = ("warmed_up", "initial")
+PASS_CHOICES = ("auto", "one", "two")
 HEAD_CHOICES = ("auto", "fresh", "load")
 
 
@@ -80,6 +81,7 @@ class GadConfig:
     discriminator_only_steps: int = 10
     warmup_steps: int | None = None
     warmup_epochs: float | None = 1.0
+    warmup_rollout_n: int | None = None
     warmup: StageOptimConfig = field(default_factory=StageOptimConfig)
     adversarial: StageOptimConfig = field(default_factory=StageOptimConfig)
     reset_optimizer_at_switch: bool = True
@@ -90,6 +92,8 @@ class GadConfig:
     discriminator_num_layers: int | None = None
     discriminator_n_gpus_per_node: int = 0
     discriminator_nnodes: int = 1
+    discriminator_overlap: bool = True
+    discriminator_passes: str = "auto"
     discriminator_seed: int = 1
     keep_checkpoints: int | None = None
     replay_poll_interval_s: float = 0.5
@@ -104,7 +108,8 @@ class GadConfig:
         for name in ("discriminator_only_steps", "discriminator_n_gpus_per_node"):
             _require(getattr(self, name) >= 0, f"gad.{name} must not be negative; got {getattr(self, name)}")
         _require(self.discriminator_nnodes >= 1, f"gad.discriminator_nnodes must be >= 1: {self.discriminator_nnodes}")
-        for name in ("discriminator_num_layers", "keep_checkpoints"):
+        _require_choice("discriminator_passes", self.discriminator_passes, PASS_CHOICES)
+        for name in ("discriminator_num_layers", "keep_checkpoints", "warmup_rollout_n"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"gad.{name} must be null or at least 1; got {value}")
         _require(

@@ -13,7 +13,7 @@
 # limitations under the License.
 """The mathematics of GAD on plain tensors: imports torch and nothing of verl, Ray or Hydra."""
 
-from gad_verl.core.bradley_terry import bradley_terry_loss, pair_margins
+from gad_verl.core.bradley_terry import bradley_terry_loss, bradley_terry_score_gradients, pair_margins
 from gad_verl.core.rewards import sequence_rewards_to_token_level
 from gad_verl.core.schedule import STAGES, Phase, StageSchedule
 from gad_verl.core.statistics import correlation, score_statistics
@@ -23,6 +23,7 @@ __all__ = [
     "Phase",
     "StageSchedule",
     "bradley_terry_loss",
+    "bradley_terry_score_gradients",
     "correlation",
     "pair_margins",
     "score_statistics",

@@ -106,3 +106,37 @@ def bradley_terry_loss(
         num_pairs = losses.numel() if weights is None else weights.to(losses.dtype).sum()
     divisor = torch.as_tensor(num_pairs, dtype=losses.dtype, device=losses.device)
     return losses.sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+
+
+def bradley_terry_score_gradients(
+    teacher_scores: Tensor,
+    student_scores: Tensor,
+    weights: Tensor | None = None,
+    num_pairs: Tensor | float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gradient of :func:`bradley_terry_loss` with respect to each score.
+
+    With these as constants, the loss is replaced by ``sum of gradient * score``: linear in each row's own score and of
+    the same gradient with respect to the discriminator's weights. Rows of one group then need no common micro-batch::
+
+        dL/dD(s_i) = + w_i sigmoid(-m_i) / P        dL/dD(y_t) = - sum_i w_i sigmoid(-m_i) / P
+
+    Args:
+        teacher_scores: (B,).
+        student_scores: (B, n).
+        weights: (B, n) or None; as in :func:`bradley_terry_loss`. A pair of weight 0 contributes exactly 0, whatever
+            its score.
+        num_pairs: P; None means the sum of the weights.
+
+    Returns:
+        Gradients of the teacher scores (B,) and of the student scores (B, n), without autograd history.
+    """
+    margins = pair_margins(teacher_scores.detach(), student_scores.detach())
+    if weights is None:
+        weights = torch.ones_like(margins)
+    if num_pairs is None:
+        num_pairs = weights.to(margins.dtype).sum()
+    divisor = torch.as_tensor(num_pairs, dtype=margins.dtype, device=margins.device)
+    divisor = torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+    student = torch.where(weights > 0, weights.to(margins.dtype) * torch.sigmoid(-margins), 0.0) / divisor
+    return -student.sum(dim=-1), student

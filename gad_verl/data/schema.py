@@ -114,8 +114,19 @@ def _columns_and_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], It
     return sorted({name for row in rows[:100] for name in row}), iter(rows)
 
 
-def check_file(path: str | Path, prompt_key: str, teacher_key: str) -> int:
+def check_file(
+    path: str | Path,
+    prompt_key: str,
+    teacher_key: str,
+    settings: tuple[str, str] = ("data.prompt_key", "gad.teacher_key"),
+) -> int:
     """Check every row of a data file.
+
+    Args:
+        path: The file.
+        prompt_key: Column of the prompt.
+        teacher_key: Column of the teacher texts.
+        settings: What the user calls these two keys, for the error.
 
     Returns:
         The number of rows.
@@ -129,7 +140,7 @@ def check_file(path: str | Path, prompt_key: str, teacher_key: str) -> int:
     if not path.is_file():
         raise GadDataError(f"{path}: no such data file (data.train_files / data.val_files)")
     names, rows = _columns_and_rows(path, [prompt_key, teacher_key])
-    for key, setting in ((prompt_key, "data.prompt_key"), (teacher_key, "gad.teacher_key")):
+    for key, setting in zip((prompt_key, teacher_key), settings, strict=True):
         if key not in names:
             raise GadDataError(
                 f"{path} has no column {key!r}; it has {', '.join(names)}. Set {setting} to the right one or add it"

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The pair loss in the form that verl's engines call."""
+"""The discriminator's loss in the form that verl's engines call."""
 
 from typing import Any
 
@@ -38,23 +38,27 @@ def last_token_scores(values: torch.Tensor) -> torch.Tensor:
 def discriminator_loss(
     model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any = None
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Bradley-Terry loss of the groups of a micro-batch, divided by the pairs of the WHOLE batch.
+    """Loss of a micro-batch, so divided that all micro-batches of all ranks add up to the loss of the WHOLE batch.
 
-    verl averages gradients over the data-parallel ranks, so the loss is multiplied by their number: the losses and
-    gradients of all micro-batches of all ranks add up to those of the batch. Signature of verl's loss functions
-    (verl/workers/utils/losses.py).
+    Groups (``build_group_batch``) give the Bradley-Terry loss over the pairs of the batch; single rows with the
+    gradients of their scores (``build_row_batch``) give the linear form of the second of two passes. verl averages
+    gradients over the data-parallel ranks, so the loss is multiplied by their number. Signature of verl's loss
+    functions (verl/workers/utils/losses.py).
 
     Args:
         model_output: ``values`` nested (rows, tokens).
-        data: Micro-batch of :func:`gad_verl.discriminator.groups.build_group_batch`; the engine sets ``dp_size``.
+        data: Micro-batch; the engine sets ``dp_size``.
         dp_group: Unused.
     """
     scores = last_token_scores(model_output["values"])
-    group_size = tu.get_non_tensor_data(data, "force_group_size", default=None)
-    num_pairs = tu.get_non_tensor_data(data, "num_pairs", default=None)
     dp_size = tu.get_non_tensor_data(data, "dp_size", default=1)
-    teacher, student = split_group_scores(scores, group_size)
-    weights = data["pair_weight"].view(-1, group_size)[:, 1:].to(scores.device)
     with torch.autocast(device_type=scores.device.type, enabled=False):
-        loss = bradley_terry_loss(teacher, student, weights=weights, num_pairs=num_pairs)
+        if "score_gradient" in data.keys():
+            loss = (scores * data["score_gradient"].to(scores.device)).sum()
+        else:
+            group_size = tu.get_non_tensor_data(data, "force_group_size", default=None)
+            num_pairs = tu.get_non_tensor_data(data, "num_pairs", default=None)
+            teacher, student = split_group_scores(scores, group_size)
+            weights = data["pair_weight"].view(-1, group_size)[:, 1:].to(scores.device)
+            loss = bradley_terry_loss(teacher, student, weights=weights, num_pairs=num_pairs)
     return loss * dp_size, {}

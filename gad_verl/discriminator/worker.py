@@ -11,9 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""verl's training worker with the discriminator's engine: one call updates and returns the pre-update scores."""
+"""verl's training worker with the discriminator's engine: one call updates and returns the pre-update scores.
+
+Calls answer with futures: the driver chooses what to do meanwhile.
+"""
 
 import math
+import time
 from typing import Any
 
 import torch
@@ -29,6 +33,17 @@ from gad_verl.discriminator.loss import discriminator_loss, last_token_scores
 from gad_verl.workers.stage import begin_stage
 
 _GIBIBYTE = 1024**3
+
+
+class _Timer:
+    """Seconds since the block began."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
 
 
 class DiscriminatorWorker(TrainingWorker):
@@ -51,37 +66,62 @@ class DiscriminatorWorker(TrainingWorker):
         """Learning rate of a stage; the discriminator keeps its optimizer state."""
         begin_stage(self.engine, lr, total_steps, reset_optimizer=False, restart_schedule=False)
 
-    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"))
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
     def update(self, data: TensorDict) -> TensorDict | None:
-        """One optimizer step on a batch of groups (``build_group_batch``).
+        """One optimizer step on groups (``build_group_batch``) or on rows with the gradients of their scores.
 
         Returns:
             A row for each row of ``data``: ``scores`` from the forward pass of the update, so of the discriminator
             BEFORE it; and, equal in every row of all ranks, ``loss``, ``grad_norm``, ``lr``, ``skipped`` (1 where the
-            gradient was not finite and the step was left out); ``memory_peak_gb`` per rank.
+            gradient was not finite and the step was left out); per rank ``memory_peak_gb`` and ``busy_s``, the
+            seconds of this call.
         """
+        timer = _Timer()
+        with self.engine.train_mode():
+            self.engine.optimizer_zero_grad()
+            output = self._forward_backward(data)
+            step = self._optimizer_step()
+        return self._rows(data, output, busy_s=timer.seconds, loss=self._global_loss(output["loss"]), **step)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
+    def accumulate(self, data: TensorDict) -> TensorDict | None:
+        """The first half of :meth:`update`: scores and gradients. :meth:`apply` must follow.
+
+        Returns:
+            ``scores``, ``loss``, ``memory_peak_gb`` and ``busy_s`` as in :meth:`update`.
+        """
+        timer = _Timer()
+        with self.engine.train_mode(zero_grad_on_exit=False):
+            self.engine.optimizer_zero_grad()
+            output = self._forward_backward(data)
+        return self._rows(data, output, busy_s=timer.seconds, loss=self._global_loss(output["loss"]))
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
+    def apply(self) -> dict[str, float]:
+        """The second half of :meth:`update`: the optimizer step on the gradients of :meth:`accumulate`."""
+        timer = _Timer()
+        with self.engine.train_mode():
+            step = self._optimizer_step()
+        return {**step, "busy_s": timer.seconds}
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
+    def score(self, data: TensorDict) -> TensorDict | None:
+        """``scores``, ``memory_peak_gb`` and ``busy_s`` of rows or groups, without an update."""
+        self._inject_defaults(data, inference=True)
+        timer = _Timer()
+        with self.engine.eval_mode():
+            output = self.engine.infer_batch(data, loss_function=None)
+        return self._rows(data, output, busy_s=timer.seconds)
+
+    def _forward_backward(self, data: TensorDict) -> dict[str, Any]:
         self._inject_defaults(data, inference=False)
         tu.assign_non_tensor(data, return_model_output=True)
-        with self.engine.train_mode():
-            output = self.engine.train_batch(data, loss_function=self.loss_fn)
-        grad_norm = float(output["metrics"]["grad_norm"])
-        lr = self.engine.lr_scheduler_step()
-        return self._rows(
-            data,
-            output,
-            loss=self._global_loss(output["loss"]),
-            grad_norm=grad_norm,
-            lr=float(lr),
-            skipped=0.0 if math.isfinite(grad_norm) else 1.0,
-        )
+        return self.engine.forward_backward_batch(data, self.loss_fn, forward_only=False)
 
-    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"))
-    def score(self, data: TensorDict) -> TensorDict | None:
-        """Scores and loss of a batch of groups without an update. Same rows as :meth:`update`."""
-        self._inject_defaults(data, inference=True)
-        with self.engine.eval_mode():
-            output = self.engine.infer_batch(data, loss_function=self.loss_fn)
-        return self._rows(data, output, loss=self._global_loss(output["loss"]))
+    def _optimizer_step(self) -> dict[str, float]:
+        grad_norm = float(self.engine.optimizer_step())
+        lr = float(self.engine.lr_scheduler_step())
+        return {"grad_norm": grad_norm, "lr": lr, "skipped": 0.0 if math.isfinite(grad_norm) else 1.0}
 
     def _inject_defaults(self, data: TensorDict, inference: bool) -> None:
         engine = self.engine_config

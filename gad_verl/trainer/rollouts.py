@@ -115,6 +115,7 @@ class EncodedGroup:
         return SequenceGroup(
             teacher_ids=self.prompt_ids + self.teacher.token_ids,
             student_ids=[None if student is None else self.prompt_ids + student.token_ids for student in self.students],
+            prompt_length=len(self.prompt_ids),
         )
 
 

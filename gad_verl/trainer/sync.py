@@ -19,6 +19,8 @@ supervised phases; the actor stage trains on the teacher's text there.
 """
 
 import logging
+import time
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,12 @@ from gad_verl.config import StageOptimConfig, load_gad_config
 from gad_verl.core import Phase, sequence_rewards_to_token_level
 from gad_verl.data.schema import teacher_texts
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
-from gad_verl.discriminator.worker_group import DiscriminatorGroup, DiscriminatorOutput, data_parallel_size
+from gad_verl.discriminator.worker_group import (
+    DiscriminatorGroup,
+    DiscriminatorOutput,
+    PendingUpdate,
+    data_parallel_size,
+)
 from gad_verl.errors import GadStalledError
 from gad_verl.trainer import checkpoints, metrics_file
 from gad_verl.trainer.metrics import discriminator_metrics, phase_metrics, text_metrics
@@ -66,6 +73,17 @@ DISCRIMINATOR_POOL = "discriminator_pool"
 
 # Names of the learning-rate stages, in checkpoints.
 _STAGE_WARMUP, _STAGE_ADVERSARIAL, _STAGE_SEQKD = "warmup", "adversarial", "seqkd"
+
+
+@dataclass(frozen=True)
+class _PendingReward:
+    """Rollouts whose scores are being computed on the discriminator's own pool."""
+
+    partition_id: str
+    keys: list[str]
+    groups: list[RolloutGroup]
+    encoded: list[EncodedGroup]
+    update: PendingUpdate
 
 
 class _ColocatedReward:
@@ -107,6 +125,7 @@ class GadTrainerSync(PPOTrainerSync):
         self.discriminator: DiscriminatorGroup | None = None
         self._entered_stage: str | None = None
         self._kl_reference: str | None = None
+        self._pending: _PendingReward | None = None
         self._step_student_rows: list[tuple[list[int], list[int]]] = []
         self._validation = ValidationRecord()
         self._replicas_asleep = False
@@ -341,31 +360,89 @@ class GadTrainerSync(PPOTrainerSync):
         return KVBatchMeta(partition_id="train", keys=keys, tags=tags)
 
     @_watched
+    def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
+        batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        if self._pending is not None:
+            self._receive_scores(metrics)
+            with marked_timer("wait_discriminator_step", timing_raw, color="brown"):
+                report = self._pending.update.finish()
+            metrics.update({f"disc/{name}": value for name, value in report.items()})
+            self._pending = None
+        return batch
+
+    @_watched
     def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
-        """Score the rollouts, and train the discriminator on them unless this is validation."""
+        """Score the rollouts, and train the discriminator on them unless this is validation.
+
+        Where the discriminator has a pool of its own, its work only begins here: the scores are awaited where the
+        advantages need them, the optimizer step at the end of the step.
+        """
         validating = batch.partition_id == "val"
         self._sort_rows(batch)
         num_sessions = self._num_sessions(validating)
         groups = self._read_groups(batch, num_sessions)
         encoded = [encode_group(group, self._student_builder, self._reader_builder) for group in groups]
-        output = None
-        if self._has_discriminator:
-            run = self.discriminator.score if validating else self.discriminator.update
-            output = run([group.sequences() for group in encoded], num_sessions)
-        scores = torch.zeros(len(groups), num_sessions) if output is None else output.student_scores
+        sequences = [group.sequences() for group in encoded]
+        zeros = torch.zeros(len(groups), num_sessions)
         if validating:
+            output = self.discriminator.score(sequences, num_sessions) if self._has_discriminator else None
             self._record_validation(batch, groups, encoded, output)
-        else:
-            metrics.update({f"disc/{name}": value for name, value in output.report.items()})
-            metrics.update(discriminator_metrics(output.teacher_scores, scores, output.weights))
-            metrics.update(text_metrics(encoded, scores))
-            self._remember_supervised_rows(groups, encoded)
-        self._write_rewards(batch, groups, scores, metrics if metrics is not None else {})
+            scores = zeros if output is None else output.student_scores
+            self._write_rewards(batch.partition_id, batch.keys, groups, scores, {} if metrics is None else metrics)
+            return batch
+        self._remember_supervised_rows(groups, encoded)
+        if self._overlaps:
+            update = self.discriminator.begin_update(sequences, num_sessions)
+            self._pending = _PendingReward(batch.partition_id, list(batch.keys), groups, encoded, update)
+            # verl copies a row's fields, the reward among them, where it fills up the batch.
+            self._write_rewards(batch.partition_id, batch.keys, groups, zeros, metrics)
+            return batch
+        output = self.discriminator.update(sequences, num_sessions)
+        metrics.update({f"disc/{name}": value for name, value in output.report.items()})
+        self._use_scores(batch.partition_id, batch.keys, groups, encoded, output, metrics)
         return batch
+
+    @property
+    def _overlaps(self) -> bool:
+        return self.gad_config.discriminator_overlap and self.gad_config.discriminator_n_gpus_per_node > 0
+
+    def _receive_scores(self, metrics: dict) -> None:
+        """Wait for the scores of the step's rollouts, once."""
+        pending = self._pending
+        if pending is None or pending.update.has_scores:
+            return
+        begin = time.perf_counter()
+        output = pending.update.scores()
+        metrics["disc/wait_scores_s"] = time.perf_counter() - begin
+        self._use_scores(pending.partition_id, pending.keys, pending.groups, pending.encoded, output, metrics)
+
+    def _use_scores(
+        self,
+        partition_id: str,
+        keys: list[str],
+        groups: list[RolloutGroup],
+        encoded: list[EncodedGroup],
+        output: DiscriminatorOutput,
+        metrics: dict,
+    ) -> None:
+        metrics.update(discriminator_metrics(output.teacher_scores, output.student_scores, output.weights))
+        metrics.update(text_metrics(encoded, output.student_scores))
+        self._write_rewards(partition_id, keys, groups, output.student_scores, metrics)
+
+    def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
+        """Fewer rollouts where the warmup asks for fewer: only the discriminator reads them."""
+        sessions = self._num_sessions(validating=False)
+        if sessions != self.config.actor_rollout_ref.rollout.n:
+            tu.assign_non_tensor_data(batch, "__rollout_n__", sessions)
+        return super()._submit_batch_to_rollout(batch)
 
     def _num_sessions(self, validating: bool) -> int:
         rollout = self.config.actor_rollout_ref.rollout
-        return rollout.val_kwargs.n if validating else rollout.n
+        if validating:
+            return rollout.val_kwargs.n
+        if self.phase.is_warmup and self.gad_config.warmup_rollout_n is not None:
+            return self.gad_config.warmup_rollout_n
+        return rollout.n
 
     def _sort_rows(self, batch: KVBatchMeta) -> None:
         if len(batch) == 0:
@@ -400,18 +477,16 @@ class GadTrainerSync(PPOTrainerSync):
         return groups
 
     def _write_rewards(
-        self, batch: KVBatchMeta, groups: list[RolloutGroup], scores: torch.Tensor, metrics: dict
+        self, partition_id: str, keys: list[str], groups: list[RolloutGroup], scores: torch.Tensor, metrics: dict
     ) -> None:
         """Write ``rm_scores``: the score of a session on the last token of each of its outputs."""
-        rewards, nonfinite = session_rewards(batch.keys, groups, scores)
+        rewards, nonfinite = session_rewards(keys, groups, scores)
         metrics["gad/nonfinite_scores"] = float(nonfinite)
-        responses = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["responses"])
+        responses = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["responses"])
         token_level = sequence_rewards_to_token_level(rewards, responses["responses"].offsets().diff())
         rm_scores = torch.nested.as_nested_tensor(token_level, layout=torch.jagged)
         tq.kv_batch_put(
-            keys=batch.keys,
-            partition_id=batch.partition_id,
-            fields=TensorDict({"rm_scores": rm_scores}, batch_size=len(batch)),
+            keys=keys, partition_id=partition_id, fields=TensorDict({"rm_scores": rm_scores}, batch_size=len(keys))
         )
 
     def _remember_supervised_rows(self, groups: list[RolloutGroup], encoded: list[EncodedGroup]) -> None:
@@ -431,6 +506,8 @@ class GadTrainerSync(PPOTrainerSync):
 
     @_watched
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        if self.phase is not Phase.ADVERSARIAL:
+            return batch
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     @_watched
@@ -454,6 +531,7 @@ class GadTrainerSync(PPOTrainerSync):
     @_watched
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.phase is Phase.ADVERSARIAL:
+            self._receive_scores(metrics)
             return super()._compute_advantage(batch, metrics)
         # verl's metrics read these fields; the numbers made from them are dropped again (_compute_metrics).
         data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["rm_scores"])

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gad_verl.core import bradley_terry_loss, pair_margins
+from gad_verl.core import bradley_terry_loss, bradley_terry_score_gradients, pair_margins
 
 LN2 = math.log(2.0)
 
@@ -278,3 +278,22 @@ def test_inputs_are_not_changed() -> None:
     copies = teacher.clone(), student.clone(), weights.clone()
     bradley_terry_loss(teacher, student, weights=weights)
     assert all(torch.equal(a, b) for a, b in zip((teacher, student, weights), copies, strict=True))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_score_gradients_are_those_of_autograd(weighted: bool) -> None:
+    torch.manual_seed(3)
+    teacher, student = torch.randn(5, requires_grad=True), (3 * torch.randn(5, 4)).requires_grad_()
+    weights = torch.rand(5, 4) * (torch.rand(5, 4) > 0.3) if weighted else None
+    bradley_terry_loss(teacher, student, weights).backward()
+    of_teacher, of_student = bradley_terry_score_gradients(teacher, student, weights)
+    torch.testing.assert_close(of_teacher, teacher.grad)
+    torch.testing.assert_close(of_student, student.grad)
+
+
+def test_score_gradients_of_removed_pairs_are_zero_whatever_their_score() -> None:
+    student = torch.tensor([[float("nan"), 0.0], [float("inf"), float("-inf")]])
+    weights = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    of_teacher, of_student = bradley_terry_score_gradients(torch.zeros(2), student, weights)
+    assert torch.equal(of_student, torch.tensor([[0.0, 0.5], [0.0, 0.0]]))
+    assert torch.equal(of_teacher, torch.tensor([-0.5, 0.0]))

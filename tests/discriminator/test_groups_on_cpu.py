@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Batches of groups: rows, weights, padding, and the error of a group that fits no micro-batch."""
+"""Batches of groups: rows and weights."""
 
 import pytest
 import torch
@@ -19,7 +19,6 @@ from worker_probe import NUM_STUDENTS, make_groups
 
 from gad_verl.discriminator.groups import build_group_batch, split_group_scores
 from gad_verl.discriminator.loss import last_token_scores
-from gad_verl.errors import GadConfigError
 
 
 def test_rows_are_teacher_then_students_and_failed_rollouts_weigh_nothing() -> None:
@@ -38,25 +37,6 @@ def test_rows_are_teacher_then_students_and_failed_rollouts_weigh_nothing() -> N
     failed = sum(ids is None for group in groups for ids in group.student_ids)
     assert batch["num_pairs"] == len(groups) * NUM_STUDENTS - failed
     assert batch["force_group_size"] == NUM_STUDENTS + 1
-
-
-@pytest.mark.parametrize("multiple", [1, 2, 3, 4, 7])
-def test_groups_are_filled_up_to_a_multiple_without_new_pairs(multiple: int) -> None:
-    groups = make_groups()
-    batch = build_group_batch(groups, NUM_STUDENTS, multiple_of=multiple)
-    assert len(batch) % ((NUM_STUDENTS + 1) * multiple) == 0
-    assert len(batch) - len(groups) * (NUM_STUDENTS + 1) < (NUM_STUDENTS + 1) * multiple
-    assert batch["num_pairs"] == build_group_batch(groups, NUM_STUDENTS)["num_pairs"]
-
-
-def test_a_group_that_fits_no_micro_batch_names_its_length_and_the_key() -> None:
-    groups = make_groups()
-    longest = max(
-        len(group.teacher_ids) + sum(1 if ids is None else len(ids) for ids in group.student_ids) for group in groups
-    )
-    build_group_batch(groups, NUM_STUDENTS, max_tokens_per_micro_batch=longest)
-    with pytest.raises(GadConfigError, match=f"{longest} tokens.*discriminator.ppo_max_token_len_per_gpu"):
-        build_group_batch(groups, NUM_STUDENTS, max_tokens_per_micro_batch=longest - 1)
 
 
 def test_wrong_groups_are_refused() -> None:

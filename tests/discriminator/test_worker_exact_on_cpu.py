@@ -32,7 +32,7 @@ from gad_verl.errors import GadCheckpointError
 from gad_verl.export import export_part, load_state
 
 LAYOUTS = [(1, "fsdp"), (1, "fsdp2"), (2, "fsdp"), (2, "fsdp2")]
-SPLITS = ["large", "small", "static", "packed"]
+SPLITS = ["large", "small", "static", "packed", "two_passes", "split"]
 TOLERANCE = 1e-5
 
 

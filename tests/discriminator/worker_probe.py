@@ -106,29 +106,66 @@ def full_weights(worker: Any) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in parameters}
 
 
-def run_scenario(worker: Any, groups: list[Any], rank: int, world_size: int, multiple: int = 1) -> dict[str, Any]:
-    """Score, update and score again; the gradient is what plain gradient descent subtracted."""
+def run_scenario(
+    worker: Any, groups: list[Any], world_size: int, multiple: int = 1, form: str = "one"
+) -> dict[str, Any]:
+    """Score, update and score again; the gradient is what plain gradient descent subtracted.
+
+    ``form``: "one" pass, "two" passes, or "split" (one pass, gradients and optimizer step apart).
+    """
+    import torch.distributed as dist
     from verl.utils import tensordict_utils as tu
 
-    from gad_verl.discriminator.groups import build_group_batch
+    from gad_verl.core import bradley_terry_loss, bradley_terry_score_gradients
+    from gad_verl.discriminator.groups import PLACEHOLDER, build_group_batch, build_row_batch, padding_group
+    from gad_verl.discriminator.plan import plan_batch
 
-    def mine() -> Any:
-        batch = build_group_batch(groups, NUM_STUDENTS, multiple_of=world_size * multiple)
-        return tu.chunk_tensordict(batch, world_size)[rank]
+    size = NUM_STUDENTS + 1
+    rows = [row for group in groups for row in group.rows()]
+    rows_plan = plan_batch([[len(row)] for row in rows], world_size, multiple)
+    groups_plan = plan_batch([[len(row) for row in group.rows()] for group in groups], world_size, multiple)
+
+    def mine(batch: Any) -> Any:
+        return tu.chunk_tensordict(batch, world_size)[dist.get_rank()]
+
+    def gathered(output: Any) -> torch.Tensor:
+        parts: list[Any] = [None] * world_size
+        dist.all_gather_object(parts, output["scores"])
+        return torch.cat(parts)
+
+    def row_batch(gradients: torch.Tensor | None = None) -> Any:
+        if gradients is not None:
+            gradients = torch.stack(rows_plan.padded(list(gradients.flatten()), torch.zeros(())))
+        return mine(build_row_batch(rows_plan.padded(rows, PLACEHOLDER), gradients))
 
     worker.reset()
     before = full_weights(worker)
-    evaluated = worker.score(mine())
-    updated = worker.update(mine())
+    evaluated = rows_plan.restored(gathered(worker.score(row_batch())))
+    weights = torch.tensor([group.pair_weights() for group in groups])
+    by_group = evaluated.view(-1, size)
+    evaluated_loss = bradley_terry_loss(by_group[:, 0], by_group[:, 1:], weights).item()
+    group_batch = mine(build_group_batch(groups_plan.padded(groups, padding_group(NUM_STUDENTS)), NUM_STUDENTS))
+    if form == "two":
+        teacher, students = bradley_terry_score_gradients(by_group[:, 0], by_group[:, 1:], weights)
+        updated = worker.update(row_batch(torch.cat([teacher.unsqueeze(1), students], dim=1)))
+        scores, loss = rows_plan.restored(gathered(updated)), evaluated_loss
+        grad_norm = updated["grad_norm"][0].item()
+    else:
+        if form == "split":
+            updated = worker.accumulate(group_batch)
+            grad_norm = worker.apply()["grad_norm"]
+        else:
+            updated = worker.update(group_batch)
+            grad_norm = updated["grad_norm"][0].item()
+        scores = groups_plan.restored(gathered(updated).view(-1, size)).flatten()
+        loss = updated["loss"][0].item()
     after = full_weights(worker)
-    gathered: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(gathered, (updated["scores"], evaluated["scores"]))
     return {
-        "loss": updated["loss"][0].item(),
-        "evaluated_loss": evaluated["loss"][0].item(),
-        "grad_norm": updated["grad_norm"][0].item(),
-        "scores": torch.cat([scores for scores, _ in gathered])[: len(groups) * (NUM_STUDENTS + 1)],
-        "evaluated_scores": torch.cat([scores for _, scores in gathered])[: len(groups) * (NUM_STUDENTS + 1)],
+        "loss": loss,
+        "evaluated_loss": evaluated_loss,
+        "grad_norm": grad_norm,
+        "scores": scores,
+        "evaluated_scores": evaluated,
         "gradient": {name: before[name] - after[name] for name in before},
         "before": before,
     }
@@ -152,17 +189,21 @@ def main_rank(rank: int, model_folder: str, output: str, world_size: int, strate
     )
     results = {}
     large = build_worker(model_folder, strategy)
-    results["large"] = run_scenario(large, groups, rank, world_size)
+    results["large"] = run_scenario(large, groups, world_size)
     results["after"] = full_weights(large)
     large.save_checkpoint(str(Path(output).with_suffix("")), None, 1, None)
-    results["identical"] = run_scenario(large, identical_groups(), rank, world_size)
+    results["identical"] = run_scenario(large, identical_groups(), world_size)
     small = {"max_token_len_per_gpu": longest, "infer_max_token_len_per_gpu": longest}
-    results["small"] = run_scenario(build_worker(model_folder, strategy, **small), groups, rank, world_size)
+    results["small"] = run_scenario(build_worker(model_folder, strategy, **small), groups, world_size)
     static = {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 1, "infer_micro_batch_size_per_gpu": 1}
-    results["static"] = run_scenario(build_worker(model_folder, strategy, **static), groups, rank, world_size)
+    results["static"] = run_scenario(build_worker(model_folder, strategy, **static), groups, world_size)
+    longest_row = max(len(row) for group in groups for row in group.rows())
+    single = {"max_token_len_per_gpu": longest_row, "infer_max_token_len_per_gpu": longest_row}
+    results["two_passes"] = run_scenario(build_worker(model_folder, strategy, **single), groups, world_size, form="two")
+    results["split"] = run_scenario(build_worker(model_folder, strategy, **small), groups, world_size, form="split")
     packed = build_worker(model_folder, strategy, use_remove_padding=True, **small)
-    results["packed"] = run_scenario(packed, groups, rank, world_size)
-    results["bf16"] = run_scenario(build_worker(model_folder, strategy, precision="bf16"), groups, rank, world_size)
+    results["packed"] = run_scenario(packed, groups, world_size)
+    results["bf16"] = run_scenario(build_worker(model_folder, strategy, precision="bf16"), groups, world_size)
     if rank == 0:
         torch.save(results, output)
     torch.distributed.barrier()

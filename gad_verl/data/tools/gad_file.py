@@ -1,0 +1,103 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A file of GAD's schema as Arrow batches: other columns and the file's own types pass through unchanged."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from gad_verl.data.schema import check_file
+from gad_verl.data.tools.reading import BadRow, check_path, open_file
+from gad_verl.errors import GadDataError
+
+SUFFIXES = (".parquet", ".jsonl", ".json")
+_BATCH_ROWS = 2000
+
+
+@dataclass(frozen=True)
+class GadFile:
+    """A checked file.
+
+    Args:
+        path: The file.
+        schema: Its columns and types.
+        rows: Number of rows.
+        table: The rows of a JSON kind; parquet is read batch by batch instead.
+    """
+
+    path: Path
+    schema: pa.Schema
+    rows: int
+    table: pa.Table | None = None
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """All rows in order.
+
+        Args:
+            columns: Only these; None means all.
+        """
+        if self.table is not None:
+            table = self.table if columns is None else self.table.select(columns)
+            yield from table.to_batches(max_chunksize=_BATCH_ROWS)
+            return
+        with parquet.ParquetFile(self.path) as file:
+            yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
+
+    def values(self, column: str) -> Iterator[Any]:
+        """One column as Python values."""
+        for batch in self.batches([column]):
+            yield from batch.column(0).to_pylist()
+
+
+def open_table(path: str | Path) -> GadFile:
+    """A parquet, JSON or JSONL file of any columns.
+
+    Raises:
+        GadDataError: If it cannot be read, or a column mixes types.
+    """
+    path = check_path(path, SUFFIXES)
+    source = open_file(path)
+    if path.suffix == ".parquet":
+        with parquet.ParquetFile(path) as file:
+            return GadFile(path, file.schema_arrow, file.metadata.num_rows)
+    rows: list[dict[str, Any]] = []
+    for row in source.rows():
+        if isinstance(row, BadRow):
+            raise GadDataError(row.message)
+        rows.append(row)
+    arrays = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        try:
+            arrays[name] = pa.array([row.get(name) for row in rows])
+        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+            raise GadDataError(
+                f"{path}, column {name!r} mixes types or holds broken Unicode: {' '.join(str(error).split())[:200]}"
+            ) from None
+    table = pa.table(arrays)
+    return GadFile(path, table.schema, table.num_rows, table)
+
+
+def open_gad_file(path: str | Path, prompt_key: str, teacher_key: str) -> GadFile:
+    """A file of GAD's schema, every row checked as before a training run.
+
+    Raises:
+        GadDataError: Names the file, row and column, and the remedy.
+    """
+    opened = open_table(path)
+    check_file(opened.path, prompt_key, teacher_key, ("--prompt-key", "--teacher-key"))
+    return opened

@@ -1,0 +1,282 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl data import``: published layouts into parquet files of GAD's schema."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from gad_verl.data.tools.layouts import Example, Layout, Unusable, WrongType, find_layout
+from gad_verl.data.tools.reading import BadRow, Source, open_file, open_source
+from gad_verl.data.tools.templates import NONE, Template
+from gad_verl.data.tools.writing import RowWriter, card_path, describe_file, outputs
+from gad_verl.errors import GadConfigError, GadDataError
+
+logger = logging.getLogger(__name__)
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+
+
+def row_schema(several_texts: bool) -> pa.Schema:
+    """Schema of an imported file; ``teacher_response`` is a list where rows have several texts."""
+    return pa.schema(
+        [
+            ("prompt", MESSAGES),
+            ("teacher_response", pa.list_(pa.string()) if several_texts else pa.string()),
+            ("teacher", pa.string()),
+            ("data_source", pa.string()),
+            ("extra_info", pa.struct([("index", pa.int64()), ("id", pa.string()), ("category", pa.string())])),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Choices of an import.
+
+    Args:
+        layout: Name of the layout; None detects it.
+        template: Wrapper around instruction and input.
+        system_prompt: Put before chats that have no system message.
+        teacher: Written where a row names no teacher.
+        data_source: Written where a row names no source; None takes the name of the input.
+        answers: Second file for ``vicuna``: answers by ``question_id``.
+        rename: Columns to rename before anything else, old name to new.
+        skip_invalid: Count rows of a wrong type or with broken JSON as rejected, instead of ending with an error.
+        limit: Only so many rows of the input.
+        split: Split of a hub data set.
+        config: Configuration of a hub data set.
+    """
+
+    layout: str | None = None
+    template: Template = NONE
+    system_prompt: str | None = None
+    teacher: str | None = None
+    data_source: str | None = None
+    answers: Path | None = None
+    rename: dict[str, str] = field(default_factory=dict)
+    skip_invalid: bool = False
+    limit: int | None = None
+    split: str = "train"
+    config: str | None = None
+
+
+@dataclass
+class ImportResult:
+    """What an import did: the layout, rows read and written, rejected rows by reason."""
+
+    layout: str
+    read: int = 0
+    written: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+def _read_answers(path: Path) -> dict[str, Any]:
+    """Answers by question: ``text`` (the older files) or the first turn of the first of ``choices``."""
+    answers: dict[str, Any] = {}
+    for number, row in enumerate(open_file(path).rows()):
+        if isinstance(row, BadRow):
+            raise GadDataError(row.message)
+        choices = row.get("choices")
+        text = row.get("text", row.get("answer"))
+        if text is None and isinstance(choices, list) and choices and isinstance(choices[0], dict):
+            text = choices[0].get("turns")
+        if row.get("question_id") is None or text is None:
+            raise GadDataError(
+                f"{path}, row {number}: an answer needs question_id and text (or choices); it has {', '.join(row)}"
+            )
+        if str(row["question_id"]) in answers:
+            raise GadDataError(f"{path}, row {number}: a second answer to question {row['question_id']}")
+        answers[str(row["question_id"])] = {"answer": text, "model_id": row.get("model_id")}
+    return answers
+
+
+def _check_options(layout: Layout, columns: set[str], options: ImportOptions, name: str) -> None:
+    if options.template is not NONE and layout.is_chat:
+        raise GadConfigError(f"--template {options.template.name}: the layout {layout.name} holds whole chats already")
+    if options.answers is not None and layout.name != "vicuna":
+        raise GadConfigError(f"--answers is for the layout vicuna; {name} has the layout {layout.name}")
+    with_answer = columns & {"answer", "response", "output", "teacher_response"}
+    if layout.name == "vicuna" and options.answers is None and not with_answer:
+        raise GadDataError(f"{name} holds questions without answers: name a file with them by --answers")
+
+
+def _prompt(example: Example, options: ImportOptions) -> list[dict[str, str]]:
+    messages = example.messages
+    if example.instruction is not None:
+        messages = [{"role": "user", "content": options.template.render(example.instruction, example.context)}]
+    if options.system_prompt and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": options.system_prompt}, *messages]
+    return messages
+
+
+def _rename(row: dict[str, Any], rename: dict[str, str]) -> dict[str, Any]:
+    return {rename.get(name, name): value for name, value in row.items()} if rename else row
+
+
+def _renamed_columns(source: Source, rename: dict[str, str]) -> list[str]:
+    for old in rename:
+        if old not in source.columns:
+            raise GadDataError(f"--rename {old}=...: {source.name} has no such column; it has {', '.join(source.columns)}")
+    columns = [rename.get(name, name) for name in source.columns]
+    doubled = sorted(name for name, count in Counter(columns).items() if count > 1)
+    if doubled:
+        raise GadConfigError(f"--rename: {source.name} would have several columns {', '.join(doubled)}")
+    return columns
+
+
+def _examples(
+    source: Source, layout: Layout, options: ImportOptions, result: ImportResult
+) -> Iterator[tuple[int, Example | None, str]]:
+    """Number of the row, and an example, or None and why the row cannot be used."""
+    answers = _read_answers(options.answers) if options.answers is not None else {}
+    for number, row in enumerate(source.rows()):
+        if options.limit is not None and number >= options.limit:
+            return
+        result.read += 1
+        if isinstance(row, BadRow):
+            if not options.skip_invalid:
+                raise GadDataError(f"{row.message}. Mend the row, or add --skip-invalid")
+            yield number, None, row.reason
+            continue
+        row = _rename(row, options.rename)
+        row.update(answers.get(str(row.get("question_id")), {}) if answers else {})
+        try:
+            # A row with several instances is used whole or not at all.
+            examples = list(layout.convert(row))
+            _check_unicode(examples)
+        except Unusable as reason:
+            yield number, None, str(reason)
+        except WrongType as error:
+            if not options.skip_invalid:
+                raise GadDataError(
+                    f"{source.name}, row {number}, {error}. Another layout (--layout)? --skip-invalid leaves such rows out"
+                ) from None
+            yield number, None, f"wrong type: {error}"
+        else:
+            for example in examples:
+                yield number, example, ""
+
+
+def _check_unicode(examples: list[Example]) -> None:
+    """JSON can spell half a character; no file in UTF-8 can hold it."""
+    try:
+        json.dumps([vars(example) for example in examples], ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise Unusable("broken Unicode (half of a surrogate pair)") from None
+
+
+def _has_several_texts(source: Source, layout: Layout) -> bool:
+    """Whether any row has a list of teacher texts: a column of a file has one type."""
+    if not layout.is_chat or layout.name == "sharegpt":
+        return False
+    return any(isinstance(row, dict) and isinstance(row.get("teacher_response"), list) for row in source.rows())
+
+
+def import_file(
+    name: str, output: Path, options: ImportOptions, rejected: Path | None = None, overwrite: bool = False
+) -> ImportResult:
+    """Turn a file or hub data set into a parquet file of GAD's schema, with a card beside it.
+
+    Args:
+        name: Input file, or name of a hub data set.
+        output: Parquet file to write.
+        options: Choices; all of them are recorded in the card.
+        rejected: JSONL file that lists the rows left out: their number and the reason.
+        overwrite: Whether files that exist may be replaced.
+
+    Returns:
+        Counts.
+
+    Raises:
+        GadConfigError, GadDataError: Names file, row, column and remedy; nothing is written then.
+        FileExistsError: If an output exists.
+    """
+    if output.suffix != ".parquet":
+        raise GadConfigError(f"--output {output}: the name must end in .parquet")
+    source = open_source(name, options.split, options.config)
+    columns = _renamed_columns(source, options.rename)
+    layout = find_layout(columns, source.name, options.layout)
+    _check_options(layout, set(columns), options, source.name)
+    several = _has_several_texts(source, layout)
+    result = ImportResult(layout.name)
+    data_source = options.data_source or (source.path.stem if source.path else source.name)
+    with outputs(overwrite) as files:
+        temporary = files.add(output)
+        files.add(card_path(output))
+        listing = files.add(rejected) if rejected is not None else None
+        handle = listing.open("w", encoding="utf-8") if listing is not None else None
+        try:
+            with RowWriter(temporary, row_schema(several)) as writer:
+                progress = tqdm(
+                    _examples(source, layout, options, result), total=source.count, unit="row", desc="Importing", delay=2
+                )
+                for number, example, reason in progress:
+                    if example is None:
+                        result.rejected[reason] += 1
+                        if handle is not None:
+                            handle.write(json.dumps({"row": number, "reason": reason}, ensure_ascii=False) + "\n")
+                        continue
+                    texts = example.teacher_response
+                    writer.write(
+                        {
+                            "prompt": _prompt(example, options),
+                            "teacher_response": [texts] if several and isinstance(texts, str) else texts,
+                            "teacher": example.teacher or options.teacher,
+                            "data_source": example.source or data_source,
+                            "extra_info": {"index": writer.rows, "id": example.id, "category": example.category},
+                        }
+                    )
+                result.written = writer.rows
+        finally:
+            if handle is not None:
+                handle.close()
+        if result.written == 0:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in result.rejected.most_common(3))
+            raise GadDataError(f"{source.name}: none of {result.read} rows can be used ({reasons})")
+        files.write_card(card_path(output), _card(source, output, temporary, options, result))
+    return result
+
+
+def _card(
+    source: Source, output: Path, temporary: Path, options: ImportOptions, result: ImportResult
+) -> dict[str, Any]:
+    read_from = {"name": source.name} | source.details if source.path is None else describe_file(source.path)
+    inputs = [read_from] + ([describe_file(options.answers)] if options.answers is not None else [])
+    return {
+        "command": "data import",
+        "inputs": inputs,
+        "output": describe_file(temporary, output.name) | {"rows": result.written},
+        "choices": {
+            "layout": result.layout,
+            "layout_detected": options.layout is None,
+            "template": options.template.name,
+            "template_text": options.template.plain,
+            "template_text_with_input": options.template.with_input,
+            "system_prompt": options.system_prompt,
+            "teacher": options.teacher,
+            "data_source": options.data_source,
+            "rename": options.rename,
+            "skip_invalid": options.skip_invalid,
+            "limit": options.limit,
+        },
+        "counts": {"read": result.read, "written": result.written, "rejected": dict(result.rejected.most_common())},
+    }

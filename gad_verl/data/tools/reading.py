@@ -1,0 +1,301 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Rows of a file, one after another, with one clear error for everything that can be wrong with the file.
+
+Layouts are not known here: a row is a dict as the file has it.
+"""
+
+import codecs
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gad_verl.errors import GadConfigError, GadDataError
+
+SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
+
+# A JSON list is parsed as a whole and takes several times its size in memory; the other kinds are streamed.
+MAX_JSON_BYTES = 2 * 1024**3
+# No text of a chat is this long: such a line is a whole file without line ends.
+MAX_LINE_BYTES = 64 * 1024**2
+
+_BATCH_ROWS = 1000
+
+_BOMS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that the file's format does not allow.
+
+    Args:
+        reason: A few words, the same for all rows of the kind.
+        message: One line that names file, row and remedy.
+    """
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input whose rows can be read, once per call of ``rows``.
+
+    Args:
+        name: What errors and cards call it.
+        columns: Names of the columns; for JSON kinds those of the first rows.
+        count: Number of rows, or None where only reading tells.
+        rows: Gives the rows as dicts, and a :class:`BadRow` in place of each that is broken.
+        path: The file; None for a data set of a hub.
+        details: What else the card should say, such as the split of a hub data set.
+    """
+
+    name: str
+    columns: list[str]
+    count: int | None
+    rows: Callable[[], Iterator[dict[str, Any] | BadRow]]
+    path: Path | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def check_path(path: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
+    """The path of an input file that is there, not empty, and of a known kind.
+
+    Raises:
+        GadDataError: Names the file and the remedy.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise GadDataError(f"{path} is a folder: name a file in it ({', '.join(suffixes)})")
+    if not path.exists():
+        raise GadDataError(f"{path}: no such file")
+    if path.suffix not in suffixes:
+        raise GadDataError(f"{path}: a data file must end in one of {', '.join(suffixes)}")
+    if path.stat().st_size == 0:
+        raise GadDataError(f"{path} is empty (0 bytes)")
+    return path
+
+
+def open_file(path: str | Path) -> Source:
+    """A parquet, JSON, JSONL or CSV file as a source.
+
+    Raises:
+        GadDataError: If the file is missing, empty, too large, of an unknown kind or not UTF-8; later, from ``rows``,
+            if its encoding breaks further down.
+    """
+    path = check_path(path)
+    if path.suffix == ".parquet":
+        return _open_parquet(path)
+    _refuse_other_encodings(path)
+    if path.suffix == ".json":
+        return _open_json(path)
+    return _open_jsonl(path) if path.suffix == ".jsonl" else _open_csv(path)
+
+
+def open_hub(name: str, split: str = "train", config: str | None = None) -> Source:
+    """A data set of the Hugging Face hub (or of its local cache) through ``datasets``.
+
+    Raises:
+        GadConfigError: If ``datasets`` is not installed.
+        GadDataError: If the data set cannot be loaded.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise GadConfigError(f"{name}: reading from the hub needs the package datasets (pip install datasets)") from None
+    try:
+        loaded = datasets.load_dataset(name, config, split=split)
+    except Exception as error:
+        # Of many kinds, network errors among them; all of them are for the user to mend.
+        raise GadDataError(
+            f"{name}: no such file, and the hub data set (split {split!r}) cannot be loaded: {_one_line(error)}"
+        ) from None
+    if len(loaded) == 0:
+        raise GadDataError(f"{name} has no rows in the split {split!r}")
+    details = {"split": split, "config": config, "fingerprint": getattr(loaded, "_fingerprint", None)}
+    return Source(name, list(loaded.column_names), len(loaded), lambda: iter(loaded), details=details)
+
+
+def open_source(name: str, split: str = "train", config: str | None = None) -> Source:
+    """A file, or where no such file is there and the name could be one, a data set of the hub."""
+    looks_like_file = Path(name).suffix in SUFFIXES or Path(name).expanduser().exists()
+    if looks_like_file or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return open_file(name)
+    return open_hub(name, split, config)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _refuse_other_encodings(path: Path) -> None:
+    with path.open("rb") as handle:
+        head = handle.read(4096)
+    for bom, encoding in _BOMS:
+        if head.startswith(bom):
+            raise GadDataError(f"{path} is {encoding}, not UTF-8: convert it (iconv -f {encoding} -t UTF-8)")
+    if b"\x00" in head:
+        raise GadDataError(f"{path} holds zero bytes: it is no text in UTF-8 (UTF-16 without a mark, or a binary file)")
+
+
+def _not_utf8(path: Path, where: str, error: UnicodeDecodeError) -> GadDataError:
+    byte = error.object[error.start]
+    return GadDataError(
+        f"{path}, {where}: not UTF-8 (byte 0x{byte:02x}). Convert the file, for example: "
+        "iconv -f LATIN1 -t UTF-8, or -f CP1252"
+    )
+
+
+def _open_parquet(path: Path) -> Source:
+    import pyarrow.parquet as parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            columns, count = list(file.schema_arrow.names), file.metadata.num_rows
+    except Exception as error:
+        raise GadDataError(f"{path} is no readable parquet file: {_one_line(error)}") from None
+    if count == 0:
+        raise GadDataError(f"{path} has no rows")
+
+    def rows() -> Iterator[dict[str, Any]]:
+        with parquet.ParquetFile(path) as file:
+            batches = file.iter_batches(batch_size=_BATCH_ROWS)
+            while True:
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                except Exception as error:
+                    raise GadDataError(f"{path} is a damaged parquet file: {_one_line(error)}") from None
+                yield from batch.to_pylist()
+
+    return Source(str(path), columns, count, rows, path)
+
+
+def _open_json(path: Path) -> Source:
+    size = path.stat().st_size
+    if size > MAX_JSON_BYTES:
+        raise GadDataError(
+            f"{path} has {size / 1024**3:.1f} GiB; a JSON list is read as a whole, up to "
+            f"{MAX_JSON_BYTES / 1024**3:g} GiB. Turn it into JSONL (jq -c '.[]') or parquet"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, f"byte {error.start}", error) from None
+    except (ValueError, RecursionError) as error:
+        raise GadDataError(
+            f"{path} is no readable JSON file: {_one_line(error)}. One object a line is JSONL: name it .jsonl"
+        ) from None
+    if not isinstance(values, list):
+        raise GadDataError(f"{path}: expected a JSON list of objects, got {type(values).__name__}")
+    if not values:
+        raise GadDataError(f"{path} has no rows")
+    rows = [
+        value
+        if isinstance(value, dict)
+        else BadRow("not an object", f"{path}, row {number}: expected a JSON object, got {type(value).__name__}")
+        for number, value in enumerate(values)
+    ]
+    return Source(str(path), _columns(rows), len(rows), lambda: iter(rows), path)
+
+
+def _columns(rows: list[dict[str, Any] | BadRow]) -> list[str]:
+    found: dict[str, None] = {}
+    for row in rows[:100]:
+        if isinstance(row, dict):
+            found |= dict.fromkeys(map(str, row))
+    return list(found)
+
+
+def _open_jsonl(path: Path) -> Source:
+    def rows() -> Iterator[dict[str, Any] | BadRow]:
+        number = 0
+        with path.open("rb") as handle:
+            for line_number, raw in enumerate(iter(lambda: handle.readline(MAX_LINE_BYTES + 1), b""), start=1):
+                if len(raw) > MAX_LINE_BYTES:
+                    raise GadDataError(
+                        f"{path}, line {line_number}: longer than {MAX_LINE_BYTES / 1024**2:g} MiB. JSONL has one row a "
+                        "line; a JSON list must be named .json"
+                    )
+                try:
+                    line = raw.decode("utf-8-sig" if line_number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise _not_utf8(path, f"line {line_number}", error) from None
+                if not line.strip():
+                    continue
+                where = f"{path}, row {number} (line {line_number})"
+                try:
+                    value = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    yield BadRow("broken JSON", f"{where}: broken JSON: {_one_line(error)}")
+                else:
+                    if isinstance(value, dict):
+                        yield value
+                    else:
+                        yield BadRow("not an object", f"{where}: expected an object, got {type(value).__name__}")
+                number += 1
+
+    first: list[dict[str, Any] | BadRow] = []
+    for row in rows():
+        first.append(row)
+        if len(first) == 100:
+            break
+    if not first:
+        raise GadDataError(f"{path} has no rows")
+    if all(isinstance(row, BadRow) for row in first):
+        raise GadDataError(f"{first[0].message}. JSONL has one JSON object a line")
+    return Source(str(path), _columns(first), None, rows, path)
+
+
+def _open_csv(path: Path) -> Source:
+    # The default of 128 KiB a field is less than long answers take.
+    csv.field_size_limit(MAX_LINE_BYTES)
+
+    def rows() -> Iterator[dict[str, Any] | BadRow]:
+        number = 0
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as handle:
+                reader = csv.DictReader(handle, strict=True)
+                for row in reader:
+                    where = f"{path}, row {number} (line {reader.line_num})"
+                    if None in row or any(value is None for value in row.values()):
+                        wanted = len(reader.fieldnames or ())
+                        yield BadRow("wrong number of fields", f"{where}: the header has {wanted} fields, this row not")
+                    else:
+                        yield row
+                    number += 1
+        except UnicodeDecodeError as error:
+            raise _not_utf8(path, f"near row {number}", error) from None
+        except csv.Error as error:
+            raise GadDataError(f"{path}, row {number}: broken CSV: {error}") from None
+
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            header = csv.DictReader(handle, strict=True).fieldnames
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, "header", error) from None
+    except csv.Error as error:
+        raise GadDataError(f"{path}: broken CSV header: {error}") from None
+    if next(rows(), None) is None:
+        raise GadDataError(f"{path} has no rows below its header")
+    return Source(str(path), list(header or ()), None, rows, path)

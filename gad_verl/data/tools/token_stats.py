@@ -1,0 +1,138 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl data stats``: tokens of prompts and teacher texts, and the share that the limits cut."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from gad_verl.data.schema import teacher_texts
+from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.data.tools.gad_file import open_gad_file
+from gad_verl.errors import GadConfigError
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+# Limits are suggested as multiples of this, so that this share of the texts stays whole.
+STEP = 64
+COVERED = 0.99
+_NO_LIMIT = 2**40
+
+
+def load_builder(tokenizer_path: str, chat_template_kwargs: dict[str, Any] | None = None) -> SequenceBuilder:
+    """The training's encoder for a tokenizer, without limits.
+
+    Raises:
+        GadConfigError: If the tokenizer cannot be loaded, or has no EOS or chat template.
+    """
+    from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    # "Sequence longer than the maximum length of the model": that is what is being counted here.
+    transformers_logging.set_verbosity_error()
+    local = Path(tokenizer_path).expanduser()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(local if local.exists() else tokenizer_path)
+    except Exception as error:
+        message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise GadConfigError(f"--tokenizer {tokenizer_path}: no tokenizer can be loaded: {message}") from None
+    return SequenceBuilder(tokenizer, _NO_LIMIT, _NO_LIMIT, chat_template_kwargs=chat_template_kwargs)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Token counts.
+
+    Args:
+        prompts: Tokens of each rendered prompt.
+        responses: Tokens of each teacher text, its EOS included.
+    """
+
+    prompts: NDArray[np.int64]
+    responses: NDArray[np.int64]
+
+
+def count_tokens(
+    path: str | Path, builder: SequenceBuilder, prompt_key: str, teacher_key: str, limit: int | None = None
+) -> Lengths:
+    """Token counts of a file's rows, as the training will encode them.
+
+    Args:
+        path: A file of GAD's schema.
+        builder: See :func:`load_builder`.
+        prompt_key: Column of the prompt.
+        teacher_key: Column of the teacher texts.
+        limit: Only so many rows, evenly spread over the file.
+    """
+    opened = open_gad_file(path, prompt_key, teacher_key)
+    count = opened.rows if limit is None else min(limit, opened.rows)
+    wanted = set((np.arange(count) * opened.rows // count).tolist())
+    prompts, responses = [], []
+    rows = zip(opened.values(prompt_key), opened.values(teacher_key), strict=True)
+    for number, (messages, texts) in enumerate(tqdm(rows, total=opened.rows, desc="Counting", unit="row", delay=2)):
+        if number in wanted:
+            prompts.append(len(builder.prompt(messages)))
+            responses.extend(len(builder.response(text).token_ids) for text in teacher_texts(texts, teacher_key))
+    return Lengths(np.array(prompts), np.array(responses))
+
+
+def suggested_limit(lengths: NDArray[np.int64]) -> int:
+    """Smallest multiple of 64 that leaves 99 % of the texts whole."""
+    return max(STEP, STEP * math.ceil(np.quantile(lengths, COVERED, method="higher") / STEP))
+
+
+def summarize(lengths: NDArray[np.int64], limit: int | None) -> dict[str, Any]:
+    """Quantiles, mean, the share over a limit, the tokens that it cuts, and a limit that would cut 1 % at most."""
+    suggested = suggested_limit(lengths)
+    result: dict[str, Any] = {
+        "texts": len(lengths),
+        "tokens": int(lengths.sum()),
+        "mean": float(lengths.mean()),
+        "quantiles": {f"{q:g}": int(np.quantile(lengths, q, method="nearest")) for q in QUANTILES},
+        "suggested_limit": suggested,
+        "suggested_limit_cuts": float((lengths > suggested).mean()),
+    }
+    if limit is not None:
+        over = lengths > limit
+        result |= {
+            "limit": limit,
+            "cut_texts": int(over.sum()),
+            "cut_share": float(over.mean()),
+            "cut_tokens_share": float((lengths[over] - limit).sum() / max(1, lengths.sum())),
+        }
+    return result
+
+
+def histogram(lengths: NDArray[np.int64], limit: int | None, bins: int = 12, width: int = 50) -> str:
+    """A histogram in characters; a bar that a limit cuts is drawn with ``/``.
+
+    Bins have equal widths up to the 99 % quantile (or the limit, if that is higher); the last one holds the rest.
+    """
+    top = max(int(np.quantile(lengths, 0.99)), limit or 0, bins)
+    size = math.ceil(top / bins)
+    counts = np.bincount(np.minimum((lengths - 1) // size, bins), minlength=bins + 1)
+    lines = []
+    for number, count in enumerate(counts):
+        first = number * size + 1
+        last = f"{first + size - 1:>7}" if number < bins else "      -"
+        if number == bins and count == 0:
+            break
+        mark = "/" if limit is not None and first > limit else "#"
+        bar = mark * max(int(count > 0), round(width * count / counts.max()))
+        lines.append(f"  {first:>7} {last} {bar} {count}")
+    return "\n".join(lines)
