@@ -19,11 +19,12 @@ import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
-from gad_verl.commands import check, export
+from gad_verl.commands import check, evaluate, export
 from gad_verl.errors import USER_ERRORS
 
 COMMANDS = (
     export,
+    evaluate,
     check,
 )
 
