@@ -19,12 +19,13 @@ import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
-from gad_verl.commands import check, evaluate, export
+from gad_verl.commands import check, compare, evaluate, export
 from gad_verl.errors import USER_ERRORS
 
 COMMANDS = (
     export,
     evaluate,
+    compare,
     check,
 )
 
