@@ -14,6 +14,7 @@
 """Everything that the judge says of one checkpoint: score as in the paper, win rates, and how reliable they are."""
 
 import hashlib
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,16 +60,20 @@ def find_opponent(name: str, rows: Sequence[Row]) -> Opponent:
         raise GadDataError(
             f"--against {name}: {file} is missing; name 'teacher', a folder of gad-verl evaluate, or its {RESPONSES}"
         )
-    texts = {response.prompt_id: response.text for response in read_responses(file) if response.sample == 0}
-    missing = [number for number, row in enumerate(rows) if row.prompt_id not in texts]
+    # A file may hold a prompt twice: its responses are handed out in their order.
+    texts: dict[str, deque[str]] = defaultdict(deque)
+    for response in sorted(read_responses(file), key=lambda response: response.key):
+        if response.sample == 0:
+            texts[response.prompt_id].append(response.text)
+    found = [texts[row.prompt_id].popleft() if texts[row.prompt_id] else None for row in rows]
+    missing = [number for number, text in enumerate(found) if text is None]
     if missing:
         raise GadDataError(
             f"--against {name}: {file} lacks {len(missing)} of the {len(rows)} prompts (first: row {missing[0]}); "
             "evaluate it on the same --data and --limit"
         )
-    return Opponent(
-        label if equals else path.name if path.is_dir() else path.parent.name, [texts[row.prompt_id] for row in rows]
-    )
+    own_name = path.name if path.is_dir() else path.parent.name
+    return Opponent(label if equals else own_name, [text or "" for text in found])
 
 
 @dataclass
