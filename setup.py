@@ -52,6 +52,8 @@ setup(
         "gpu": ["vllm==0.24.0"],
         # Whatever asks an OpenAI-compatible API: the teacher, the judge. tenacity: attempts with back-off.
         "teacher": ["openai>=2.0.0", "tenacity>=8.2", "tqdm", "pyyaml"],
+        # gad-verl evaluate and compare: scikit-learn for the two-sample tests, openai and tenacity for the judge.
+        "evaluation": ["scikit-learn>=1.4,<2", "scipy>=1.11", "openai>=2.0.0", "tenacity>=8.2", "tqdm"],
         # aiohttp: the server on loopback that tests and benchmarks ask.
         "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9"],
     },

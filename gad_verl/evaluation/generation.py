@@ -17,6 +17,7 @@ Prompts are rendered and cut, and responses decoded, by :class:`gad_verl.data.to
 does. Every response is on disk before the next batch begins; an interrupted run asks only for what is missing.
 """
 
+import gc
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -168,6 +169,8 @@ def generate(
             jobs.sort(key=lambda job: -len(job.prompt_ids))
             with checkpoint.hugging_face_folder(output / _EXPORT, compute.keep_export) as folder:
                 _run(_open_engine(engine_name, folder, settings, compute, builder, jobs), jobs, rows, file, builder)
+            # The model's memory is wanted back now: features and judge come next.
+            gc.collect()
         return [file.responses[key] for key in sorted(file.responses)]
 
 
