@@ -35,7 +35,8 @@ from gad_verl.evaluation.rows import Row, digest
 
 logger = logging.getLogger(__name__)
 
-_EXPORT = ".exported_student"
+# With the fingerprint of the weights: an export of another checkpoint must never be taken for this one.
+_EXPORT = ".exported_{}"
 
 
 @dataclass(frozen=True)
@@ -145,11 +146,12 @@ def generate(
         GadCheckpointError: If the checkpoint cannot be exported.
     """
     engine_name = resolve_engine(compute.engine, checkpoint.config_folder)
+    weights = checkpoint.fingerprint()
     claim_folder(
         output,
         {
             "model": str(checkpoint.path),
-            "weights": checkpoint.fingerprint(),
+            "weights": weights,
             **data,
             "prompts": len(rows),
             "rows": digest(rows),
@@ -167,7 +169,7 @@ def generate(
         if jobs:
             # Long prompts first: what does not fit the memory fails at once, and a batch holds similar lengths.
             jobs.sort(key=lambda job: -len(job.prompt_ids))
-            with checkpoint.hugging_face_folder(output / _EXPORT, compute.keep_export) as folder:
+            with checkpoint.hugging_face_folder(output / _EXPORT.format(weights), compute.keep_export) as folder:
                 _run(_open_engine(engine_name, folder, settings, compute, builder, jobs), jobs, rows, file, builder)
             # The model's memory is wanted back now: features and judge come next.
             gc.collect()

@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gad_verl.api import AnswerStore, ChatRequest, Endpoint, answer_all_sync, check_endpoint, request_key
-from gad_verl.api.client import Summary
+from gad_verl.api import AnswerStore, ChatRequest, Endpoint, check_endpoint, request_key
 from gad_verl.errors import GadConfigError
 from gad_verl.evaluation.judge_prompts import Messages, rating_request, reference_request
 from gad_verl.evaluation.judge_replies import parse_scores
@@ -181,13 +180,16 @@ class Judge:
         missing = [request for request in requests if request.key not in self._store]
         if not missing:
             return
+        # Here and not above: what only reads results needs no client.
+        from gad_verl.api import answer_all_sync
+
         self.check()
         with tqdm(total=len(requests), initial=len(requests) - len(missing), desc=what, unit="reply") as bar:
 
             def progress(*_: Any) -> None:
                 bar.update()
 
-            summary: Summary = answer_all_sync(self.endpoint, missing, self._store, progress=progress)
+            summary = answer_all_sync(self.endpoint, missing, self._store, progress=progress)
         self.counts.sent += summary.asked
         if failed := sum(summary.failed.values()):
             logger.warning(

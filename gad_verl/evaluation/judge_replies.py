@@ -15,7 +15,7 @@
 
 The judge is asked for a first line with two numbers. Real judges also solve the task first and give the scores at the
 end, name the assistants, write 9/10 or put brackets around. Every such place of a reply is collected; the scores count
-only if all places agree and lie on the scale.
+only if all places agree, one of them is where scores are expected, and they lie on the scale.
 """
 
 import re
@@ -64,14 +64,17 @@ def _of_one(name: str) -> re.Pattern[str]:
 _EACH = tuple(_of_one(name) for name in _NAMES)
 
 
-def _places(text: str) -> Iterator[Scores]:
-    for line in text.splitlines():
-        plain = _DECORATION.sub(" ", line).strip()
-        match = _PAIR_LINE.fullmatch(plain) or _TITLED_PAIR_LINE.fullmatch(plain)
-        if match:
-            yield float(match[1]), float(match[2])
+def _places(text: str) -> Iterator[tuple[Scores, bool]]:
+    """Two numbers that may be the scores, and whether it is a place of scores: elsewhere they only can contradict."""
+    lines = [line for line in (_DECORATION.sub(" ", line).strip() for line in text.splitlines()) if line]
+    for number, line in enumerate(lines):
+        if match := _PAIR_LINE.fullmatch(line):
+            expected = number in (0, len(lines) - 1) or bool(re.search(_ABOUT_SCORES, lines[number - 1], re.IGNORECASE))
+            yield (float(match[1]), float(match[2])), expected
+        elif match := _TITLED_PAIR_LINE.fullmatch(line):
+            yield (float(match[1]), float(match[2])), True
     for match in _PAIR_IN_BRACKETS.finditer(text):
-        yield float(match[1]), float(match[2])
+        yield (float(match[1]), float(match[2])), True
     undecorated = re.sub(r"[*_`#>\"{}\[\]]+", "", text)
     first, second = (
         [next(float(group) for group in match.groups() if group) for match in pattern.finditer(undecorated)]
@@ -79,7 +82,7 @@ def _places(text: str) -> Iterator[Scores]:
     )
     if first and second:
         # Every combination: an assistant with two different scores is a contradiction.
-        yield from {(one, other) for one in first for other in second}
+        yield from {((one, other), True) for one in first for other in second}
 
 
 def parse_scores(reply: str) -> Scores | None:
@@ -91,8 +94,8 @@ def parse_scores(reply: str) -> Scores | None:
     Returns:
         None if there are no two scores, if they are off the scale, or if two places of the reply contradict each other.
     """
-    found = set(_places(_THOUGHTS.sub(" ", reply)))
-    if len(found) != 1:
+    found = list(_places(_THOUGHTS.sub(" ", reply)))
+    if len({scores for scores, _ in found}) != 1 or not any(expected for _, expected in found):
         return None
-    scores = found.pop()
+    scores = found[0][0]
     return scores if all(LOWEST <= score <= HIGHEST for score in scores) else None

@@ -23,6 +23,8 @@ import numpy as np
 from gad_verl.evaluation.intervals import RESAMPLES, SEED, Estimate, bootstrap, bootstrap_mean, draws, from_draws
 
 WIN, TIE, LOSE = 1.0, 0.5, 0.0
+# The regressions of so many numbers (draws times prompts) run at once.
+_BLOCK = 4_000_000
 
 
 def relative_score(marks: np.ndarray, seed: int = SEED) -> Estimate:
@@ -129,7 +131,9 @@ def length_controlled_win_rate(
     spread = difference.std()
     feature = np.tanh(difference / spread) if spread > 0 else np.tanh(np.sign(difference))
     value = _intercepts(outcome, feature, np.ones((1, len(outcome))))[0]
-    return from_draws(value, _intercepts(outcome, feature, draws(len(outcome), resamples, seed)))
+    drawn = draws(len(outcome), resamples, seed)
+    blocks = np.array_split(drawn, max(1, drawn.size // _BLOCK))
+    return from_draws(value, np.concatenate([_intercepts(outcome, feature, block) for block in blocks]))
 
 
 def _intercepts(outcome: np.ndarray, feature: np.ndarray, weights: np.ndarray, steps: int = 50) -> np.ndarray:

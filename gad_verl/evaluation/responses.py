@@ -110,14 +110,14 @@ class ResponseFile:
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make ``folder`` the one of these settings, or check that it is.
+    """Make ``folder`` the one of these settings, or check that it is. Settings without any response bind nobody.
 
     Raises:
         GadConfigError: If it holds responses of other settings; the differing ones are named.
         GadDataError: If it holds something else.
     """
     file = folder / SETTINGS
-    if file.is_file():
+    if file.is_file() and read_responses(folder / RESPONSES):
         before = read_settings(file)
         differing = [
             name
@@ -128,7 +128,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             changes = ", ".join(f"{name}: {before.get(name)!r} there, {settings.get(name)!r} now" for name in differing)
             raise GadConfigError(f"{folder} holds responses of other settings ({changes}); name another --output")
         return
-    if folder.is_dir() and any(folder.iterdir()):
+    if not file.is_file() and folder.is_dir() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
         raise GadDataError(f"{folder} is not empty and no folder of gad-verl evaluate; name another --output")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, json.dumps(dict(settings), indent=2, ensure_ascii=False) + "\n")

@@ -153,6 +153,12 @@ def test_a_folder_of_other_settings_is_refused(
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
 
 
+def test_a_run_that_failed_before_its_first_response_binds_nobody(run: Callable[..., int], tmp_path: Path) -> None:
+    assert run("--max-response-length", "2000") == 2  # more than the model's positions
+    assert run() == 0
+    assert read_evaluation(tmp_path / "out").settings["max_response_length"] == 6
+
+
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The error, which is one line."""
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("gad-verl:")]

@@ -79,6 +79,8 @@ NOT_TO_BE_READ = [
     "Helpfulness: 9 8\nRelevance: 8 7",
     "3, 4, 5, 6",
     "1.\n2.\n3.",
+    "Sorting the list gives\n2 4\nBoth assistants found that.",
+    "9 8\nAssistant 2 wrote\n2 4\nwhich is right.",
 ]
 
 
@@ -101,7 +103,9 @@ WORDS = st.lists(st.sampled_from("the first answer is longer and says more about
 def test_the_form_and_the_words_around_it_do_not_matter(
     first: float, second: float, form: str, before: list[str], after: list[str]
 ) -> None:
-    reply = f"{' '.join(before)}\n{form.format(f'{first:g}', f'{second:g}')}\n{' '.join(after)}"
+    # A bare pair in the middle could be anything; after a word about scores it is not.
+    heading = "Scores:" if before and after else ""
+    reply = f"{' '.join(before)}\n{heading}\n{form.format(f'{first:g}', f'{second:g}')}\n{' '.join(after)}"
     assert parse_scores(reply) == (first, second)
 
 
