@@ -13,12 +13,14 @@
 # limitations under the License.
 """What computes responses: transformers or vLLM. Both give token ids as they come, with the stop token."""
 
+import atexit
 import hashlib
 import importlib.metadata
 import importlib.util
 import json
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +102,12 @@ def resolve_engine(name: str, config_folder: Path) -> str:
     return "vllm" if head >= _SMALLEST_CPU_HEAD else "hf"
 
 
+def _silence_the_end() -> None:
+    """Close the error output as the process ends: a library of vLLM's prints sixty lines about its own leaks there."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def check_positions(folder: Path, needed: int) -> None:
     """Raise GadConfigError if the model has less positions than prompt and response may take."""
     positions = _config(folder).get("max_position_embeddings")
@@ -177,6 +185,7 @@ class VLLMEngine:
 
             alias_vllm_version()
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(_CPU_CACHE_GIB))
+            atexit.register(_silence_the_end)
             # One process: a second one would load torch and vLLM again, and outlive a kill.
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
             options = {"enforce_eager": True}
