@@ -25,6 +25,7 @@ from gad_verl.errors import GadConfigError
 OVERLONG_CHOICES = ("cut", "drop", "error")
 KL_REFERENCES = ("warmed_up", "initial")
 PASS_CHOICES = ("auto", "one", "two")
+SHARE_CHOICES = ("auto", "never", "always")
 HEAD_CHOICES = ("auto", "fresh", "load")
 
 
@@ -94,6 +95,7 @@ class GadConfig:
     discriminator_nnodes: int = 1
     discriminator_overlap: bool = True
     discriminator_passes: str = "auto"
+    discriminator_share_prompt: str = "auto"
     discriminator_seed: int = 1
     keep_checkpoints: int | None = None
     replay_poll_interval_s: float = 0.5
@@ -109,6 +111,7 @@ class GadConfig:
             _require(getattr(self, name) >= 0, f"gad.{name} must not be negative; got {getattr(self, name)}")
         _require(self.discriminator_nnodes >= 1, f"gad.discriminator_nnodes must be >= 1: {self.discriminator_nnodes}")
         _require_choice("discriminator_passes", self.discriminator_passes, PASS_CHOICES)
+        _require_choice("discriminator_share_prompt", self.discriminator_share_prompt, SHARE_CHOICES)
         for name in ("discriminator_num_layers", "keep_checkpoints", "warmup_rollout_n"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"gad.{name} must be null or at least 1; got {value}")

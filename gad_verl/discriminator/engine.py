@@ -20,10 +20,12 @@ from unittest import mock
 
 import torch
 import torch.distributed.fsdp as torch_fsdp
+from tensordict import TensorDict
 from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.modules.batchnorm import _BatchNorm
 from verl.models.transformers.monkey_patch import apply_monkey_patch
+from verl.utils import tensordict_utils as tu
 from verl.utils.fsdp_utils import get_init_weight_context_manager
 from verl.utils.torch_dtypes import PrecisionType
 from verl.workers.engine.base import EngineRegistry
@@ -31,8 +33,11 @@ from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 
 from gad_verl.discriminator.model import Float32Linear, head_name, load_discriminator, prepare_config
+from gad_verl.discriminator.shared_prompt import PackedGroups, build_cost_model, can_share_prompts, pack_groups
 
 MODEL_TYPE = "gad_discriminator"
+
+_PACKED = "gad_packed_groups"
 
 _verl_apply_fsdp2 = transformer_impl.apply_fsdp2
 
@@ -44,6 +49,7 @@ class DiscriminatorOptions:
     fresh_head: bool
     num_layers: int | None = None
     seed: int = 1
+    share_prompt: str = "auto"
 
 
 def _apply_fsdp2_with_float32_head(module: nn.Module, fsdp_kwargs: dict[str, Any], config: Any) -> None:
@@ -69,6 +75,7 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
         init_context = get_init_weight_context_manager(
             use_meta_tensor=not hf_config.tie_word_embeddings, mesh=self.device_mesh
         )
+        self._cost_model = None
         with init_context():
             module = load_discriminator(
                 self.model_config.local_path,
@@ -86,6 +93,8 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
                 fused_kernels_backend=None,
             )
             module.to(dtype)
+            if self.options.share_prompt != "never" and can_share_prompts(module, self.ulysses_sequence_parallel_size):
+                self._cost_model = build_cost_model(module)
             if self.model_config.enable_gradient_checkpointing:
                 module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return module
@@ -106,3 +115,36 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
             # A hook of FSDP1 on such a module would round its output to the precision of its input.
             head._forward_hooks.clear()
         return wrapped
+
+    def prepare_model_inputs(self, micro_batch: TensorDict) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Whole groups are packed with their prompt in common where that is possible and cheaper."""
+        packed = self._pack(micro_batch)
+        if packed is None:
+            return super().prepare_model_inputs(micro_batch)
+        inputs = {
+            "input_ids": packed.input_ids,
+            "attention_mask": packed.attention_mask,
+            "position_ids": packed.position_ids,
+        }
+        return inputs, {_PACKED: packed}
+
+    def prepare_model_outputs(
+        self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
+    ) -> dict[str, torch.Tensor]:
+        packed = output_args.get(_PACKED)
+        if packed is None:
+            return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        values = output.logits.squeeze(-1).flatten()[packed.token_index]
+        return {"values": torch.nested.nested_tensor_from_jagged(values, micro_batch["input_ids"].offsets())}
+
+    def _pack(self, micro_batch: TensorDict) -> PackedGroups | None:
+        group_size = tu.get_non_tensor_data(micro_batch, "force_group_size", default=1)
+        if self._cost_model is None or group_size == 1 or "prompt_length" not in micro_batch.keys():
+            return None
+        prompts = micro_batch["prompt_length"][::group_size].tolist()
+        rows = micro_batch["input_ids"].unbind()
+        lengths = [[len(row) for row in rows[at : at + group_size]] for at in range(0, len(rows), group_size)]
+        padded = not tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True)
+        if self.options.share_prompt == "auto" and not self._cost_model.sharing_pays(lengths, prompts, padded):
+            return None
+        return pack_groups(rows, prompts, group_size)

@@ -53,5 +53,6 @@ def build_worker_config(
         fresh_head=wants_fresh_head(config, gad_config),
         num_layers=gad_config.discriminator_num_layers,
         seed=gad_config.discriminator_seed,
+        share_prompt=gad_config.discriminator_share_prompt,
     )
     return worker_config, options

@@ -98,6 +98,18 @@ def test_loss_scores_and_gradient_do_not_depend_on_the_layout(
     assert result["grad_norm"] == pytest.approx(norm, rel=1e-4)
 
 
+@pytest.mark.parametrize("shared", ["prompt_shared", "prompt_shared_packed"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_a_shared_prompt_changes_neither_scores_nor_gradient(probe: dict, layout: tuple[int, str], shared: str) -> None:
+    """``evaluated_scores`` are always of separate rows."""
+    apart, result = probe[layout]["prompt_apart"], probe[layout][shared]
+    assert result["loss"] == pytest.approx(apart["loss"], abs=TOLERANCE)
+    torch.testing.assert_close(result["scores"], result["evaluated_scores"], atol=TOLERANCE, rtol=0)
+    assert apart["grad_norm"] > 1e-2
+    for name, gradient in result["gradient"].items():
+        torch.testing.assert_close(gradient, apart["gradient"][name], atol=TOLERANCE, rtol=0)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
 def test_update_returns_the_scores_of_before_the_update(probe: dict, layout: tuple[int, str]) -> None:
     for split in SPLITS:

@@ -48,6 +48,26 @@ def make_groups(seed: int = 0, count: int = 5) -> list[Any]:
     return groups
 
 
+def prompted_groups(seed: int = 5, count: int = 4) -> list[Any]:
+    """Groups whose rows begin with a prompt of their own; some rollouts failed, one response is empty."""
+    from gad_verl.discriminator.groups import SequenceGroup
+
+    generator = torch.Generator().manual_seed(seed)
+
+    def ids(low: int, high: int) -> list[int]:
+        length = int(torch.randint(low, high, (1,), generator=generator))
+        return torch.randint(0, 256, (length,), generator=generator).tolist()
+
+    groups = []
+    for number in range(count):
+        prompt = ids(3, 25)
+        students: list[list[int] | None] = [prompt + ids(1, 20) for _ in range(NUM_STUDENTS)]
+        if number == 1:
+            students = [None, prompt, students[2]]
+        groups.append(SequenceGroup(prompt + ids(1, 20), students, prompt_length=len(prompt)))
+    return groups
+
+
 def identical_groups() -> list[Any]:
     """Student texts equal to the teacher's."""
     from gad_verl.discriminator.groups import SequenceGroup
@@ -58,7 +78,9 @@ def identical_groups() -> list[Any]:
     ]
 
 
-def build_worker(model_folder: str, strategy: str, precision: str = "fp32", **engine: Any) -> Any:
+def build_worker(
+    model_folder: str, strategy: str, precision: str = "fp32", share_prompt: str = "never", **engine: Any
+) -> Any:
     """The worker as the trainer configures it, with plain gradient descent so that a step shows the gradient."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import (
@@ -95,7 +117,7 @@ def build_worker(model_folder: str, strategy: str, precision: str = "fp32", **en
         ),
         checkpoint_config=CheckpointConfig(),
     )
-    worker = DiscriminatorWorker(config, DiscriminatorOptions(fresh_head=True, seed=3))
+    worker = DiscriminatorWorker(config, DiscriminatorOptions(fresh_head=True, seed=3, share_prompt=share_prompt))
     worker.reset()
     return worker
 
@@ -203,6 +225,13 @@ def main_rank(rank: int, model_folder: str, output: str, world_size: int, strate
     results["split"] = run_scenario(build_worker(model_folder, strategy, **small), groups, world_size, form="split")
     packed = build_worker(model_folder, strategy, use_remove_padding=True, **small)
     results["packed"] = run_scenario(packed, groups, world_size)
+    prompted = prompted_groups()
+    medium = {"max_token_len_per_gpu": 200, "infer_max_token_len_per_gpu": 200}
+    results["prompt_apart"] = run_scenario(build_worker(model_folder, strategy), prompted, world_size)
+    sharing = build_worker(model_folder, strategy, share_prompt="always")
+    results["prompt_shared"] = run_scenario(sharing, prompted, world_size)
+    packing = build_worker(model_folder, strategy, share_prompt="always", use_remove_padding=True, **medium)
+    results["prompt_shared_packed"] = run_scenario(packing, prompted, world_size)
     results["bf16"] = run_scenario(build_worker(model_folder, strategy, precision="bf16"), groups, world_size)
     if rank == 0:
         torch.save(results, output)

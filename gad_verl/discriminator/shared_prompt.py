@@ -1,0 +1,173 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The prompt of a group is encoded once.
+
+``[prompt, teacher, student_1 .. student_n]`` is one sequence with a block mask.
+
+Every response sees the prompt and itself, with positions that go on from the prompt, so each row's values are those of
+the row by itself. Needs an attention that takes a dense mask (torch's scaled dot product attention).
+
+Shape letters: G groups, n + 1 rows each, T tokens of the longest packed group.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class PackedGroups:
+    """Groups with shared prompts, as a model reads them.
+
+    Args:
+        input_ids: (G, T), filled up with 0.
+        position_ids: (G, T).
+        attention_mask: (G, 1, T, T) bool, True where a query (dimension 2) sees a key (dimension 3).
+        token_index: Positions, in the flattened (G * T), of the tokens of all rows one after the other: the values of
+            the rows are ``values.flatten()[token_index]``.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    attention_mask: Tensor
+    token_index: Tensor
+
+
+def shared_lengths(row_lengths: Sequence[int], prompt_length: int) -> list[int]:
+    """Tokens that each row takes from the prompt; 0 for placeholders, which are shorter than it."""
+    return [prompt_length if length >= prompt_length else 0 for length in row_lengths]
+
+
+def packed_length(row_lengths: Sequence[int], prompt_length: int) -> int:
+    """Tokens of a packed group."""
+    return prompt_length + sum(row_lengths) - sum(shared_lengths(row_lengths, prompt_length))
+
+
+def pack_groups(rows: Sequence[Tensor], prompt_lengths: Sequence[int], group_size: int) -> PackedGroups:
+    """Pack rows of groups.
+
+    Args:
+        rows: Token ids of G * ``group_size`` rows; those of a group begin with the same prompt, placeholders apart.
+        prompt_lengths: G prompt lengths.
+        group_size: n + 1.
+    """
+    device = rows[0].device
+    ids, positions, segments, sees_prompt, index = [], [], [], [], []
+    lengths = [[len(row) for row in rows[first : first + group_size]] for first in range(0, len(rows), group_size)]
+    width = max(packed_length(group, prompt) for group, prompt in zip(lengths, prompt_lengths, strict=True))
+    for number, prompt in enumerate(prompt_lengths):
+        members = rows[number * group_size : (number + 1) * group_size]
+        shared = shared_lengths(lengths[number], prompt)
+        # The prompt is read off a row that has it; a group of placeholders only has none.
+        prompt = prompt if any(shared) else 0
+        with_prompt = next((row for row, own in zip(members, shared, strict=True) if own), members[0])
+        group_ids, group_positions = [with_prompt[:prompt]], [torch.arange(prompt, device=device)]
+        group_segments = [torch.zeros(prompt, dtype=torch.long, device=device)]
+        group_sees = [torch.ones(prompt, dtype=torch.bool, device=device)]
+        offset = prompt
+        for segment, (row, own) in enumerate(zip(members, shared, strict=True), start=1):
+            own_tokens = len(row) - own
+            group_ids.append(row[own:])
+            group_positions.append(torch.arange(own, len(row), device=device))
+            group_segments.append(torch.full((own_tokens,), segment, dtype=torch.long, device=device))
+            group_sees.append(torch.full((own_tokens,), own > 0, dtype=torch.bool, device=device))
+            base = number * width
+            index.append(torch.arange(base, base + own, device=device))
+            index.append(torch.arange(base + offset, base + offset + own_tokens, device=device))
+            offset += own_tokens
+        fill = width - offset
+        ids.append(torch.cat([*group_ids, torch.zeros(fill, dtype=torch.long, device=device)]))
+        positions.append(torch.cat([*group_positions, torch.zeros(fill, dtype=torch.long, device=device)]))
+        segments.append(torch.cat([*group_segments, torch.full((fill,), -1, dtype=torch.long, device=device)]))
+        sees_prompt.append(torch.cat([*group_sees, torch.zeros(fill, dtype=torch.bool, device=device)]))
+    segment, sees = torch.stack(segments), torch.stack(sees_prompt)
+    same = segment.unsqueeze(2) == segment.unsqueeze(1)
+    of_prompt = (segment == 0).unsqueeze(1) & sees.unsqueeze(2)
+    causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    return PackedGroups(
+        input_ids=torch.stack(ids),
+        position_ids=torch.stack(positions),
+        attention_mask=((same | of_prompt) & causal).unsqueeze(1),
+        token_index=torch.cat(index),
+    )
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Work of a forward pass in multiply-adds, with an attention that computes masked pairs too.
+
+    Args:
+        per_token: Of the matrices, per token: the number of their parameters.
+        per_pair: Of attention, per pair of query and key: twice the width of all heads of all layers, times its
+            slowness compared with the matrices.
+    """
+
+    per_token: float
+    per_pair: float
+
+    def _work(self, sequences: int, tokens: int) -> float:
+        return sequences * (self.per_token * tokens + self.per_pair * tokens**2)
+
+    def sharing_pays(self, lengths: Sequence[Sequence[int]], prompt_lengths: Sequence[int], padded: bool) -> bool:
+        """Whether packed groups cost less than separate rows.
+
+        Args:
+            lengths: Row lengths of each group.
+            prompt_lengths: One per group.
+            padded: Separate rows are padded to the longest of the micro-batch; else they are one sequence with a
+                block mask (``use_remove_padding``).
+        """
+        flat = [length for group in lengths for length in group]
+        separate = self._work(len(flat), max(flat)) if padded else self._work(1, sum(flat))
+        packed = [packed_length(group, prompt) for group, prompt in zip(lengths, prompt_lengths, strict=True)]
+        return self._work(len(packed), max(packed)) < separate
+
+
+# Attention through a dense mask computes pairs more slowly than matrices are multiplied (docs/performance.md).
+_ATTENTION_SLOWNESS = 3.0
+
+_ALL_POSITIONS = "full_attention"
+
+
+def can_share_prompts(module: nn.Module, sequence_parallel_size: int) -> bool:
+    """Whether a model computes the same values for packed groups.
+
+    It must attend through torch's scaled dot product attention, to all positions before a token, with positions that
+    are given: no sliding window, no recurrent layers, no images, no sequence parallelism.
+    """
+    config = module.config
+    layer_types = getattr(config, "layer_types", None) or []
+    return (
+        sequence_parallel_size == 1
+        and getattr(config, "_attn_implementation", None) == "sdpa"
+        and all(layer_type == _ALL_POSITIONS for layer_type in layer_types)
+        and (bool(layer_types) or getattr(config, "sliding_window", None) is None)
+        and not hasattr(config, "vision_config")
+        and "position_ids" in inspect.signature(module.forward).parameters
+    )
+
+
+def build_cost_model(module: nn.Module) -> CostModel:
+    """Cost model of a transformer from its configuration and its number of parameters."""
+    config = module.config
+    embeddings = sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Embedding))
+    heads = config.num_attention_heads
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return CostModel(
+        per_token=sum(parameter.numel() for parameter in module.parameters()) - embeddings,
+        per_pair=2 * config.num_hidden_layers * heads * head_width * _ATTENTION_SLOWNESS,
+    )
