@@ -19,10 +19,11 @@ import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
-from gad_verl.commands import check, compare, evaluate, export
+from gad_verl.commands import check, compare, evaluate, export, teacher
 from gad_verl.errors import USER_ERRORS
 
 COMMANDS = (
+    teacher,
     export,
     evaluate,
     compare,

@@ -110,13 +110,14 @@ async def answer_all(
         GadDataError: An answer cannot be written.
     """
     run = _Run(endpoint, iter(requests), store, progress)
-    async with open_client(endpoint) as client:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(endpoint.max_concurrency):
-                    group.create_task(run.work(client))
-        except BaseExceptionGroup as errors:
-            raise _first_leaf(errors) from None
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(endpoint.max_concurrency):
+                group.create_task(run.work())
+    except BaseExceptionGroup as errors:
+        raise first_leaf(errors) from None
+    finally:
+        await run.close()
     return run.summary
 
 
@@ -142,8 +143,21 @@ class _Run:
         self.in_flight: set[str] = set()
         self.failures_in_a_row = 0
         self.mean_answer_tokens: float | None = None
+        self._client: openai.AsyncOpenAI | None = None
 
-    async def work(self, client: openai.AsyncOpenAI) -> None:
+    @property
+    def client(self) -> openai.AsyncOpenAI:
+        """Opened for the first request that is sent: where everything is stored, neither key nor server is needed."""
+        if self._client is None:
+            self._client = open_client(self.endpoint)
+        return self._client
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+
+    async def work(self) -> None:
         """One worker: takes the next request until there is none."""
         for seen, request in enumerate(self.requests):
             if seen % _BREATH == _BREATH - 1:
@@ -156,11 +170,11 @@ class _Run:
                 continue
             self.in_flight.add(request.key)
             try:
-                await self._ask(client, request)
+                await self._ask(request)
             finally:
                 self.in_flight.discard(request.key)
 
-    async def _ask(self, client: openai.AsyncOpenAI, request: ChatRequest) -> None:
+    async def _ask(self, request: ChatRequest) -> None:
         self.summary.asked += 1
         try:
             async for attempt in tenacity.AsyncRetrying(
@@ -171,7 +185,7 @@ class _Run:
                 reraise=True,
             ):
                 with attempt:
-                    answer = await self._attempt(client, request)
+                    answer = await self._attempt(request)
         except PassingError as error:
             self._fail(request, error.reason, str(error))
         except RejectedError as error:
@@ -186,13 +200,13 @@ class _Run:
             self.summary.completion_tokens += answer.completion_tokens or 0
             self._settle(request, answer)
 
-    async def _attempt(self, client: openai.AsyncOpenAI, request: ChatRequest) -> ChatAnswer:
+    async def _attempt(self, request: ChatRequest) -> ChatAnswer:
         prompt = estimate_prompt_tokens(request.messages)
         estimated = prompt + (self.mean_answer_tokens or answer_limit(request.sampling))
         await self.gate.enter(estimated)
         self.summary.attempts += 1
         try:
-            answer = await ask_once(client, self.endpoint, request)
+            answer = await ask_once(self.client, self.endpoint, request)
         except PassingError as error:
             if not error.counted:
                 self.gate.correct(estimated, 0)
@@ -251,7 +265,7 @@ class _Run:
             self.progress(self.summary, request, answer)
 
 
-def _first_leaf(errors: BaseExceptionGroup) -> BaseException:
-    """The first single error in a group of groups."""
+def first_leaf(errors: BaseExceptionGroup) -> BaseException:
+    """The first single error in a group of groups: what a user is told of tasks that failed together."""
     error = errors.exceptions[0]
-    return _first_leaf(error) if isinstance(error, BaseExceptionGroup) else error
+    return first_leaf(error) if isinstance(error, BaseExceptionGroup) else error

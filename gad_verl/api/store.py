@@ -118,6 +118,10 @@ class AnswerStore:
         stored = self._db.execute("SELECT content FROM settings").fetchone()[0]
         if stored == content:
             return
+        if not len(self):
+            # Nothing to mix: a first run that ended before its first answer.
+            self._write(("UPDATE settings SET content = ?", (content,)), ("DELETE FROM rejected", ()))
+            return
         before, now = json.loads(stored), json.loads(content)
         differing = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
         changes = ", ".join(f"{name} was {_short(before.get(name))}, is {_short(now.get(name))}" for name in differing)

@@ -15,6 +15,7 @@
 
 import asyncio
 import gc
+import itertools
 import json
 import logging
 import threading
@@ -75,28 +76,30 @@ def db(tmp_path: Path) -> Path:
 
 def test_a_thousand_requests_under_faults_within_the_limit(db: Path) -> None:
     """Every fault, 30 % of all requests; complete, right, none asked after it was stored, and the limit is kept."""
-    per_minute = 24_000  # 400 a second
-    with FaultServer(faults=Faults.evenly(0.3, silence_s=5, seed=7)) as server:
-        endpoint = endpoint_of(server, timeout_s=0.5, max_concurrency=32, requests_per_minute=per_minute)
+    per_second = 150
+    with FaultServer(faults=Faults.evenly(0.3, silence_s=10, seed=7)) as server:
+        endpoint = endpoint_of(server, timeout_s=2.0, max_concurrency=32, requests_per_minute=60 * per_second)
+        begin = time.monotonic()
         summary = run(endpoint, 1000, db)
         assert texts(db) == expected(1000)
         assert (summary.answered, summary.asked, summary.stored, summary.failed) == (1000, 1000, 0, Counter())
         met = Counter(received.fault for received in server.received)
-        assert len(met) == 7 and 350 < len(server.received) - 1000 < 520
-        assert summary.attempts == len(server.received) == 1000 + summary.retries
-        # Some answers may come too late on a busy machine; every other one is the last of its prompt.
+        assert len(met) == 7 and 350 < len(server.received) - 1000 < 600
+        # On a busy machine a few requests may run out of time before the server sees them, or after its answer.
+        assert len(server.received) <= summary.attempts == 1000 + summary.retries and met[None] < 1100
         last = {received.prompt: received.fault for received in server.received}
-        assert set(last.values()) == {None} and 1000 <= met[None] < 1050
-        times = [received.time for received in server.received]
-        # Arrival is measured at the server: the threads of this process shift it a little.
-        assert most_in_a_window(times, 1.0) <= 1.1 * per_minute / 60
+        assert set(last.values()) == {None}
+        times = sorted(received.time for received in server.received)
+        assert times[-1] - begin >= (len(times) - 1) / per_second
+        # Arrival is measured at the server, whose thread may have stood still for a moment; test_gate has exact clocks.
+        assert most_in_a_window(times, 2.0) <= 1.25 * 2 * per_second
         assert server.most_in_flight <= 32
 
 
 def test_streams_survive_the_same_faults(db: Path) -> None:
     with FaultServer(faults=Faults.evenly(0.4, silence_s=5)) as server:
-        summary = run(endpoint_of(server, timeout_s=0.5, stream=True), 150, db)
-        assert texts(db) == expected(150) and summary.completion_tokens == 4 * 150
+        summary = run(endpoint_of(server, timeout_s=1.5, stream=True), 120, db)
+        assert texts(db) == expected(120) and summary.completion_tokens == 4 * 120
         assert {"connection", "broken_answer", "timeout", "content_type"} <= set(summary.faults)
         assert all(received.body["stream"] for received in server.received)
 
@@ -110,7 +113,7 @@ def test_tokens_per_minute_are_kept_by_the_apis_own_count(db: Path) -> None:
         run(endpoint_of(server, tokens_per_minute=300_000), 100, db)
         times = sorted(received.time for received in server.received)
     # The first estimates are off (max_tokens 8 instead of 98); from the corrections on it is 50 a second.
-    assert most_in_a_window(times[20:], 0.5) <= 25 + 16
+    assert most_in_a_window(times[20:], 1.0) <= 50 + 25
 
 
 def test_only_what_is_missing_is_asked(db: Path) -> None:
@@ -150,15 +153,33 @@ def test_requests_are_pulled_as_they_are_sent(db: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["0.4", "date"])
-def test_retry_after_is_respected_by_everybody(db: Path, value: str) -> None:
+def test_retry_after_is_respected(db: Path, value: str) -> None:
     with FaultServer(faults=Faults(rate_limited=0.12, retry_after=value, seed=3)) as server:
-        run(endpoint_of(server, max_concurrency=4), 30, db)
-        refused = [received for received in server.received if received.fault]
-        assert refused
-        least = 0.4 if value == "0.4" else 0.9  # the date is two seconds ahead, and has no fractions
-        for one in refused:
-            # What was under way already may still arrive.
-            assert not [r for r in server.received if one.time + 0.1 < r.time < one.time + least]
+        # One at a time: whatever comes next, the same request or another, has to wait.
+        run(endpoint_of(server, max_concurrency=1), 20, db)
+        gaps = [after.time - one.time for one, after in itertools.pairwise(server.received) if one.fault]
+    assert gaps
+    # The date is two seconds ahead, and has no fractions of a second.
+    assert min(gaps) >= (0.4 if value == "0.4" else 0.9)
+
+
+def test_retry_after_holds_for_the_whole_run(db: Path) -> None:
+    """A request that waits for its turn is kept back by the refusal of another one."""
+    with FaultServer(latency_s=0.02, answer=lambda body: ("fine", "stop")) as server:
+        refused_at: list[float] = []
+
+        def refuse_once(content: str, occurrence: int) -> str | None:
+            if len(server.received) != 3 or refused_at:
+                return None
+            refused_at.append(time.monotonic())
+            return "rate_limited"
+
+        server.faults = Faults(retry_after="1.5")
+        object.__setattr__(server.faults, "draw", refuse_once)
+        run(endpoint_of(server, max_concurrency=4), 40, db)
+        later = [received.time for received in server.received if received.time > refused_at[0]]
+    # Up to three others were on their way; then nobody comes for a second and a half.
+    assert max(after - before for before, after in itertools.pairwise(sorted([refused_at[0], *later]))) >= 1.2
 
 
 def test_too_long_a_wait_ends_the_run(db: Path) -> None:
@@ -233,15 +254,23 @@ def test_failures_are_counted_by_reason_and_asked_again_later(db: Path) -> None:
 
 
 def test_cancelling_keeps_every_answer_that_arrived(db: Path) -> None:
-    async def for_a_while(endpoint: Endpoint, store: AnswerStore) -> None:
-        async with asyncio.timeout(0.6):
-            await answer_all(endpoint, requests_of(10_000), store)
+    async def until_some_are_there(endpoint: Endpoint, store: AnswerStore) -> None:
+        enough = asyncio.Event()
+
+        def watch(summary: Summary, request: ChatRequest, answer: ChatAnswer | None) -> None:
+            if summary.answered >= 10:
+                enough.set()
+
+        task = asyncio.create_task(answer_all(endpoint, requests_of(10_000), store, progress=watch))
+        await enough.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
     with FaultServer(latency_s=0.02) as server, AnswerStore(db) as store:
-        with pytest.raises(TimeoutError):
-            asyncio.run(for_a_while(endpoint_of(server, max_concurrency=4), store))
+        asyncio.run(until_some_are_there(endpoint_of(server, max_concurrency=4), store))
         stored, sent = len(store), len(server.received)
-    assert 0 < stored <= sent <= stored + 4
+    assert 10 <= stored <= sent <= stored + 4
 
 
 def test_sampling_reaches_the_server_whatever_it_is(db: Path) -> None:

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gad_verl.api.requests import ChatAnswer, request_key
@@ -33,6 +33,7 @@ def answer(key: str, text: str = "yes") -> ChatAnswer:
     return ChatAnswer(key, text, "stop", 3, None, "model", "2025-11-14T00:00:00+00:00")
 
 
+@settings(max_examples=50, deadline=None)
 @given(text=st.text(alphabet=st.characters(exclude_categories=())))
 def test_every_text_comes_back(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     with AnswerStore(tmp_path_factory.mktemp("store") / "a.sqlite") as store:
@@ -103,7 +104,12 @@ sys.stdin.read()
 
 
 def test_other_settings_are_named(tmp_path: Path) -> None:
-    AnswerStore(tmp_path / "a.sqlite", {"model": "one", "temperature": 0.3, "stop": None}).close()
+    with AnswerStore(tmp_path / "a.sqlite", {"model": "none", "temperature": 9}) as store:
+        store.put_rejected("k", "bad temperature")
+    # Without an answer there is nothing to mix.
+    with AnswerStore(tmp_path / "a.sqlite", {"model": "one", "temperature": 0.3, "stop": None}) as store:
+        assert store.rejection("k") is None
+        store.put(answer("k"))
     AnswerStore(tmp_path / "a.sqlite").close()
     with pytest.raises(GadDataError) as error:
         AnswerStore(tmp_path / "a.sqlite", {"model": "one", "temperature": 0.7, "seed": 1})

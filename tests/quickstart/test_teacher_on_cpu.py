@@ -11,126 +11,95 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The teacher: collecting from a client that is no network, interruption, and the rows that come out."""
+"""The teacher of the quickstart: what is asked, and the rows that come out, against the loopback server."""
 
-import asyncio
 import json
-from dataclasses import replace
+from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import openai
 import pyarrow.parquet as pq
 import pytest
 import teacher
-from prompts import Prompt, load_prompts
-from teacher import Answer, Settings, TeacherError
+from fault_server import Faults, FaultServer
+from prompts import load_prompts
 
-SETTINGS = Settings()
+from gad_verl.data.schema import check_file
 
-
-class FakeClient:
-    """Stands in for ``openai.AsyncOpenAI``; ``replies`` maps (question, attempt) to (text, finish reason)."""
-
-    replies: dict[tuple[str, int], tuple[str, str]] = {}
-    fails_after: int | None = None
-    asked: list[dict[str, Any]] = []
-
-    def __init__(self, **kwargs: Any) -> None:
-        self.chat = SimpleNamespace(completions=SimpleNamespace(create=self.create))
-
-    async def __aenter__(self) -> "FakeClient":
-        return self
-
-    async def __aexit__(self, *args: object) -> None:
-        return None
-
-    async def create(self, *, messages: list[dict[str, str]], seed: int, **kwargs: Any) -> Any:
-        await asyncio.sleep(0)
-        if self.fails_after is not None and len(self.asked) >= self.fails_after:
-            raise openai.OpenAIError("the server is gone")
-        self.asked.append({"messages": messages, "seed": seed, **kwargs})
-        question = messages[-1]["content"]
-        text, reason = self.replies.get((question, seed - SETTINGS.seed), (f" Simply put, {question} ", "stop"))
-        message = SimpleNamespace(content=text)
-        return SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason=reason)], usage=None)
+FEW = 12
 
 
-@pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
-    fresh = type("Client", (FakeClient,), {"replies": {}, "asked": [], "fails_after": None})
-    monkeypatch.setattr(openai, "AsyncOpenAI", fresh)
-    return fresh
+@pytest.fixture(autouse=True)
+def few_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first prompts of each side, for the sake of time."""
+    monkeypatch.setattr(teacher, "load_prompts", lambda split: load_prompts(split)[:FEW])
 
 
-def run(prompts: list[Prompt], path: Path, settings: Settings = SETTINGS) -> list[Answer]:
-    return asyncio.run(teacher.collect(prompts, path, settings, "http://localhost/v1", "key", parallel=3))
+def run(server: FaultServer, output: Path, *more: str) -> int:
+    return teacher.main(
+        ["collect", "--output", str(output), "--base-url", server.base_url, "--model", server.model, *more]
+    )
 
 
-def test_answers_are_in_order_and_stripped(client: type[FakeClient], tmp_path: Path) -> None:
-    prompts = load_prompts("val")[:7]
-    answers = run(prompts, tmp_path / "answers.jsonl")
-    assert [answer.response for answer in answers] == [f"Simply put, {prompt.text}" for prompt in prompts]
-    assert client.asked[0]["messages"][0] == {"role": "system", "content": teacher.SYSTEM_PROMPT}
+def test_both_files_hold_the_prompt_alone_and_the_teachers_manner(tmp_path: Path) -> None:
+    with FaultServer(answer=lambda body: (f" Simply put, {body['messages'][-1]['content']} ", "stop")) as server:
+        assert run(server, tmp_path) == 0
+        asked = server.received[0].body
+    for split in ("train", "val"):
+        prompts, rows = load_prompts(split)[:FEW], pq.read_table(tmp_path / f"{split}.parquet").to_pylist()
+        assert check_file(tmp_path / f"{split}.parquet", "prompt", "teacher_response") == len(prompts)
+        assert [row["prompt"] for row in rows] == [[{"role": "user", "content": prompt.text}] for prompt in prompts]
+        assert [row["teacher_response"] for row in rows] == [f"Simply put, {prompt.text}" for prompt in prompts]
+        assert [row["extra_info"]["id"] for row in rows] == [str(prompt.index) for prompt in prompts]
+        assert {row["data_source"] for row in rows} == {"quickstart"}
+    roles = [message["role"] for message in asked["messages"]]
+    assert roles == ["system", *["user", "assistant"] * len(teacher.EXAMPLES), "user"]
+    assert asked["messages"][0]["content"] == teacher.SYSTEM_PROMPT and asked["max_tokens"] == 48
 
 
-def test_an_interrupted_run_goes_on(client: type[FakeClient], tmp_path: Path) -> None:
-    prompts, path = load_prompts("val")[:9], tmp_path / "answers.jsonl"
-    client.fails_after = 5
-    with pytest.raises(TeacherError, match="goes on from there"):
-        run(prompts, path)
-    kept = len(path.read_text().splitlines())
-    assert 0 < kept <= 5
-    with open(path, "a") as file:
-        file.write('{"index": 3, "resp')  # killed while writing
-    client.fails_after, before = None, len(client.asked)
-    answers = run(prompts, path)
-    assert len(answers) == 9
-    assert len(client.asked) - before == 9 - kept
-    assert len({json.loads(line)["index"] for line in path.read_text().splitlines()}) == 9
+def test_an_empty_or_cut_answer_is_asked_again_and_left_out_in_the_end(tmp_path: Path) -> None:
+    prompts = load_prompts("val")[:FEW]
+    first, second = prompts[0].text, prompts[1].text
+
+    def answer(body: dict) -> tuple[str, str]:
+        question, attempt = body["messages"][-1]["content"], (body["seed"] - 20251114) // 1000
+        if question == first and attempt < 2:
+            return ("", "stop") if attempt else ("and so on", "length")
+        return ("cut", "length") if question == second else ("Simply put, yes.", "stop")
+
+    with FaultServer(answer=answer) as server:
+        assert run(server, tmp_path) == 0
+        warm = {one.body["temperature"] for one in server.received if one.prompt == second}
+        assert warm == {0.3, 0.5, 0.7, 0.9}
+    rows = pq.read_table(tmp_path / "val.parquet").to_pylist()
+    assert [row["extra_info"]["id"] for row in rows] == [str(p.index) for p in prompts if p.text != second]
+    assert rows[0]["extra_info"]["attempts"] == 3
 
 
-def test_a_finished_run_asks_nothing(client: type[FakeClient], tmp_path: Path) -> None:
-    prompts = load_prompts("val")[:4]
-    first = run(prompts, tmp_path / "answers.jsonl")
-    assert run(prompts, tmp_path / "answers.jsonl") == first
-    assert len(client.asked) == 4
+def test_an_ended_collection_goes_on(tmp_path: Path) -> None:
+    with FaultServer(faults=Faults(rate_limited=0.2, retry_after="3600")) as server:
+        assert run(server, tmp_path) == 1
+        server.faults = Faults()
+        assert run(server, tmp_path) == 0
+        answered = Counter(one.prompt for one in server.received if one.fault is None)
+        # What was under way when the run ended is asked again.
+        assert len(answered) == 2 * FEW and answered.total() - len(answered) <= 8
+        before = len(server.received)
+        assert run(server, tmp_path) == 0
+        assert len(server.received) == before
 
 
-def test_other_settings_ask_again(client: type[FakeClient], tmp_path: Path) -> None:
-    prompts = load_prompts("val")[:4]
-    run(prompts, tmp_path / "answers.jsonl")
-    run(prompts, tmp_path / "answers.jsonl", replace(SETTINGS, model="another"))
-    assert len(client.asked) == 8
-
-
-def test_a_cut_or_empty_answer_is_asked_again_and_marked(client: type[FakeClient], tmp_path: Path) -> None:
-    prompts = load_prompts("val")[:3]
-    first, second, _ = (prompt.text for prompt in prompts)
-    client.replies[first, 0] = ("and so on", "length")
-    client.replies |= {(second, attempt): ("  ", "stop") for attempt in range(SETTINGS.attempts)}
-    answers = run(prompts, tmp_path / "answers.jsonl")
-    assert [answer.usable for answer in answers] == [True, False, True]
-    assert [answer.attempts for answer in answers] == [2, SETTINGS.attempts, 1]
-    rows = teacher.to_rows(prompts, answers, "someone")
-    assert [row["extra_info"]["index"] for row in rows] == [prompts[0].index, prompts[2].index]
-
-
-def test_rows_hold_the_users_turn_alone(client: type[FakeClient], tmp_path: Path) -> None:
-    prompts = load_prompts("val")[:2]
-    rows = teacher.to_rows(prompts, run(prompts, tmp_path / "answers.jsonl"), "someone")
-    teacher.write_parquet(rows, tmp_path / "val.parquet")
-    assert pq.read_table(tmp_path / "val.parquet").to_pylist() == rows
-    assert rows[0] == {
-        "prompt": [{"role": "user", "content": prompts[0].text}],
-        "teacher_response": f"Simply put, {prompts[0].text}",
-        "teacher": "someone",
-        "data_source": "quickstart",
-        "extra_info": {"index": prompts[0].index},
-    }
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "val.parquet"]
+def test_an_error_is_one_line_and_a_status(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with FaultServer() as server:
+        assert run(server, tmp_path, "--model", "unknown") == 1
+    assert "has no model 'unknown'" in caplog.text and not list(tmp_path.iterdir())
 
 
 def test_examples_are_no_prompts() -> None:
     assert not {question for question, _ in teacher.EXAMPLES} & {prompt.text for prompt in load_prompts()}
+
+
+def test_the_card_names_the_manner(tmp_path: Path) -> None:
+    with FaultServer() as server:
+        assert run(server, tmp_path) == 0
+    card = json.loads((tmp_path / "val.parquet.card.json").read_text())
+    assert card["settings"]["system"] == teacher.SYSTEM_PROMPT and card["settings"]["student_prompt"] == "given"

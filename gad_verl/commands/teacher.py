@@ -1,0 +1,248 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl teacher collect``: a teacher's answers to a file of prompts, over any OpenAI-compatible API."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gad_verl.errors import GadConfigError
+from gad_verl.teacher.marks import MARKS
+from gad_verl.teacher.settings import DROPPABLE
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command and its options."""
+    teacher = commands.add_parser("teacher", help="collect a teacher's answers over an OpenAI-compatible API")
+    actions = teacher.add_subparsers(required=True, metavar="ACTION")
+    parser = actions.add_parser(
+        "collect",
+        help="answers to a file of prompts, as parquet",
+        description="Asks an OpenAI-compatible API for answers to prompts. Every answer is on disk at once, beside the "
+        "output; after an interruption the same command asks only for what is missing. The API key comes from the "
+        "environment and is written nowhere.",
+    )
+    _add_input(parser)
+    _add_teacher(parser)
+    _add_sampling(parser)
+    _add_limits(parser)
+    _add_output(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_input(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("prompts")
+    group.add_argument("--prompts", required=True, help="parquet, JSONL, JSON or CSV file, or a Hugging Face data set")
+    group.add_argument("--prompt-key", default="prompt", help="column: text or chat messages (default: prompt)")
+    group.add_argument("--context-key", default=None, help="column with an input to the instruction")
+    group.add_argument("--split", default="train", help="split of a Hugging Face data set (default: train)")
+    group.add_argument("--config", default=None, help="configuration of a Hugging Face data set")
+    group.add_argument("--limit", type=int, default=None, help="only the first N rows")
+    group.add_argument("--system", default=None, help="system message, for chats that have none")
+    group.add_argument("--system-file", type=Path, default=None, help="the same from a text file")
+    group.add_argument(
+        "--template", default=None, help="wrapper around the prompt: alpaca, or a text file with {instruction}"
+    )
+
+
+def _add_teacher(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("teacher")
+    group.add_argument("--base-url", default=None, help="of the API, such as https://host/v1")
+    group.add_argument("--model", default=None, help="name of the model in that API")
+    group.add_argument("--name", default=None, help="value of the column teacher (default: the model)")
+    group.add_argument(
+        "--api-key-env", default=None, help="environment variable with the key (default: OPENAI_API_KEY)"
+    )
+    group.add_argument("--settings", type=Path, default=None, help="YAML file with several teachers (docs/teacher.md)")
+    group.add_argument(
+        "--price", type=float, nargs=2, default=None, metavar=("PROMPT", "COMPLETION"), help="per million tokens"
+    )
+    group.add_argument("--currency", default=None, help="of the prices, for display (default: USD)")
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling (what is not set is left to the API)")
+    group.add_argument("--samples", type=int, default=None, help="answers per prompt and teacher (default: 1)")
+    group.add_argument("--temperature", type=float, default=None)
+    group.add_argument("--top-p", type=float, default=None)
+    group.add_argument("--max-tokens", type=int, default=None, help="longest answer (default: 1536)")
+    group.add_argument("--seed", type=int, default=None, help="differs between samples and attempts by itself")
+    group.add_argument("--stop", action="append", default=None, help="text that ends an answer; may be given again")
+    group.add_argument("--extra-body", default=None, metavar="JSON", help="anything else for the request's body")
+    group.add_argument(
+        "--ask-again",
+        nargs="*",
+        choices=MARKS,
+        default=["empty"],
+        help="answers that are asked for again (default: empty)",
+    )
+    group.add_argument("--ask-again-times", type=int, default=2, help="how often at most (default: 2)")
+    group.add_argument(
+        "--ask-again-warmer", type=float, default=0.0, help="added to a set temperature each time (default: 0)"
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits")
+    group.add_argument("--concurrency", type=int, default=16, help="requests at the same time (default: 16)")
+    group.add_argument("--requests-per-minute", type=float, default=None)
+    group.add_argument("--tokens-per-minute", type=float, default=None, help="prompts and answers together")
+    group.add_argument("--timeout", type=float, default=120.0, help="seconds per request (default: 120)")
+    group.add_argument("--attempts", type=int, default=8, help="per request, before it counts as failed (default: 8)")
+    group.add_argument("--stream", action="store_true", help="ask for streams, for proxies that cut silent connections")
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("output")
+    group.add_argument("--output", type=Path, required=True, help="parquet file to write")
+    group.add_argument("--data-source", default=None, help="value of that column (default: the rows', or the file's)")
+    group.add_argument(
+        "--student-prompt",
+        choices=("asked", "given"),
+        default="asked",
+        help="what the student gets: what the teacher was asked, or the prompt alone (default: asked)",
+    )
+    group.add_argument(
+        "--drop",
+        nargs="*",
+        choices=DROPPABLE,
+        default=["duplicate-prompt"],
+        help="what is left out, besides empty answers; the rest is only marked (default: duplicate-prompt)",
+    )
+    group.add_argument("--keep-white-space", action="store_true", help="around answers; it may give the teacher away")
+    group.add_argument("--allow-missing", action="store_true", help="write the file even if answers are missing")
+    group.add_argument("--overwrite", action="store_true", help="replace a file that was not collected here")
+    group.add_argument("--dry-run", action="store_true", help="count, estimate tokens and cost, ask nothing")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from gad_verl.data.tools.reading import open_source
+    from gad_verl.data.tools.writing import card_path
+    from gad_verl.teacher.collect import check_output, collect, dry_run, store_path
+    from gad_verl.teacher.plan import Plan
+    from gad_verl.teacher.prompts import Prompts
+
+    if arguments.limit is not None and arguments.limit < 1:
+        raise GadConfigError(f"--limit must be at least 1, got {arguments.limit}")
+    check_output(arguments.output, arguments.overwrite)
+    settings = _settings(arguments)
+    prompts = Prompts(
+        open_source(arguments.prompts, arguments.split, arguments.config),
+        arguments.prompt_key,
+        arguments.context_key,
+        arguments.data_source,
+        arguments.limit,
+    )
+    plan = Plan(prompts, settings)
+    if arguments.dry_run:
+        sys.stdout.write(dry_run(plan, arguments.output) + "\n")
+        return
+    card = collect(plan, arguments.output, overwrite=arguments.overwrite, allow_missing=arguments.allow_missing)
+    answers = card["answers"]
+    sys.stdout.write(
+        f"{arguments.output}: {card['output']['rows']} rows, {answers['kept']} answers of {answers['wanted']}; "
+        f"{answers['marked']['length']} stopped by length, {answers['marked']['refusal']} refusals, "
+        f"{answers['marked']['empty']} empty, {answers['marked']['duplicate-answer']} duplicates, "
+        f"{answers['rejected']} rejected by the API, {answers['missing']} missing\n"
+        f"{card_path(arguments.output)}: counts, settings, checksum\n"
+        f"{store_path(arguments.output)}: all answers as they came\n"
+    )
+
+
+def _settings(arguments: argparse.Namespace) -> Any:
+    from gad_verl.api.endpoint import Endpoint
+    from gad_verl.data.tools.templates import NONE, load_template
+    from gad_verl.teacher.prompts import Framing
+    from gad_verl.teacher.settings import CollectSettings, Teacher, check_price, read_settings_file, teachers_of
+
+    limits = {
+        "api_key_env": arguments.api_key_env or "OPENAI_API_KEY",
+        "max_concurrency": arguments.concurrency,
+        "requests_per_minute": arguments.requests_per_minute,
+        "tokens_per_minute": arguments.tokens_per_minute,
+        "timeout_s": arguments.timeout,
+        "attempts": arguments.attempts,
+        "stream": arguments.stream,
+    }
+    content: dict[str, Any] = {}
+    if arguments.settings is not None:
+        for name in ("base_url", "model", "name", "price", "api_key_env"):
+            if getattr(arguments, name) is not None:
+                raise GadConfigError(f"--{name.replace('_', '-')} stands in the settings file; give one of the two")
+        content = read_settings_file(arguments.settings)
+    sampling = _sampling(arguments, content)
+    if arguments.settings is not None:
+        teachers = teachers_of(content, sampling, **limits)
+    elif arguments.base_url is None or arguments.model is None:
+        raise GadConfigError("name a teacher: --base-url and --model, or --settings with several")
+    else:
+        endpoint = Endpoint(base_url=arguments.base_url, model=arguments.model, **limits)
+        price = None if arguments.price is None else check_price(arguments.price)
+        teachers = (Teacher(arguments.name or arguments.model, endpoint, sampling, price=price),)
+    template = arguments.template or content.get("template")
+    return CollectSettings(
+        teachers=teachers,
+        assign=content.get("assign", "split"),
+        samples=arguments.samples if arguments.samples is not None else content.get("samples", 1),
+        framing=Framing(
+            system=_system(arguments) or content.get("system"),
+            template=load_template(template) if template else NONE,
+            examples=tuple(content.get("examples") or ()),
+        ),
+        student_prompt=arguments.student_prompt,
+        ask_again=tuple(arguments.ask_again),
+        ask_again_times=arguments.ask_again_times,
+        ask_again_warmer=arguments.ask_again_warmer,
+        drop=tuple(arguments.drop),
+        keep_white_space=arguments.keep_white_space,
+        currency=arguments.currency or content.get("currency") or "USD",
+    )
+
+
+def _sampling(arguments: argparse.Namespace, content: dict[str, Any]) -> dict[str, Any]:
+    """What the command line says of sampling; it goes before the settings file."""
+    names = ("temperature", "top_p", "max_tokens", "seed", "stop")
+    sampling = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.extra_body is not None:
+        try:
+            extra = json.loads(arguments.extra_body)
+        except ValueError:
+            extra = None
+        if not isinstance(extra, dict):
+            raise GadConfigError("--extra-body must be a JSON object, such as '{\"top_k\": 20}'")
+        sampling |= extra
+    said = [
+        sampling,
+        content.get("sampling") or {},
+        *(one.get("sampling") or {} for one in content.get("teachers", ())),
+    ]
+    if not any("max_tokens" in one or "max_completion_tokens" in one for one in said):
+        # The responses of the paper end there, and a teacher without a limit has a price without one.
+        sampling["max_tokens"] = 1536
+    return sampling
+
+
+def _system(arguments: argparse.Namespace) -> str | None:
+    if arguments.system_file is None:
+        return arguments.system
+    if arguments.system is not None:
+        raise GadConfigError("--system and --system-file exclude each other")
+    try:
+        return arguments.system_file.expanduser().read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise GadConfigError(f"--system-file {arguments.system_file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise GadConfigError(f"--system-file {arguments.system_file}: the file is not UTF-8") from None

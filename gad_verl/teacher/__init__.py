@@ -1,0 +1,27 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl teacher collect``: prompts in, a teacher's texts out, over any OpenAI-compatible API.
+
+========================  ============================================================================================
+module                    content
+========================  ============================================================================================
+``prompts``               rows of a file or data set as prompts, checked
+``settings``              teachers, sampling, what is dropped and what is asked again; the settings file
+``plan``                  which request belongs to which prompt, teacher, sample and attempt
+``marks``                 empty, refusal, stopped by length
+``collect``               the run: plan, ask, ask again, write
+``progress``              the bar
+``output``                the parquet file and its card
+========================  ============================================================================================
+"""

@@ -1,0 +1,204 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The run: plan, ask, ask again, write."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gad_verl.api.client import Summary, answer_all, first_leaf
+from gad_verl.api.endpoint import check_endpoint
+from gad_verl.api.requests import DEFAULT_ANSWER_TOKENS, answer_limit, estimate_prompt_tokens
+from gad_verl.api.store import AnswerStore
+from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.teacher.output import write_output
+from gad_verl.teacher.plan import Plan
+from gad_verl.teacher.progress import CollectProgress, money
+from gad_verl.teacher.settings import Teacher
+
+logger = logging.getLogger(__name__)
+
+
+def store_path(output: Path) -> Path:
+    """Where the answers of an output are kept."""
+    return output.with_name(f"{output.name}.answers.sqlite")
+
+
+@dataclass
+class Estimate:
+    """What is to be asked of one teacher, before it is.
+
+    Attributes:
+        wanted: Answers in all.
+        stored: Of these, in the store already.
+        prompt_tokens: Of the ones to ask, roughly (four bytes a token).
+        answer_tokens: Of the ones to ask, at most, or as long as the stored ones on average.
+        basis: Where ``answer_tokens`` comes from, in words.
+    """
+
+    wanted: int = 0
+    stored: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    basis: str = ""
+
+    @property
+    def to_ask(self) -> int:
+        """Answers that are not stored."""
+        return self.wanted - self.stored
+
+
+def estimate(plan: Plan, store: AnswerStore | None) -> dict[str, Estimate]:
+    """Read every prompt once, which checks them all, and count. The keys are the teachers' names."""
+    estimates = {}
+    for teacher in plan.settings.teachers:
+        one = Estimate()
+        stored_tokens = counted = 0
+        for request in plan.requests(teacher):
+            one.wanted += 1
+            answer = None if store is None else store.get(request.key)
+            if answer is None:
+                one.prompt_tokens += estimate_prompt_tokens(request.messages)
+                continue
+            one.stored += 1
+            if answer.completion_tokens is not None:
+                counted += 1
+                stored_tokens += answer.completion_tokens
+        limit = answer_limit(teacher.sampling)
+        one.basis = f"at most {limit} each" if limit != DEFAULT_ANSWER_TOKENS else f"taken as {limit} each"
+        if counted:
+            limit = stored_tokens / counted
+            one.basis = f"{limit:.0f} each, the mean of the stored ones"
+        one.answer_tokens = round(limit * one.to_ask)
+        estimates[teacher.name] = one
+    return estimates
+
+
+def dry_run(plan: Plan, output: Path) -> str:
+    """What a run would ask and cost, in words. Nothing is asked and nothing is written."""
+    path = store_path(output)
+    with AnswerStore(path, plan.settings.identity()) if path.exists() else nullcontext() as store:
+        estimates = estimate(plan, store)
+    duplicates = sum(1 for prompt in plan.prompts if prompt.occurrence)
+    dropped = "left out" if "duplicate-prompt" in plan.settings.drop else "asked again"
+    lines = [f"{plan.prompts.source.name}: {sum(1 for _ in plan.prompts)} prompts, {duplicates} duplicates ({dropped})"]
+    for teacher in plan.settings.teachers:
+        one = estimates[teacher.name]
+        lines.append(
+            f"{teacher.name}: {one.wanted} answers wanted, {one.stored} stored, {one.to_ask} to ask; about "
+            f"{one.prompt_tokens} tokens of prompts and {one.answer_tokens} of answers ({one.basis})"
+        )
+        if teacher.price is not None:
+            cost = teacher.cost(one.prompt_tokens, one.answer_tokens)
+            lines.append(f"{teacher.name}: about {money(cost)} {plan.settings.currency}")
+    lines.append("nothing was asked")
+    return "\n".join(lines)
+
+
+def collect(
+    plan: Plan,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    allow_missing: bool = False,
+    check: Callable[[Any], None] = check_endpoint,
+) -> dict[str, Any]:
+    """Ask for everything that is missing and write the file.
+
+    Args:
+        plan: What to ask.
+        output: Parquet file to write. The answers are kept beside it, so that an interruption loses none.
+        overwrite: Replace a file of this name that was not made here.
+        allow_missing: Write the file even if answers are missing.
+        check: Called with each endpoint that is to be asked, before the first prompt is sent.
+
+    Returns:
+        The card.
+
+    Raises:
+        GadConfigError, GadDataError, GadEndpointError: One line each. Answers that were given are kept.
+        FileExistsError: The output exists and its answers are not beside it.
+    """
+    path = check_output(output, overwrite)
+    is_new = not path.exists()
+    if is_new:
+        # All prompts are read, and every teacher is there, before anything is written.
+        estimate(plan, None)
+        for teacher in plan.settings.teachers:
+            check(teacher.endpoint)
+    with AnswerStore(path, plan.settings.identity()) as store:
+        estimates = estimate(plan, store)
+        for teacher in plan.settings.teachers:
+            if estimates[teacher.name].to_ask and not is_new:
+                check(teacher.endpoint)
+        total = sum(one.wanted for one in estimates.values())
+        summary = Summary()
+        with CollectProgress(total, plan.settings.teachers, plan.settings.currency) as progress:
+            for attempt in range(plan.settings.ask_again_times + 1):
+                summary += asyncio.run(_ask_all(plan, store, attempt, progress))
+        _report(summary)
+        return write_output(plan, store, output, allow_missing)
+
+
+def check_output(output: Path, overwrite: bool) -> Path:
+    """The path of the store, after a look at where the output is to go.
+
+    Raises:
+        GadConfigError: It is no name of a parquet file.
+        FileExistsError: It exists and was not made by a collection.
+    """
+    if output.suffix != ".parquet":
+        raise GadConfigError(f"--output {output}: the name must end in .parquet")
+    if output.is_dir():
+        raise GadDataError(f"{output} is a folder: name a file to write")
+    path = store_path(output)
+    if output.exists() and not path.exists() and not overwrite:
+        raise FileExistsError(f"{output} exists and was not collected here: choose another name or add --overwrite")
+    return path
+
+
+async def _ask_all(plan: Plan, store: AnswerStore, attempt: int, progress: CollectProgress) -> Summary:
+    """One attempt of every teacher, all teachers at the same time."""
+
+    async def ask(teacher: Teacher) -> Summary:
+        return await answer_all(
+            teacher.endpoint,
+            plan.requests(teacher, attempt, store),
+            store,
+            progress=progress.of(teacher, is_extra=attempt > 0),
+        )
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(ask(teacher)) for teacher in plan.settings.teachers]
+    except BaseExceptionGroup as errors:
+        raise first_leaf(errors) from None
+    return sum((task.result() for task in tasks), Summary())
+
+
+def _report(summary: Summary) -> None:
+    logger.info(
+        "%d answers were stored, %d are new, from %d requests (%d of them again%s)",
+        summary.stored,
+        summary.answered,
+        summary.attempts,
+        summary.retries,
+        "".join(f"; {reason} {number}" for reason, number in summary.faults.most_common()),
+    )
+    for reason, number in summary.failed.most_common():
+        logger.warning("%d requests have no answer: %s; the last fault: %s", number, reason, summary.last_fault)

@@ -1,0 +1,33 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What is to be known of an answer before one trains on it."""
+
+from gad_verl.api.requests import ChatAnswer
+from gad_verl.data.refusals import is_refusal
+
+EMPTY, REFUSAL, LENGTH = MARKS = ("empty", "refusal", "length")
+
+_REFUSED = ("refusal", "content_filter")
+
+
+def marks_of(answer: ChatAnswer) -> tuple[str, ...]:
+    """The marks of an answer, of :data:`MARKS`: nothing but white space, refuses to answer, stopped by its length."""
+    marks = []
+    if not answer.text.strip():
+        marks.append(EMPTY)
+    if answer.finish_reason in _REFUSED or is_refusal(answer.text):
+        marks.append(REFUSAL)
+    if answer.finish_reason == "length":
+        marks.append(LENGTH)
+    return tuple(marks)

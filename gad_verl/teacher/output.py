@@ -1,0 +1,293 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The answers of a store as a parquet file of GAD's schema, and the card that says what is in it."""
+
+import hashlib
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from gad_verl.api.requests import ChatAnswer
+from gad_verl.api.store import AnswerStore
+from gad_verl.data.tools.importing import MESSAGES
+from gad_verl.data.tools.writing import RowWriter, card_path, describe_file, outputs
+from gad_verl.errors import GadDataError, GadEndpointError
+from gad_verl.teacher.marks import EMPTY, LENGTH, REFUSAL, marks_of
+from gad_verl.teacher.plan import Outcome, Plan
+from gad_verl.teacher.prompts import Prompt
+from gad_verl.teacher.settings import Teacher
+
+SHOWN_REJECTIONS = 5
+
+
+def output_schema(samples: int) -> pa.Schema:
+    """Schema of the file. With several samples per prompt the columns of an answer are lists."""
+
+    def per_answer(kind: pa.DataType) -> pa.DataType:
+        return kind if samples == 1 else pa.list_(kind)
+
+    extra = [
+        ("index", pa.int64()),
+        ("id", pa.string()),
+        ("duplicate_of", pa.int64()),
+        ("model", per_answer(pa.string())),
+        ("finish_reason", per_answer(pa.string())),
+        ("prompt_tokens", per_answer(pa.int64())),
+        ("completion_tokens", per_answer(pa.int64())),
+        ("attempts", per_answer(pa.int64())),
+        ("stopped_by_length", per_answer(pa.bool_())),
+        ("refusal", per_answer(pa.bool_())),
+        ("duplicate_answer", per_answer(pa.bool_())),
+    ]
+    return pa.schema(
+        [
+            ("prompt", MESSAGES),
+            ("teacher_response", per_answer(pa.string())),
+            ("teacher", pa.string()),
+            ("data_source", pa.string()),
+            ("extra_info", pa.struct(extra)),
+        ]
+    )
+
+
+@dataclass
+class Counts:
+    """What the card reports; filled while the rows are made."""
+
+    wanted: int = 0
+    given: int = 0
+    kept: int = 0
+    missing: int = 0
+    marked: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    rejections: Counter[str] = field(default_factory=Counter)
+    finish_reasons: Counter[str] = field(default_factory=Counter)
+    models: Counter[str] = field(default_factory=Counter)
+    asked_again: int = 0
+    prompts: int = 0
+    duplicate_prompts: int = 0
+    rows: int = 0
+    rows_by_teacher: Counter[str] = field(default_factory=Counter)
+    tokens: dict[str, list[int]] = field(default_factory=dict)
+    uncounted: int = 0
+    characters: list[int] = field(default_factory=list)
+    completion_tokens: list[int] = field(default_factory=list)
+
+
+class Rows:
+    """The rows of a collection, in the order of the prompts, and their counts.
+
+    Args:
+        plan: Prompts and settings.
+        store: Where the answers are.
+    """
+
+    def __init__(self, plan: Plan, store: AnswerStore) -> None:
+        self.counts = Counts(tokens={teacher.name: [0, 0] for teacher in plan.settings.teachers})
+        self._plan = plan
+        self._store = store
+        self._seen: set[bytes] = set()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        settings = self._plan.settings
+        for prompt in self._plan.prompts:
+            self.counts.prompts += 1
+            if prompt.occurrence:
+                self.counts.duplicate_prompts += 1
+                if "duplicate-prompt" in settings.drop:
+                    continue
+            for teacher in self._plan.teachers_of(prompt):
+                if (row := self._row(prompt, teacher)) is not None:
+                    self.counts.rows += 1
+                    self.counts.rows_by_teacher[teacher.name] += 1
+                    yield row
+
+    def _row(self, prompt: Prompt, teacher: Teacher) -> dict[str, Any] | None:
+        settings = self._plan.settings
+        kept: list[dict[str, Any]] = []
+        for sample in range(settings.samples):
+            outcome = self._plan.outcome(prompt, teacher, sample, self._store)
+            self.counts.wanted += 1
+            if (answer := self._count(teacher, outcome)) is not None:
+                described = self._describe(answer, len(outcome.attempts))
+                if described is not None:
+                    kept.append(described)
+        if not kept:
+            return None
+        extra: dict[str, Any] = {
+            name: kept[0][name] if settings.samples == 1 else [one[name] for one in kept] for name in kept[0]
+        }
+        text = extra.pop("text")
+        extra |= {"index": prompt.index, "id": prompt.id}
+        extra["duplicate_of"] = prompt.first_index if prompt.occurrence else None
+        return {
+            "prompt": list(prompt.asked if settings.student_prompt == "asked" else prompt.given),
+            "teacher_response": text,
+            "teacher": teacher.name,
+            "data_source": prompt.data_source,
+            "extra_info": extra,
+        }
+
+    def _count(self, teacher: Teacher, outcome: Outcome) -> ChatAnswer | None:
+        counts = self.counts
+        for answer in outcome.attempts:
+            if answer.completion_tokens is None:
+                counts.uncounted += 1
+            counts.tokens[teacher.name][0] += answer.prompt_tokens or 0
+            counts.tokens[teacher.name][1] += answer.completion_tokens or 0
+        if outcome.answer is None:
+            if outcome.rejected is None:
+                counts.missing += 1
+            else:
+                counts.rejections[outcome.rejected] += 1
+            return None
+        counts.given += 1
+        counts.asked_again += len(outcome.attempts) - 1
+        counts.finish_reasons[outcome.answer.finish_reason] += 1
+        counts.models[outcome.answer.model] += 1
+        return outcome.answer
+
+    def _describe(self, answer: ChatAnswer, attempts: int) -> dict[str, Any] | None:
+        """The columns of one answer; None where it is dropped."""
+        counts, settings = self.counts, self._plan.settings
+        marks = list(marks_of(answer))
+        text = answer.text if settings.keep_white_space else answer.text.strip()
+        if EMPTY not in marks:
+            digest = hashlib.blake2b(text.strip().encode(), digest_size=16).digest()
+            if digest in self._seen:
+                marks.append("duplicate-answer")
+            self._seen.add(digest)
+        counts.marked.update(marks)
+        for mark in marks:
+            if mark == EMPTY or mark in settings.drop:
+                counts.dropped[mark] += 1
+                return None
+        counts.kept += 1
+        counts.characters.append(len(text))
+        if answer.completion_tokens is not None:
+            counts.completion_tokens.append(answer.completion_tokens)
+        return {
+            "text": text,
+            "model": answer.model,
+            "finish_reason": answer.finish_reason,
+            "prompt_tokens": answer.prompt_tokens,
+            "completion_tokens": answer.completion_tokens,
+            "attempts": attempts,
+            "stopped_by_length": LENGTH in marks,
+            "refusal": REFUSAL in marks,
+            "duplicate_answer": "duplicate-answer" in marks,
+        }
+
+
+def write_output(plan: Plan, store: AnswerStore, output: Path, allow_missing: bool) -> dict[str, Any]:
+    """Write the parquet file and its card; both appear whole or not at all.
+
+    Returns:
+        The card.
+
+    Raises:
+        GadEndpointError: Answers are missing, and that is not allowed.
+        GadDataError: No answer is usable.
+    """
+    rows = Rows(plan, store)
+    # Where a file of this name may not be overwritten has been decided before anything was asked.
+    with outputs(overwrite=True) as files:
+        temporary = files.add(output)
+        files.add(card_path(output))
+        with RowWriter(temporary, output_schema(plan.settings.samples)) as writer:
+            for row in rows:
+                writer.write(row)
+        counts = rows.counts
+        if counts.missing and not allow_missing:
+            raise GadEndpointError(
+                f"{counts.missing} of {counts.wanted} answers are missing; the others are kept in {store.path}. The "
+                "same command asks for the missing ones again; --allow-missing writes the file without them"
+            )
+        if not counts.rows:
+            raise GadDataError(f"no answer can be used ({_reasons(counts)}); nothing was written")
+        card = _card(plan, counts, temporary, output)
+        files.write_card(card_path(output), card)
+    return card
+
+
+def _reasons(counts: Counts) -> str:
+    reasons = {**counts.dropped, "rejected": counts.rejections.total(), "missing": counts.missing}
+    return ", ".join(f"{name}: {number}" for name, number in reasons.items() if number)
+
+
+def _card(plan: Plan, counts: Counts, written: Path, output: Path) -> dict[str, Any]:
+    source, settings = plan.prompts.source, plan.settings
+    described = {"name": source.name, **source.details}
+    if source.path is not None:
+        described = describe_file(source.path)
+    tokens = {
+        teacher.name: {
+            "prompt": counts.tokens[teacher.name][0],
+            "completion": counts.tokens[teacher.name][1],
+            "cost": round(teacher.cost(*counts.tokens[teacher.name]), 6) if teacher.price else None,
+        }
+        for teacher in settings.teachers
+    }
+    return {
+        "command": "teacher collect",
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "output": describe_file(written, output.name) | {"rows": counts.rows},
+        "prompts": described
+        | {
+            "rows": counts.prompts,
+            "limit": plan.prompts.limit,
+            "duplicates": counts.duplicate_prompts,
+        },
+        "answers": {
+            "wanted": counts.wanted,
+            "given": counts.given,
+            "kept": counts.kept,
+            "asked_again": counts.asked_again,
+            "missing": counts.missing,
+            "rejected": counts.rejections.total(),
+            "marked": {name: counts.marked[name] for name in (EMPTY, REFUSAL, LENGTH, "duplicate-answer")},
+            "dropped": dict(counts.dropped),
+            "finish_reasons": dict(counts.finish_reasons.most_common()),
+            "models": dict(counts.models.most_common()),
+            "rows_by_teacher": dict(counts.rows_by_teacher),
+            "rejections": [
+                {"reason": reason, "answers": number}
+                for reason, number in counts.rejections.most_common(SHOWN_REJECTIONS)
+            ],
+        },
+        "lengths": {
+            "characters": _spread(counts.characters),
+            "completion_tokens": _spread(counts.completion_tokens),
+        },
+        "tokens": tokens,
+        "answers_without_token_counts": counts.uncounted,
+        "settings": settings.described(),
+    }
+
+
+def _spread(values: Sequence[int]) -> dict[str, float] | None:
+    """Mean and percentiles; None where nothing was counted."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    at = {
+        name: ordered[round(share * (len(ordered) - 1))] for name, share in (("p5", 0.05), ("p50", 0.5), ("p95", 0.95))
+    }
+    return {"mean": round(statistics.fmean(ordered), 2), "min": ordered[0], **at, "max": ordered[-1]}

@@ -1,0 +1,158 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Prompts of a file or data set, one after another: as given, and as the teacher is asked."""
+
+import copy
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from gad_verl.data.schema import check_messages
+from gad_verl.data.tools.reading import BadRow, Source
+from gad_verl.data.tools.templates import NONE, Template
+from gad_verl.errors import GadConfigError, GadDataError
+
+Messages = tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Framing:
+    """What stands around a prompt when the teacher is asked.
+
+    Attributes:
+        system: System message; chats that have one keep theirs.
+        template: Wrapper around prompts that are plain text.
+        examples: Messages between the system message and the prompt.
+    """
+
+    system: str | None = None
+    template: Template = NONE
+    examples: Messages = ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One row.
+
+    Attributes:
+        index: Row in the source, from 0.
+        given: The prompt as a chat, without anything around it.
+        asked: The chat that the teacher gets.
+        occurrence: How often the same chat was asked by rows before.
+        first_index: The first row that asks it; ``index`` itself for most.
+        id: The row's ``id``, where it has one.
+        data_source: The row's ``data_source``, or the name of the source.
+    """
+
+    index: int
+    given: Messages
+    asked: Messages
+    occurrence: int
+    first_index: int
+    id: str | None
+    data_source: str
+
+
+class Prompts:
+    """All prompts of a source. Every iteration reads it anew, so that its size does not matter.
+
+    Args:
+        source: Rows.
+        prompt_key: Column of the prompt: plain text, or a list of chat messages.
+        context_key: Column with an input to the instruction, for templates that have a place for it.
+        data_source: Overrides the rows' own.
+        limit: Only the first rows; None for all.
+
+    Raises:
+        GadDataError: The column is missing; while iterating: a row that cannot be asked, by file, row and column.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        prompt_key: str = "prompt",
+        context_key: str | None = None,
+        data_source: str | None = None,
+        limit: int | None = None,
+    ) -> None:
+        for key, option in ((prompt_key, "--prompt-key"), (context_key, "--context-key")):
+            if key is not None and key not in source.columns:
+                raise GadDataError(
+                    f"{source.name} has no column {key!r}; it has {', '.join(source.columns)}. Set {option}"
+                )
+        self.source = source
+        self.limit = limit
+        self._prompt_key = prompt_key
+        self._context_key = context_key
+        self._framing = Framing()
+        self._data_source = data_source
+        self._default_source = source.path.stem if source.path is not None else Path(source.name).name
+
+    def framed(self, framing: Framing) -> Self:
+        """The same prompts with something around them when the teacher is asked."""
+        prompts = copy.copy(self)
+        prompts._framing = framing
+        return prompts
+
+    def __iter__(self) -> Iterator[Prompt]:
+        seen: dict[bytes, tuple[int, int]] = {}
+        for index, row in enumerate(itertools.islice(self.source.rows(), self.limit)):
+            if isinstance(row, BadRow):
+                raise GadDataError(row.message)
+            where = f"{self.source.name}, row {index}, column {self._prompt_key!r}"
+            given, asked = self._chats(row, where)
+            digest = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).digest()
+            first_index, occurrence = seen.get(digest, (index, 0))
+            seen[digest] = (first_index, occurrence + 1)
+            yield Prompt(
+                index=index,
+                given=given,
+                asked=asked,
+                occurrence=occurrence,
+                first_index=first_index,
+                id=None if row.get("id") is None else str(row["id"]),
+                data_source=self._data_source or str(row.get("data_source") or self._default_source),
+            )
+
+    def _chats(self, row: Mapping[str, Any], where: str) -> tuple[Messages, Messages]:
+        value = row.get(self._prompt_key)
+        if isinstance(value, str):
+            if not value.strip():
+                raise GadDataError(f"{where}: the prompt is empty; remove the row")
+            context = row.get(self._context_key) or "" if self._context_key else ""
+            if not isinstance(context, str):
+                raise GadDataError(f"{where}: the input in {self._context_key!r} is no text")
+            given: Messages = ({"role": "user", "content": NONE.render(value, context)},)
+            wrapped: Messages = ({"role": "user", "content": self._framing.template.render(value, context)},)
+        else:
+            check_messages(value, where)
+            given = wrapped = tuple({"role": str(m["role"]), "content": m["content"]} for m in value)
+            if self._framing.template is not NONE:
+                raise GadConfigError(f"--template {self._framing.template.name}: {where} holds a whole chat already")
+        head: Messages = ()
+        if wrapped[0]["role"] == "system":
+            head, wrapped = wrapped[:1], wrapped[1:]
+        elif self._framing.system:
+            head = ({"role": "system", "content": self._framing.system},)
+        asked = (*head, *self._framing.examples, *wrapped)
+        for message in asked:
+            try:
+                message["content"].encode("utf-8")
+            except UnicodeEncodeError:
+                raise GadDataError(f"{where}: broken Unicode (half of a surrogate pair); mend or remove it") from None
+        return given, asked
