@@ -19,7 +19,8 @@ from typing import Any
 
 # As gad_verl.evaluation.judge_prompts lays a rating out.
 _TASK = re.compile(
-    r"\[Question\]\n(.*)\n\[End of the question\].*\[Answer of Assistant 1\]\n(.*)\n\[End of the answer of Assistant 1\]"
+    r"\[Question\]\n(.*)\n\[End of the question\]"
+    r".*\[Answer of Assistant 1\]\n(.*)\n\[End of the answer of Assistant 1\]"
     r".*\[Answer of Assistant 2\]\n(.*)\n\[End of the answer of Assistant 2\]",
     re.DOTALL,
 )
