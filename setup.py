@@ -55,6 +55,8 @@ setup(
         # gad-verl data. scikit-learn: the model of the preflight; datasketch: near-duplicates (2.0 has another and
         # faster hashing than 1.x); py3langid: languages, its model comes with it.
         "data": ["scikit-learn>=1.5", "datasketch>=2.0", "py3langid>=0.3", "scipy", "pyarrow", "numpy"],
+        # gad-verl evaluate and compare: scikit-learn for the two-sample tests, openai and tenacity for the judge.
+        "evaluation": ["scikit-learn>=1.4,<2", "scipy>=1.11", "openai>=2.0.0", "tenacity>=8.2", "tqdm"],
         # aiohttp: the server on loopback that tests and benchmarks ask.
         "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9"],
     },

@@ -19,13 +19,15 @@ import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
-from gad_verl.commands import check, data, export, teacher
+from gad_verl.commands import check, compare, data, evaluate, export, teacher
 from gad_verl.errors import USER_ERRORS
 
 COMMANDS = (
     teacher,
     data,
     export,
+    evaluate,
+    compare,
     check,
 )
 

@@ -26,48 +26,37 @@ Each checkpoint (a Hugging Face folder) answers greedily, in float32. ``table.md
 - how many answers are finished within the limit, and how many open with the teacher's most frequent first two words.
 
 Answers are kept in ``generations/`` as they come; an interrupted run goes on there, a finished one is not repeated.
+Any other comparison, with a judge for example, is ``gad-verl evaluate`` and ``gad-verl compare``.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from gad_verl.data.overlap import rouge_l
+from gad_verl.errors import USER_ERRORS
+from gad_verl.evaluation import two_sample
+from gad_verl.evaluation.checkpoint import find_checkpoint, load_tokenizer
+from gad_verl.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
+from gad_verl.evaluation.intervals import Estimate, bootstrap_mean, bootstrap_ratio
+from gad_verl.evaluation.responses import Response, write_text
+from gad_verl.evaluation.rows import Row, load_rows
+
 logger = logging.getLogger("quickstart.evaluate")
 
-RESAMPLES = 2000
-SPLITS = 20
 SEED = 0
 EXAMPLES = 3
 SHOWN_CHARACTERS = 400
-
-
-class EvaluationError(RuntimeError):
-    """The evaluation cannot run; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One held-out prompt with the teacher's answer."""
-
-    messages: list[dict[str, str]]
-    teacher: str
-
-    @property
-    def question(self) -> str:
-        """The last turn of the user."""
-        return self.messages[-1]["content"]
+MAX_PROMPT_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -76,83 +65,6 @@ class Generation:
 
     text: str
     finished: bool
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def show(self, digits: int = 2) -> str:
-        """The figure and its interval as text."""
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
-
-
-# ---------------------------------------------------------------------------------------------------------- statistics
-
-
-def bootstrap(
-    columns: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int = RESAMPLES, seed: int = SEED
-) -> Estimate:
-    """Percentile bootstrap over the rows (the prompts).
-
-    Args:
-        columns: Shape ``(prompts, k)``: k numbers per prompt, which are drawn together.
-        statistic: Maps the means of the columns, shape ``(..., k)``, to the figure, shape ``(...)``.
-        resamples: Number of draws.
-        seed: Seed of the draws.
-    """
-    count = len(columns)
-    # How often each prompt is drawn: the same as gathering rows, in one product of matrices.
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
-    low, high = np.quantile(statistic(draws @ columns / count), [0.025, 0.975])
-    return Estimate(float(statistic(columns.mean(axis=0))), float(low), float(high))
-
-
-def bootstrap_mean(values: Sequence[float]) -> Estimate:
-    """Mean with its interval."""
-    return bootstrap(np.asarray(values, dtype=float)[:, None], lambda means: means[..., 0])
-
-
-def bootstrap_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Estimate:
-    """Ratio of two means over the same prompts, with its interval."""
-    columns = np.stack([np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)], axis=1)
-    return bootstrap(columns, lambda means: means[..., 0] / means[..., 1])
-
-
-def two_sample_accuracies(
-    teacher: Sequence[str], student: Sequence[str], splits: int = SPLITS, seed: int = SEED
-) -> np.ndarray:
-    """Per prompt, how often a classifier that has not seen the prompt names the author of its two texts correctly.
-
-    A logistic regression on counts of words, punctuation marks and pairs of them learns from one half of the prompts
-    (both texts of each) and is tested on the other half, then the halves change places; this is done for several
-    random halves. The same text on both sides gives exactly one half.
-
-    Returns:
-        Shape ``(prompts,)``, each between 0 and 1.
-    """
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    teacher_texts, student_texts = np.asarray(teacher, dtype=object), np.asarray(student, dtype=object)
-    rng = np.random.default_rng(seed)
-    correct = np.zeros(len(teacher_texts))
-    for _ in range(splits):
-        halves = np.array_split(rng.permutation(len(teacher_texts)), 2)
-        for seen, unseen in (halves, halves[::-1]):
-            classifier = make_pipeline(
-                CountVectorizer(ngram_range=(1, 2), token_pattern=r"\w+|[^\w\s]"), LogisticRegression(max_iter=1000)
-            )
-            labels = np.repeat([1, 0], len(seen))
-            classifier.fit(np.concatenate([teacher_texts[seen], student_texts[seen]]), labels)
-            correct[unseen] += classifier.predict(teacher_texts[unseen]) == 1
-            correct[unseen] += classifier.predict(student_texts[unseen]) == 0
-    return correct / (2 * splits)
 
 
 def opening(text: str) -> str:
@@ -164,111 +76,30 @@ def summarize(
     rows: Sequence[Row], generations: Sequence[Generation], count_tokens: Callable[[str], int]
 ) -> dict[str, Estimate]:
     """All figures of one checkpoint."""
-    from rouge_score.rouge_scorer import RougeScorer
-
     texts, teacher = [generation.text for generation in generations], [row.teacher for row in rows]
     lengths, teacher_lengths = [count_tokens(text) for text in texts], [count_tokens(text) for text in teacher]
-    scorer = RougeScorer(["rougeL"])
-    rouge = [scorer.score(target, text)["rougeL"].fmeasure for target, text in zip(teacher, texts, strict=True)]
+    rouge = [rouge_l(target, text) for target, text in zip(teacher, texts, strict=True)]
     common = Counter(map(opening, teacher)).most_common(1)[0][0]
     return {
         "length": bootstrap_mean(lengths),
         "length_ratio": bootstrap_ratio(lengths, teacher_lengths),
         "rouge_l": bootstrap_mean(rouge),
-        "two_sample_accuracy": bootstrap_mean(two_sample_accuracies(teacher, texts)),
+        "two_sample_accuracy": two_sample.accuracy(two_sample.ngram_accuracies(teacher, texts)),
         "finished": bootstrap_mean([generation.finished for generation in generations]),
         "opens_like_teacher": bootstrap_mean([opening(text) == common for text in texts]),
     }
 
 
-# ---------------------------------------------------------------------------------------------------------- generation
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The held-out rows of a parquet file in the schema of GAD; of several teacher texts the first counts."""
-    import pyarrow.parquet as pq
-
-    rows = []
-    for record in pq.read_table(path, columns=["prompt", "teacher_response"]).to_pylist():
-        text = record["teacher_response"]
-        rows.append(Row(record["prompt"], text if isinstance(text, str) else text[0]))
-    return rows
-
-
-def fingerprint(folder: Path, rows: Sequence[Row], max_new_tokens: int) -> str:
-    """Changes with the weights, the tokenizer, the prompts and the limit: with all that decides a greedy answer."""
-    digest = hashlib.sha256(json.dumps([[row.messages for row in rows], max_new_tokens]).encode())
-    for path in sorted(folder.iterdir()):
-        if path.suffix in {".json", ".jinja", ".safetensors"}:
-            digest.update(path.name.encode())
-            with open(path, "rb") as file:
-                while block := file.read(2**20):
-                    digest.update(block)
-    return digest.hexdigest()[:16]
-
-
-def read_generations(path: Path) -> list[Generation]:
-    """What an earlier run left; a line torn by an interruption is cut off."""
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        with open(path, "r+b") as file:
-            file.truncate(whole)
-    return [Generation(**json.loads(line)) for line in content[:whole].splitlines()]
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a checkpoint, padding on the left, with a padding token."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return tokenizer
-
-
-def generate(
-    name: str, folder: Path, rows: Sequence[Row], cache: Path, max_new_tokens: int, batch_size: int
+def answer_all(
+    name: str, folder: Path, rows: Sequence[Row], output: Path, max_new_tokens: int, batch_size: int
 ) -> list[Generation]:
-    """The greedy answers of one checkpoint, from the cache as far as they are there."""
-    import torch
-    from tqdm import tqdm
-    from transformers import AutoModelForCausalLM, GenerationConfig
-
-    path = cache / f"{name}-{fingerprint(folder, rows, max_new_tokens)}.jsonl"
-    generations = read_generations(path)
-    if len(generations) == len(rows):
-        return generations
-
-    cache.mkdir(parents=True, exist_ok=True)
-    tokenizer = load_tokenizer(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    model.generation_config = GenerationConfig(  # the folder's own settings may ask for sampling
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with open(path, "a", encoding="utf-8") as file:
-        with tqdm(total=len(rows), initial=len(generations), desc=name, unit="answer") as bar:
-            for start in range(len(generations), len(rows), batch_size):
-                chats = [
-                    tokenizer.apply_chat_template(row.messages, tokenize=False, add_generation_prompt=True)
-                    for row in rows[start : start + batch_size]
-                ]
-                inputs = tokenizer(chats, return_tensors="pt", padding=True, add_special_tokens=False)
-                with torch.inference_mode():
-                    output = model.generate(**inputs)
-                for ids in output[:, inputs["input_ids"].shape[1] :].tolist():
-                    finished = tokenizer.eos_token_id in ids
-                    ids = ids[: ids.index(tokenizer.eos_token_id)] if finished else ids
-                    generation = Generation(tokenizer.decode(ids, skip_special_tokens=True).strip(), finished)
-                    file.write(json.dumps(asdict(generation), ensure_ascii=False) + "\n")
-                    generations.append(generation)
-                file.flush()
-                bar.update(len(chats))
-    return generations
+    """The greedy answers of one checkpoint, from ``output/name`` as far as they are there."""
+    checkpoint = find_checkpoint(folder)
+    settings = GenerationSettings(max_prompt_length=MAX_PROMPT_TOKENS, max_response_length=max_new_tokens)
+    compute = Compute(engine="hf", batch_size=batch_size)
+    builder = build_sequences(checkpoint, settings)
+    responses: list[Response] = generate(checkpoint, rows, output / name, settings, compute, builder, {})
+    return [Generation(response.text.strip(), response.finished) for response in responses]
 
 
 # -------------------------------------------------------------------------------------------------------------- report
@@ -315,13 +146,6 @@ def render(
     return "\n".join(lines) + "\n"
 
 
-def write_text(path: Path, content: str) -> None:
-    """Write under a temporary name, then rename."""
-    scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(content, encoding="utf-8")
-    os.replace(scratch, path)
-
-
 def parse_checkpoint(text: str) -> tuple[str, Path]:
     """``name=folder`` of the command line."""
     name, equals, folder = text.partition("=")
@@ -338,12 +162,11 @@ def evaluate(
     Returns:
         The content of ``table.md``.
     """
-    for name, folder in checkpoints.items():
-        if not (folder / "config.json").exists():
-            raise EvaluationError(f"{name}: {folder} is no Hugging Face folder (it has no config.json)")
-    rows = read_rows(val)
+    for folder in checkpoints.values():
+        find_checkpoint(folder)  # before the first of them is asked
+    rows = load_rows(val)
     generations = {
-        name: generate(name, folder, rows, output / "generations", max_new_tokens, batch_size)
+        name: answer_all(name, folder, rows, output / "generations", max_new_tokens, batch_size)
         for name, folder in checkpoints.items()
     }
     tokenizer = load_tokenizer(next(iter(checkpoints.values())))
@@ -380,7 +203,7 @@ def main(argv: list[str] | None = None) -> int:
     logger.setLevel(logging.INFO)
     try:
         table = evaluate(dict(args.checkpoints), args.val, args.output, args.max_new_tokens, args.batch_size)
-    except EvaluationError as error:
+    except USER_ERRORS as error:
         logger.error("error: %s", error)
         return 1
     logger.info("%s", table)

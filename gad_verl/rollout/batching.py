@@ -103,7 +103,8 @@ def generate_batch(
     """
     from transformers import GenerationConfig
 
-    ids, mask = left_padded(prompts, pad_token_id)
+    device = next(model.parameters()).device
+    ids, mask = (tensor.to(device) for tensor in left_padded(prompts, pad_token_id))
     greedy = settings.temperature == 0
     sampling = {} if greedy else {"temperature": settings.temperature, "top_p": settings.top_p}
     if not greedy:

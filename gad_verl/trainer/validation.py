@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 
 from gad_verl.core import score_statistics
+from gad_verl.data.overlap import rouge_l
 from gad_verl.trainer.rollouts import EncodedGroup, RolloutGroup
 
 
@@ -41,14 +42,10 @@ class ValidationRecord:
 
     def add_texts(self, group: RolloutGroup, encoded: EncodedGroup, student_texts: list[str | None]) -> None:
         """Texts and lengths (in tokens of the discriminator) of one group."""
-        # Brings NLTK, half a second of the start: only where there is validation.
-        from rouge_score import rouge_scorer
-
-        scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False)
         for text, student in zip(student_texts, encoded.students, strict=True):
             if text is None or student is None:
                 continue
-            self.rouge_l.append(scorer.score(group.teacher_text, text)["rougeL"].fmeasure)
+            self.rouge_l.append(rouge_l(group.teacher_text, text))
             self.teacher_lengths.append(len(encoded.teacher.token_ids))
             self.student_lengths.append(len(student.token_ids))
             self.students_finished.append(student.finished)

@@ -1,0 +1,57 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl compare``: evaluated checkpoints side by side, and which one to take."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command and its options."""
+    parser = commands.add_parser(
+        "compare",
+        help="set evaluated checkpoints side by side and propose one",
+        description="Reads folders of gad-verl evaluate, compares the checkpoints over the same prompts, and proposes "
+        "the one with the best judge score whose length is acceptable.",
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="EVAL_FOLDER", help="differences are to the first")
+    parser.add_argument(
+        "--length-band",
+        type=float,
+        nargs=2,
+        default=(0.7, 1.5),
+        metavar=("LOW", "HIGH"),
+        help="acceptable mean length over the teacher's (default: 0.7 1.5)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=None, metavar="FOLDER", help="also write comparison.json and comparison.md"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from gad_verl.evaluation.comparison import compare, render
+    from gad_verl.evaluation.report import to_json
+    from gad_verl.evaluation.responses import write_text
+
+    comparison = compare(arguments.folders, tuple(arguments.length_band))
+    table, as_json = render(comparison), to_json(comparison.as_json())
+    if arguments.output is not None:
+        folder = arguments.output.expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "comparison.json", as_json)
+        write_text(folder / "comparison.md", table)
+    sys.stdout.write(as_json if arguments.json else table)

@@ -1,0 +1,215 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl evaluate``: responses of a checkpoint, compared with the teacher's texts, and judged."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gad_verl.evaluation.run import JudgeOptions
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command and its options."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="generate from a checkpoint, compare with the teacher, ask a judge",
+        description="Generates a response of the student to every held-out prompt, measures it against the teacher's "
+        "text, and asks a judge if one is named. Interrupt it at any time: the same command goes on.",
+    )
+    parser.add_argument("--model", type=Path, required=True, help="verl's global_step_N or a Hugging Face folder")
+    parser.add_argument("--data", type=Path, required=True, help="held-out prompts: parquet, JSON or JSONL")
+    parser.add_argument("--output", type=Path, required=True, help="folder of this evaluation")
+    parser.add_argument("--prompt-key", default="prompt", help="column of the prompt (default: %(default)s)")
+    parser.add_argument(
+        "--teacher-key", default="teacher_response", help="column of the teacher's text (default: %(default)s)"
+    )
+    parser.add_argument("--limit", type=int, default=None, metavar="N", help="only the first N prompts")
+    _add_generation(parser.add_argument_group("generation"))
+    _add_measures(parser.add_argument_group("without a judge"))
+    _add_judge(parser.add_argument_group("judge"))
+    parser.set_defaults(run=_run)
+
+
+def _add_generation(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--engine", choices=("auto", "vllm", "hf"), default="auto", help="default: vllm where it runs")
+    group.add_argument("--max-response-length", type=int, default=1536, help="tokens (default: %(default)s)")
+    group.add_argument("--max-prompt-length", type=int, default=2048, help="tokens (default: %(default)s)")
+    group.add_argument("--samples", type=int, default=1, help="responses per prompt (default: %(default)s)")
+    group.add_argument("--temperature", type=float, default=0.0, help="default: 0, greedy")
+    group.add_argument("--top-p", type=float, default=1.0)
+    group.add_argument("--top-k", type=int, default=-1)
+    group.add_argument("--seed", type=int, default=0, help="of the sampling (default: %(default)s)")
+    group.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="precision to compute in (default: bfloat16 on a GPU, float32 on a CPU)",
+    )
+    group.add_argument("--batch-size", type=int, default=None, help="prompts at a time (default: hf 16, vllm 256)")
+    group.add_argument("--tensor-parallel", type=int, default=1, help="GPUs per model, vllm (default: %(default)s)")
+    group.add_argument("--gpu-memory", type=float, default=0.9, help="share for vllm (default: %(default)s)")
+    group.add_argument("--trust-remote-code", action="store_true", help="run code from the checkpoint's folder")
+    group.add_argument("--keep-export", action="store_true", help="keep the Hugging Face folder of a global_step_N")
+
+
+def _add_measures(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--features-model",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="Hugging Face folder of any language model: two-sample test on its hidden states",
+    )
+    group.add_argument(
+        "--two-sample-splits", type=int, default=20, metavar="N", help="random halves (default: %(default)s)"
+    )
+
+
+def _add_judge(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--judge-base-url", default=None, metavar="URL", help="OpenAI-compatible API, up to /v1")
+    group.add_argument("--judge-model", default=None, metavar="NAME", help="its model")
+    group.add_argument(
+        "--judge-key-env",
+        default="OPENAI_API_KEY",
+        metavar="NAME",
+        help="environment variable of the key (default: %(default)s)",
+    )
+    group.add_argument(
+        "--against",
+        nargs="+",
+        default=["teacher"],
+        metavar="WHO",
+        help="opponents of the win rates: teacher, none, or [NAME=]FOLDER of another evaluation (default: teacher)",
+    )
+    group.add_argument("--judge-teacher", action="store_true", help="score the teacher's texts as well")
+    group.add_argument(
+        "--judge-store",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="replies; share it between checkpoints for the same references (default: OUTPUT/judge.sqlite)",
+    )
+    group.add_argument(
+        "--judge-attempts", type=int, default=3, help="askings until a reply can be read (default: %(default)s)"
+    )
+    group.add_argument("--judge-rating-tokens", type=int, default=512, help="longest rating (default: %(default)s)")
+    group.add_argument(
+        "--judge-reference-tokens", type=int, default=1536, help="longest reference (default: %(default)s)"
+    )
+    group.add_argument(
+        "--judge-option",
+        action="append",
+        default=[],
+        metavar="KEY=JSON",
+        help="field of the request, such as temperature=1; null removes it (repeatable)",
+    )
+    group.add_argument("--judge-concurrency", type=int, default=16, help="requests in flight (default: %(default)s)")
+    group.add_argument("--judge-requests-per-minute", type=float, default=None)
+    group.add_argument("--judge-tokens-per-minute", type=float, default=None)
+    group.add_argument("--judge-timeout", type=float, default=120.0, help="seconds (default: %(default)s)")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from gad_verl.errors import GadConfigError
+    from gad_verl.evaluation.generation import Compute, GenerationSettings
+    from gad_verl.evaluation.report import render
+    from gad_verl.evaluation.run import DataOptions, evaluate
+
+    if arguments.two_sample_splits < 1:
+        raise GadConfigError(f"--two-sample-splits must be at least 1; got {arguments.two_sample_splits}")
+    if arguments.batch_size is not None and arguments.batch_size < 1:
+        raise GadConfigError(f"--batch-size must be at least 1; got {arguments.batch_size}")
+    settings = GenerationSettings(
+        max_prompt_length=arguments.max_prompt_length,
+        max_response_length=arguments.max_response_length,
+        samples=arguments.samples,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        seed=arguments.seed,
+        dtype=_dtype(arguments.dtype),
+    )
+    compute = Compute(
+        engine=arguments.engine,
+        batch_size=arguments.batch_size,
+        tensor_parallel=arguments.tensor_parallel,
+        memory_share=arguments.gpu_memory,
+        trust_remote_code=arguments.trust_remote_code,
+        keep_export=arguments.keep_export,
+    )
+    evaluation = evaluate(
+        arguments.model,
+        DataOptions(arguments.data, arguments.prompt_key, arguments.teacher_key, arguments.limit),
+        arguments.output.expanduser(),
+        settings,
+        compute,
+        _judge(arguments),
+        arguments.features_model,
+        arguments.two_sample_splits,
+    )
+    sys.stdout.write(render(evaluation))
+
+
+def _dtype(name: str) -> str:
+    if name != "auto":
+        return name
+    import torch
+
+    return "bfloat16" if torch.cuda.is_available() else "float32"
+
+
+def _judge(arguments: argparse.Namespace) -> "JudgeOptions | None":
+    from gad_verl.errors import GadConfigError
+
+    if arguments.judge_base_url is None and arguments.judge_model is None:
+        return None
+    if arguments.judge_base_url is None or arguments.judge_model is None:
+        raise GadConfigError("a judge needs both --judge-base-url and --judge-model")
+    from gad_verl.api import Endpoint
+    from gad_verl.evaluation.judge import JudgeSettings
+    from gad_verl.evaluation.run import JudgeOptions
+
+    endpoint = Endpoint(
+        arguments.judge_base_url,
+        arguments.judge_model,
+        api_key_env=arguments.judge_key_env,
+        timeout_s=arguments.judge_timeout,
+        max_concurrency=arguments.judge_concurrency,
+        requests_per_minute=arguments.judge_requests_per_minute,
+        tokens_per_minute=arguments.judge_tokens_per_minute,
+    )
+    settings = JudgeSettings(
+        attempts=arguments.judge_attempts,
+        rating_tokens=arguments.judge_rating_tokens,
+        reference_tokens=arguments.judge_reference_tokens,
+        options=dict(_option(text) for text in arguments.judge_option),
+    )
+    against = [name for name in arguments.against if name != "none"]
+    return JudgeOptions(endpoint, settings, arguments.judge_store, against, arguments.judge_teacher)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    from gad_verl.errors import GadConfigError
+
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise GadConfigError(f"--judge-option {text!r} is not of the form KEY=JSON")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

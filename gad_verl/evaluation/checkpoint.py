@@ -1,0 +1,138 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A checkpoint by its path: verl's ``global_step_N`` or a Hugging Face folder."""
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gad_verl.errors import GadCheckpointError
+
+_WEIGHTS = {".safetensors", ".bin", ".pt"}
+# Of a file of weights so many blocks are read for the fingerprint: training changes nearly every number, and a whole
+# checkpoint of 100 GB takes minutes to read.
+_BLOCKS, _BLOCK_BYTES = 64, 1 << 16
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a student lies.
+
+    Args:
+        path: As the user named it.
+        folder: What holds its weights and their configuration.
+        config_folder: What ``transformers`` can read configuration and tokenizer from.
+        is_verl: Whether the weights are verl's shards and have to be exported.
+    """
+
+    path: Path
+    folder: Path
+    config_folder: Path
+    is_verl: bool
+
+    def fingerprint(self) -> str:
+        """Changes with weights, tokenizer and configuration; a few blocks of each large file are read."""
+        digest = hashlib.sha256()
+        for file in sorted(path for path in self.folder.rglob("*") if path.is_file()):
+            # The optimizer's state and the generator's (optim_*, extra_state_*) do not change an answer.
+            if file.suffix in _WEIGHTS and self.is_verl and not file.name.startswith("model_"):
+                continue
+            if file.suffix in _WEIGHTS:
+                digest.update(f"{file.name} {file.stat().st_size}".encode())
+                for block in _blocks(file):
+                    digest.update(block)
+            elif file.suffix in {".json", ".jinja", ".model", ".txt"}:
+                digest.update(file.name.encode() + file.read_bytes())
+        return digest.hexdigest()[:16]
+
+    @contextmanager
+    def hugging_face_folder(self, scratch: Path, keep: bool = False) -> Iterator[Path]:
+        """A Hugging Face folder of the student.
+
+        Args:
+            scratch: Where verl's shards are exported to; an export of an interrupted run there is used again.
+            keep: Leave the export there. Without, it is removed if nothing fails.
+
+        Raises:
+            GadCheckpointError: If the checkpoint cannot be exported.
+        """
+        if not self.is_verl:
+            yield self.folder
+            return
+        from gad_verl.export import export_part
+
+        if not (scratch / "config.json").is_file():
+            export_part(self.path, "student", scratch)
+        yield scratch
+        if not keep:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _blocks(file: Path) -> Iterator[bytes]:
+    size = file.stat().st_size
+    with file.open("rb") as handle:
+        for number in range(_BLOCKS):
+            handle.seek(max(0, size - _BLOCK_BYTES) * number // (_BLOCKS - 1))
+            yield handle.read(_BLOCK_BYTES)
+
+
+def find_checkpoint(path: str | Path) -> Checkpoint:
+    """Recognise a checkpoint.
+
+    Raises:
+        GadCheckpointError: If it is neither layout.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise GadCheckpointError(f"{path}: no such checkpoint (--model takes a folder, not the name of a hub's model)")
+    if (path / "actor").is_dir():
+        configuration = path / "actor" / "huggingface"
+        if not (configuration / "config.json").is_file():
+            raise GadCheckpointError(f"{path} has no actor/huggingface/config.json: an incomplete checkpoint of verl")
+        return Checkpoint(path, path / "actor", configuration, True)
+    if (path / "config.json").is_file():
+        if not any(file.suffix in _WEIGHTS for file in path.iterdir()):
+            raise GadCheckpointError(f"{path} has a config.json but no weights (*.safetensors)")
+        return Checkpoint(path, path, path, False)
+    steps = (
+        sorted(child.name for child in path.iterdir() if child.name.startswith("global_step_")) if path.is_dir() else []
+    )
+    hint = f"; did you mean {path / steps[-1]}?" if steps else ""
+    raise GadCheckpointError(
+        f"{path} is neither a folder global_step_N of verl (actor/) nor a Hugging Face folder (config.json){hint}"
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder.
+
+    Raises:
+        GadCheckpointError: If there is none.
+    """
+    from transformers import AutoTokenizer
+
+    if not any((folder / name).is_file() for name in ("tokenizer_config.json", "tokenizer.json", "tokenizer.model")):
+        raise GadCheckpointError(
+            f"{folder} has no tokenizer (tokenizer_config.json): copy it from the model it came from"
+        )
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise GadCheckpointError(
+            f"the tokenizer in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
+        ) from None

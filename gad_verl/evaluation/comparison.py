@@ -1,0 +1,293 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Checkpoints side by side, from their folders of ``gad-verl evaluate``."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.evaluation import preferences, two_sample
+from gad_verl.evaluation.figures import NGRAMS, TWO_SAMPLE, summarize_column
+from gad_verl.evaluation.intervals import Estimate, bootstrap, bootstrap_difference, bootstrap_ratio
+from gad_verl.evaluation.judging import TEACHER, parsed
+from gad_verl.evaluation.report import Evaluation, cell, clean, read_evaluation, show
+from gad_verl.evaluation.selection import LENGTH_BAND, Candidate, Proposal, propose
+
+# Settings whose difference makes figures incomparable to some degree.
+_SHARED_SETTINGS = ("max_response_length", "max_prompt_length", "temperature", "top_p", "top_k", "samples")
+_WIN = f"win_rate_{TEACHER}"
+_CONTROLLED = f"length_controlled_{TEACHER}"
+# Name in the results, title, digits.
+_COLUMNS = (
+    ("length", "tokens", 1),
+    ("length_ratio", "length ratio", 2),
+    ("score", "judge score", 1),
+    (_WIN, "win rate against the teacher", 1),
+    (_CONTROLLED, "at equal length", 1),
+    ("two_sample_words", "two-sample, words", 2),
+    ("two_sample_characters", "characters", 2),
+    ("two_sample_features", "features", 2),
+    ("rouge_l", "ROUGE-L", 3),
+    *((f"ngram_f1_{n}", f"{n}-gram F1", 3) for n in NGRAMS),
+    ("self_repetition", "self-repetition", 3),
+    ("finished", "finished", 2),
+)
+_TABLE = tuple(column for column in _COLUMNS if not column[0].startswith("ngram_f1"))
+
+
+@dataclass
+class Comparison:
+    """Figures of several checkpoints over the prompts that all of them have.
+
+    Args:
+        names: In the order given.
+        prompts: Number of common prompts.
+        figures: Checkpoint to figure to estimate.
+        differences: Checkpoint (but the first) to figure to paired difference to the first.
+        teacher: Figures of the teacher's own texts.
+        notes: What makes figures less comparable.
+        proposal: Of the rule.
+    """
+
+    names: list[str]
+    prompts: int
+    figures: dict[str, dict[str, Estimate]]
+    differences: dict[str, dict[str, Estimate]]
+    teacher: dict[str, Any]
+    notes: list[str]
+    proposal: Proposal
+    folders: dict[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``comparison.json``."""
+        return clean(asdict(self))
+
+
+def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BAND) -> Comparison:
+    """Read, pair and propose.
+
+    Args:
+        folders: Of ``gad-verl evaluate``; differences are to the first.
+        band: Acceptable ratio of mean lengths, lowest and highest.
+
+    Raises:
+        GadDataError: If a folder has no results, or the folders share no prompt.
+        GadConfigError: If the band is none, or a folder is named twice.
+    """
+    if not 0 < band[0] <= band[1]:
+        raise GadConfigError(
+            f"--length-band {band[0]:g} {band[1]:g}: expected the lowest and the highest ratio, above 0"
+        )
+    evaluations = _named([read_evaluation(folder) for folder in folders])
+    evaluations, notes = _on_common_prompts(evaluations)
+    notes += _notes(evaluations)
+    by_name = {evaluation.name: evaluation for evaluation in evaluations}
+    figures = {name: _figures(evaluation) for name, evaluation in by_name.items()}
+    first = evaluations[0]
+    judges = {evaluation.judge["model"] for evaluation in evaluations if evaluation.judge}
+    candidates = [
+        Candidate(
+            name,
+            figures[name]["length_ratio"].value,
+            figures[name]["score"].value if "score" in figures[name] else None,
+            figures[name]["two_sample_words"].value if "two_sample_words" in figures[name] else None,
+        )
+        for name in by_name
+    ]
+    comparable = len(judges) <= 1
+    key = "score" if comparable and all(c.score is not None for c in candidates) else "two_sample_words"
+
+    def difference(one: str, other: str) -> Estimate | None:
+        return _differences(by_name[one], by_name[other], (key,)).get(key)
+
+    return Comparison(
+        names=list(by_name),
+        prompts=len(first.prompt_ids),
+        figures=figures,
+        differences={e.name: _differences(first, e) for e in evaluations[1:]},
+        teacher=_teacher(first),
+        notes=notes,
+        proposal=propose(candidates, difference, band, comparable),
+        folders={name: str(evaluation.folder) for name, evaluation in by_name.items()},
+    )
+
+
+def _named(evaluations: list[Evaluation]) -> list[Evaluation]:
+    """Names that tell all folders apart: more of the path where the last part is the same."""
+    paths = [evaluation.folder.resolve() for evaluation in evaluations]
+    if len(set(paths)) < len(paths):
+        raise GadConfigError(f"{next(path for path in paths if paths.count(path) > 1)} is named twice")
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return [
+        replace(evaluation, name="/".join(path.parts[-depth:]))
+        for evaluation, path in zip(evaluations, paths, strict=True)
+    ]
+
+
+def _keys(evaluation: Evaluation) -> list[tuple[str, int]]:
+    """Prompt and its how-manieth occurrence: a file may hold a prompt twice."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for prompt_id in evaluation.prompt_ids:
+        keys.append((prompt_id, seen[prompt_id]))
+        seen[prompt_id] += 1
+    return keys
+
+
+def _on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation], list[str]]:
+    keys = [_keys(evaluation) for evaluation in evaluations]
+    common = set(keys[0]).intersection(*keys[1:])
+    if not common:
+        raise GadDataError("the folders share no prompt: evaluate all checkpoints on the same --data")
+    order = [key for key in keys[0] if key in common]
+    result, notes = [], []
+    for evaluation, own in zip(evaluations, keys, strict=True):
+        if len(own) > len(order):
+            notes.append(f"{evaluation.name} has {len(own)} prompts; the {len(order)} that all have are compared.")
+        places = {key: place for place, key in enumerate(own)}
+        chosen = [places[key] for key in order]
+        result.append(
+            replace(
+                evaluation,
+                prompt_ids=[evaluation.prompt_ids[place] for place in chosen],
+                columns={name: [column[place] for place in chosen] for name, column in evaluation.columns.items()},
+                marks=evaluation.marks[chosen],
+                against={name: table[chosen] for name, table in evaluation.against.items()},
+            )
+        )
+    return result, notes
+
+
+def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    notes = []
+    for name in _SHARED_SETTINGS:
+        values = {evaluation.name: evaluation.settings.get(name) for evaluation in evaluations}
+        if len(set(map(str, values.values()))) > 1:
+            notes.append(f"{name} differs: " + ", ".join(f"{who} {value}" for who, value in values.items()) + ".")
+    lengths = {tuple(evaluation.columns["teacher_length"]) for evaluation in evaluations}
+    if len(lengths) > 1:
+        notes.append("The teacher's texts differ in tokens: other texts, limits or tokenizers. Compare ratios.")
+    judged = [evaluation.judge for evaluation in evaluations if evaluation.judge]
+    if len({judge["model"] for judge in judged}) > 1:
+        notes.append("Different judges: their scores are not comparable.")
+    elif len({judge["references"] for judge in judged}) > 1:
+        notes.append("Scores are against different reference answers; share --judge-store to compare on the same.")
+    return notes
+
+
+def _figures(evaluation: Evaluation) -> dict[str, Estimate]:
+    figures = {}
+    for name, column in evaluation.columns.items():
+        if (estimate := summarize_column(name, column)) is not None:
+            figures[name] = estimate
+    figures["length_ratio"] = bootstrap_ratio(evaluation.columns["length"], evaluation.columns["teacher_length"])
+    if (read := parsed(evaluation.marks)).any():
+        figures["score"] = preferences.relative_score(evaluation.marks[read])
+    if TEACHER in evaluation.against and (read := parsed(evaluation.against[TEACHER])).any():
+        outcome = preferences.outcomes(evaluation.against[TEACHER][read])
+        lengths = [np.asarray(evaluation.columns[name], dtype=float)[read] for name in ("length", "teacher_length")]
+        figures[_WIN] = preferences.win_rate(outcome)
+        figures[_CONTROLLED] = preferences.length_controlled_win_rate(outcome, *lengths)
+    return figures
+
+
+def _differences(first: Evaluation, second: Evaluation, only: Sequence[str] | None = None) -> dict[str, Estimate]:
+    """Second minus first over the prompts in which both have the figure."""
+    differences = {}
+    for name in first.columns:
+        if name not in second.columns or name == "teacher_length" or (only and name not in only):
+            continue
+        pairs = [
+            (one, other)
+            for one, other in zip(first.columns[name], second.columns[name], strict=True)
+            if one is not None and other is not None
+        ]
+        if pairs:
+            estimate = bootstrap_difference(*np.array(pairs, dtype=float).T)
+            differences[name] = estimate.widened(two_sample.WIDENING) if name in TWO_SAMPLE else estimate
+    if only is None:
+        columns = [evaluation.columns[name] for evaluation in (first, second) for name in ("length", "teacher_length")]
+        differences["length_ratio"] = bootstrap(
+            np.array(columns, dtype=float).T, lambda m: m[..., 2] / m[..., 3] - m[..., 0] / m[..., 1]
+        )
+    if only is None or "score" in only:
+        read = parsed(first.marks) & parsed(second.marks)
+        if read.any():
+            differences["score"] = preferences.relative_score_difference(first.marks[read], second.marks[read])
+    if only is None and TEACHER in first.against and TEACHER in second.against:
+        tables = first.against[TEACHER], second.against[TEACHER]
+        read = parsed(tables[0]) & parsed(tables[1])
+        if read.any():
+            differences[_WIN] = bootstrap_difference(*(100 * preferences.outcomes(table[read]) for table in tables))
+    return differences
+
+
+def _teacher(evaluation: Evaluation) -> dict[str, Any]:
+    score = (evaluation.judge or {}).get("teacher_score")
+    return {
+        "length": float(np.mean([value or 0 for value in evaluation.columns["teacher_length"]])),
+        "score": score if score and score.get("value") is not None else None,
+    }
+
+
+def render(comparison: Comparison) -> str:
+    """The comparison as Markdown."""
+    shown = [column for column in _TABLE if any(column[0] in f for f in comparison.figures.values())]
+    lines = [
+        f"{comparison.prompts} prompts; in brackets 95 % bootstrap intervals over the prompts.",
+        "",
+        "| | " + " | ".join(title for _, title, _ in shown) + " |",
+        "|---" * (len(shown) + 1) + "|",
+        "| teacher | " + " | ".join(_teacher_cell(comparison.teacher, name) for name, _, _ in shown) + " |",
+    ]
+    for name in comparison.names:
+        cells = [show(comparison.figures[name].get(key), digits) for key, _, digits in shown]
+        lines.append(f"| {cell(name)} | " + " | ".join(cells) + " |")
+    if comparison.differences:
+        lines += [
+            "",
+            f"Paired differences to {comparison.names[0]}; * where the interval leaves 0 out:",
+            "",
+            "| | " + " | ".join(title for _, title, _ in shown) + " |",
+            "|---" * (len(shown) + 1) + "|",
+        ]
+        for name, differences in comparison.differences.items():
+            cells = [_difference_cell(differences.get(key), digits) for key, _, digits in shown]
+            lines.append(f"| {cell(name)} | " + " | ".join(cells) + " |")
+    if comparison.notes:
+        lines += ["", *(f"- {note}" for note in comparison.notes)]
+    lines += ["", comparison.proposal.reason]
+    return "\n".join(lines) + "\n"
+
+
+def _teacher_cell(teacher: dict[str, Any], name: str) -> str:
+    if name == "length":
+        return f"{teacher['length']:.1f}"
+    if name == "score":
+        return show(teacher["score"])
+    return {"length_ratio": "1", "rouge_l": "1", **dict.fromkeys(TWO_SAMPLE, "0.5")}.get(name, "")
+
+
+def _difference_cell(estimate: Estimate | None, digits: int) -> str:
+    if estimate is None:
+        return "-"
+    mark = "" if estimate.covers(0) else " *"
+    return f"{estimate.value:+.{digits}f} [{estimate.low:+.{digits}f}, {estimate.high:+.{digits}f}]{mark}"

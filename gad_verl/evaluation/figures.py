@@ -1,0 +1,128 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""All figures of a checkpoint that need no judge: per prompt, and over the prompts with intervals."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gad_verl.data.overlap import ngram_f1, rouge_l
+from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.evaluation import two_sample
+from gad_verl.evaluation.diversity import distinct, self_repetition
+from gad_verl.evaluation.intervals import Estimate, bootstrap_mean, bootstrap_ratio
+from gad_verl.evaluation.responses import Response
+from gad_verl.evaluation.rows import Row
+
+NGRAMS = range(1, 7)
+DISTINCT = (1, 2)
+# Figures of the two-sample tests: their intervals are widened (gad_verl.evaluation.two_sample).
+TWO_SAMPLE = ("two_sample_words", "two_sample_characters", "two_sample_features")
+
+Featurize = Callable[[Sequence[str]], np.ndarray]
+
+
+@dataclass
+class Figures:
+    """Figures of one checkpoint.
+
+    Args:
+        per_prompt: Name to one number per prompt, means over its samples; None where it is not defined.
+        summary: Name to figure with interval.
+        plain: Figures without interval.
+    """
+
+    per_prompt: dict[str, list[float | None]]
+    summary: dict[str, Estimate] = field(default_factory=dict)
+    plain: dict[str, float | None] = field(default_factory=dict)
+
+
+def summarize_column(name: str, values: Sequence[float | None]) -> Estimate | None:
+    """Mean over the prompts in which a figure is defined, with its interval; None if there is none."""
+    defined = [value for value in values if value is not None]
+    if not defined:
+        return None
+    return two_sample.accuracy(np.asarray(defined)) if name in TWO_SAMPLE else bootstrap_mean(defined)
+
+
+def seen_teacher_text(teacher: str, builder: SequenceBuilder) -> str:
+    """A teacher's text as far as the limit of tokens lets a student answer: what a fair comparison sees."""
+    encoded = builder.response(teacher)
+    return builder.decode(encoded.token_ids) if encoded.cut else teacher
+
+
+def measure(
+    rows: Sequence[Row],
+    responses: Sequence[Response],
+    builder: SequenceBuilder,
+    features: Featurize | None = None,
+    splits: int = two_sample.SPLITS,
+) -> Figures:
+    """Compare the responses with the teacher's texts.
+
+    Args:
+        rows: The prompts.
+        responses: Sorted by prompt and sample; each prompt has at least one.
+        builder: Counts tokens on both sides, with the end-of-text token, up to the response limit.
+        features: Turns texts into features for the third two-sample test; None leaves it out.
+        splits: Random halves of the two-sample tests.
+    """
+    by_prompt: dict[int, list[Response]] = defaultdict(list)
+    for response in responses:
+        by_prompt[response.prompt].append(response)
+    columns: dict[str, list[float | None]] = defaultdict(list)
+    encoded_teachers = [builder.response(row.teacher) for row in rows]
+    for number, (row, teacher) in enumerate(zip(rows, encoded_teachers, strict=True)):
+        answers = by_prompt[number]
+        texts = [answer.text for answer in answers]
+        columns["length"].append(
+            _mean([len(builder.response(answer.text, answer.finished).token_ids) for answer in answers])
+        )
+        columns["teacher_length"].append(len(teacher.token_ids))
+        columns["rouge_l"].append(_mean([rouge_l(row.teacher, text) for text in texts]))
+        for n in NGRAMS:
+            columns[f"ngram_f1_{n}"].append(_mean([ngram_f1(row.teacher, text, n) for text in texts]))
+        columns["self_repetition"].append(_mean([self_repetition(text) for text in texts]))
+        columns["finished"].append(_mean([float(answer.finished) for answer in answers]))
+    teacher_texts = [seen_teacher_text(row.teacher, builder) for row in rows]
+    # The first sample speaks for the student: several would be given more weight than the one text of the teacher.
+    student_texts = [by_prompt[number][0].text for number in range(len(rows))]
+    if len(rows) >= two_sample.FEWEST_PROMPTS:
+        for name, characters in zip(TWO_SAMPLE[:2], (False, True), strict=True):
+            accuracies = two_sample.ngram_accuracies(teacher_texts, student_texts, splits, characters=characters)
+            columns[name] = accuracies.tolist()
+        if features is not None:
+            both = features([*teacher_texts, *student_texts])
+            columns[TWO_SAMPLE[2]] = two_sample.feature_accuracies(
+                both[: len(rows)], both[len(rows) :], splits
+            ).tolist()
+    figures = Figures(dict(columns))
+    for name, values in columns.items():
+        if (estimate := summarize_column(name, values)) is not None:
+            figures.summary[name] = estimate
+    figures.summary["length_ratio"] = bootstrap_ratio(columns["length"], columns["teacher_length"])
+    for n in DISTINCT:
+        figures.plain[f"distinct_{n}"] = distinct(student_texts, n)
+        figures.plain[f"teacher_distinct_{n}"] = distinct(teacher_texts, n)
+    figures.plain["teacher_self_repetition"] = _mean([self_repetition(text) for text in teacher_texts])
+    figures.plain["teacher_cut"] = _mean([float(encoded.cut) for encoded in encoded_teachers])
+    figures.plain["empty"] = _mean([float(not response.text.strip()) for response in responses])
+    return figures
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None

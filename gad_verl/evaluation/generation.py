@@ -1,0 +1,208 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Responses of a checkpoint to held-out prompts, under training's conventions of text.
+
+Prompts are rendered and cut, and responses decoded, by :class:`gad_verl.data.tokens.SequenceBuilder`, as the training
+does. Every response is on disk before the next batch begins; an interrupted run asks only for what is missing.
+"""
+
+import gc
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
+from gad_verl.errors import GadConfigError
+from gad_verl.evaluation.checkpoint import Checkpoint, load_tokenizer
+from gad_verl.evaluation.engines import Engine, Job, resolve_engine
+from gad_verl.evaluation.responses import Response, ResponseFile, claim_folder
+from gad_verl.evaluation.rows import Row, digest
+
+logger = logging.getLogger(__name__)
+
+# With the fingerprint of the weights: an export of another checkpoint must never be taken for this one.
+_EXPORT = ".exported_{}"
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """What decides the responses, apart from checkpoint and prompts.
+
+    Args:
+        max_prompt_length: Longer prompts lose tokens on the left.
+        max_response_length: Tokens, the end-of-text token included.
+        samples: Responses per prompt.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass, 1.0 is off.
+        top_k: Highest ranks kept, -1 is off.
+        seed: Of the sampling.
+        dtype: Precision to compute in, a name of torch.
+
+    Raises:
+        GadConfigError: If a value cannot work.
+    """
+
+    max_prompt_length: int = 2048
+    max_response_length: int = 1536
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = -1
+    seed: int = 0
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        for name in ("max_prompt_length", "max_response_length", "samples"):
+            if getattr(self, name) < 1:
+                raise GadConfigError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(self, name)}")
+        if not self.temperature >= 0:
+            raise GadConfigError(f"--temperature must not be negative; got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise GadConfigError(f"--top-p must be above 0 and at most 1; got {self.top_p}")
+        if self.samples > 1 and self.temperature == 0:
+            raise GadConfigError("--samples above 1 needs a --temperature above 0: greedy responses are all the same")
+
+
+@dataclass(frozen=True)
+class Compute:
+    """How it is computed; does not decide the responses, but for rounding between engines.
+
+    Args:
+        engine: "auto", "vllm" or "hf".
+        batch_size: Prompts at the same time; None takes 16 (hf) or 256 (vllm).
+        tensor_parallel: GPUs per model, vLLM only.
+        memory_share: Share of the GPU's memory that vLLM takes.
+        trust_remote_code: Run code that lies in the checkpoint's folder.
+        keep_export: Keep the Hugging Face folder made of verl's shards.
+    """
+
+    engine: str = "auto"
+    batch_size: int | None = None
+    tensor_parallel: int = 1
+    memory_share: float = 0.9
+    trust_remote_code: bool = False
+    keep_export: bool = False
+
+
+def build_sequences(checkpoint: Checkpoint, settings: GenerationSettings) -> SequenceBuilder:
+    """Encoder and decoder of the checkpoint's tokenizer.
+
+    Raises:
+        GadCheckpointError: If there is no tokenizer.
+        GadConfigError: If the tokenizer has no EOS or no chat template.
+    """
+    tokenizer = load_tokenizer(checkpoint.config_folder)
+    return SequenceBuilder(
+        tokenizer,
+        settings.max_prompt_length,
+        settings.max_response_length,
+        stop_token_ids(tokenizer, _generation_config(checkpoint.config_folder)),
+    )
+
+
+def _generation_config(folder: Path) -> Any | None:
+    from transformers import GenerationConfig
+
+    return GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
+
+
+def generate(
+    checkpoint: Checkpoint,
+    rows: Sequence[Row],
+    output: Path,
+    settings: GenerationSettings,
+    compute: Compute,
+    builder: SequenceBuilder,
+    data: dict[str, Any],
+) -> list[Response]:
+    """All responses, sorted by prompt and sample, from ``output`` as far as they are there.
+
+    Args:
+        checkpoint: The student.
+        rows: The prompts.
+        output: Folder of ``responses.jsonl`` and ``settings.json``.
+        settings: What decides the responses.
+        compute: How to compute them.
+        builder: Of :func:`build_sequences`.
+        data: What is noted about the data file.
+
+    Raises:
+        GadConfigError: If ``output`` belongs to other settings, or the engine cannot run this.
+        GadCheckpointError: If the checkpoint cannot be exported.
+    """
+    engine_name = resolve_engine(compute.engine, checkpoint.config_folder)
+    weights = checkpoint.fingerprint()
+    claim_folder(
+        output,
+        {
+            "model": str(checkpoint.path),
+            "weights": weights,
+            **data,
+            "prompts": len(rows),
+            "rows": digest(rows),
+            "engine": engine_name,
+            **asdict(settings),
+        },
+    )
+    with ResponseFile(output) as file:
+        jobs = [
+            Job(number, sample, ids)
+            for number, ids in enumerate(builder.prompt(row.messages) for row in rows)
+            for sample in range(settings.samples)
+            if (number, sample) not in file.responses
+        ]
+        if jobs:
+            # Long prompts first: what does not fit the memory fails at once, and a batch holds similar lengths.
+            jobs.sort(key=lambda job: -len(job.prompt_ids))
+            with checkpoint.hugging_face_folder(output / _EXPORT.format(weights), compute.keep_export) as folder:
+                _run(_open_engine(engine_name, folder, settings, compute, builder, jobs), jobs, rows, file, builder)
+            # The model's memory is wanted back now: features and judge come next.
+            gc.collect()
+        return [file.responses[key] for key in sorted(file.responses)]
+
+
+def _open_engine(
+    name: str, folder: Path, settings: GenerationSettings, compute: Compute, builder: SequenceBuilder, jobs: list[Job]
+) -> Engine:
+    from gad_verl.evaluation import engines
+
+    positions = max(len(job.prompt_ids) for job in jobs) + settings.max_response_length
+    engines.check_positions(folder, positions)
+    if name == "vllm":
+        return engines.VLLMEngine(folder, settings, compute, builder, positions)
+    return engines.HFEngine(folder, settings, compute, builder)
+
+
+def _run(engine: Engine, jobs: list[Job], rows: Sequence[Row], file: ResponseFile, builder: SequenceBuilder) -> None:
+    done = len(file.responses)
+    with tqdm(total=done + len(jobs), initial=done, desc="Generating", unit="response") as bar:
+        for job, token_ids in engine.run(jobs):
+            text, finished = builder.student_text(token_ids)
+            file.append(
+                Response(
+                    prompt=job.prompt,
+                    sample=job.sample,
+                    prompt_id=rows[job.prompt].prompt_id,
+                    # Half of a surrogate pair is no text that UTF-8 could hold.
+                    text=text.encode("utf-8", "replace").decode("utf-8"),
+                    finish_reason="stop" if finished else "length",
+                    prompt_tokens=len(job.prompt_ids),
+                    response_tokens=len(token_ids),
+                )
+            )
+            bar.update()

@@ -1,0 +1,202 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The judge: asks an OpenAI-compatible API for reference answers and for marks, in both orders, and keeps every reply.
+
+Nothing is asked twice: a reply is stored under the content of its request, so that checkpoints that share a store share
+reference answers, and an interrupted run goes on where it was.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from gad_verl.api import AnswerStore, ChatRequest, Endpoint, check_endpoint, request_key
+from gad_verl.errors import GadConfigError
+from gad_verl.evaluation.judge_prompts import Messages, rating_request, reference_request
+from gad_verl.evaluation.judge_replies import parse_scores
+from gad_verl.evaluation.rows import Row
+
+logger = logging.getLogger(__name__)
+
+# A reply that cannot be read is asked for again with these: at temperature 0 the same reply would come back.
+_RETRY_TEMPERATURE = 0.7
+_ORDERS = 2
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """How the judge is asked.
+
+    Args:
+        attempts: How often one rating is asked for at most, until its reply can be read.
+        rating_tokens: Longest reply to a rating.
+        reference_tokens: Longest reference answer.
+        options: Fields of the request's body, over the defaults; None removes one (some models take no temperature).
+    """
+
+    attempts: int = 3
+    rating_tokens: int = 512
+    reference_tokens: int = 1536
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("attempts", "rating_tokens", "reference_tokens"):
+            if getattr(self, name) < 1:
+                raise GadConfigError(f"--judge-{name.replace('_', '-')} must be at least 1; got {getattr(self, name)}")
+
+    def sampling(self, max_tokens: int, attempt: int = 0) -> dict[str, Any]:
+        """Body of a request, apart from its messages."""
+        body = {"temperature": 0.0 if attempt == 0 else _RETRY_TEMPERATURE, "max_tokens": max_tokens, "seed": attempt}
+        return {name: value for name, value in {**body, **self.options}.items() if value is not None}
+
+
+@dataclass
+class JudgeCounts:
+    """What happened on the way.
+
+    Args:
+        ratings: Ratings wanted, each order counted.
+        asked_again: Ratings whose first reply could not be read.
+        unparsed: Ratings of which no reply could be read.
+        unanswered: Ratings and references that the API did not answer.
+        empty_references: Prompts to which the judge wrote nothing.
+        sent: Requests sent in this run.
+    """
+
+    ratings: int = 0
+    asked_again: int = 0
+    unparsed: int = 0
+    unanswered: int = 0
+    empty_references: int = 0
+    sent: int = 0
+
+
+class Judge:
+    """Asks for references and marks.
+
+    Args:
+        endpoint: Where the judge is.
+        store: Where replies are kept; stays open.
+        settings: How it is asked.
+    """
+
+    def __init__(self, endpoint: Endpoint, store: AnswerStore, settings: JudgeSettings | None = None) -> None:
+        self.endpoint = endpoint
+        self.settings = settings or JudgeSettings()
+        self.counts = JudgeCounts()
+        self._store = store
+        self._checked = False
+
+    def check(self) -> None:
+        """Find out whether the API answers, once.
+
+        Raises:
+            GadEndpointError: Unreachable, unauthorised, an unknown model.
+            GadConfigError: The key's variable is not set.
+        """
+        if not self._checked:
+            check_endpoint(self.endpoint)
+            self._checked = True
+
+    def references(self, rows: Sequence[Row]) -> list[str | None]:
+        """The judge's own answer to each prompt; None where it wrote nothing or the API refused.
+
+        Raises:
+            GadEndpointError: If the API fails; what was answered is kept.
+        """
+        sampling = self.settings.sampling(self.settings.reference_tokens)
+        requests = [self._request(reference_request(row.messages), sampling) for row in rows]
+        self._ask(requests, "References")
+        references: list[str | None] = []
+        for request in requests:
+            answer = self._store.get(request.key)
+            text = None if answer is None else answer.text.strip()
+            self.counts.unanswered += text is None
+            self.counts.empty_references += text == ""
+            references.append(text or None)
+        return references
+
+    def rate(self, pairs: Sequence[tuple[str, str, str]], what: str = "Ratings") -> np.ndarray:
+        """Marks of pairs of texts in both orders.
+
+        Args:
+            pairs: Question, first text, second text.
+            what: Name for the progress bar.
+
+        Returns:
+            Shape (pairs, 4): marks of the first and the second text where the first came first, then where the second
+            came first (the form of :mod:`gad_verl.evaluation.preferences`). NaN where no reply could be read.
+
+        Raises:
+            GadEndpointError: If the API fails; what was answered is kept.
+        """
+        orders: list[Messages] = []
+        for question, first, second in pairs:
+            orders += [rating_request(question, first, second), rating_request(question, second, first)]
+        marks: list[tuple[float, float] | None] = [None] * len(orders)
+        missing = list(range(len(orders)))
+        self.counts.ratings += len(orders)
+        for attempt in range(self.settings.attempts):
+            sampling = self.settings.sampling(self.settings.rating_tokens, attempt)
+            requests = {number: self._request(orders[number], sampling, attempt) for number in missing}
+            self._ask(list(requests.values()), what if attempt == 0 else f"{what}, again {attempt}")
+            silent = [number for number, request in requests.items() if request.key not in self._store]
+            self.counts.unanswered += len(silent)
+            for number, request in requests.items():
+                answer = self._store.get(request.key)
+                marks[number] = None if answer is None else parse_scores(answer.text)
+            missing = [number for number in missing if marks[number] is None and number not in set(silent)]
+            if attempt == 0:
+                self.counts.asked_again += len(missing) if self.settings.attempts > 1 else 0
+            if not missing:
+                break
+        self.counts.unparsed += len(missing)
+        table = np.full((len(pairs), 2 * _ORDERS), np.nan)
+        for number, scores in enumerate(marks):
+            if scores is not None:
+                pair, swapped = divmod(number, _ORDERS)
+                table[pair, 2 * swapped : 2 * swapped + 2] = scores[::-1] if swapped else scores
+        return table
+
+    def _request(self, messages: Messages, sampling: Mapping[str, Any], attempt: int = 0) -> ChatRequest:
+        return ChatRequest(request_key(messages, sampling, self.endpoint.model, attempt), messages, sampling)
+
+    def _ask(self, requests: Sequence[ChatRequest], what: str) -> None:
+        missing = [request for request in requests if request.key not in self._store]
+        if not missing:
+            return
+        # Here and not above: what only reads results needs no client.
+        from gad_verl.api import answer_all_sync
+
+        self.check()
+        with tqdm(total=len(requests), initial=len(requests) - len(missing), desc=what, unit="reply") as bar:
+
+            def progress(*_: Any) -> None:
+                bar.update()
+
+            summary = answer_all_sync(self.endpoint, missing, self._store, progress=progress)
+        self.counts.sent += summary.asked
+        if failed := sum(summary.failed.values()):
+            logger.warning(
+                "%d of %d requests to the judge got no answer; the same command asks again", failed, len(missing)
+            )
+
+
+def requests_needed(prompts: int, opponents: int, teacher: bool) -> int:
+    """Requests of one checkpoint if every reply can be read at once: a reference and two orders of every pair."""
+    return prompts * (1 + _ORDERS * (1 + opponents + teacher))

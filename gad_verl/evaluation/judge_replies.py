@@ -1,0 +1,101 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Two scores out of a judge's reply. What cannot be read without a guess is not read.
+
+The judge is asked for a first line with two numbers. Real judges also solve the task first and give the scores at the
+end, name the assistants, write 9/10 or put brackets around. Every such place of a reply is collected; the scores count
+only if all places agree, one of them is where scores are expected, and they lie on the scale.
+"""
+
+import re
+from collections.abc import Iterator
+
+# The judge is asked for 1 to 10. Real ones give an empty answer a 0: to drop those would flatter a broken student.
+LOWEST, HIGHEST = 0.0, 10.0
+
+Scores = tuple[float, float]
+
+_NUMBER = r"(\d{1,3}(?:\.\d{1,2})?)"
+# A score may name its scale, and no other one: 4/5 is neither a score of 4 nor the scores 4 and 5.
+_SCORE = rf"(?<![\w.,/+\-]){_NUMBER}(?:\s*/\s*10(?:\.0)?|\s+out\s+of\s+10)?(?:\s*points?)?(?![\w%]|[.,/\-]\d|\s*/)"
+_BETWEEN = r"(?:\s*[,;|&]\s*|\s+and\s+|\s+vs\.?\s+|\s+)"
+_PAIR = rf"{_SCORE}{_BETWEEN}{_SCORE}"
+_ABOUT_SCORES = r"\b(?:scores?|ratings?|rated|verdict|overall|final)\b"
+
+_PAIR_LINE = re.compile(rf"{_PAIR}\s*[.;]?", re.IGNORECASE)
+_TITLED_PAIR_LINE = re.compile(rf"[^\d:=\n]*{_ABOUT_SCORES}[^\d:=\n]*[:=]\s*{_PAIR}\s*[.;]?", re.IGNORECASE)
+_PAIR_IN_BRACKETS = re.compile(
+    rf"(?:\btuple\b|{_ABOUT_SCORES})[^.\n()\[\]\d]{{0,80}}[(\[]\s*{_SCORE}\s*,\s*{_SCORE}\s*[)\]]", re.IGNORECASE
+)
+
+_THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_DECORATION = re.compile(r"[*_`#>\"'(){}\[\]]+")
+_NAMES = (
+    r"(?:assistant|answer|response|model)[\s_#]*(?:1|a)\b",
+    r"(?:assistant|answer|response|model)[\s_#]*(?:2|b)\b",
+)
+
+
+def _of_one(name: str) -> re.Pattern[str]:
+    """Patterns that give one assistant its score; the number is the only group that matches."""
+    # "Assistant 1: 9", and nothing after it on the line that would make the number part of a sentence or a list.
+    someone = r"(?:assistant|answer|response|model)\b"
+    ending = rf"(?=\s*(?:$|\n|[,;(]|and\b|\.\s*(?:$|\n|{someone})|[-–—]\s|{someone}))"
+    titled = rf"{name}(?:'s)?(?:\s+(?:overall|total|final))?(?:\s+(?:score|rating))?[ \t]*[:=][ \t]*{_SCORE}{ending}"
+    # "give Assistant 1 a score of 10", "Assistant 1 receives 9/10"
+    told = rf"{name}[^.\n\d]{{0,40}}?\b(?:score|rating)\b[^.\n\d]{{0,15}}?(?:\bof|\bis|\bas)\s+{_SCORE}"
+    given = rf"{name}\s+(?:gets|receives|earns|deserves|scores)\s+(?:an?\s+)?{_SCORE}"
+    # "a score of 9 to Assistant 1"
+    turned = rf"\b(?:score|rating)\s+of\s+{_SCORE}\s+(?:to|for)\s+{name}"
+    return re.compile("|".join((titled, told, given, turned)), re.IGNORECASE | re.MULTILINE)
+
+
+_EACH = tuple(_of_one(name) for name in _NAMES)
+
+
+def _places(text: str) -> Iterator[tuple[Scores, bool]]:
+    """Two numbers that may be the scores, and whether it is a place of scores: elsewhere they only can contradict."""
+    lines = [line for line in (_DECORATION.sub(" ", line).strip() for line in text.splitlines()) if line]
+    for number, line in enumerate(lines):
+        if match := _PAIR_LINE.fullmatch(line):
+            expected = number in (0, len(lines) - 1) or bool(re.search(_ABOUT_SCORES, lines[number - 1], re.IGNORECASE))
+            yield (float(match[1]), float(match[2])), expected
+        elif match := _TITLED_PAIR_LINE.fullmatch(line):
+            yield (float(match[1]), float(match[2])), True
+    for match in _PAIR_IN_BRACKETS.finditer(text):
+        yield (float(match[1]), float(match[2])), True
+    undecorated = re.sub(r"[*_`#>\"{}\[\]]+", "", text)
+    first, second = (
+        [next(float(group) for group in match.groups() if group) for match in pattern.finditer(undecorated)]
+        for pattern in _EACH
+    )
+    if first and second:
+        # Every combination: an assistant with two different scores is a contradiction.
+        yield from {((one, other), True) for one in first for other in second}
+
+
+def parse_scores(reply: str) -> Scores | None:
+    """The scores of the first and of the second assistant, each from 0 to 10.
+
+    Args:
+        reply: What the judge wrote. Thoughts in ``<think>`` tags are not read.
+
+    Returns:
+        None if there are no two scores, if they are off the scale, or if two places of the reply contradict each other.
+    """
+    found = list(_places(_THOUGHTS.sub(" ", reply)))
+    if len({scores for scores, _ in found}) != 1 or not any(expected for _, expected in found):
+        return None
+    scores = found[0][0]
+    return scores if all(LOWEST <= score <= HIGHEST for score in scores) else None

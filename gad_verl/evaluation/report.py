@@ -1,0 +1,266 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What ``gad-verl evaluate`` leaves in its folder besides the responses, and how it is read back.
+
+``results.json`` holds settings and figures, ``prompts.jsonl`` every figure per prompt (what ``gad-verl compare``
+pairs), ``report.md`` the same for people.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gad_verl.errors import GadDataError
+from gad_verl.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures
+from gad_verl.evaluation.intervals import Estimate
+from gad_verl.evaluation.judging import Judgement
+from gad_verl.evaluation.responses import write_text
+from gad_verl.evaluation.rows import Row
+
+RESULTS = "results.json"
+PROMPTS = "prompts.jsonl"
+REPORT = "report.md"
+FORMAT = 1
+
+_MARKS = "marks"
+_AGAINST = "against"
+_CARRIED_COLUMN = TWO_SAMPLE[2]
+
+
+@dataclass
+class Evaluation:
+    """A folder of ``gad-verl evaluate``, read back.
+
+    Args:
+        name: Name of the folder.
+        folder: Its path.
+        settings: What decided the responses.
+        figures: Name to figure with interval.
+        plain: Figures without interval.
+        judge: What the judge said, or None.
+        prompt_ids: Of the prompts, in their order.
+        columns: Name to one number (or None) per prompt.
+        marks: The judge's marks against the reference, shape (prompts, 4), NaN where there are none.
+        against: The same against each opponent.
+    """
+
+    name: str
+    folder: Path
+    settings: dict[str, Any]
+    figures: dict[str, Estimate]
+    plain: dict[str, float | None]
+    judge: dict[str, Any] | None
+    prompt_ids: list[str]
+    columns: dict[str, list[float | None]]
+    marks: np.ndarray
+    against: dict[str, np.ndarray]
+
+
+def clean(value: Any) -> Any:
+    """The same without numbers that JSON does not know (NaN, infinity): they become null."""
+    if isinstance(value, Mapping):
+        return {name: clean(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON of any result."""
+    return json.dumps(clean(value), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_evaluation(folder: str | Path) -> Evaluation:
+    """A folder that ``gad-verl evaluate`` has finished.
+
+    Raises:
+        GadDataError: If it has not, or the files are damaged.
+    """
+    folder = Path(folder).expanduser()
+    if not (folder / RESULTS).is_file() or not (folder / PROMPTS).is_file():
+        raise GadDataError(f"{folder} has no {RESULTS}: run gad-verl evaluate with --output {folder} to its end first")
+    try:
+        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        lines = [json.loads(line) for line in (folder / PROMPTS).read_text(encoding="utf-8").splitlines()]
+        if results["format"] != FORMAT:
+            raise GadDataError(f"{folder}: format {results['format']}, this gad-verl reads {FORMAT}; evaluate it again")
+        opponents = sorted({name for line in lines for name in line[_AGAINST]})
+        return Evaluation(
+            name=folder.resolve().name,
+            folder=folder,
+            settings=results["settings"],
+            figures={name: _estimate(figure) for name, figure in results["figures"].items()},
+            plain=results["plain"],
+            judge=results["judge"],
+            prompt_ids=[line["prompt_id"] for line in lines],
+            columns={name: [line["figures"][name] for line in lines] for name in lines[0]["figures"]},
+            marks=_table([line[_MARKS] for line in lines]),
+            against={name: _table([line[_AGAINST].get(name) for line in lines]) for name in opponents},
+        )
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        if isinstance(error, GadDataError):
+            raise
+        raise GadDataError(f"{folder}: {RESULTS} or {PROMPTS} is damaged; run gad-verl evaluate again") from None
+
+
+def _estimate(figure: Mapping[str, float | None]) -> Estimate:
+    return Estimate(*(float("nan") if figure[key] is None else float(figure[key]) for key in ("value", "low", "high")))
+
+
+def _table(marks: Sequence[Sequence[float | None] | None]) -> np.ndarray:
+    return np.array([[np.nan] * 4 if row is None else [np.nan if x is None else x for x in row] for row in marks])
+
+
+def write_evaluation(
+    folder: Path, rows: Sequence[Row], settings: Mapping[str, Any], figures: Figures, judgement: Judgement | None
+) -> Evaluation:
+    """Write the results; what an earlier run of the same folder found with a judge or features is kept.
+
+    Args:
+        folder: Of the responses.
+        rows: The prompts.
+        settings: What decided the responses.
+        figures: Figures without a judge.
+        judgement: What the judge said in this run.
+    """
+    before = read_evaluation(folder) if (folder / RESULTS).is_file() and (folder / PROMPTS).is_file() else None
+    if before is not None and _CARRIED_COLUMN in before.columns and _CARRIED_COLUMN not in figures.per_prompt:
+        figures.per_prompt[_CARRIED_COLUMN] = before.columns[_CARRIED_COLUMN]
+        figures.summary[_CARRIED_COLUMN] = before.figures[_CARRIED_COLUMN]
+    judge = judgement.summary if judgement else before.judge if before else None
+    empty = np.full((len(rows), 4), np.nan)
+    marks = judgement.marks if judgement else before.marks if before else empty
+    against = judgement.opponents if judgement else before.against if before else {}
+    lines = [
+        {
+            "prompt": number,
+            "prompt_id": row.prompt_id,
+            "figures": {name: column[number] for name, column in figures.per_prompt.items()},
+            _MARKS: marks[number].tolist(),
+            _AGAINST: {name: table[number].tolist() for name, table in against.items()},
+        }
+        for number, row in enumerate(rows)
+    ]
+    results = {
+        "format": FORMAT,
+        "settings": dict(settings),
+        "prompts": len(rows),
+        "figures": {name: asdict(estimate) for name, estimate in figures.summary.items()},
+        "plain": figures.plain,
+        "judge": judge,
+    }
+    # The results come last: a folder with results has everything.
+    write_text(folder / PROMPTS, "".join(json.dumps(clean(line), ensure_ascii=False) + "\n" for line in lines))
+    write_text(folder / RESULTS, to_json(results))
+    evaluation = read_evaluation(folder)
+    write_text(folder / REPORT, render(evaluation))
+    return evaluation
+
+
+# ------------------------------------------------------------------------------------------------------------ Markdown
+
+_TITLES = {
+    "length": ("tokens per response", 1),
+    "teacher_length": ("tokens per teacher text", 1),
+    "length_ratio": ("length ratio student / teacher", 2),
+    "finished": ("finished within the limit", 2),
+    "rouge_l": ("ROUGE-L F1", 3),
+    **{f"ngram_f1_{n}": (f"{n}-gram F1", 3) for n in NGRAMS},
+    "self_repetition": ("self-repetition (4-grams)", 3),
+    "two_sample_words": ("two-sample accuracy, words", 2),
+    "two_sample_characters": ("two-sample accuracy, characters", 2),
+    "two_sample_features": ("two-sample accuracy, features", 2),
+}
+
+
+def cell(text: str) -> str:
+    """A text for a cell of a Markdown table."""
+    return text.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def show(figure: Mapping[str, Any] | Estimate | None, digits: int = 1) -> str:
+    """A figure with its interval, "-" where there is none."""
+    if figure is None or (not isinstance(figure, Estimate) and figure.get("value") is None):
+        return "-"
+    return (figure if isinstance(figure, Estimate) else _estimate(figure)).show(digits)
+
+
+def render(evaluation: Evaluation) -> str:
+    """The report of one checkpoint as Markdown."""
+    settings, plain = evaluation.settings, evaluation.plain
+    way = "greedy" if settings["temperature"] == 0 else f"temperature {settings['temperature']:g}"
+    lines = [
+        f"# {settings['model']}",
+        "",
+        f"{len(evaluation.prompt_ids)} prompts of {settings['data']}, {settings['samples']} response(s) each, {way}, "
+        f"at most {settings['max_response_length']} tokens. In brackets 95 % bootstrap intervals over the prompts.",
+        "",
+        "| figure | value |",
+        "|---|---|",
+    ]
+    lines += [
+        f"| {title} | {evaluation.figures[name].show(digits)} |"
+        for name, (title, digits) in _TITLES.items()
+        if name in evaluation.figures
+    ]
+    for name, title in (("distinct_1", "distinct-1"), ("distinct_2", "distinct-2")):
+        lines.append(f"| {title} (teacher) | {_plain(plain[name])} ({_plain(plain[f'teacher_{name}'])}) |")
+    lines.append(f"| self-repetition of the teacher | {_plain(plain['teacher_self_repetition'])} |")
+    lines.append(f"| teacher texts cut at the limit | {_plain(plain['teacher_cut'], 2)} |")
+    lines.append(f"| empty responses | {_plain(plain['empty'], 2)} |")
+    lines += ["", "Two-sample accuracy 0.5: a classifier cannot tell student from teacher."]
+    if evaluation.judge:
+        lines += _render_judge(evaluation.judge)
+    return "\n".join(lines) + "\n"
+
+
+def _plain(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _render_judge(judge: Mapping[str, Any]) -> list[str]:
+    counts = judge["counts"]
+    lines = [
+        "",
+        f"## Judge: {judge['model']}",
+        "",
+        "| | value | prompts | win/tie/loss | position bias | inconsistent |",
+        "|---|---|---|---|---|---|",
+    ]
+
+    def line(title: str, figure: Mapping[str, Any] | None, of: Mapping[str, Any], record: str = "") -> str:
+        read = f"{of['prompts']} of {of['prompts'] + of['unreadable_prompts']}"
+        bias = "-" if "position_bias" not in of else f"{of['position_bias']:+.2f}"
+        inconsistent = "-" if "inconsistent" not in of else f"{of['inconsistent']:.2f}"
+        return f"| {title} | {show(figure)} | {read} | {record} | {bias} | {inconsistent} |"
+
+    lines.append(line("score, 50 is parity with the reference", judge["score"], judge["score"]))
+    if "teacher_score" in judge:
+        lines.append(line("score of the teacher", judge["teacher_score"], judge["teacher_score"]))
+    for name, rates in judge["win_rates"].items():
+        record = f"{rates['wins']}/{rates['ties']}/{rates['losses']}" if "wins" in rates else ""
+        lines.append(line(f"win rate against {cell(name)}", rates.get("win_rate"), rates, record))
+        lines.append(line(f"at equal length, against {cell(name)}", rates.get("length_controlled"), rates))
+    lines += [
+        "",
+        f"{counts['ratings']} ratings (both orders counted): {counts['asked_again']} asked again because the "
+        f"reply could not be read, {counts['unparsed']} never readable, {counts['unanswered']} without an answer, "
+        f"{counts['empty_references']} empty references. Prompts with an unreadable order are left out.",
+    ]
+    return lines

@@ -1,0 +1,156 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Responses on disk: one line each as soon as it exists, and the settings that all lines of a folder share."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from gad_verl.errors import GadConfigError, GadDataError
+
+RESPONSES = "responses.jsonl"
+SETTINGS = "settings.json"
+# Said for people; moved files with the same content are the same.
+_NOTES = ("model", "data")
+
+
+@dataclass(frozen=True)
+class Response:
+    """One response of a checkpoint.
+
+    Args:
+        prompt: Number of the prompt in the data file, from 0.
+        sample: Number of the response to that prompt, from 0.
+        prompt_id: Fingerprint of the chat (:attr:`gad_verl.evaluation.rows.Row.prompt_id`).
+        text: Without its end-of-text token.
+        finish_reason: "stop" or "length".
+        prompt_tokens: After a cut from the left.
+        response_tokens: As sampled, the end-of-text token included.
+    """
+
+    prompt: int
+    sample: int
+    prompt_id: str
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    response_tokens: int
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended by itself."""
+        return self.finish_reason == "stop"
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Prompt and sample."""
+        return self.prompt, self.sample
+
+
+def read_responses(path: Path) -> list[Response]:
+    """The whole lines of a file; none if it does not exist. Nothing is changed.
+
+    Raises:
+        GadDataError: If a line is no response.
+    """
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    responses = []
+    for number, line in enumerate(lines):
+        try:
+            responses.append(Response(**json.loads(line)))
+        except (ValueError, TypeError):
+            raise GadDataError(f"{path}, line {number}: no response of gad-verl evaluate") from None
+    return responses
+
+
+class ResponseFile:
+    """``responses.jsonl`` of a folder, open for more; a line torn by an interruption is cut off.
+
+    Use as a context manager.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / RESPONSES
+        self.responses = {response.key: response for response in read_responses(self.path)}
+        if self.path.is_file():
+            content = self.path.read_bytes()
+            whole = content.rfind(b"\n") + 1
+            if whole < len(content):
+                os.truncate(self.path, whole)
+
+    def __enter__(self) -> Self:
+        self._handle = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.close()
+
+    def append(self, response: Response) -> None:
+        """Write a response; it survives the end of the process from here on."""
+        self._handle.write(json.dumps(asdict(response), ensure_ascii=False) + "\n")
+        self._handle.flush()
+        self.responses[response.key] = response
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make ``folder`` the one of these settings, or check that it is. Settings without any response bind nobody.
+
+    Raises:
+        GadConfigError: If it holds responses of other settings; the differing ones are named.
+        GadDataError: If it holds something else.
+    """
+    file = folder / SETTINGS
+    if file.is_file() and read_responses(folder / RESPONSES):
+        before = read_settings(file)
+        differing = [
+            name
+            for name in sorted({*before, *settings})
+            if name not in _NOTES and before.get(name) != settings.get(name)
+        ]
+        if differing:
+            changes = ", ".join(f"{name}: {before.get(name)!r} there, {settings.get(name)!r} now" for name in differing)
+            raise GadConfigError(f"{folder} holds responses of other settings ({changes}); name another --output")
+        return
+    if not file.is_file() and folder.is_dir() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
+        raise GadDataError(f"{folder} is not empty and no folder of gad-verl evaluate; name another --output")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps(dict(settings), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings of a folder.
+
+    Raises:
+        GadDataError: If the file is damaged.
+    """
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise GadDataError(f"{file} is damaged; remove its folder or name another --output")
+    return settings
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write under a temporary name, then rename: the file is whole or not there."""
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_text(content, encoding="utf-8")
+    os.replace(scratch, path)

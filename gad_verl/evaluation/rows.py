@@ -1,0 +1,87 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The held-out prompts with the teacher's texts."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gad_verl.data.schema import check_file, teacher_texts
+from gad_verl.data.tools.reading import open_file
+from gad_verl.errors import GadConfigError, GadDataError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One held-out prompt.
+
+    Args:
+        messages: The chat that waits for an answer.
+        teacher: The teacher's text; the first one where there are several.
+    """
+
+    messages: tuple[dict[str, str], ...]
+    teacher: str
+
+    @property
+    def question(self) -> str:
+        """The chat as a judge reads it: the last message alone, or all of them with their roles."""
+        if len(self.messages) == 1:
+            return self.messages[0]["content"]
+        return "\n\n".join(f"[{message['role']}]\n{message['content']}" for message in self.messages)
+
+    @property
+    def prompt_id(self) -> str:
+        """The same for the same chat in every file and process."""
+        content = json.dumps([[m["role"], m["content"]] for m in self.messages], ensure_ascii=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def load_rows(
+    path: str | Path, prompt_key: str = "prompt", teacher_key: str = "teacher_response", limit: int | None = None
+) -> list[Row]:
+    """The rows of a data file in the schema of :mod:`gad_verl.data.schema`.
+
+    Args:
+        path: Parquet, JSON or JSONL.
+        prompt_key: Column of the prompt.
+        teacher_key: Column of the teacher's texts.
+        limit: Only so many of the first rows.
+
+    Raises:
+        GadDataError: Names file, row, column and remedy.
+        GadConfigError: If the limit is below 1.
+    """
+    path = Path(path).expanduser()
+    if limit is not None and limit < 1:
+        raise GadConfigError(f"--limit must be at least 1; got {limit}")
+    if not path.is_file():
+        raise GadDataError(f"{path}: no such data file (--data)")
+    check_file(path, prompt_key, teacher_key, ("--prompt-key", "--teacher-key"))
+    rows = []
+    for number, record in enumerate(open_file(path).rows()):
+        if number == limit:
+            break
+        messages = tuple({"role": m["role"], "content": m["content"]} for m in record[prompt_key])
+        where = f"{path}, row {number}, column {teacher_key!r}"
+        rows.append(Row(messages, teacher_texts(record[teacher_key], where)[0]))
+    return rows
+
+
+def digest(rows: Sequence[Row]) -> str:
+    """Changes with any prompt or teacher text, or their order."""
+    content = json.dumps([[row.prompt_id, row.teacher] for row in rows], ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

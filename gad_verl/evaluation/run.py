@@ -1,0 +1,135 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The whole evaluation of one checkpoint, as ``gad-verl evaluate`` runs it."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gad_verl.errors import GadConfigError
+from gad_verl.evaluation.checkpoint import find_checkpoint
+from gad_verl.evaluation.figures import Figures, measure
+from gad_verl.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
+from gad_verl.evaluation.judging import Judgement, find_opponent, judge_checkpoint
+from gad_verl.evaluation.report import Evaluation, write_evaluation
+from gad_verl.evaluation.responses import RESPONSES, SETTINGS, read_responses, read_settings
+from gad_verl.evaluation.rows import load_rows
+from gad_verl.evaluation.two_sample import SPLITS
+
+if TYPE_CHECKING:
+    from gad_verl.api import Endpoint
+    from gad_verl.evaluation.judge import JudgeSettings
+
+JUDGE_STORE = "judge.sqlite"
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """The judge and what it compares.
+
+    Args:
+        endpoint: Where it is.
+        settings: How it is asked.
+        store: File of its replies; None takes ``judge.sqlite`` in the output folder.
+        against: See :func:`gad_verl.evaluation.judging.find_opponent`.
+        with_teacher: Score the teacher's texts too.
+    """
+
+    endpoint: "Endpoint"
+    settings: "JudgeSettings"
+    store: Path | None = None
+    against: Sequence[str] = ("teacher",)
+    with_teacher: bool = False
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The data file.
+
+    Args:
+        path: Parquet, JSON or JSONL in the schema of :mod:`gad_verl.data.schema`.
+        prompt_key: Column of the prompt.
+        teacher_key: Column of the teacher's texts.
+        limit: Only so many of the first rows.
+    """
+
+    path: Path
+    prompt_key: str = "prompt"
+    teacher_key: str = "teacher_response"
+    limit: int | None = None
+
+
+def evaluate(
+    model: Path,
+    data: DataOptions,
+    output: Path,
+    settings: GenerationSettings,
+    compute: Compute | None = None,
+    judge: JudgeOptions | None = None,
+    features_model: Path | None = None,
+    splits: int = SPLITS,
+) -> Evaluation:
+    """Generate what is missing, measure, ask the judge, and write the results into ``output``.
+
+    Args:
+        model: A checkpoint.
+        data: The held-out prompts.
+        output: Folder of this evaluation; the same call goes on in it.
+        settings: What decides the responses.
+        compute: How they are computed.
+        judge: None for no judge.
+        features_model: Model of the third two-sample test; None leaves it out.
+        splits: Random halves of the two-sample tests.
+
+    Raises:
+        GadDataError, GadConfigError, GadCheckpointError, GadEndpointError: One line each, with the remedy.
+    """
+    rows = load_rows(data.path, data.prompt_key, data.teacher_key, data.limit)
+    checkpoint = find_checkpoint(model)
+    if features_model is not None and not (features_model / "config.json").is_file():
+        raise GadConfigError(f"--features-model {features_model}: no Hugging Face folder (it has no config.json)")
+    builder = build_sequences(checkpoint, settings)
+    opponents = [find_opponent(name, rows) for name in judge.against] if judge else []
+    names = [opponent.name for opponent in opponents]
+    if len(names) != len(set(names)):
+        raise GadConfigError(f"--against names two opponents {names}: give them names of their own (NAME=PATH)")
+    with ExitStack() as stack:
+        asker = None
+        if judge is not None:
+            from gad_verl.api import AnswerStore
+            from gad_verl.evaluation.judge import Judge
+
+            # A judge that cannot be reached shows before hours of generation, not after them.
+            if len(read_responses(output / RESPONSES)) < len(rows) * settings.samples:
+                from gad_verl.api import check_endpoint
+
+                check_endpoint(judge.endpoint)
+        responses = generate(
+            checkpoint, rows, output, settings, compute or Compute(), builder, {"data": str(data.path)}
+        )
+        featurize = None
+        if features_model is not None:
+            from gad_verl.evaluation.features import text_features
+
+            featurize = partial(text_features, features_model, max_tokens=settings.max_response_length)
+        figures: Figures = measure(rows, responses, builder, featurize, splits)
+        judgement: Judgement | None = None
+        if judge is not None:
+            store = stack.enter_context(AnswerStore(judge.store or output / JUDGE_STORE))
+            asker = Judge(judge.endpoint, store, judge.settings)
+            judgement = judge_checkpoint(asker, rows, responses, builder, opponents, judge.with_teacher)
+    return write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement)

@@ -1,0 +1,200 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl compare``: pairing, notes, and the rule."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gad_verl import cli
+from gad_verl.evaluation import comparison
+from gad_verl.evaluation.figures import Figures, summarize_column
+from gad_verl.evaluation.intervals import Estimate, bootstrap_ratio
+from gad_verl.evaluation.judging import Judgement
+from gad_verl.evaluation.report import write_evaluation
+from gad_verl.evaluation.rows import Row
+from gad_verl.evaluation.selection import BY_SCORE, BY_TWO_SAMPLE, Candidate, propose
+
+SETTINGS = {"model": "m", "data": "val.parquet", "max_response_length": 64, "temperature": 0.0, "samples": 1}
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes the folder of an evaluation with given lengths, marks and accuracies."""
+
+    def written(
+        name: str,
+        lengths: Sequence[float],
+        marks: np.ndarray | None = None,
+        accuracies: Sequence[float] | None = None,
+        first: int = 0,
+        judge: str = "judge",
+        references: str = "same",
+        **settings: object,
+    ) -> Path:
+        count = len(lengths)
+        rows = [Row(({"role": "user", "content": f"{first + n}?"},), "text") for n in range(count)]
+        columns = {
+            "length": list(lengths),
+            "teacher_length": [10.0] * count,
+            "rouge_l": [0.5] * count,
+            "two_sample_words": list(accuracies) if accuracies is not None else [0.5] * count,
+        }
+        figures = Figures(dict(columns))
+        figures.summary = {key: summarize_column(key, column) for key, column in columns.items()}
+        figures.summary["length_ratio"] = bootstrap_ratio(columns["length"], columns["teacher_length"])
+        plain = ("distinct_1", "distinct_2", "teacher_distinct_1", "teacher_distinct_2")
+        figures.plain = dict.fromkeys((*plain, "teacher_self_repetition", "teacher_cut", "empty"), 0.5)
+        judgement = None
+        if marks is not None:
+            score = {"prompts": count, "unreadable_prompts": 0, "value": 1.0, "low": 0.0, "high": 2.0}
+            counts = dict.fromkeys(("ratings", "asked_again", "unparsed", "unanswered", "empty_references"), 0)
+            summary = {"model": judge, "references": references, "score": score, "win_rates": {}, "counts": counts}
+            judgement = Judgement(np.asarray(marks, dtype=float), {"teacher": np.asarray(marks, dtype=float)}, summary)
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        write_evaluation(folder, rows, {**SETTINGS, **settings}, figures, judgement)
+        return folder
+
+    return written
+
+
+def marks_of(student: float, reference: float, count: int = 20, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    table = np.tile([student, reference, student, reference], (count, 1)).astype(float)
+    return table + noise * rng.normal(size=table.shape)
+
+
+def test_figures_and_paired_differences(write: Write) -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(5, 50, size=20).astype(float)
+    folders = [
+        write("a", lengths, marks_of(6, 8, noise=0.3)),
+        write("b", lengths + 1, marks_of(7, 7, noise=0.3)),
+    ]
+    result = comparison.compare(folders)
+    assert result.figures["a"]["length"].value == pytest.approx(lengths.mean())
+    assert result.figures["b"]["score"].value == pytest.approx(50, abs=0.5)
+    # Every response is one token longer: a paired interval has no width, however much lengths vary.
+    length = result.differences["b"]["length"]
+    assert (length.value, length.low, length.high) == pytest.approx((1, 1, 1))
+    assert result.differences["b"]["length_ratio"].value == pytest.approx(0.1)
+    score = result.differences["b"]["score"]
+    assert score.value == pytest.approx(result.figures["b"]["score"].value - result.figures["a"]["score"].value)
+    assert score.low > 0
+    assert result.differences["b"]["win_rate_teacher"].value > 0
+    assert set(result.differences) == {"b"}
+
+
+def test_swapping_the_order_mirrors_the_differences(write: Write) -> None:
+    one = write("a", [8.0, 12, 11, 9] * 5, marks_of(6, 8, noise=0.5))
+    other = write("b", [9.0, 10, 14, 9] * 5, marks_of(7, 8, noise=0.5, seed=1))
+    there = comparison.compare([one, other]).differences["b"]
+    back = comparison.compare([other, one]).differences["a"]
+    for name, estimate in there.items():
+        assert back[name].value == pytest.approx(-estimate.value)
+        assert back[name].low == pytest.approx(-estimate.high)
+
+
+def test_only_common_prompts_are_compared(write: Write) -> None:
+    one = write("a", [10.0] * 8 + [100.0] * 4)
+    other = write("b", [20.0] * 8, first=0)
+    result = comparison.compare([one, other])
+    assert result.prompts == 8 and result.figures["a"]["length"].value == 10
+    assert any("a has 12 prompts; the 8 that all have" in note for note in result.notes)
+
+
+def test_what_makes_figures_less_comparable_is_said(write: Write) -> None:
+    one = write("a", [10.0] * 8, marks_of(6, 6, 8), max_response_length=64)
+    other = write("b", [10.0] * 8, marks_of(6, 6, 8), max_response_length=32, references="others")
+    notes = " ".join(comparison.compare([one, other]).notes)
+    assert "max_response_length differs: a 64, b 32." in notes and "different reference answers" in notes
+    third = write("c", [10.0] * 8, marks_of(9, 6, 8), judge="another judge")
+    result = comparison.compare([one, third])
+    assert "Different judges" in " ".join(result.notes)
+    assert result.proposal.criterion == BY_TWO_SAMPLE and "different judges" in result.proposal.reason
+
+
+def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write("run1/step_20", [10.0] * 20, marks_of(6, 8, noise=0.2))
+    other = write("run2/step_20", [11.0] * 20, marks_of(7, 8, noise=0.2))
+    assert cli.main(["compare", str(one), str(other), "--output", str(tmp_path / "out")]) == 0
+    table = capsys.readouterr().out
+    assert table == (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
+    assert "| run1/step_20 |" in table and "Proposed: run2/step_20" in table and "*" in table
+    assert cli.main(["compare", str(one), str(other), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert printed["proposal"]["name"] == "run2/step_20" and printed["proposal"]["within_noise"] == []
+
+
+def test_errors_are_one_line(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write("a", [10.0] * 4)
+    stranger = write("b", [10.0] * 4, first=100)
+    damaged = write("c", [10.0] * 4)
+    (damaged / "prompts.jsonl").write_text("{}\n")
+    for arguments, expected in (
+        ([tmp_path / "nowhere"], "has no results.json"),
+        ([one, stranger], "share no prompt"),
+        ([one, one], "is named twice"),
+        ([damaged], "is damaged"),
+        ([one, "--length-band", "2", "1"], "expected the lowest and the highest"),
+    ):
+        assert cli.main(["compare", *map(str, arguments)]) == 2
+        error = capsys.readouterr().err
+        assert expected in error and error.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ the rule
+
+
+def constant(low: float, high: float) -> Callable[[str, str], Estimate]:
+    return lambda one, other: Estimate((low + high) / 2, low, high)
+
+
+def test_the_best_score_within_the_band() -> None:
+    candidates = [Candidate("short", 0.5, 60.0), Candidate("good", 1.1, 50.0), Candidate("fair", 0.9, 48.0)]
+    proposal = propose(candidates, constant(0.5, 3.0))
+    assert (proposal.name, proposal.criterion, proposal.within_noise) == ("good", BY_SCORE, [])
+    assert proposal.in_band == ["good", "fair"] and "short left out" in proposal.reason
+    assert propose(candidates, constant(0.5, 3.0), band=(0.4, 2.0)).name == "short"
+
+
+def test_noise_is_named() -> None:
+    candidates = [Candidate("a", 1.0, 50.0), Candidate("b", 1.0, 50.4), Candidate("c", 1.0, 44.0)]
+    proposal = propose(candidates, lambda one, other: Estimate(1, -1, 3) if one == "a" else Estimate(6, 4, 8))
+    assert proposal.name == "b" and proposal.within_noise == ["a"]
+    assert "The difference to a lies within the noise" in proposal.reason and "flattered by chance" in proposal.reason
+
+
+def test_without_scores_the_hardest_to_tell_apart() -> None:
+    candidates = [Candidate("a", 1.0, 70.0, two_sample=0.9), Candidate("b", 1.2, None, two_sample=0.6)]
+    proposal = propose(candidates, constant(-0.4, -0.2))
+    assert (proposal.name, proposal.criterion) == ("b", BY_TWO_SAMPLE)
+    assert "not every checkpoint has one" in proposal.reason
+
+
+def test_no_proposal_where_none_fits() -> None:
+    proposal = propose([Candidate("a", 3.0, 60.0), Candidate("b", 0.65, 40.0)], constant(0, 0))
+    assert proposal.name is None and "b comes closest" in proposal.reason
+    assert propose([Candidate("a", 1.0)], constant(0, 0)).name is None
+
+
+def test_a_single_checkpoint() -> None:
+    proposal = propose([Candidate("a", 1.0, 51.7)], constant(0, 0))
+    assert proposal.name == "a" and "51.7 (50 is parity), the only one of acceptable length" in proposal.reason

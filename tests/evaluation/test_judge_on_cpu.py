@@ -1,0 +1,234 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The judge against scripted ones on the loopback interface."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fault_server import Faults, FaultServer
+from scripted_judge import always_first, by_length, mumbling, rating_of, scripted
+from tiny_model import build_tokenizer
+
+from gad_verl.api import AnswerStore, Endpoint
+from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.errors import GadConfigError, GadDataError, GadEndpointError
+from gad_verl.evaluation import preferences
+from gad_verl.evaluation.judge import Judge, JudgeSettings, requests_needed
+from gad_verl.evaluation.judging import find_opponent, judge_checkpoint, parsed
+from gad_verl.evaluation.responses import Response, ResponseFile
+from gad_verl.evaluation.rows import Row
+
+ROWS = [Row(({"role": "user", "content": f"Question {n}?"},), "abcdefg"[: 1 + n % 7]) for n in range(12)]
+
+
+def responses(texts: list[str]) -> list[Response]:
+    return [
+        Response(number, 0, ROWS[number].prompt_id, text, "stop", 3, len(text) + 1) for number, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture(scope="module")
+def builder() -> SequenceBuilder:
+    return SequenceBuilder(build_tokenizer(), 64, 64)
+
+
+def open_judge(server: FaultServer, store: AnswerStore, **settings: Any) -> Judge:
+    endpoint = Endpoint(server.base_url, server.model, max_concurrency=4, timeout_s=5, backoff_s=0.01)
+    return Judge(endpoint, store, JudgeSettings(**settings))
+
+
+def test_marks_belong_to_texts_and_not_to_places(tmp_path: Path) -> None:
+    pairs = [("Why?", "abcd", "ab"), ("How?", "a", "abcdefgh"), ("Who?", "abc", "abc")]
+    with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+        marks = open_judge(server, store).rate(pairs)
+    assert marks.tolist() == [[4, 2, 4, 2], [1, 8, 1, 8], [3, 3, 3, 3]]
+    shown = {rating_of(request.body) for request in server.received}
+    assert shown == {*pairs, *((question, second, first) for question, first, second in pairs)}
+
+
+def test_a_judge_of_places_gives_ties(tmp_path: Path, builder: SequenceBuilder) -> None:
+    with FaultServer(scripted(always_first)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+        judge = open_judge(server, store)
+        texts = responses(["x" * (n + 1) for n in range(12)])
+        result = judge_checkpoint(judge, ROWS, texts, builder, [find_opponent("teacher", ROWS)], True).summary
+    rates = result["win_rates"]["teacher"]
+    assert result["score"]["value"] == result["teacher_score"]["value"] == 50
+    assert rates["win_rate"]["value"] == rates["length_controlled"]["value"] == 50
+    # Two texts are the same as the teacher's: their two orders are one request, and still a tie.
+    assert (rates["wins"], rates["ties"], rates["losses"]) == (0, 12, 0)
+    assert rates["position_bias"] == 4 and result["score"]["inconsistent"] == 1
+
+
+def test_figures_of_a_judge_of_lengths(tmp_path: Path, builder: SequenceBuilder) -> None:
+    texts = ["abcdefgh"] * 6 + ["a"] * 6
+    with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+        judgement = judge_checkpoint(
+            open_judge(server, store), ROWS, responses(texts), builder, [find_opponent("teacher", ROWS)]
+        )
+    rates = judgement.summary["win_rates"]["teacher"]
+    outcomes = [
+        (len(text) > len(row.teacher)) - (len(text) < len(row.teacher)) for text, row in zip(texts, ROWS, strict=True)
+    ]
+    assert rates["wins"] == outcomes.count(1) and rates["losses"] == outcomes.count(-1)
+    # References are longer than ten characters: 10 points.
+    assert judgement.summary["score"]["value"] == pytest.approx(100 * (6 * 8 + 6) / (6 * 8 + 6 + 120))
+    assert judgement.summary["score"]["student_mean"] == pytest.approx(4.5)
+    assert judgement.summary["counts"]["unparsed"] == judgement.summary["counts"]["asked_again"] == 0
+
+
+def test_needed_requests_are_counted_right(tmp_path: Path, builder: SequenceBuilder) -> None:
+    texts = [f"{'y' * 20} {number}" for number in range(12)]
+    with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+        judge = open_judge(server, store)
+        judge_checkpoint(judge, ROWS, responses(texts), builder, [find_opponent("teacher", ROWS)], True)
+    assert len(server.received) == judge.counts.sent == requests_needed(12, 1, True) == 84
+
+
+def test_unreadable_replies_are_asked_again_and_then_counted(tmp_path: Path) -> None:
+    with FaultServer(scripted(mumbling)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+        judge = open_judge(server, store, attempts=3)
+        marks = judge.rate([("Why?", "a", "b"), ("How?", "c", "d")])
+    assert np.isnan(marks).all() and not parsed(marks).any()
+    assert (judge.counts.ratings, judge.counts.asked_again, judge.counts.unparsed) == (4, 4, 4)
+    assert len(server.received) == 12
+    assert sorted({(r.body["temperature"], r.body["seed"]) for r in server.received}) == [(0, 0), (0.7, 1), (0.7, 2)]
+
+
+def test_a_second_asking_may_be_read(tmp_path: Path) -> None:
+    def hesitant(question: str, first: str, second: str, body: dict[str, Any]) -> str:
+        return "8 6" if body["seed"] == 1 else "Hard to say."
+
+    with FaultServer(scripted(hesitant)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+        judge = open_judge(server, store)
+        marks = judge.rate([("Why?", "a", "b")])
+    assert marks.tolist() == [[8, 6, 6, 8]]
+    assert (judge.counts.asked_again, judge.counts.unparsed) == (2, 0)
+
+
+def test_a_prompt_with_one_readable_order_is_left_out(tmp_path: Path, builder: SequenceBuilder) -> None:
+    def one_sided(question: str, first: str, second: str, body: dict[str, Any]) -> str:
+        return "9 3" if "reference" in second or "Question 3" not in question else "?"
+
+    with FaultServer(scripted(one_sided)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+        judge = open_judge(server, store, attempts=2)
+        judgement = judge_checkpoint(judge, ROWS, responses(["text"] * 12), builder)
+    assert judgement.summary["score"]["prompts"] == 11
+    assert judgement.summary["score"]["unreadable_prompts"] == judge.counts.unparsed == 1
+    assert judgement.summary["score"]["value"] == 50
+
+
+def test_faults_on_the_way_change_nothing(tmp_path: Path, builder: SequenceBuilder) -> None:
+    summaries = []
+    for share in (0.0, 0.3):
+        faults = Faults.evenly(share, silence_s=0.1)
+        with FaultServer(scripted(by_length), faults) as server, AnswerStore(tmp_path / f"{share}.sqlite") as store:
+            judge = open_judge(server, store)
+            summary = judge_checkpoint(judge, ROWS, responses(["abcd"] * 12), builder).summary
+        summaries.append({name: summary[name] for name in ("score", "references")})
+    assert summaries[0] == summaries[1]
+
+
+def test_a_second_run_asks_nothing(tmp_path: Path, builder: SequenceBuilder) -> None:
+    with FaultServer(scripted(by_length)) as server:
+        for _ in range(2):
+            with AnswerStore(tmp_path / "store.sqlite") as store:
+                judge = open_judge(server, store)
+                summary = judge_checkpoint(judge, ROWS, responses(["abcd"] * 12), builder).summary
+        # Another checkpoint on the same store: the references are there, and so are texts that both wrote.
+        asked = len(server.received)
+        with AnswerStore(tmp_path / "store.sqlite") as store:
+            other = judge_checkpoint(open_judge(server, store), ROWS, responses(["abcd"] * 11 + ["x"]), builder).summary
+    assert asked == 36 and summary["counts"]["sent"] == 0
+    assert len(server.received) == asked + 2
+    assert other["references"] == summary["references"]
+
+
+_CHILD = """
+from pathlib import Path
+from gad_verl.api import AnswerStore, Endpoint
+from gad_verl.evaluation.judge import Judge
+with AnswerStore(Path({store!r})) as store:
+    judge = Judge(Endpoint({url!r}, "loopback", max_concurrency=2), store)
+    judge.rate([(str(n), "abc" * n, "ab" * n) for n in range(1, 41)])
+"""
+
+
+def test_a_killed_run_asks_nothing_twice(tmp_path: Path) -> None:
+    with FaultServer(scripted(by_length), latency_s=0.05) as server:
+        code = _CHILD.format(store=str(tmp_path / "store.sqlite"), url=server.base_url)
+        child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while len(server.received) < 20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        with AnswerStore(tmp_path / "store.sqlite") as store:
+            kept = set(store.keys())
+            before = len(server.received)
+            judge = open_judge(server, store)
+            marks = judge.rate([(str(n), "abc" * n, "ab" * n) for n in range(1, 41)])
+    assert 10 <= len(kept) < 80
+    assert len(server.received) - before == judge.counts.sent == 80 - len(kept)
+    assert not np.isnan(marks).any()
+
+
+def test_options_reach_the_request(tmp_path: Path) -> None:
+    options = {"max_tokens": None, "max_completion_tokens": 99, "temperature": None}
+    with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+        open_judge(server, store, options=options).rate([("Why?", "a", "b")])
+    body = server.received[0].body
+    assert body["max_completion_tokens"] == 99 and "max_tokens" not in body and "temperature" not in body
+
+
+def test_a_judge_that_cannot_be_asked(tmp_path: Path) -> None:
+    with AnswerStore(tmp_path / "store.sqlite") as store:
+        gone = Judge(Endpoint("http://127.0.0.1:9/v1", "m", timeout_s=2), store)
+        with pytest.raises(GadEndpointError):
+            gone.rate([("Why?", "a", "b")])
+        with FaultServer(scripted(by_length), key="right") as server, pytest.raises(GadEndpointError):
+            open_judge(server, store).rate([("Why?", "a", "b")])
+    with pytest.raises(GadConfigError, match="judge-attempts"):
+        JudgeSettings(attempts=0)
+
+
+def test_opponents_are_found_by_prompt(tmp_path: Path) -> None:
+    assert find_opponent("teacher", ROWS).texts == [row.teacher for row in ROWS]
+    folder = tmp_path / "other"
+    folder.mkdir()
+    with ResponseFile(folder) as file:
+        for response in reversed(responses([f"answer {number}" for number in range(12)])):
+            file.append(response)
+    for name in (str(folder), str(folder / "responses.jsonl"), f"other={folder}"):
+        opponent = find_opponent(name, ROWS)
+        assert opponent.name == "other" and opponent.texts == [f"answer {number}" for number in range(12)]
+    with pytest.raises(GadDataError, match="lacks 1 of the 13 prompts .first: row 12"):
+        find_opponent(str(folder), [*ROWS, Row(({"role": "user", "content": "new"},), "text")])
+    with pytest.raises(GadDataError, match="is missing; name 'teacher'"):
+        find_opponent(str(tmp_path / "nowhere"), ROWS)
+
+
+def test_scores_of_both_sides_add_up_to_100(tmp_path: Path) -> None:
+    pairs = [(str(n), "a" * (1 + n % 7), "b" * (1 + n % 5)) for n in range(15)]
+    with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+        judge = open_judge(server, store)
+        one = preferences.relative_score(judge.rate(pairs))
+        other = preferences.relative_score(judge.rate([(q, second, first) for q, first, second in pairs]))
+    assert one.value + other.value == pytest.approx(100)
+    assert len(server.received) == 30  # the same requests, in the other order
