@@ -27,8 +27,8 @@ from common import Ratio, alternate, arguments, machine, one_rank, peak_bytes, t
 from cost_model import Work, update_tokens
 from schemes import Schemes, Shape, build_model_folder, build_worker, random_groups, worker_config
 
-HIDDEN, LAYERS = 256, 6
-PROMPT, ROLLOUT = 32, 96
+HIDDEN, LAYERS = 256, 4
+PROMPT, ROLLOUT = 32, 64
 
 COLUMNS = {
     "rollouts": "n",
