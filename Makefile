@@ -49,6 +49,7 @@ test-fast: lint
 # Every figure of docs/performance.md is made anew, then written into the page; the machine should be idle.
 bench: $(STAMP)
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/discriminator.py
+	VERL_PLATFORM=cpu $(BIN)/python benchmarks/profile_update.py
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/prompt_sharing.py
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/growth.py
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/step.py

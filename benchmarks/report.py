@@ -25,6 +25,7 @@ from pathlib import Path
 
 import discriminator
 import growth
+import profile_update
 import prompt_sharing
 import step
 from common import RESULTS, table
@@ -32,6 +33,7 @@ from common import RESULTS, table
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 COLUMNS = {
     "discriminator": discriminator.COLUMNS,
+    "profile_update": profile_update.COLUMNS,
     "prompt_sharing": prompt_sharing.COLUMNS,
     "growth": growth.COLUMNS,
     "step": step.COLUMNS,
