@@ -12,13 +12,14 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install quickstart lint test test-fast test-all clean
+.PHONY: help install quickstart lint test test-fast test-all bench clean
 
 help:
 	@echo "make quickstart   install, prepare a real student and teacher, train warmup and GAD, print a table"
 	@echo "make test         install, ruff, the whole test suite"
 	@echo "make test-fast    the tests that do not run main_ppo"
 	@echo "make test-all     make test and the longer tests"
+	@echo "make bench        measure speed and memory side by side, rewrite the tables of docs/performance.md"
 	@echo "make install      the environment $(VENV) alone"
 
 install: $(STAMP)
@@ -44,6 +45,17 @@ test: lint
 
 test-fast: lint
 	$(BIN)/python -m pytest -m "not slow and not e2e"
+
+# Every figure of docs/performance.md is made anew, then written into the page; the machine should be idle.
+bench: $(STAMP)
+	VERL_PLATFORM=cpu $(BIN)/python benchmarks/discriminator.py
+	VERL_PLATFORM=cpu $(BIN)/python benchmarks/profile_update.py
+	VERL_PLATFORM=cpu $(BIN)/python benchmarks/prompt_sharing.py
+	VERL_PLATFORM=cpu $(BIN)/python benchmarks/growth.py
+	VERL_PLATFORM=cpu $(BIN)/python benchmarks/step.py
+	VERL_PLATFORM=cpu $(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/client.py
+	$(BIN)/python benchmarks/report.py
 
 test-all: lint
 	$(BIN)/python -m pytest

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 from schemes import Shape
 
+from gad_verl.discriminator.shared_prompt import CostModel
+
 
 @dataclass(frozen=True)
 class Work:
@@ -41,8 +43,7 @@ class Work:
 
     def forward(self, rows: Sequence[int], remove_padding: bool) -> float:
         """Of one micro-batch: padded to its longest row, or one sequence with a block mask."""
-        sequences, tokens = (1, sum(rows)) if remove_padding else (len(rows), max(rows))
-        return sequences * (self.per_token * tokens + self.per_pair * tokens**2)
+        return CostModel(self.per_token, self.per_pair).separate([rows], padded=not remove_padding)
 
     def update(self, rows: Sequence[int], remove_padding: bool) -> float:
         """Forward and backward: the backward costs two forwards, a third with gradient checkpointing."""

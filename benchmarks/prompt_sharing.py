@@ -23,7 +23,7 @@ from pathlib import Path
 from common import Ratio, alternate, arguments, machine, one_rank, peak_bytes, table, write
 from schemes import Schemes, Shape, build_model_folder, build_worker, random_groups
 
-from gad_verl.discriminator.shared_prompt import CostModel, build_cost_model, packed_length
+from gad_verl.discriminator.shared_prompt import build_cost_model
 
 HIDDEN, LAYERS, ROLLOUTS, RESPONSE = 256, 4, 8, 64
 PROMPTS = (32, 128, 512, 2048)
@@ -35,13 +35,6 @@ COLUMNS = {
     "auto_shares": "auto shares",
     "memory_shared_over_separate": "peak memory shared / separate",
 }
-
-
-def predicted(cost: CostModel, lengths: list[int], prompt: int) -> float:
-    """Work of one packed group over that of its padded rows."""
-    packed = packed_length(lengths, prompt)
-    separate = len(lengths) * (cost.per_token * max(lengths) + cost.per_pair * max(lengths) ** 2)
-    return (cost.per_token * packed + cost.per_pair * packed**2) / separate
 
 
 def main() -> None:
@@ -62,7 +55,7 @@ def main() -> None:
                 {
                     "prompt": prompt,
                     "time_shared_over_separate": Ratio.of(seconds["always"], seconds["never"]),
-                    "predicted": predicted(cost, lengths, prompt),
+                    "predicted": cost.shared([lengths], [prompt]) / cost.separate([lengths], padded=True),
                     "auto_shares": "yes" if cost.sharing_pays([lengths], [prompt], padded=True) else "no",
                     "memory_shared_over_separate": memory["always"] / memory["never"],
                 }

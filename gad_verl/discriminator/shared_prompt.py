@@ -108,19 +108,35 @@ def pack_groups(rows: Sequence[Tensor], prompt_lengths: Sequence[int], group_siz
 
 @dataclass(frozen=True)
 class CostModel:
-    """Work of a forward pass in multiply-adds, with an attention that computes masked pairs too.
+    """Work of a forward pass in multiply-adds.
+
+    An attention that is given a mask computes masked pairs too. Rows of one length need no mask beside the causal one,
+    of which kernels skip the empty half. Measured and predicted: docs/performance.md.
 
     Args:
         per_token: Of the matrices, per token: the number of their parameters.
-        per_pair: Of attention, per pair of query and key: twice the width of all heads of all layers, times its
-            slowness compared with the matrices.
+        per_pair: Of attention, per pair of query and key: twice the width of all heads of all layers.
     """
 
     per_token: float
     per_pair: float
 
-    def _work(self, sequences: int, tokens: int) -> float:
-        return sequences * (self.per_token * tokens + self.per_pair * tokens**2)
+    def work(self, sequences: int, tokens: int, causal: bool = False) -> float:
+        """Of ``sequences`` rows of ``tokens`` tokens; ``causal`` if no other mask is needed."""
+        pairs = tokens**2 / 2 if causal else tokens**2
+        return sequences * (self.per_token * tokens + self.per_pair * pairs)
+
+    def separate(self, lengths: Sequence[Sequence[int]], padded: bool) -> float:
+        """Of the rows of all groups by themselves; the arguments are those of :meth:`sharing_pays`."""
+        flat = [length for group in lengths for length in group]
+        if not padded:
+            return self.work(1, sum(flat))
+        return self.work(len(flat), max(flat), causal=min(flat) == max(flat))
+
+    def shared(self, lengths: Sequence[Sequence[int]], prompt_lengths: Sequence[int]) -> float:
+        """Of the packed groups."""
+        packed = [packed_length(group, prompt) for group, prompt in zip(lengths, prompt_lengths, strict=True)]
+        return self.work(len(packed), max(packed))
 
     def sharing_pays(self, lengths: Sequence[Sequence[int]], prompt_lengths: Sequence[int], padded: bool) -> bool:
         """Whether packed groups cost less than separate rows.
@@ -131,14 +147,8 @@ class CostModel:
             padded: Separate rows are padded to the longest of the micro-batch; else they are one sequence with a
                 block mask (``use_remove_padding``).
         """
-        flat = [length for group in lengths for length in group]
-        separate = self._work(len(flat), max(flat)) if padded else self._work(1, sum(flat))
-        packed = [packed_length(group, prompt) for group, prompt in zip(lengths, prompt_lengths, strict=True)]
-        return self._work(len(packed), max(packed)) < separate
+        return self.shared(lengths, prompt_lengths) < self.separate(lengths, padded)
 
-
-# Attention through a dense mask computes pairs more slowly than matrices are multiplied (docs/performance.md).
-_ATTENTION_SLOWNESS = 3.0
 
 _ALL_POSITIONS = "full_attention"
 
@@ -169,5 +179,5 @@ def build_cost_model(module: nn.Module) -> CostModel:
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return CostModel(
         per_token=sum(parameter.numel() for parameter in module.parameters()) - embeddings,
-        per_pair=2 * config.num_hidden_layers * heads * head_width * _ATTENTION_SLOWNESS,
+        per_pair=2 * config.num_hidden_layers * heads * head_width,
     )

@@ -129,7 +129,7 @@ class GadTrainerSync(PPOTrainerSync):
         self._step_student_rows: list[tuple[list[int], list[int]]] = []
         self._validation = ValidationRecord()
         self._replicas_asleep = False
-        self._warned_prompts = False
+        self._checked_prompts = False
 
     # ------------------------------ verl's own mode ------------------------------
 
@@ -484,15 +484,18 @@ class GadTrainerSync(PPOTrainerSync):
             num_sessions=num_sessions,
             visit=0 if batch.partition_id == "val" else self._epoch,
         )
-        if not self._warned_prompts and any(
-            group.prompt_ids != self._student_builder.prompt(group.messages) for group in groups
-        ):
-            self._warned_prompts = True
+        if not self._checked_prompts:
+            self._checked_prompts = True
+            self._warn_of_other_prompts(groups)
+        return groups
+
+    def _warn_of_other_prompts(self, groups: list[RolloutGroup]) -> None:
+        """Once: the chat template is the same in every step."""
+        if any(group.prompt_ids != self._student_builder.prompt(group.messages) for group in groups):
             logger.warning(
                 "the rollout renders prompts differently from gad_verl (system prompt, tools or chat template?): the "
                 "warmup trains the student on other prompt tokens than it is asked with"
             )
-        return groups
 
     def _write_rewards(
         self, partition_id: str, keys: list[str], groups: list[RolloutGroup], scores: torch.Tensor, metrics: dict

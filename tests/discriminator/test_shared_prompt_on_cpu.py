@@ -101,7 +101,15 @@ def test_the_cost_model_counts_the_parameters_of_the_matrices() -> None:
     model = _model()
     cost = build_cost_model(model)
     assert cost.per_token == sum(p.numel() for p in model.parameters()) - 100 * 32
-    assert cost.per_pair >= 2 * 2 * 32
+    assert cost.per_pair == 2 * 2 * 32
+
+
+def test_work_is_that_of_matrices_and_pairs() -> None:
+    cost = CostModel(per_token=10.0, per_pair=3.0)
+    assert cost.separate([[4, 4], [4, 4]], padded=True) == 4 * (10 * 4 + 3 * 16 / 2)
+    assert cost.separate([[4, 2], [4, 4]], padded=True) == 4 * (10 * 4 + 3 * 16)
+    assert cost.separate([[4, 2], [4, 4]], padded=False) == 10 * 14 + 3 * 14**2
+    assert cost.shared([[4, 2], [4, 4]], [1, 2]) == 2 * (10 * 6 + 3 * 36)
 
 
 def test_models_that_see_something_else_are_refused() -> None:

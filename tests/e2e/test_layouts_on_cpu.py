@@ -29,7 +29,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vllm_two_ranks(folder: Path) -> Run:
-    """Student on two FSDP2 ranks with a vLLM engine each, discriminator (one layer, LoRA) on its own pool, GRPO."""
+    """Student on two FSDP2 ranks with a vLLM engine each, GRPO, fewer rollouts in the warmup.
+
+    The discriminator (one layer, LoRA) has a pool of its own, where it overlaps with the student's work,
+    and micro-batches that hold a sequence but no group.
+    """
     run = run_main_ppo(
         folder,
         "vllm",
@@ -41,6 +45,8 @@ def vllm_two_ranks(folder: Path) -> Run:
         "trainer.n_gpus_per_node=2",
         "ray_kwargs.ray_init.num_gpus=3",
         "gad.discriminator_n_gpus_per_node=1",
+        "discriminator.ppo_max_token_len_per_gpu=96",
+        "gad.warmup_rollout_n=1",
         "gad.discriminator_num_layers=1",
         "discriminator.model.lora_rank=4",
         "gad.warmup_steps=2",
@@ -68,6 +74,25 @@ def test_reference_is_the_warmed_up_student_on_two_ranks(vllm_two_ranks: Run) ->
 def test_groups_have_a_spread_when_sampled(vllm_two_ranks: Run) -> None:
     assert vllm_two_ranks.metrics[4]["disc/no_spread_fraction"] < 0.5
     assert vllm_two_ranks.metrics[4]["critic/advantages/max"] > 0 > vllm_two_ranks.metrics[4]["critic/advantages/min"]
+
+
+def test_groups_that_fit_no_micro_batch_are_read_in_two_passes(vllm_two_ranks: Run) -> None:
+    for step in (1, 2, 3, 4):
+        assert vllm_two_ranks.metrics[step]["disc/passes"] == 2
+        assert 1 <= vllm_two_ranks.metrics[step]["disc/imbalance"] < 1.5
+
+
+def test_the_warmup_generates_fewer_rollouts(vllm_two_ranks: Run) -> None:
+    pairs = [vllm_two_ranks.metrics[step]["disc/num_pairs"] for step in (1, 2, 3, 4)]
+    assert pairs[0] == pairs[1] > 0 and pairs[2] == pairs[3] == 4 * pairs[0]
+
+
+def test_the_discriminator_works_beside_the_student(vllm_two_ranks: Run) -> None:
+    """Only where it overlaps are scores awaited; the rewards of the step are those scores."""
+    for step in (1, 2, 3, 4):
+        metrics = vllm_two_ranks.metrics[step]
+        assert metrics["disc/wait_scores_s"] >= 0 and metrics["disc/busy_s"] > 0 and metrics["disc/lr"] > 0
+        assert metrics["critic/score/mean"] == pytest.approx(metrics["disc/student_score_mean"], abs=1e-4)
 
 
 def test_a_discriminator_with_lora_learns(vllm_two_ranks: Run) -> None:

@@ -1,0 +1,84 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Writes the measured tables of docs/performance.md from benchmarks/results, so that no figure is typed by hand.
+
+python benchmarks/report.py                        # rewrites the tables
+python benchmarks/report.py --check                # fails if the page is out of date
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+import discriminator
+import growth
+import profile_update
+import prompt_sharing
+import step
+from common import RESULTS, table
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+COLUMNS = {
+    "discriminator": discriminator.COLUMNS,
+    "profile_update": profile_update.COLUMNS,
+    "prompt_sharing": prompt_sharing.COLUMNS,
+    "growth": growth.COLUMNS,
+    "step": step.COLUMNS,
+}
+
+
+def rendered(name: str) -> str:
+    """Table and settings of one benchmark."""
+    document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    settings = ", ".join(f"{key} {value}" for key, value in document["settings"].items())
+    return f"{table(document['rows'], COLUMNS[name])}\n`benchmarks/{name}.py`: {settings}.\n"
+
+
+def page(text: str) -> str:
+    """The page with every table between its marks made anew.
+
+    Raises:
+        ValueError: If a mark is missing.
+    """
+    for name in COLUMNS:
+        begin, end = f"<!-- BEGIN {name} -->\n", f"<!-- END {name} -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"{PAGE} lacks the marks of {name}")
+        text = re.sub(
+            f"{re.escape(begin)}.*?{re.escape(end)}",
+            lambda _, begin=begin, end=end, name=name: begin + rendered(name) + end,
+            text,
+            flags=re.DOTALL,
+        )
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if the page is out of date")
+    options = parser.parse_args()
+    text = PAGE.read_text(encoding="utf-8")
+    wanted = page(text)
+    if options.check:
+        if wanted != text:
+            sys.stderr.write(f"{PAGE} is out of date: python benchmarks/report.py\n")
+        return int(wanted != text)
+    PAGE.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What the benchmarks compare is the same work, and they measure what they say."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import common  # noqa: E402
+import cost_model  # noqa: E402
+import schemes  # noqa: E402
+
+SHAPE = schemes.Shape(prompts=2, rollouts=3, prompt=5, rollout=9, teacher=14)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of each scheme, from fresh weights: rewards, loss, and the step of plain gradient descent, so the gradient."""
+    folder = schemes.build_model_folder(tmp_path_factory.mktemp("bench") / "model", hidden=64, layers=2)
+    found = {}
+    with common.one_rank(threads=1):
+        for name in ("a", "b", "c"):
+            worker = schemes.build_worker(folder, optimizer="SGD", lr=1.0, weight_decay=0.0, clip_grad=1e9)
+            before = _weights(worker)
+            rewards, loss = getattr(schemes.Schemes(worker, schemes.random_groups(SHAPE)), name)()
+            after = _weights(worker)
+            found[name] = {
+                "rewards": rewards,
+                "loss": loss,
+                "gradient": {key: before[key] - after[key] for key in before},
+            }
+    return found
+
+
+def _weights(worker: Any) -> dict[str, torch.Tensor]:
+    parameters, _ = worker.engine.get_per_tensor_param()
+    return {name: tensor.detach().clone() for name, tensor in parameters}
+
+
+@pytest.mark.parametrize("scheme", ["a", "b"])
+def test_the_schemes_give_one_loss_one_gradient_and_the_same_rewards(results: dict, scheme: str) -> None:
+    ours, other = results["c"], results[scheme]
+    assert ours["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    torch.testing.assert_close(ours["rewards"], other["rewards"], atol=1e-5, rtol=0)
+    assert max(gradient.abs().max().item() for gradient in ours["gradient"].values()) > 1e-2
+    for name, gradient in ours["gradient"].items():
+        torch.testing.assert_close(gradient, other["gradient"][name], atol=1e-5, rtol=0)
+
+
+def test_the_cost_model_at_equal_lengths_is_the_closed_form() -> None:
+    """(n + 1) / n * u against 1 + 2 u forwards over n rollouts, u = 3 (4 with checkpointing)."""
+    for checkpointing, update in ((False, 3), (True, 4)):
+        for rollouts in (4, 8, 16):
+            shape = schemes.Shape(prompts=2, rollouts=rollouts, prompt=8, rollout=32, teacher=32)
+            work = cost_model.Work.of_qwen2(64, 2, checkpointing).schemes(shape, remove_padding=False)
+            once = update * (rollouts + 1) / rollouts
+            assert work["c"] / work["a"] == pytest.approx(once / (1 + 2 * update))
+            assert work["b"] / work["a"] == pytest.approx((1 + once) / (1 + 2 * update))
+
+
+def test_the_peak_is_that_of_the_allocator() -> None:
+    megabyte = 2**20
+
+    def allocate() -> None:
+        first = torch.empty(3 * megabyte, dtype=torch.uint8)
+        del first
+        second = torch.empty(5 * megabyte, dtype=torch.uint8)
+        third = torch.empty(2 * megabyte, dtype=torch.uint8)
+        del second, third
+
+    assert common.peak_bytes(allocate) == pytest.approx(7 * megabyte, rel=0.01)
+
+
+def test_a_ratio_is_taken_repeat_by_repeat() -> None:
+    ratio = common.Ratio.of([1.0, 4.0, 9.0], [1.0, 2.0, 3.0])
+    assert (ratio.median, ratio.lowest, ratio.highest, ratio.repeats) == (2.0, 1.0, 3.0, 3)
+
+
+def test_calls_take_turns_and_the_first_round_does_not_count() -> None:
+    order: list[str] = []
+    seconds = common.alternate({"x": lambda: order.append("x"), "y": lambda: order.append("y")}, repeats=3)
+    assert order == ["x", "y"] * 4
+    assert {name: len(values) for name, values in seconds.items()} == {"x": 3, "y": 3}
+
+
+def test_results_are_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "result.json"
+    common.write(path, [{"name": "x", "ratio": common.Ratio.of([1.0], [2.0])}], {"repeats": 1})
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert document["rows"] == [{"name": "x", "ratio": {"median": 0.5, "lowest": 0.5, "highest": 0.5, "repeats": 1}}]
+    assert common.cell(document["rows"][0]["ratio"]) == "0.50 [0.50, 0.50]"
+    assert list(path.parent.iterdir()) == [path]
