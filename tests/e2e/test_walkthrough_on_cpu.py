@@ -113,7 +113,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
         env |= {name: str(value) for name, value in SIZES.items()}
         for block in blocks:
             # As in one shell: every block comes after the settings.
-            outputs[block] = run_bash(f"{settings}\n{block}", folder, env, timeout_s=420)
+            outputs[block] = run_bash(f"{settings}\n{block}", folder, env, timeout_s=540)
         yield Walk(folder, outputs, teacher.received, judge.received)
 
 
