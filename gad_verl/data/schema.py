@@ -25,8 +25,9 @@ column                    type                                    meaning
 ========================  ======================================  ===================================================
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,12 @@ def check_messages(value: Any, where: str) -> None:
             )
     if value[-1]["role"] == "assistant":
         raise GadDataError(f"{where}: the last message is the assistant's; the prompt must end before the answer")
+
+
+def chat_id(messages: Sequence[Mapping[str, str]]) -> str:
+    """Fingerprint of a chat by roles and contents: the same in every file and process."""
+    content = json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _columns_and_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], Iterator[dict[str, Any]]]:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gad_verl.data.schema import check_file, teacher_texts
+from gad_verl.data.schema import chat_id, check_file, teacher_texts
 from gad_verl.data.tools.reading import open_file
 from gad_verl.errors import GadConfigError, GadDataError
 
@@ -46,8 +46,7 @@ class Row:
     @property
     def prompt_id(self) -> str:
         """The same for the same chat in every file and process."""
-        content = json.dumps([[m["role"], m["content"]] for m in self.messages], ensure_ascii=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+        return chat_id(self.messages)
 
 
 def load_rows(

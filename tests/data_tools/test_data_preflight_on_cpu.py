@@ -17,6 +17,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from gad_verl.data.tools.separability import _interval, model_accuracy, notewort
 from gad_verl.data.tools.sides import MIN_COMMON, Side, load_side, pair
 from gad_verl.data.tools.surface import Feature, FeatureTable, feature_table
 from gad_verl.errors import GadDataError
+from gad_verl.evaluation.responses import Response
+from gad_verl.evaluation.rows import Row
 
 WORDS = (
     "the a one some every old new small large quiet house river teacher student letter number answer question city "
@@ -371,6 +374,31 @@ def test_the_command_compares_two_files(tmp_path: Path, capsys: pytest.CaptureFi
     assert cli.main(command) == 2 and "--overwrite" in capsys.readouterr().err
     assert cli.main([*command[:5], "--fail-above", "0.9"]) == ABOVE_THRESHOLD == 1
     assert cli.main([*command[:5], "--fail-above", "1"]) == 0
+
+
+def test_responses_of_evaluate_are_paired_by_their_fingerprints(tmp_path: Path) -> None:
+    """Their column ``prompt`` holds numbers of rows, and they stand in the order in which they were finished."""
+    rows = teacher_rows(answers(50, 1))
+    teacher = write(tmp_path / "t.parquet", rows)
+    responses = [
+        asdict(Response(n, 0, Row(tuple(row["prompt"]), "").prompt_id, text, "stop", 9, 9))
+        for n, (row, text) in enumerate(zip(rows, answers(50, 2), strict=True))
+    ]
+    student = write(tmp_path / "s.jsonl", responses[::-1][:45])
+    pairing = pair(
+        load_side(teacher, "teacher_response", "prompt", "teacher", ""),
+        load_side(student, "text", "prompt", "s", ""),
+        99,
+    )
+    assert not pairing.warning and "by prompt: 45" in pairing.how
+    assert pairing.teacher.rows == list(range(5, 50))
+    groups = pairing.groups.tolist()
+    assert groups[:45] == groups[45:][::-1]
+    # The same numbers of other prompts are no pairs.
+    others = [response | {"prompt_id": f"{n:016x}"} for n, response in enumerate(responses)]
+    student = write(tmp_path / "others.jsonl", others)
+    teacher_side = load_side(teacher, "teacher_response", "prompt", "teacher", "")
+    assert "only 0 prompts" in pair(teacher_side, load_side(student, "text", "prompt", "s", ""), 99).warning
 
 
 def test_the_command_compares_two_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

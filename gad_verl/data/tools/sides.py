@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gad_verl.data.schema import chat_id
 from gad_verl.data.tools.gad_file import SUFFIXES
 from gad_verl.data.tools.reading import BadRow, check_path, open_file
 from gad_verl.data.tools.splitting import prompt_text
@@ -45,12 +46,14 @@ class Side:
         prompts: What each answers, in a form to compare; None where the file does not say.
         rows: Row of each text in its file.
         unfinished: Whether each was stopped by a limit; None where the file does not say.
+        ids: Fingerprint of the chat that each answers (``chat_id``); None where the file does not say.
     """
 
     texts: list[str]
     prompts: list[str] | None
     rows: list[int]
     unfinished: list[bool] | None
+    ids: list[str] | None = None
 
     def keep(self, places: Sequence[int]) -> "Side":
         """Only the texts at these places."""
@@ -59,6 +62,7 @@ class Side:
             None if self.prompts is None else [self.prompts[place] for place in places],
             [self.rows[place] for place in places],
             None if self.unfinished is None else [self.unfinished[place] for place in places],
+            None if self.ids is None else [self.ids[place] for place in places],
         )
 
 
@@ -68,6 +72,21 @@ def _prompt(value: Any) -> str:
     if isinstance(value, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in value):
         return prompt_text([{"role": str(m.get("role")), "content": m["content"]} for m in value])
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _chat_id(row: dict[str, Any], value: Any) -> str | None:
+    """Fingerprint of the chat that a row answers.
+
+    Responses of ``gad-verl evaluate`` carry it in ``prompt_id``; their ``prompt`` is a number.
+    """
+    if isinstance(value, int):
+        known = row.get("prompt_id")
+        return known if isinstance(known, str) else None
+    if isinstance(value, list) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
+    ):
+        return chat_id(value)
+    return None
 
 
 _FINISH_COLUMNS = ("finish_reason", "finish_reasons", "finished")
@@ -114,11 +133,15 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
     prompts: list[str] = []
     rows: list[int] = []
     unfinished: list[bool | None] = []
+    ids: list[str | None] = []
+    numbers_only = True
     for number, row in enumerate(source.rows()):
         if isinstance(row, BadRow):
             raise GadDataError(row.message)
         value, reason = row.get(text_key), _finish(row)
-        prompt = "" if found_key is None else _prompt(row.get(found_key))
+        asked = None if found_key is None else row.get(found_key)
+        prompt, identity = _prompt(asked), _chat_id(row, asked)
+        numbers_only &= isinstance(asked, int)
         for place, text in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(text, str):
                 raise GadDataError(
@@ -127,6 +150,7 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
                 )
             texts.append(text)
             prompts.append(prompt)
+            ids.append(identity)
             rows.append(number)
             if isinstance(reason, list):
                 unfinished.append(_is_unfinished(reason[place]) if place < len(reason) else None)
@@ -137,9 +161,10 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
     known = [value for value in unfinished if value is not None]
     return Side(
         texts,
-        None if found_key is None else prompts,
+        None if found_key is None or (numbers_only and None not in ids) else prompts,
         rows,
         known if len(known) == len(unfinished) else None,
+        None if None in ids else ids,
     )
 
 
@@ -179,7 +204,7 @@ def _numbered(keys: Sequence[str]) -> NDArray[np.int64]:
 
 
 def pair(teacher: Side, student: Side, most: int, seed: int = 0) -> Pairing:
-    """Pair two sides by prompt; without prompts by row, if there are as many; else not at all.
+    """Pair two sides by prompt (text, else fingerprint); without prompts by row, if there are as many; else not at all.
 
     Args:
         teacher: Teacher's side.
@@ -188,11 +213,15 @@ def pair(teacher: Side, student: Side, most: int, seed: int = 0) -> Pairing:
         seed: Of the choice.
     """
     warning = ""
-    if teacher.prompts is not None and student.prompts is not None:
-        common = set(teacher.prompts) & set(student.prompts)
+    named = ((teacher.prompts, student.prompts), (teacher.ids, student.ids))
+    both = next(([t, s] for t, s in named if t is not None and s is not None), None)
+    if both is not None:
+        common = set(both[0]) & set(both[1])
+        keys = both
         if len(common) >= MIN_COMMON:
-            teacher = teacher.keep([place for place, prompt in enumerate(teacher.prompts) if prompt in common])
-            student = student.keep([place for place, prompt in enumerate(student.prompts) if prompt in common])
+            places = [[place for place, prompt in enumerate(names) if prompt in common] for names in both]
+            teacher, student = teacher.keep(places[0]), student.keep(places[1])
+            keys = [[names[place] for place in kept] for names, kept in zip(both, places, strict=True)]
             how = f"paired by prompt: {len(common)} prompts that both sides answer"
         else:
             how = "not paired"
@@ -200,7 +229,6 @@ def pair(teacher: Side, student: Side, most: int, seed: int = 0) -> Pairing:
                 f"only {len(common)} prompts are answered by both sides: differences may come from the prompts, not "
                 "from who wrote the texts. Let the student answer the teacher's prompts"
             )
-        keys = [teacher.prompts or [], student.prompts or []]
     elif max(teacher.rows) == max(student.rows):
         how = "paired by row: the files have as many rows, and not both say what is answered"
         keys = [[str(row) for row in teacher.rows], [str(row) for row in student.rows]]
