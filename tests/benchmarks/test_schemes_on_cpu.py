@@ -26,6 +26,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import common  # noqa: E402
 import cost_model  # noqa: E402
+import report  # noqa: E402
 import schemes  # noqa: E402
 
 SHAPE = schemes.Shape(prompts=2, rollouts=3, prompt=5, rollout=9, teacher=14)
@@ -108,3 +109,13 @@ def test_results_are_written_whole(tmp_path: Path) -> None:
     assert document["rows"] == [{"name": "x", "ratio": {"median": 0.5, "lowest": 0.5, "highest": 0.5, "repeats": 1}}]
     assert common.cell(document["rows"][0]["ratio"]) == "0.50 [0.50, 0.50]"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_the_page_shows_what_was_measured() -> None:
+    text = report.PAGE.read_text(encoding="utf-8")
+    assert report.page(text) == text, "docs/performance.md is out of date: python benchmarks/report.py"
+
+
+def test_every_figure_is_of_at_least_five_repeats() -> None:
+    for path in sorted(common.RESULTS.glob("*.json")):
+        assert json.loads(path.read_text(encoding="utf-8"))["settings"].get("repeats", 5) >= 5, path
