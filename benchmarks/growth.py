@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import Ratio, alternate, arguments, machine, one_rank, table, write
@@ -91,6 +92,57 @@ def run_rank(rank: int, world_size: int, model: str, shape: Shape, threads: int,
     dist.destroy_process_group()
 
 
+def run_independent(
+    number: int, model: str, shape: Shape, threads: int, repeats: int, together: Any, finished: Any, seconds: Any
+) -> None:
+    """The same update in two processes that share nothing, in turns: the first alone, then both at once."""
+    import time
+
+    from gad_verl.discriminator.groups import build_group_batch
+
+    with one_rank(threads):
+        worker = build_worker(Path(model))
+        batch = build_group_batch(random_groups(shape), shape.rollouts)
+        for repeat in range(repeats + 1):
+            for both in (False, True):
+                together.wait()
+                begin = time.perf_counter()
+                if both or number == 0:
+                    worker.update(batch.clone())
+                own = time.perf_counter() - begin
+                finished.wait()
+                if number == 0 and repeat > 0:
+                    seconds.put((both, own))
+
+
+def measure_independent(model: Path, shape: Shape, threads: int, repeats: int) -> dict:
+    """How much two processes slow each other down on this machine, without a word between them."""
+    import torch.multiprocessing as multiprocessing
+
+    os.environ["VERL_PLATFORM"] = "cpu"
+    context = multiprocessing.get_context("spawn")
+    together, finished, seconds = context.Barrier(2), context.Barrier(2), context.Queue()
+    processes = [
+        context.Process(
+            target=run_independent,
+            args=(number, str(model), shape, threads, repeats, together, finished, seconds),
+        )
+        for number in range(2)
+    ]
+    for process in processes:
+        process.start()
+    found = [seconds.get(timeout=300) for _ in range(2 * repeats)]
+    for process in processes:
+        process.join()
+    alone, both = ([own for is_both, own in found if is_both is wanted] for wanted in (False, True))
+    return {
+        "what": "a process that shares nothing beside it",
+        "times": 2,
+        "time_over_base": Ratio.of(both, alone),
+        "predicted": 1.0,
+    }
+
+
 def seconds_on_ranks(model: Path, world_size: int, threads: int, quick: bool) -> float:
     """Run :func:`run_rank` in processes of their own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +180,8 @@ def main() -> None:
         for _ in range(options.repeats):
             one.append(seconds_on_ranks(model, 1, options.threads, options.quick))
             two.append(seconds_on_ranks(model, 2, options.threads, options.quick))
-    rows.append({"what": "ranks", "times": 2, "time_over_base": Ratio.of(two, one), "predicted": 0.5})
+        rows.append({"what": "ranks", "times": 2, "time_over_base": Ratio.of(two, one), "predicted": 0.5})
+        rows.append(measure_independent(model, grown(base, "prompts", 2), options.threads, options.repeats))
     settings = {"hidden": hidden, "layers": layers, "base": str(base), "repeats": options.repeats}
     write(options.output, rows, settings | machine(options.threads))
     sys.stdout.write(table(rows, COLUMNS))

@@ -23,6 +23,7 @@ import re
 import sys
 from pathlib import Path
 
+import client
 import discriminator
 import growth
 import profile_update
@@ -37,6 +38,7 @@ COLUMNS = {
     "prompt_sharing": prompt_sharing.COLUMNS,
     "growth": growth.COLUMNS,
     "step": step.COLUMNS,
+    "client": client.COLUMNS,
 }
 
 
