@@ -145,7 +145,7 @@ def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
 
 @contextmanager
 def one_rank(threads: int) -> Iterator[None]:
-    """A process group of one rank on gloo, as verl's workers expect it."""
+    """A process group of one rank on gloo, as verl's workers expect it; leaves the process as it was."""
     import socket
 
     import torch.distributed as dist
@@ -153,6 +153,7 @@ def one_rank(threads: int) -> Iterator[None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    environment, threads_before = dict(os.environ), torch.get_num_threads()
     os.environ.update(
         RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), VERL_PLATFORM="cpu"
     )
@@ -162,3 +163,6 @@ def one_rank(threads: int) -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+        torch.set_num_threads(threads_before)
+        os.environ.clear()
+        os.environ.update(environment)

@@ -44,6 +44,10 @@ class SequenceGroup:
         """Teacher, then students; a placeholder of one token for a failed rollout."""
         return [self.teacher_ids, *(PLACEHOLDER if ids is None else ids for ids in self.student_ids)]
 
+    def row_lengths(self) -> list[int]:
+        """Tokens of each of :meth:`rows`."""
+        return [len(row) for row in self.rows()]
+
     def pair_weights(self) -> list[float]:
         """Weight of each student's pair; 0 for a failed rollout."""
         return [0.0 if ids is None else self.weight for ids in self.student_ids]

@@ -85,8 +85,8 @@ class DiscriminatorWorker(TrainingWorker):
 
         Returns:
             A row for each row of ``data``: ``scores`` from the forward pass of the update, so of the discriminator
-            BEFORE it; and, equal in every row of all ranks, ``loss``, ``grad_norm``, ``lr``, ``skipped`` (1 where the
-            gradient was not finite and the step was left out); per rank ``memory_peak_gb`` and ``busy_s``, the
+            BEFORE it; and, equal in every row of all ranks, ``loss``, ``grad_norm``, ``lr``, ``skipped_steps`` (1 where
+            the gradient was not finite and the step was left out); per rank ``memory_peak_gb`` and ``busy_s``, the
             seconds of this call.
         """
         timer = _Timer()
@@ -134,7 +134,7 @@ class DiscriminatorWorker(TrainingWorker):
     def _optimizer_step(self) -> dict[str, float]:
         grad_norm = float(self.engine.optimizer_step())
         lr = float(self.engine.lr_scheduler_step())
-        return {"grad_norm": grad_norm, "lr": lr, "skipped": 0.0 if math.isfinite(grad_norm) else 1.0}
+        return {"grad_norm": grad_norm, "lr": lr, "skipped_steps": 0.0 if math.isfinite(grad_norm) else 1.0}
 
     def _inject_defaults(self, data: TensorDict, inference: bool) -> None:
         engine = self.engine_config

@@ -104,14 +104,8 @@ class PendingUpdate:
         return report | rest | {"busy_s": report["busy_s"] + rest["busy_s"]}
 
 
-def _renamed(report: dict[str, float]) -> dict[str, float]:
-    if "skipped" in report:
-        report["skipped_steps"] = report.pop("skipped")
-    return report
-
-
 def _report(output: TensorDict) -> dict[str, float]:
-    return _renamed({name: output[name].max().item() for name in output.keys() if name != "scores"})
+    return {name: output[name].max().item() for name in output.keys() if name != "scores"}
 
 
 class DiscriminatorGroup:
@@ -196,7 +190,7 @@ class DiscriminatorGroup:
 
         def wait() -> dict[str, float]:
             ranks = ray.get(futures)
-            return _renamed({name: max(rank[name] for rank in ranks) for name in ranks[0]})
+            return {name: max(rank[name] for rank in ranks) for name in ranks[0]}
 
         return wait
 
@@ -208,7 +202,7 @@ class DiscriminatorGroup:
         return replace(scored, report=scored.report | {"loss": _loss_and_gradients(scored)[0]})
 
     def _fits_one_pass(self, groups: list[SequenceGroup]) -> bool:
-        lengths = [[len(row) for row in group.rows()] for group in groups]
+        lengths = [group.row_lengths() for group in groups]
         return fits_one_pass(
             [sum(rows) for rows in lengths],
             max(max(rows) for rows in lengths),
@@ -219,8 +213,9 @@ class DiscriminatorGroup:
 
     def _grouped(self, call: Any, groups: list[SequenceGroup], num_students: int) -> Callable[[], DiscriminatorOutput]:
         """Start a call on whole groups."""
-        lengths = [[len(row) for row in group.rows()] for group in groups]
-        plan = plan_batch(lengths, data_parallel_size(self._workers, _MESH), self._micro_batch_size)
+        plan = plan_batch(
+            [group.row_lengths() for group in groups], data_parallel_size(self._workers, _MESH), self._micro_batch_size
+        )
         future = call(build_group_batch(plan.padded(groups, padding_group(num_students)), num_students))
 
         def wait() -> DiscriminatorOutput:
