@@ -47,10 +47,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from gad_verl.core import Phase, StageSchedule, bradley_terry_loss, correlation, score_statistics
+from gad_verl.core import Phase, StageSchedule, bradley_terry_loss, score_statistics
 from gad_verl.data.schema import check_file, teacher_texts
 from gad_verl.data.tokens import EncodedResponse, SequenceBuilder, stop_token_ids
 from gad_verl.errors import USER_ERRORS, GadConfigError
+from gad_verl.trainer.metrics import text_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +95,14 @@ DiscriminatorLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 def cross_entropy_loss(teacher: Tensor, student: Tensor, weights: Tensor, num_pairs: float) -> Tensor:
     """D as a plain classifier, teacher against student: the paper's ablation of the Bradley-Terry loss."""
-    losses = -F.logsigmoid(teacher).unsqueeze(-1) - F.logsigmoid(-student)
+    losses = -0.5 * (F.logsigmoid(teacher).unsqueeze(-1) + F.logsigmoid(-student))
     return torch.where(weights > 0, losses * weights, 0.0).sum() / num_pairs
 
 
-DISCRIMINATOR_LOSSES: dict[str, DiscriminatorLoss] = {"bt": bradley_terry_loss, "cross_entropy": cross_entropy_loss}
+DISCRIMINATOR_LOSSES: dict[str, DiscriminatorLoss] = {
+    "bradley_terry": bradley_terry_loss,
+    "cross_entropy": cross_entropy_loss,
+}
 
 
 def grpo_advantages(rewards: Tensor, weights: Tensor, divide_by_std: bool = True) -> Tensor:
@@ -244,7 +248,7 @@ class Settings:
     kl_loss_coef: float = 0.001
     kl_reference: str = "warmed_up"
     reset_optimizer_at_switch: bool = True
-    discriminator_loss: str = "bt"
+    discriminator_loss: str = "bradley_terry"
     discriminator_steps: int = 1
     discriminator_warmup: bool = True
     discriminator_frozen: bool = False
@@ -306,13 +310,15 @@ class Gad:
         metrics_file: Path | None = None,
     ) -> None:
         """Do all steps. Each callback sees (step, metrics, self) and may add metrics, which then go to the file."""
-        with open(metrics_file, "w", encoding="utf-8") if metrics_file else open("/dev/null", "w") as lines:
-            while self.steps_done < self.settings.total_steps:
-                metrics = self.step()
-                for callback in on_step:
-                    callback(self.steps_done, metrics, self)
-                lines.write(json.dumps({"step": self.steps_done, "data": metrics}) + "\n")
-                lines.flush()
+        if metrics_file:
+            Path(metrics_file).write_text("", encoding="utf-8")
+        while self.steps_done < self.settings.total_steps:
+            metrics = self.step()
+            for callback in on_step:
+                callback(self.steps_done, metrics, self)
+            if metrics_file:
+                with open(metrics_file, "a", encoding="utf-8") as lines:
+                    lines.write(json.dumps({"step": self.steps_done, "data": metrics}) + "\n")
 
     def step(self) -> dict[str, float]:
         """One step of whatever phase it belongs to; returns its metrics (docs/curves.md)."""
@@ -327,7 +333,7 @@ class Gad:
             groups = self.rollout(chosen)
             metrics["timing_s/gen"] = time.perf_counter() - begin
             learns = phase is not Phase.ADVERSARIAL or not self.settings.discriminator_frozen
-            scores, weights = self.score_and_update(groups, metrics, learns)
+            scores, weights = self.update_discriminator(groups, metrics, learns)
             metrics |= text_metrics(groups, scores)
             if phase is Phase.ADVERSARIAL:
                 self.update_student(groups, self.advantages(scores, weights, metrics), metrics)
@@ -376,51 +382,48 @@ class Gad:
 
     # ---- discriminator
 
-    def score_and_update(
+    def update_discriminator(
         self, groups: list[Group], metrics: dict[str, float], learns: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """Scores (G, n) of the rollouts by the D of BEFORE its update, and weights (0 where a rollout failed)."""
-        with torch.set_grad_enabled(learns):
-            teacher, students, weights = self.discriminator_backward(groups, metrics, learns)
-        if learns:
-            metrics |= self._optimizer_step(self.discriminator, self.discriminator_optimizer, "disc")
-            for _ in range(self.settings.discriminator_steps - 1):
-                self.discriminator_backward(groups, {})
-                self._optimizer_step(self.discriminator, self.discriminator_optimizer, "disc")
-            self._remember(groups)
-        metrics |= {f"disc/{name}": value for name, value in score_statistics(teacher, students, weights).items()}
-        finite = torch.isfinite(students)
-        metrics["gad/nonfinite_scores"] = float((~finite & (weights > 0)).sum())
-        if not bool(finite[weights > 0].any()):
-            raise FloatingPointError("every score of the discriminator is nan or inf: lower its learning rate")
-        # A score that is not finite gives no direction: such a response takes no part.
-        weights = torch.where(finite, weights, 0.0)
-        return torch.where(weights > 0, students, 0.0), weights
+        """Scores (G, n) of the rollouts by the D of BEFORE its update, and weights (0 where there is no score).
 
-    def discriminator_backward(
-        self, groups: list[Group], metrics: dict[str, float], learns: bool = True
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """ONE pass for the loss of all pairs, its gradient, and the scores: teacher (G,), students and weights (G, n).
-
-        With replay, as many groups of past steps join the loss; the scores returned are those of the fresh ones.
+        ONE pass gives the loss of all pairs, its gradient, and the scores. With replay, as many groups of past steps
+        join the loss; scores and statistics are those of the fresh pairs.
         """
-        old = self.random.sample(self.replay, min(len(self.replay), len(groups))) if learns else []
-        batch = [*groups, *old]
-        weights = torch.tensor([[float(student is not None) for student in group.students] for group in batch])
-        size = max(1, self.settings.micro_batch // (weights.shape[1] + 1))
-        num_pairs, parts, total = max(1.0, weights.sum().item()), [], 0.0
-        for begin in range(0, len(batch), size):
-            rows = [row for group in batch[begin : begin + size] for row in group.rows()]
-            scores = sequence_scores(self.discriminator, rows).view(-1, weights.shape[1] + 1)
-            part = weights[begin : begin + size].to(scores.device)
-            loss = self.loss(scores[:, 0], scores[:, 1:], part, num_pairs)
+        for update in range(self.settings.discriminator_steps if learns else 1):
+            old = self.random.sample(self.replay, min(len(self.replay), len(groups))) if learns else []
+            loss, scores, weights = self._pair_loss([*groups, *old], learns)
+            if update == 0:
+                metrics["disc/loss"] = loss
+                fresh, fresh_weights = scores[: len(groups)], weights[: len(groups)]
             if learns:
-                loss.backward()
-            total += loss.item()
-            parts.append(scores.detach().cpu())
-        metrics["disc/loss"] = total
-        fresh = torch.cat(parts)[: len(groups)]
-        return fresh[:, 0], fresh[:, 1:], weights[: len(groups)]
+                metrics |= self._optimizer_step(self.discriminator, self.discriminator_optimizer, "disc")
+        self._remember(groups)
+        teacher, students = fresh[:, 0], fresh[:, 1:]
+        statistics = score_statistics(teacher, students, fresh_weights)
+        metrics |= {f"disc/{name}": value for name, value in statistics.items()}
+        usable = torch.isfinite(students) & (fresh_weights > 0)
+        metrics["gad/nonfinite_scores"] = float(((fresh_weights > 0) & ~usable).sum())
+        if not bool(usable.any()):
+            raise FloatingPointError("every score of the discriminator is nan or inf: lower its learning rate")
+        return torch.where(usable, students, 0.0), usable.float()
+
+    def _pair_loss(self, groups: list[Group], learns: bool) -> tuple[float, Tensor, Tensor]:
+        """Loss, scores (G, 1 + n) with the teacher's first, and weights (G, n); adds up the gradient of D."""
+        weights = torch.tensor([[float(student is not None) for student in group.students] for group in groups])
+        num_pairs, width = max(1.0, weights.sum().item()), weights.shape[1] + 1
+        size, total, parts = max(1, self.settings.micro_batch // width), 0.0, []
+        with torch.set_grad_enabled(learns):
+            for begin in range(0, len(groups), size):
+                rows = [row for group in groups[begin : begin + size] for row in group.rows()]
+                scores = sequence_scores(self.discriminator, rows).view(-1, width)
+                part = weights[begin : begin + size].to(scores.device)
+                loss = self.loss(scores[:, 0], scores[:, 1:], part, num_pairs)
+                if learns:
+                    loss.backward()
+                total += loss.item()
+                parts.append(scores.detach().cpu())
+        return total, torch.cat(parts), weights
 
     def _remember(self, groups: list[Group]) -> None:
         """Keep a random choice of all groups since the memory became full."""
@@ -438,12 +441,7 @@ class Gad:
         return grpo_advantages(scores, weights)
 
     def update_student(self, groups: list[Group], advantages: Tensor, metrics: dict[str, float]) -> None:
-        """One step of GRPO with the KL loss."""
-        self.student_backward(groups, advantages, metrics)
-        metrics |= self._optimizer_step(self.student, self.student_optimizer, "actor")
-
-    def student_backward(self, groups: list[Group], advantages: Tensor, metrics: dict[str, float]) -> None:
-        """Gradient of the policy loss, a mean over all response tokens of the batch.
+        """One step of GRPO with the KL loss, a mean over all response tokens of the batch.
 
         One optimizer step per batch keeps the ratio of new and old probability at 1, so PPO's clip has nothing to do.
         """
@@ -470,14 +468,10 @@ class Gad:
             for name, value in zip(sums, (policy, kl, entropy.sum() / tokens), strict=True):
                 sums[name] += value.item()
         metrics |= sums | {"actor/loss": sums["actor/pg_loss"] + settings.kl_loss_coef * sums["actor/kl_loss"]}
-
-    def update_supervised(self, rows: list[tuple[list[int], list[int]]], metrics: dict[str, float]) -> None:
-        """One step of cross-entropy on (prompt, teacher response)."""
-        self.supervised_backward(rows, metrics)
         metrics |= self._optimizer_step(self.student, self.student_optimizer, "actor")
 
-    def supervised_backward(self, rows: list[tuple[list[int], list[int]]], metrics: dict[str, float]) -> None:
-        """Gradient of the cross-entropy, a mean over all teacher tokens of the batch."""
+    def update_supervised(self, rows: list[tuple[list[int], list[int]]], metrics: dict[str, float]) -> None:
+        """One step of cross-entropy on (prompt, teacher response), a mean over all teacher tokens of the batch."""
         tokens, total = sum(len(response) for _, response in rows), 0.0
         for begin in range(0, len(rows), self.settings.micro_batch):
             prompts, responses = zip(*rows[begin : begin + self.settings.micro_batch], strict=True)
@@ -485,6 +479,7 @@ class Gad:
             loss.backward()
             total += loss.item()
         metrics |= {"actor/loss": total, "gad/supervised_tokens": float(tokens)}
+        metrics |= self._optimizer_step(self.student, self.student_optimizer, "actor")
 
     def _optimizer_step(self, module: nn.Module, optimizer: torch.optim.Optimizer, name: str) -> dict[str, float]:
         """Clip and step; a gradient that is not finite is left out."""
@@ -494,30 +489,6 @@ class Gad:
         optimizer.zero_grad()
         skipped = {"disc/skipped_steps": float(not math.isfinite(norm))} if name == "disc" else {}
         return {f"{name}/grad_norm": norm, f"{name}/lr": optimizer.param_groups[0]["lr"], **skipped}
-
-
-def text_metrics(groups: Sequence[Group], scores: Tensor) -> dict[str, float]:
-    """Lengths and endings of both sides, as D reads them, and whether the score follows the length."""
-    students = [
-        (student, scores[number, session].item())
-        for number, group in enumerate(groups)
-        for session, student in enumerate(group.students)
-        if student is not None
-    ]
-    teachers = [group.teacher for group in groups]
-    lengths = torch.tensor([float(len(student.token_ids)) for student, _ in students])
-    teacher_length = sum(len(teacher.token_ids) for teacher in teachers) / len(teachers)
-    return {
-        "gad/student_length_mean": lengths.mean().item(),
-        "gad/teacher_length_mean": teacher_length,
-        "gad/length_ratio": lengths.mean().item() / teacher_length,
-        "gad/score_length_correlation": correlation(torch.tensor([score for _, score in students]), lengths),
-        "gad/student_finished_rate": sum(student.finished for student, _ in students) / len(students),
-        "gad/teacher_finished_rate": sum(teacher.finished for teacher in teachers) / len(teachers),
-        "gad/student_cut_texts": float(sum(student.cut for student, _ in students)),
-        "gad/teacher_cut_texts": float(sum(teacher.cut for teacher in teachers)),
-        "gad/failed_rollouts": float(sum(student is None for group in groups for student in group.students)),
-    }
 
 
 # --------------------------------------------- command line ---------------------------------------------
