@@ -13,8 +13,8 @@
 # limitations under the License.
 """One batch through verl's real workers: what the trainer computes from given weights, texts and rollouts. A script.
 
-Usage: ``python trainer_side_probe.py STUDENT_FOLDER REFERENCE_FOLDER OUTPUT.pt``. Plain gradient descent of rate 1 shows
-the gradient as the difference of the weights.
+Usage: ``python trainer_side_probe.py STUDENT_FOLDER REFERENCE_FOLDER OUTPUT.pt``. Plain gradient descent of rate 1
+shows the gradient as the difference of the weights.
 """
 
 import os
