@@ -13,6 +13,7 @@
 # limitations under the License.
 """Configuration of GAD: the dataclasses behind the key ``gad`` and the YAML files that Hydra finds."""
 
+from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.schema import GadConfig, StageOptimConfig, WatchdogConfig, load_gad_config
 
-__all__ = ["GadConfig", "StageOptimConfig", "WatchdogConfig", "load_gad_config"]
+__all__ = ["GadConfig", "GuardianConfig", "StageOptimConfig", "WatchdogConfig", "load_gad_config"]

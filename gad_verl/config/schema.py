@@ -19,6 +19,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gad_verl.config.checks import require as _require
+from gad_verl.config.checks import require_choice as _require_choice
+from gad_verl.config.guardian import GuardianConfig
 from gad_verl.core.schedule import STAGES, StageSchedule
 from gad_verl.errors import GadConfigError
 
@@ -27,15 +30,6 @@ KL_REFERENCES = ("warmed_up", "initial")
 PASS_CHOICES = ("auto", "one", "two")
 SHARE_CHOICES = ("auto", "never", "always")
 HEAD_CHOICES = ("auto", "fresh", "load")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise GadConfigError(message)
-
-
-def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, f"gad.{key} must be one of {', '.join(choices)}; got {value!r}")
 
 
 @dataclass
@@ -100,6 +94,7 @@ class GadConfig:
     keep_checkpoints: int | None = None
     replay_poll_interval_s: float = 0.5
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    guardian: GuardianConfig = field(default_factory=GuardianConfig)
 
     def validate(self) -> None:
         """Check every field by itself and against the others."""
@@ -136,6 +131,7 @@ class GadConfig:
         self.warmup.validate("warmup")
         self.adversarial.validate("adversarial")
         self.watchdog.validate()
+        self.guardian.validate()
 
     def resolve_warmup_steps(self, steps_per_epoch: int) -> int:
         """Warmup steps: ``warmup_steps`` where given, else ``warmup_epochs`` times the steps of an epoch."""
