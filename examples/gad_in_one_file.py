@@ -492,7 +492,8 @@ def load_models(path: str, num_layers: int | None, seed: int) -> tuple[Any, nn.M
         student = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise GadConfigError(f"--student {path}: no model that transformers can load: {error}") from None
+        reason = str(error).splitlines()[0]
+        raise GadConfigError(f"--student {path}: no model that transformers can load: {reason}") from None
     prepare_config(config, num_layers)
     discriminator = load_discriminator(path, config, torch.float32, fresh_head=True, seed=seed)
     return student, discriminator, tokenizer, stop_token_ids(tokenizer, student.generation_config)
@@ -573,7 +574,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         train(build_parser().parse_args(argv))
-    except (*USER_ERRORS, ValueError) as error:
+    except (*USER_ERRORS, ValueError, FloatingPointError) as error:
         sys.stderr.write(f"gad_in_one_file: {error}\n")
         return 2
     return 0
