@@ -191,9 +191,8 @@ def test_each_epoch_sees_every_row_once_with_the_next_text() -> None:
     examples = make_examples(count=8, texts=3)
     gad = make_gad(examples, stage="gad", total_steps=6)
     seen: dict[int, list[int]] = {example.index: [] for example in examples}
-    prompts = {
-        id(text): (example.index, number) for example in examples for number, text in enumerate(example.teachers)
-    }
+    texts = [(row.index, number, text) for row in examples for number, text in enumerate(row.teachers)]
+    which = {id(text): (index, number) for index, number, text in texts}
     for _ in range(6):
         gad.step()
         for group in gad.groups:
