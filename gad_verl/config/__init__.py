@@ -15,5 +15,23 @@
 
 from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.schema import GadConfig, StageOptimConfig, WatchdogConfig, load_gad_config
+from gad_verl.config.stability import (
+    DiscriminatorLossConfig,
+    DiscriminatorUpdatesConfig,
+    RecordConfig,
+    ReplayConfig,
+    RewardConfig,
+)
 
-__all__ = ["GadConfig", "GuardianConfig", "StageOptimConfig", "WatchdogConfig", "load_gad_config"]
+__all__ = [
+    "DiscriminatorLossConfig",
+    "DiscriminatorUpdatesConfig",
+    "GadConfig",
+    "GuardianConfig",
+    "RecordConfig",
+    "ReplayConfig",
+    "RewardConfig",
+    "StageOptimConfig",
+    "WatchdogConfig",
+    "load_gad_config",
+]
