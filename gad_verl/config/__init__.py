@@ -13,6 +13,14 @@
 # limitations under the License.
 """Configuration of GAD: the dataclasses behind the key ``gad`` and the YAML files that Hydra finds."""
 
+from gad_verl.config.data import CurriculumConfig, TeacherMixConfig
 from gad_verl.config.schema import GadConfig, StageOptimConfig, WatchdogConfig, load_gad_config
 
-__all__ = ["GadConfig", "StageOptimConfig", "WatchdogConfig", "load_gad_config"]
+__all__ = [
+    "CurriculumConfig",
+    "GadConfig",
+    "StageOptimConfig",
+    "TeacherMixConfig",
+    "WatchdogConfig",
+    "load_gad_config",
+]

@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixConfig
 from gad_verl.core.schedule import STAGES, StageSchedule
 from gad_verl.errors import GadConfigError
 
@@ -100,6 +101,9 @@ class GadConfig:
     keep_checkpoints: int | None = None
     replay_poll_interval_s: float = 0.5
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    teachers: TeacherMixConfig = field(default_factory=TeacherMixConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    reload_data: str = "never"
 
     def validate(self) -> None:
         """Check every field by itself and against the others."""
@@ -136,6 +140,9 @@ class GadConfig:
         self.warmup.validate("warmup")
         self.adversarial.validate("adversarial")
         self.watchdog.validate()
+        self.teachers.validate()
+        self.curriculum.validate(self.stage)
+        _require_choice("reload_data", self.reload_data, RELOAD_CHOICES)
 
     def resolve_warmup_steps(self, steps_per_epoch: int) -> int:
         """Warmup steps: ``warmup_steps`` where given, else ``warmup_epochs`` times the steps of an epoch."""
