@@ -14,11 +14,13 @@
 """Configuration of GAD: the dataclasses behind the key ``gad`` and the YAML files that Hydra finds."""
 
 from gad_verl.config.data import CurriculumConfig, TeacherMixConfig
+from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.schema import GadConfig, StageOptimConfig, WatchdogConfig, load_gad_config
 
 __all__ = [
     "CurriculumConfig",
     "GadConfig",
+    "GuardianConfig",
     "StageOptimConfig",
     "TeacherMixConfig",
     "WatchdogConfig",

@@ -17,17 +17,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from gad_verl.config.checks import require, require_choice
 from gad_verl.core.curriculum import CURRICULUM_MODES, PACINGS, CurriculumSettings
 from gad_verl.core.teacher_mix import TeacherMix
-from gad_verl.errors import GadConfigError
 
 DIFFICULTIES = ("teacher_characters", "teacher_tokens", "margin", "column")
 RELOAD_CHOICES = ("never", "epoch")
-
-
-def _choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise GadConfigError(f"{key} must be one of {', '.join(choices)}; got {value!r}")
 
 
 @dataclass
@@ -55,9 +50,9 @@ class CurriculumConfig:
     def validate(self, stage: str) -> None:
         """Check the fields; ``stage`` is ``gad.stage``."""
         key = "gad.curriculum"
-        _choice(f"{key}.mode", self.mode, CURRICULUM_MODES)
-        _choice(f"{key}.difficulty", self.difficulty, DIFFICULTIES)
-        _choice(f"{key}.pacing", self.pacing, PACINGS)
+        require_choice("curriculum.mode", self.mode, CURRICULUM_MODES)
+        require_choice("curriculum.difficulty", self.difficulty, DIFFICULTIES)
+        require_choice("curriculum.pacing", self.pacing, PACINGS)
         for name, value, good, wanted in (
             ("start", self.start, 0 < self.start <= 1, "above 0 and at most 1"),
             ("pacing_steps", self.pacing_steps, (self.pacing_steps or 0) >= 0, "null or not negative"),
@@ -67,15 +62,18 @@ class CurriculumConfig:
             ("margin_decay", self.margin_decay, 0 <= self.margin_decay < 1, "at least 0 and below 1"),
             ("seed", self.seed, self.seed >= 0, "not negative"),
         ):
-            if not good:
-                raise GadConfigError(f"{key}.{name} must be {wanted}; got {value}")
-        if self.enabled and self.difficulty == "column" and not self.column:
-            raise GadConfigError(f"{key}.difficulty=column needs {key}.column, the name of a column of numbers")
-        if self.enabled and self.difficulty == "margin" and stage == "seqkd":
-            raise GadConfigError(
-                f"{key}.difficulty=margin needs the discriminator, which gad.stage=seqkd has not: take teacher_tokens, "
-                "teacher_characters or column"
-            )
+            require(good, f"{key}.{name} must be {wanted}; got {value}")
+        if not self.enabled:
+            return
+        require(
+            self.difficulty != "column" or bool(self.column),
+            f"{key}.difficulty=column needs {key}.column, the name of a column of numbers",
+        )
+        require(
+            self.difficulty != "margin" or stage != "seqkd",
+            f"{key}.difficulty=margin needs the discriminator, which gad.stage=seqkd has not: take teacher_tokens, "
+            "teacher_characters or column",
+        )
 
     def settings(self, steps_per_epoch: int) -> CurriculumSettings:
         """What :class:`gad_verl.core.curriculum.Curriculum` reads."""
@@ -105,8 +103,7 @@ class TeacherMixConfig:
     def validate(self) -> None:
         """Check the fields."""
         self.build()
-        if not self.column:
-            raise GadConfigError("gad.teachers.column must name the column that says who wrote a text")
+        require(bool(self.column), "gad.teachers.column must name the column that says who wrote a text")
 
     def build(self) -> TeacherMix:
         """The mixture.
