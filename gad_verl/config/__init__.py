@@ -13,6 +13,7 @@
 # limitations under the License.
 """Configuration of GAD: the dataclasses behind the key ``gad`` and the YAML files that Hydra finds."""
 
+from gad_verl.config.data import CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.schema import GadConfig, StageOptimConfig, WatchdogConfig, load_gad_config
 from gad_verl.config.stability import (
@@ -24,6 +25,7 @@ from gad_verl.config.stability import (
 )
 
 __all__ = [
+    "CurriculumConfig",
     "DiscriminatorLossConfig",
     "DiscriminatorUpdatesConfig",
     "GadConfig",
@@ -32,6 +34,7 @@ __all__ = [
     "ReplayConfig",
     "RewardConfig",
     "StageOptimConfig",
+    "TeacherMixConfig",
     "WatchdogConfig",
     "load_gad_config",
 ]

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gad_verl.config.checks import require as _require
 from gad_verl.config.checks import require_choice as _require_choice
+from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.stability import (
     DiscriminatorLossConfig,
@@ -90,6 +91,9 @@ class GadConfig:
     kl_reference: str = "warmed_up"
     teacher_key: str = "teacher_response"
     teacher_overlong: str = "cut"
+    teachers: TeacherMixConfig = field(default_factory=TeacherMixConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    reload_data: str = "never"
     discriminator_head: str = "auto"
     discriminator_num_layers: int | None = None
     discriminator_n_gpus_per_node: int = 0
@@ -140,6 +144,9 @@ class GadConfig:
             self.warmup_epochs is None or self.warmup_epochs >= 0,
             f"gad.warmup_epochs must not be negative; got {self.warmup_epochs}",
         )
+        self.teachers.validate()
+        self.curriculum.validate(self.stage)
+        _require_choice("reload_data", self.reload_data, RELOAD_CHOICES)
         self.warmup.validate("warmup")
         self.adversarial.validate("adversarial")
         self.watchdog.validate()
