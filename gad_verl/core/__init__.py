@@ -11,9 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The mathematics of GAD on plain tensors: imports torch and nothing of verl, Ray or Hydra."""
+"""The mathematics of GAD on plain tensors: imports torch, numpy and nothing of verl, Ray or Hydra."""
 
 from gad_verl.core.bradley_terry import bradley_terry_loss, bradley_terry_score_gradients, pair_margins
+from gad_verl.core.diversity import rollout_diversity
 from gad_verl.core.rewards import sequence_rewards_to_token_level
 from gad_verl.core.schedule import STAGES, Phase, StageSchedule
 from gad_verl.core.statistics import correlation, score_statistics
@@ -26,6 +27,7 @@ __all__ = [
     "bradley_terry_score_gradients",
     "correlation",
     "pair_margins",
+    "rollout_diversity",
     "score_statistics",
     "sequence_rewards_to_token_level",
 ]
