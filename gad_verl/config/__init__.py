@@ -16,11 +16,23 @@
 from gad_verl.config.data import CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.schema import GadConfig, StageOptimConfig, WatchdogConfig, load_gad_config
+from gad_verl.config.stability import (
+    DiscriminatorLossConfig,
+    DiscriminatorUpdatesConfig,
+    RecordConfig,
+    ReplayConfig,
+    RewardConfig,
+)
 
 __all__ = [
     "CurriculumConfig",
+    "DiscriminatorLossConfig",
+    "DiscriminatorUpdatesConfig",
     "GadConfig",
     "GuardianConfig",
+    "RecordConfig",
+    "ReplayConfig",
+    "RewardConfig",
     "StageOptimConfig",
     "TeacherMixConfig",
     "WatchdogConfig",

@@ -23,6 +23,13 @@ from gad_verl.config.checks import require as _require
 from gad_verl.config.checks import require_choice as _require_choice
 from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
+from gad_verl.config.stability import (
+    DiscriminatorLossConfig,
+    DiscriminatorUpdatesConfig,
+    RecordConfig,
+    ReplayConfig,
+    RewardConfig,
+)
 from gad_verl.core.schedule import STAGES, StageSchedule
 from gad_verl.errors import GadConfigError
 
@@ -98,7 +105,12 @@ class GadConfig:
     keep_checkpoints: int | None = None
     replay_poll_interval_s: float = 0.5
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    discriminator_loss: DiscriminatorLossConfig = field(default_factory=DiscriminatorLossConfig)
+    discriminator_updates: DiscriminatorUpdatesConfig = field(default_factory=DiscriminatorUpdatesConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
     guardian: GuardianConfig = field(default_factory=GuardianConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
 
     def validate(self) -> None:
         """Check every field by itself and against the others."""
@@ -138,7 +150,15 @@ class GadConfig:
         self.warmup.validate("warmup")
         self.adversarial.validate("adversarial")
         self.watchdog.validate()
-        self.guardian.validate()
+        for section in (
+            self.discriminator_loss,
+            self.discriminator_updates,
+            self.replay,
+            self.reward,
+            self.guardian,
+            self.record,
+        ):
+            section.validate()
 
     def resolve_warmup_steps(self, steps_per_epoch: int) -> int:
         """Warmup steps: ``warmup_steps`` where given, else ``warmup_epochs`` times the steps of an epoch."""
