@@ -92,6 +92,8 @@ def _headline(run: Run, findings: list[Finding]) -> str:
         first = "Something went wrong."
     elif count["watch"]:
         first = "Nothing is clearly wrong, but not all is well."
+    elif count["unknown"] > count["good"]:
+        first = "Nothing looks wrong, but most cannot be told yet."
     elif _has_adversarial(run):
         first = "The curves look healthy."
     else:
