@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from bokeh.embed import json_item
-from bokeh.models import BoxAnnotation, ColumnDataSource, HoverTool, Label, Range1d, Span
+from bokeh.models import BoxAnnotation, ColumnDataSource, DataRange1d, HoverTool, Label, Range1d, Span
 from bokeh.plotting import figure
 
 from gad_verl.record import QUANTILE_LEVELS
@@ -58,6 +58,7 @@ class Chart:
     key: str
     title: str
     item: dict[str, Any]
+    height: int
     legend: list[LegendEntry]
     summary: list[str]
     note: str
@@ -95,9 +96,12 @@ def draw_panel(key: str, panel: Panel, runs: Sequence[Run], limit: int) -> Chart
         return None
     values = np.concatenate([series.values for *_, series in drawn])
     is_log = panel.may_be_log and bool(values.min() > 0) and values.max() / values.min() > _LOG_SPREAD
-    plot = _figure(y_axis_type="log" if is_log else "linear")
+    plot = _figure(runs, y_axis_type="log" if is_log else "linear")
     if panel.bounds:
         plot.y_range = Range1d(*panel.bounds)
+    elif values.min() == values.max():
+        # By itself the axis would reach one unit to both sides, whatever the value.
+        plot.y_range = Range1d(*sorted((0.0, 2 * float(values[0]))) if values[0] else (-1.0, 1.0))
     legend, summary, notes = [], [], [panel.note] if panel.note else []
     if panel.band:
         plot.add_layout(BoxAnnotation(bottom=panel.band[0], top=panel.band[1], fill_color="#1f9e77", fill_alpha=0.14))
@@ -130,8 +134,8 @@ def draw_panel(key: str, panel: Panel, runs: Sequence[Run], limit: int) -> Chart
     if is_log:
         notes.append("Logarithmic axis.")
     if thinned:
-        notes.append(f"Thinned: {limit} of {thinned} points, lows and highs kept.")
-    return Chart(key, panel.title, json_item(plot), legend, summary, " ".join(notes))
+        notes.append(f"Drawn: {limit} of {thinned} points.")
+    return Chart(key, panel.title, json_item(plot), plot.height, legend, summary, " ".join(notes))
 
 
 def draw_scores(key: str, run: Run, several: bool) -> Chart | None:
@@ -144,7 +148,7 @@ def draw_scores(key: str, run: Run, several: bool) -> Chart | None:
     """
     title = f"{run.name}: scores" if several else "Scores of both sides"
     lines = [line for line in run.scores if line.get("levels") == list(QUANTILE_LEVELS)]
-    plot = _figure(height=_HEIGHT + 60)
+    plot = _figure([run], height=_HEIGHT + 60)
     legend = [LegendEntry("teacher", TEACHER_COLOR), LegendEntry("student", STUDENT_COLOR)]
     summary = []
     sides = (("teacher", TEACHER_COLOR), ("student", STUDENT_COLOR))
@@ -198,7 +202,7 @@ def draw_scores(key: str, run: Run, several: bool) -> Chart | None:
         return None
     _mark_stages(plot, [run])
     _mark_events(plot, [run])
-    return Chart(key, title, json_item(plot), legend, summary, note)
+    return Chart(key, title, json_item(plot), plot.height, legend, summary, note)
 
 
 def draw_times(key: str, run: Run, several: bool) -> Chart | None:
@@ -234,7 +238,7 @@ def draw_times(key: str, run: Run, several: bool) -> Chart | None:
     columns["other"] = np.maximum(rest, 0).astype(np.float32)
     left = np.array([steps[group[0]] for group in groups]) - 0.5
     right = np.array([steps[group[-1]] for group in groups]) + 0.5
-    plot = _figure(height=_HEIGHT + 40)
+    plot = _figure([run], height=_HEIGHT + 40)
     plot.y_range.start = 0
     source = ColumnDataSource(
         {"x": ((left + right) / 2).astype(np.float32), "width": ((right - left) * 0.92).astype(np.float32), **columns}
@@ -259,7 +263,7 @@ def draw_times(key: str, run: Run, several: bool) -> Chart | None:
         note += f" A bar is the mean of about {round(len(steps) / len(groups))} steps."
     legend = [LegendEntry(name, color, "band") for name, color in zip(columns, colors, strict=True)]
     title = f"{run.name}: time of a step" if several else "Time of a step"
-    return Chart(key, title, json_item(plot), legend, summary, note)
+    return Chart(key, title, json_item(plot), plot.height, legend, summary, note)
 
 
 def draw_events(key: str, runs: Sequence[Run]) -> Chart | None:
@@ -274,9 +278,7 @@ def draw_events(key: str, runs: Sequence[Run]) -> Chart | None:
         return f"{run.name}: {source}" if several else source
 
     lines = list(dict.fromkeys(line_of(run, event) for run, event in events))
-    plot = _figure(height=90 + 26 * len(lines), y_range=lines[::-1])
-    last = max(run.last_step for run in runs)
-    plot.x_range = Range1d(-0.02 * max(last, 1), 1.02 * max(last, 1))
+    plot = _figure(runs, height=90 + 26 * len(lines), y_range=lines[::-1])
     for action, marker in EVENT_MARKERS.items():
         of_action = [(run, event) for run, event in events if event.get("action") == action]
         if not of_action:
@@ -290,13 +292,21 @@ def draw_events(key: str, runs: Sequence[Run]) -> Chart | None:
         if any(event.get("action") == action for _, event in events)
     ]
     summary = [f"{line}: {sum(line_of(run, event) == line for run, event in events)} events" for line in lines]
-    return Chart(key, "Events over the steps", json_item(plot), legend, summary, "Touch or point at a mark to read it.")
+    return Chart(
+        key,
+        "Events over the steps",
+        json_item(plot),
+        plot.height,
+        legend,
+        summary,
+        "Touch or point at a mark to read it.",
+    )
 
 
-def empty_lines(count: int) -> dict[str, Any]:
-    """A figure of ``count`` empty lines, sources named ``line-0`` and so on, which the page fills with any metric."""
-    plot = _figure(height=_HEIGHT + 60)
-    for index in range(count):
+def empty_lines(runs: Sequence[Run]) -> dict[str, Any]:
+    """A figure of one empty line per run, sources named ``line-0`` and so on, which the page fills with any metric."""
+    plot = _figure(runs, height=_HEIGHT + 60)
+    for index in range(len(runs)):
         source = ColumnDataSource({"x": [], "y": []}, name=f"line-{index}")
         line = plot.line("x", "y", source=source, line_color=COLORS[index % len(COLORS)], line_width=1.6)
         _hover(plot, line, "value")
@@ -307,9 +317,12 @@ def empty_lines(count: int) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------------------------- parts
 
 
-def _figure(height: int = _HEIGHT, **arguments: Any) -> Any:
+def _figure(runs: Sequence[Run], height: int = _HEIGHT, **arguments: Any) -> Any:
+    """An empty figure; all figures of a page have the same axis of steps."""
+    last = max((run.last_step for run in runs), default=0)
     plot = figure(
         height=height,
+        x_range=Range1d(-0.02 * max(last, 10), 1.02 * max(last, 10)),
         sizing_mode="stretch_width",
         tools="xbox_zoom,xpan,reset",
         active_drag=None,
@@ -422,6 +435,8 @@ def _mark_events(plot: Any, runs: Sequence[Run]) -> None:
     events = [(run, event) for run in runs for event in run.events if event.get("action") in ("warn", "adapt", "stop")]
     if not events:
         return
+    if isinstance(plot.y_range, DataRange1d):
+        plot.y_range.renderers = list(plot.renderers)
     plot.extra_y_ranges = {"events": Range1d(0, 1)}
     for action in ("warn", "adapt", "stop"):
         of_action = _evenly([pair for pair in events if pair[1].get("action") == action], _MARKED_EVENTS)

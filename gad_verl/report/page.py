@@ -62,7 +62,7 @@ def render(runs: Sequence[Run]) -> str:
         "samples": samples.runs,
         "others": others,
         "runs": [run.name for run in runs],
-        "empty": charts.empty_lines(len(runs)) if others else None,
+        "empty": charts.empty_lines(runs) if others else None,
     }
     environment = Environment(
         loader=PackageLoader("gad_verl.report", "template"),

@@ -18,9 +18,9 @@ those of ``docs/curves.md``; those without a source are rules of thumb, and the 
 not logged says that it cannot tell.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,6 +45,7 @@ _HELD_OUT_GAP = (0.15, 0.25)
 _FAILED_SHARE = 0.02
 _SPIKE = 20.0
 _ENTROPY_FALL = 0.25
+_EVENT_TEXT = 240
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,11 @@ def _steps(series: Series) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _short(event: Mapping[str, Any]) -> str:
+    text = str(event.get("text", ""))
+    return text if len(text) <= _EVENT_TEXT else f"{text[:_EVENT_TEXT]} …"
 
 
 def _too_few(run: Run, topic: str, metric: str) -> Finding:
@@ -425,10 +431,11 @@ def _events(run: Run) -> Finding | None:
     count = {action: sum(event.get("action") == action for event in run.events) for action in ("warn", "adapt", "stop")}
     if count["stop"]:
         last = [event for event in run.events if event.get("action") == "stop"][-1]
-        return Finding("bad", "events", f"The run was stopped at step {last['step']}: {last.get('text', '')}")
+        return Finding("bad", "events", f"The run was stopped at step {last['step']}: {_short(last)}")
     if count["warn"] or count["adapt"]:
-        said = f"{count['warn']} warnings and {count['adapt']} adaptations are noted, see Events."
-        return Finding("watch", "events", said)
+        latest = [event for event in run.events if event.get("action") in ("warn", "adapt")][-1]
+        said = f"Noted: warnings {count['warn']}, adaptations {count['adapt']}. The last, at step {latest['step']}: "
+        return Finding("watch", "events", said + _short(latest))
     return Finding("good", "events", "No warning is noted.")
 
 
