@@ -24,6 +24,7 @@ from gad_verl.report.charts import number
 from gad_verl.report.panels import drawn_metrics
 from gad_verl.report.runs import ADVERSARIAL, Run, Series
 from gad_verl.report.series import thin
+from gad_verl.report.verdict import last_part
 
 SAMPLE_CHARACTERS = 700_000
 """Characters of all sample texts of a page together."""
@@ -216,7 +217,10 @@ def _end_value(run: Run, metric: str, is_training: bool) -> float | None:
         series = run.in_stages(metric, (ADVERSARIAL,))
     if not len(series):
         return None
-    return float(np.median(series.values[-max(1, len(series) // 4) :])) if is_training else float(series.values[-1])
+    if not is_training:
+        return float(series.values[-1])
+    end = last_part(series)
+    return float(np.median(end.values if len(end) else series.values))
 
 
 def other_metrics(runs: Sequence[Run], points: int) -> tuple[dict[str, list[list[list[float]] | None]], int]:

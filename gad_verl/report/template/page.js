@@ -33,8 +33,8 @@
 
   async function draw(place, item) {
     place.replaceChildren();
-    const views = await Bokeh.embed.embed_item(coloured(item), place.id);
-    return views;
+    await Bokeh.embed.embed_item(coloured(item), place.id);
+    place.dataset.drawn = "yes";
   }
 
   const drawn = new Set();
