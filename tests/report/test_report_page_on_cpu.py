@@ -25,7 +25,7 @@ from made_up_run import write_metrics, write_run
 
 from gad_verl.cli import main
 from gad_verl.report.page import render
-from gad_verl.report.runs import read_run, read_runs
+from gad_verl.report.runs import read_run
 from gad_verl.report.texts import choose_samples, other_metrics
 
 HOSTILE = (
@@ -117,8 +117,6 @@ def test_hostile_texts_stay_texts(page: str, run_folder: Path) -> None:
     assert html.escape(HOSTILE, quote=False).replace('"', "&#34;").replace("'", "&#39;") in page
     cards = parsed.data["samples"][0]["splits"]["val"][0]["samples"]
     assert cards[0]["teacher"] == HOSTILE
-    hostile_name = read_runs([f"<b>x{{{{1}}}}=..{run_folder}"[:3] + f"x={run_folder}"])[0]
-    assert "<b>x" not in render([hostile_name])
 
 
 def test_many_steps_stay_small(tmp_path: Path) -> None:
@@ -133,19 +131,7 @@ def test_many_steps_stay_small(tmp_path: Path) -> None:
     assert f"{series.values.max():.4g}" in content
 
 
-def test_several_runs(tmp_path: Path, run_folder: Path) -> None:
-    second = write_run(tmp_path / "second", 40, seed=1, total=80, finished=False, config={"rate": 0.25})
-    runs = read_runs([str(run_folder), str(second)])
-    content = render(runs)
-    parsed = Page(content)
-    words = " ".join(parsed.text)
-    assert "2 runs" in words and "still training, as of step 40 of 80" in words and "finished at step 60 of 60" in words
-    assert parsed.data["runs"] == ["first", "second"]
-    different = content[content.index("What differs") : content.index("keys that are the same")]
-    assert "rate" in different and "0.25" in different and ">seed<" in different and "versions.numpy" not in different
-    assert {"scores-0", "scores-1", "time-0", "time-1"} <= set(parsed.data["charts"])
-
-
+@pytest.mark.slow
 def test_ten_runs_stay_small(tmp_path: Path) -> None:
     for number in range(10):
         write_metrics(tmp_path / f"run{number}.jsonl", 300, seed=number)
@@ -165,24 +151,32 @@ def test_samples_and_other_metrics_keep_to_their_budget(run_folder: Path) -> Non
     assert all(len(line[0]) <= limit for lines in others.values() for line in lines if line)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
-def test_the_first_steps_of_a_run_make_a_page(tmp_path: Path, steps: int) -> None:
-    run = write_run(tmp_path / "young", steps, total=100, finished=False)
-    parsed = Page(render([read_run(run)]))
-    assert f"as of step {steps} of 100" in " ".join(parsed.text)
-    write_metrics(tmp_path / "m.jsonl", steps)
-    Page(render([read_run(tmp_path / "m.jsonl")]))
+def test_the_first_step_of_a_run_makes_a_page(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "young", 1, total=100, finished=False)
+    write_metrics(tmp_path / "alone.jsonl", 2)
+    parsed = Page(render([read_run(run), read_run(tmp_path / "alone.jsonl")]))
+    words = " ".join(parsed.text)
+    assert "still training, as of step 1 of 100" in words and "alone has no record" in words
 
 
 # ------------------------------------------------------------------------------------------------------------- command
 
 
-def test_command_writes_a_page(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_command_overlays_several_runs(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    second = write_run(tmp_path / "second", 40, seed=1, total=80, finished=False, config={"rate": 0.25})
     output = tmp_path / "new" / "page.html"
-    assert main(["report", str(run_folder), "--output", str(output)]) == 0
-    assert Page(output.read_text(encoding="utf-8")).data["runs"] == ["first"]
-    assert "first: finished at step 60 of 60." in capsys.readouterr().out
+    assert main(["report", f"<b>{{{{ 1 }}}}={run_folder}", str(second), "--output", str(output)]) == 0
+    said = capsys.readouterr().out
+    assert "second: still training, as of step 40 of 80." in said and said.endswith(f"wrote {output}\n")
     assert [path.name for path in output.parent.iterdir()] == ["page.html"]
+    content = output.read_text(encoding="utf-8")
+    parsed = Page(content)
+    words = " ".join(parsed.text)
+    assert "2 runs" in words and "still training, as of step 40 of 80" in words and "finished at step 60 of 60" in words
+    assert parsed.data["runs"] == ["<b>{{ 1 }}", "second"] and not parsed.all("b")
+    different = content[content.index("What differs") : content.index("keys that are the same")]
+    assert "rate" in different and "0.25" in different and ">seed<" in different and "versions.numpy" not in different
+    assert {"scores-0", "scores-1", "time-0", "time-1"} <= set(parsed.data["charts"])
 
 
 @pytest.mark.parametrize("make", ["missing", "empty folder", "empty file", "other file", "folder as output"])
@@ -224,45 +218,59 @@ _TELL = """<script>setTimeout(() => {
   metric.selectedIndex = 3;
   metric.dispatchEvent(new Event("change"));
   setTimeout(() => {
-    const told = document.createElement("pre");
-    told.id = "told";
     const empty = [...document.querySelectorAll("[data-chart]")].filter((place) =>
       !place.dataset.drawn || !place.firstElementChild || place.firstElementChild.getBoundingClientRect().height < 50);
-    told.textContent = JSON.stringify({
+    parent.postMessage({
       problems, hacked: window.hacked === 1, width: innerWidth, page: document.documentElement.scrollWidth,
       empty: empty.map((place) => place.id), plots: document.querySelectorAll("[data-chart]").length,
       fetched: performance.getEntriesByType("resource").map((entry) => entry.name),
       step: document.getElementById("sample-step").textContent,
       sample: document.querySelector("#sample-list .teacher pre").textContent,
       metric: document.getElementById("other-summary").textContent,
-    });
-    document.body.append(told);
+    }, "*");
   }, 3000);
 }, 5000);</script></body>"""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
+WIDTHS = (400, 1280)
+_FRAMES = (
+    """<!DOCTYPE html><body style="white-space: nowrap"><pre id="told" style="display: none"></pre><script>
+const told = {};
+window.addEventListener("message", (event) => {
+  told[event.data.width] = event.data;
+  document.getElementById("told").textContent = JSON.stringify(told);
+});
+</script>"""
+    # Very high frames: every figure is in sight and is drawn. A window cannot be as narrow as a telephone.
+    + "".join(
+        f'<iframe src="page.html" style="border: 0; width: {width}px; height: 20000px"></iframe>' for width in WIDTHS
+    )
+)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
-@pytest.mark.parametrize("width", [400, 1280])
-def test_in_a_browser(page: str, tmp_path: Path, width: int) -> None:
+def test_in_a_browser(page: str, tmp_path: Path) -> None:
     watched = page.replace("<meta charset=", f"{_WATCH}<meta charset=", 1)
     head, tail = watched.rsplit("</body>", 1)
     (tmp_path / "page.html").write_text(head + _TELL + tail, encoding="utf-8")
-    # A very high window: every figure is in sight and is drawn.
+    (tmp_path / "frames.html").write_text(_FRAMES, encoding="utf-8")
     command = [
         str(CHROMIUM),
         *"--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split(),
         *"--disable-component-update --disable-sync --virtual-time-budget=60000 --timeout=60000".split(),
         f"--user-data-dir={tmp_path / 'profile'}",
-        f"--window-size={width},20000",
+        "--window-size=1800,21000",
         "--dump-dom",
-        (tmp_path / "page.html").as_uri(),
+        (tmp_path / "frames.html").as_uri(),
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    found = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert 'id="told"' in found.stdout, found.stderr[-2000:]
-    told = json.loads(html.unescape(found.stdout.split('id="told">')[1].split("</pre>")[0]))
-    assert told["problems"] == [] and told["fetched"] == [] and not told["hacked"]
-    assert told["width"] == width and told["page"] <= width
-    assert told["plots"] > 20 and told["empty"] == []
-    assert told["step"] == "3" and told["sample"] == HOSTILE and " at step 60" in told["metric"]
+    everything = json.loads(html.unescape(found.stdout.split('id="told">')[1].split("</pre>")[0]))
+    assert set(everything) == {str(width) for width in WIDTHS}
+    for width in WIDTHS:
+        told = everything[str(width)]
+        assert told["problems"] == [] and told["fetched"] == [] and not told["hacked"]
+        assert told["page"] <= width and told["plots"] > 20 and told["empty"] == []
+        assert told["step"] == "3" and told["sample"] == HOSTILE and " at step 60" in told["metric"]
