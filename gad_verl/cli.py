@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
-from gad_verl.commands import check, compare, data, evaluate, export, guardian, teacher
+from gad_verl.commands import check, compare, data, evaluate, export, guardian, report, teacher
 from gad_verl.errors import USER_ERRORS
 
 COMMANDS = (
@@ -29,6 +29,7 @@ COMMANDS = (
     evaluate,
     compare,
     guardian,
+    report,
     check,
 )
 
