@@ -29,6 +29,7 @@ from gad_verl.data.schema import check_file
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
 from gad_verl.lora_settings import check_lora
+from gad_verl.preflight_tools import check_held_out, check_task_columns, check_tools
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ _GROUP_ESTIMATORS = (
     "opo",
     "optimal_token_baseline",
     "tir_optimal_token_baseline",
+    "gad_process",
 )
 _STRATEGIES = ("fsdp", "fsdp2")
 
@@ -77,6 +79,7 @@ def check_config(config: DictConfig) -> GadConfig:
             "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )
     check_lora(config)
+    check_tools(config, gad_config)
     for key, strategy in (
         ("actor_rollout_ref.actor.strategy", config.actor_rollout_ref.actor.strategy),
         ("discriminator.strategy", config.discriminator.strategy),
@@ -148,6 +151,8 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
             "one step could be made. Lower data.train_batch_size or add data"
         )
     checks.check_together(1, _length_of_run(config, gad_config, rows)[1])
+    check_task_columns(config, gad_config)
+    check_held_out(gad_config, rows)
     return rows
 
 
