@@ -84,7 +84,11 @@ DISCRIMINATOR = Section(
     (
         Panel(
             "Accuracy on fresh pairs",
-            (Curve("disc/accuracy", "training"), _held_out("val-gad/accuracy")),
+            (
+                Curve("disc/accuracy", "training"),
+                _held_out("val-gad/accuracy"),
+                Curve("disc/replay_accuracy", "replayed pairs"),
+            ),
             "Share of pairs in which the teacher's text scores higher. The band is where replications with other codes "
             "stayed healthy in the adversarial stage.",
             level=0.5,

@@ -15,6 +15,7 @@
 
 import html
 import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -265,9 +266,10 @@ def test_in_a_browser(page: str, tmp_path: Path) -> None:
         "--dump-dom",
         (tmp_path / "frames.html").as_uri(),
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
-    assert 'id="told"' in found.stdout, found.stderr[-2000:]
-    everything = json.loads(html.unescape(found.stdout.split('id="told">')[1].split("</pre>")[0]))
+    found = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    told_by = re.search(r'<pre id="told"[^>]*>(.*?)</pre>', found.stdout, re.DOTALL)
+    assert told_by is not None, found.stderr[-2000:]
+    everything = json.loads(html.unescape(told_by.group(1)))
     assert set(everything) == {str(width) for width in WIDTHS}
     for width in WIDTHS:
         told = everything[str(width)]
