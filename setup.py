@@ -59,8 +59,8 @@ setup(
         "evaluation": ["scikit-learn>=1.4,<2", "scipy>=1.11", "openai>=2.0.0", "tenacity>=8.2", "tqdm"],
         # gad-verl report: BokehJS goes into the page, so the page needs no network.
         "report": ["bokeh>=3.9,<4", "jinja2>=3.1", "markupsafe", "numpy"],
-        # aiohttp: the server on loopback that tests and benchmarks ask.
-        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9"],
+        # aiohttp: the server on loopback that tests and benchmarks ask; sacrebleu: self-BLEU is tested against it.
+        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9", "sacrebleu>=2.4"],
     },
     entry_points={
         "verl.plugins": ["gad_verl = gad_verl.plugin"],

@@ -29,7 +29,7 @@ from gad_verl.data.schema import check_file
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
 from gad_verl.lora_settings import check_lora
-from gad_verl.preflight_tools import check_task_columns, check_tools
+from gad_verl.preflight_tools import check_held_out, check_task_columns, check_tools
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +152,7 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
         )
     checks.check_together(1, _length_of_run(config, gad_config, rows)[1])
     check_task_columns(config, gad_config)
+    check_held_out(gad_config, rows)
     return rows
 
 

@@ -71,6 +71,23 @@ def check_tools(config: DictConfig, gad_config: GadConfig) -> None:
     )
 
 
+def check_held_out(gad_config: GadConfig, rows: int) -> None:
+    """Check that enough prompts are held out for the student ever to learn.
+
+    Raises:
+        GadConfigError: Names the keys and what would do.
+    """
+    trust = gad_config.trust
+    expected = trust.held_out_fraction * rows
+    require(
+        not trust.enabled or gad_config.stage == "seqkd" or expected >= 1.5 * trust.least_prompts,
+        f"gad.trust.held_out_fraction={trust.held_out_fraction} of {rows} training rows holds out about "
+        f"{expected:.0f} prompts, but gad.trust.least_prompts={trust.least_prompts} must have been seen before the "
+        "student learns from scores: raise the fraction to at least "
+        f"{min(0.5, 1.5 * trust.least_prompts / max(1, rows)):.2f}, lower least_prompts, or add data",
+    )
+
+
 def check_task_columns(config: DictConfig, gad_config: GadConfig) -> None:
     """Check that rows have what verl's reward interface reads, where it is asked.
 

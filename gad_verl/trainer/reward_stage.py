@@ -99,7 +99,8 @@ class RewardStageMixin(PPOTrainer):
 
     def _sequences(self, groups: list[RolloutGroup], encoded: list[EncodedGroup]) -> list[SequenceGroup]:
         """What the discriminator reads; the prompts that are held out from its training are scored only."""
-        return [encoding.sequences() for encoding in encoded]
+        held_out = self.toolbox.held_out(groups)
+        return [encoding.sequences(trains=not out) for encoding, out in zip(encoded, held_out, strict=True)]
 
     @property
     def _overlaps(self) -> bool:
@@ -127,6 +128,7 @@ class RewardStageMixin(PPOTrainer):
         metrics.update(discriminator_metrics(teacher_scores, student_scores, weights))
         metrics.update(text_metrics(encoded, student_scores))
         self.observe_scores([group.index for group in groups], teacher_scores, student_scores, weights)
+        metrics.update(self.toolbox.observe_trust(self.global_steps, self.phase, groups, output))
         self.toolbox.record_scores(self.global_steps, self.phase, output)
         self.toolbox.record_samples(self.global_steps, "train", self._samples(groups, output))
         rewards, shares = student_scores, None

@@ -286,7 +286,7 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
         is_switch = self._entered_stage is not None and self._entered_stage != stage
         if self._entered_stage != stage:
             reset = self._entered_stage is None or self.gad_config.reset_optimizer_at_switch
-            self._set_rates(reset)
+            self._begin_rates(reset)
             # A student that starts from an adapter is its own reference; without one, model.path is.
             starts_adapted = self._entered_stage is None and stage == _STAGE_ADVERSARIAL and self._starts_from_adapter
             if (is_switch or starts_adapted) and self._wants_new_reference:
@@ -299,8 +299,8 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
             text = f"stage {stage} begins, learning rate of the student {self._actor_lr:g}"
             logger.info("step %d: %s", self.global_steps, text)
             self.toolbox.note(self.global_steps, "schedule", "stage", "info", text, {"actor_lr": self._actor_lr})
-        elif self._wanted_factors != self.toolbox.applied_factors:
-            self._set_rates(reset_optimizer=False)
+        else:
+            self._apply_factors()
         self.toolbox.apply_knobs(self.adversary)
         self.actor_rollout_wg.use_loss(SUPERVISED_LOSS if self.phase.trains_student_supervised else POLICY_LOSS)
 
@@ -314,18 +314,27 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
     def _wanted_factors(self) -> dict[str, float]:
         """Factors of the learning rates in this step."""
         knobs = self.toolbox.knobs
-        return {"actor": knobs["actor_lr_factor"], "discriminator": knobs["discriminator_lr_factor"]}
+        trust = self.toolbox.trust_factor if self.phase is Phase.ADVERSARIAL else None
+        actor = knobs["actor_lr_factor"] * (1.0 if trust is None else trust)
+        return {"actor": actor, "discriminator": knobs["discriminator_lr_factor"]}
 
-    def _set_rates(self, reset_optimizer: bool) -> None:
-        """Give the learning rates of the step to the workers."""
+    def _begin_rates(self, reset_optimizer: bool) -> None:
+        """Give the learning rates of a stage to the workers."""
+        self.toolbox.applied_factors = {}
+        self._apply_factors(reset_optimizer)
+
+    def _apply_factors(self, reset_optimizer: bool = False) -> None:
+        """Give the workers the learning rates that have changed; the others are not disturbed at their work."""
+        wanted, applied = self._wanted_factors, self.toolbox.applied_factors
         stage, rates = self._stage_of(self.phase)
-        factors = self._wanted_factors
-        self.actor_rollout_wg.begin_stage(self._actor_lr * factors["actor"], self._stage_steps(stage), reset_optimizer)
-        if self._has_discriminator:
+        if wanted["actor"] != applied.get("actor"):
+            rate = self._actor_lr * wanted["actor"]
+            self.actor_rollout_wg.begin_stage(rate, self._stage_steps(stage), reset_optimizer)
+        if self._has_discriminator and wanted["discriminator"] != applied.get("discriminator"):
             rate = rates.discriminator_lr
             rate = self.config.discriminator.optim.lr if rate is None else rate
-            self.discriminator.begin_stage(rate * factors["discriminator"], self.total_training_steps)
-        self.toolbox.applied_factors = factors
+            self.discriminator.begin_stage(rate * wanted["discriminator"], self.total_training_steps)
+        self.toolbox.applied_factors = wanted
 
     @property
     def _wants_new_reference(self) -> bool:
@@ -448,6 +457,10 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
     @watched
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.phase is Phase.ADVERSARIAL:
+            if self.toolbox.trust_factor == 0:
+                # A rate of 0 with none of the work, and Adam's averages are spared gradients that mean nothing.
+                return batch
+            self._apply_factors()
             return super()._update_actor(batch, metrics)
         if self.phase is Phase.WARMUP:
             self._update_student_supervised(self._step_student_rows, metrics)

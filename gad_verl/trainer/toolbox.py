@@ -14,9 +14,10 @@
 """What a run remembers and decides on the driver beside weights: guardian, rewards, record. One state, saved whole."""
 
 import logging
+import math
 import os
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -25,12 +26,15 @@ import torch
 
 from gad_verl.config import GadConfig
 from gad_verl.core import Phase
+from gad_verl.core.trust import DiscriminatorTrust, Trust, is_held_out
+from gad_verl.data.schema import chat_id
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.errors import GadCheckpointError
 from gad_verl.guardian import Event, Guardian
 from gad_verl.record import RunRecord, Sample
 from gad_verl.trainer.adversary import Adversary
 from gad_verl.trainer.rewards import RewardPipeline
+from gad_verl.trainer.rollouts import RolloutGroup
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +52,9 @@ class Toolbox:
         self._config = config
         self.rewards = RewardPipeline(config.reward)
         self.guardian = Guardian(config.guardian)
+        self.trust = DiscriminatorTrust(config.trust.options())
+        # What the last adversarial step found; None without trust.
+        self.trust_factor: float | None = None
         # Factors of the learning rates as the workers have them.
         self.applied_factors = {"actor": 1.0, "discriminator": 1.0}
         self._record: RunRecord | None = None
@@ -65,6 +72,48 @@ class Toolbox:
         for event in events:
             self.note(**event.as_dict())
         return events
+
+    def held_out(self, groups: Sequence[RolloutGroup]) -> list[bool]:
+        """Which groups' prompts never train the discriminator."""
+        trust = self._config.trust
+        if not trust.enabled:
+            return [False] * len(groups)
+        return [is_held_out(chat_id(group.messages), trust.held_out_fraction, trust.seed) for group in groups]
+
+    def observe_trust(
+        self, step: int, phase: Phase, groups: Sequence[RolloutGroup], output: DiscriminatorOutput
+    ) -> dict[str, float]:
+        """Learn from a step's held-out pairs how far the discriminator is to be trusted; metrics ``gad/trust_*``."""
+        if not self._config.trust.enabled:
+            return {}
+        trust = self.trust.update(
+            output.teacher_scores,
+            output.student_scores,
+            torch.tensor(self.held_out(groups)),
+            [chat_id(group.messages) for group in groups],
+            output.weights,
+        )
+        metrics = {"gad/trust_factor": trust.factor, "gad/trust_prompts": float(trust.num_prompts)}
+        if math.isfinite(trust.accuracy):
+            metrics |= {"gad/trust_accuracy": trust.accuracy, "gad/trust_error": trust.standard_error}
+        if phase is Phase.ADVERSARIAL:
+            before, self.trust_factor = self.trust_factor, trust.factor
+            if before is None or (before == 0) != (trust.factor == 0):
+                self._note_trust(step, trust)
+        return metrics
+
+    def _note_trust(self, step: int, trust: Trust) -> None:
+        if trust.factor == 0:
+            text = "the student waits: the discriminator does not know teacher from student on held-out prompts"
+        else:
+            text = f"the student learns, at {trust.factor:.0%} of its rate"
+        if math.isfinite(trust.accuracy):
+            text += f" (accuracy {trust.accuracy:.3f} +- {trust.standard_error:.3f} on {trust.num_prompts} prompts)"
+        else:
+            text += f" (only {trust.num_prompts} held-out prompts seen, gad.trust.least_prompts are needed)"
+        logger.info("step %d: %s", step, text)
+        action = "warn" if trust.factor == 0 else "info"
+        self.note(step, "trust", "trust_factor", action, text, {"factor": trust.factor, "accuracy": trust.accuracy})
 
     def apply_knobs(self, adversary: Adversary | None) -> None:
         """Give the guardian's wishes to those who act on them; learning rates are applied by the trainer."""
@@ -120,6 +169,8 @@ class Toolbox:
         state = {
             "rewards": self.rewards.state_dict(),
             "guardian": self.guardian.state_dict(),
+            "trust": self.trust.state_dict(),
+            "trust_factor": self.trust_factor,
             "applied_factors": self.applied_factors,
             "adversary": None if adversary is None else adversary.state_dict(),
         }
@@ -144,6 +195,8 @@ class Toolbox:
             state = torch.load(path, weights_only=True)
             self.rewards.load_state_dict(state["rewards"])
             self.guardian.load_state_dict(state["guardian"])
+            self.trust.load_state_dict(state["trust"])
+            self.trust_factor = state["trust_factor"]
             self.applied_factors = state["applied_factors"]
             if adversary is not None and state["adversary"] is not None:
                 adversary.load_state_dict(state["adversary"])
