@@ -24,9 +24,10 @@ from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.core import PairLossOptions
 from gad_verl.core.gating import GateOptions
 from gad_verl.errors import GadConfigError
-from gad_verl.preflight_tools import check_task_columns, check_tools
+from gad_verl.preflight_tools import check_held_out, check_task_columns, check_tools
 
 SECTIONS = (
+    "trust",
     "discriminator_loss",
     "discriminator_updates",
     "replay",
@@ -49,7 +50,7 @@ def test_defaults_are_the_papers_training() -> None:
     assert config.discriminator_loss.pair_options().is_plain and PairLossOptions().is_plain
     assert config.discriminator_updates.gate_options() == GateOptions()
     assert config.replay.capacity_steps == 0 and not config.discriminator_updates.frozen
-    assert not config.reward.wants_shares and config.reward.task_weight == 0
+    assert not config.trust.enabled and not config.reward.wants_shares and config.reward.task_weight == 0
     assert config.guardian.policy_of("saturated") == "warn" and config.curriculum.mode == "none"
 
 
@@ -73,6 +74,9 @@ WRONG = [
     ({"gad.replay.fraction": 1.0}, "gad.replay.fraction"),
     ({"gad.replay.capacity_steps": -1}, "gad.replay.capacity_steps"),
     ({"gad.replay.order": "oldest"}, "gad.replay.order"),
+    ({"gad.trust.held_out_fraction": 1.0}, "gad.trust.held_out_fraction"),
+    ({"gad.trust.full_accuracy": 0.5}, "gad.trust.full_accuracy"),
+    ({"gad.trust.window": 3}, "gad.trust.window"),
     ({"gad.reward.score_clip": 0.0}, "gad.reward.score_clip"),
     ({"gad.reward.length_correction": "per_token"}, "gad.reward.length_coefficient"),
     ({"gad.reward.length_correction": "words"}, "gad.reward.length_correction"),
@@ -112,6 +116,13 @@ def test_options_that_do_not_fit_are_refused_with_the_remedy(
         check_tools(tiny_config, load_gad_config(tiny_config))
 
 
+def test_too_few_prompts_held_out_are_refused_with_a_number_that_will_do(tiny_config: DictConfig) -> None:
+    set_keys(tiny_config, {"gad.trust.held_out_fraction": 0.05})
+    with pytest.raises(GadConfigError, match=r"about 2 prompts.*to at least 0\.50"):
+        check_held_out(load_gad_config(tiny_config), 48)
+    check_held_out(load_gad_config(tiny_config), 480)
+
+
 def test_a_task_reward_wants_its_columns(tiny_config: DictConfig) -> None:
     set_keys(tiny_config, {"gad.reward.task_weight": 1.0})
     with pytest.raises(GadConfigError, match="'reward_model'.*train.parquet.*task_weight=0"):
@@ -123,5 +134,5 @@ def test_the_recommended_preset_composes_over_every_configuration(compose_config
         plain, recommended = compose_config(name), compose_config(name, "gad=recommended")
         config = load_gad_config(recommended)
         assert config.replay.capacity_steps > 0 and config.reward.length_correction == "regression"
-        assert config.guardian.policy == "adapt"
+        assert config.guardian.policy == "adapt" and config.trust.enabled
         assert set(recommended.gad) == set(plain.gad)

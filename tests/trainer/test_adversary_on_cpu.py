@@ -25,6 +25,7 @@ from gad_verl.config import (
     GadConfig,
     ReplayConfig,
     RewardConfig,
+    TrustConfig,
 )
 from gad_verl.core import Phase
 from gad_verl.discriminator.groups import SequenceGroup
@@ -205,3 +206,34 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
     (tmp_path / TOOLS_FILE).write_bytes(b"no archive")
     with pytest.raises(GadCheckpointError, match=TOOLS_FILE):
         Toolbox(GadConfig()).load(tmp_path, None)
+
+
+def test_prompts_are_held_out_by_their_text_and_the_factor_follows_the_accuracy_on_them() -> None:
+    from gad_verl.trainer.rollouts import RolloutGroup
+
+    def rollout(number: int) -> RolloutGroup:
+        messages = [{"role": "user", "content": f"question {number}"}]
+        return RolloutGroup(number, messages, "text", [0] * N, [[1]] * N, [1])
+
+    groups = [rollout(number) for number in range(200)]
+    box = Toolbox(GadConfig(trust=TrustConfig(held_out_fraction=0.25, confidence=0.0, full_accuracy=0.75)))
+    chosen = box.held_out(groups)
+    assert 25 < sum(chosen) < 75 and chosen == Toolbox(box._config).held_out(groups)
+    assert Toolbox(GadConfig()).held_out(groups) == [False] * 200
+
+    def output(right: float) -> DiscriminatorOutput:
+        """Right on all training prompts, and on this share of the held-out ones."""
+        teacher, held = torch.ones(200), 0
+        for number, out in enumerate(chosen):
+            if out:
+                teacher[number] = 1.0 if held < right * sum(chosen) else -1.0
+                held += 1
+        return DiscriminatorOutput(teacher, torch.zeros(200, N), torch.ones(200, N), {})
+
+    assert box.observe_trust(1, Phase.WARMUP, groups, output(0.5))["gad/trust_factor"] < 0.1
+    assert box.trust_factor is None
+    for step in range(2, 8):
+        metrics = box.observe_trust(step, Phase.ADVERSARIAL, groups, output(0.625))
+    assert metrics["gad/trust_factor"] == box.trust_factor == pytest.approx(0.5, abs=0.1)
+    assert metrics["gad/trust_accuracy"] == pytest.approx(0.625, abs=0.03)
+    assert Toolbox(GadConfig()).observe_trust(1, Phase.ADVERSARIAL, groups, output(0.5)) == {}
