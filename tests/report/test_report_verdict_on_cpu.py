@@ -129,6 +129,7 @@ def test_state_says_what_is_known(tmp_path: Path) -> None:
     assert read_run(early).state == "finished at step 6 of 10"
     with RunRecord.open(running, 6) as record:
         record.event(6, "guardian", "collapse", "stop", "The loss is 0.")
+        record.finish()
     assert read_run(running).state == "stopped by the guardian at step 6 of 10"
 
 
