@@ -138,6 +138,30 @@ class Student(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return self.says(self.reads(self.tokens(input_ids))[0])
 
+    @property
+    def device(self) -> torch.device:
+        return self.says.weight.device
+
+    @torch.no_grad()
+    def generate(
+        self, input_ids: Tensor, max_new_tokens: int, do_sample: bool, temperature: float = 1.0, **_: Any
+    ) -> Tensor:
+        """As transformers' ``generate`` for prompts of one length: it goes on from the GRU's state."""
+        said, state, rows = input_ids, None, [input_ids]
+        done = torch.zeros(len(input_ids), dtype=torch.bool)
+        for _step in range(max_new_tokens):
+            hidden, state = self.reads(self.tokens(said), state)
+            logits = self.says(hidden[:, -1])
+            likely = logits.argmax(-1)
+            chosen = torch.multinomial((logits / temperature).softmax(-1), 1)[:, 0] if do_sample else likely
+            chosen = torch.where(done, EOS, chosen)
+            rows.append(chosen[:, None])
+            done |= chosen == EOS
+            if bool(done.all()):
+                break
+            said = rows[-1]
+        return torch.cat(rows, dim=1)
+
 
 class Discriminator(nn.Module):
     """A causal transformer of two layers and width 48, without positions: it can read texts longer than any it saw."""
