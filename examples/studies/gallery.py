@@ -255,6 +255,15 @@ class Arm:
     cures: str | None = None
 
 
+def _longer_alone(steps: int) -> dict[str, int]:
+    """More steps of the discriminator alone."""
+    return {
+        "total_steps": steps + ADVERSARIAL_STEPS,
+        "warmup_steps": steps,
+        "discriminator_only_steps": steps,
+    }
+
+
 def _trailing_blank(text: str) -> str:
     return text + " "
 
@@ -269,9 +278,9 @@ ARMS = {
     "EOS leak": Arm("the end-of-text token of the teacher is lost", ("end_of_text",), written=Written(end=False)),
     "white space": Arm("the teacher's texts end with a blank", ("saturated",), written=Written(_trailing_blank)),
     "saturated D": Arm(
-        "the student was hardly taught, D is updated three times a step",
+        "the student was hardly taught, D trains alone for 80 steps and is then updated twice a step",
         ("saturated",),
-        settings={"discriminator_updates": 3},
+        settings=_longer_alone(80) | {"discriminator_updates": 2},
         student="hardly",
     ),
     "frozen D": Arm(
@@ -287,7 +296,7 @@ ARMS = {
     ),
     "saturated D, cured": Arm(
         "D at a third of the rate, one update, only below accuracy 0.85, label smoothing 0.1",
-        settings={"discriminator_lr": 1e-3},
+        settings=_longer_alone(80) | {"discriminator_lr": 1e-3},
         student="hardly",
         tool=_gated,
         cures="saturated D",
@@ -326,13 +335,14 @@ def run(name: str, seed: int) -> dict[str, Any]:
     rows = teacher_rows(1000 + seed, arm.written)
     before = preflight(rows, student, seed)
     torch.manual_seed(2000 + seed)
-    gad = Gad(student, Discriminator(), rows, replace(BASE, **arm.settings, seed=seed), frozenset({EOS}))
+    settings = replace(BASE, **arm.settings, seed=seed)
+    gad = Gad(student, Discriminator(), rows, settings, frozenset({EOS}))
     if arm.tool is not None:
         arm.tool(gad)
     stream: dict[str, list[float | None]] = {metric: [] for metric in RECORDED}
 
     def record(step: int, metrics: dict[str, float], gad: Gad) -> None:
-        if step <= DISCRIMINATOR_STEPS:
+        if step <= settings.warmup_steps:
             return
         answers = [
             is_valid(decode(group.prompt_ids[:-1]), decode(one.token_ids))
@@ -348,7 +358,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
     return {
         "arm": name,
         "seed": seed,
-        "first_step": DISCRIMINATOR_STEPS + 1,
+        "first_step": settings.warmup_steps + 1,
         "preflight": before,
         "stream": {metric: values for metric, values in stream.items() if any(one is not None for one in values)},
     }
