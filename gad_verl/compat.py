@@ -78,6 +78,7 @@ VERL_USES = (
             "PPOTrainer._load_checkpoint",
             "PPOTrainer._save_checkpoint",
             "PPOTrainer.get_reward_handles",
+            "PPOTrainer._lengths_to_mask",
         ),
         "the stages that trainer/sync.py overrides or calls",
     ),
@@ -163,7 +164,19 @@ VERL_USES = (
         ("load_fsdp_model_to_gpu", "offload_fsdp_model_to_cpu"),
         "adapters of LoRA for the rollout",
     ),
+    VerlUse("verl.trainer.ppo.core_algos", ("register_adv_est",), "the estimator gad_process"),
+    VerlUse(
+        "verl.experimental.reward_loop.reward_loop",
+        ("RewardLoopManager.compute_rm_score",),
+        "gad.reward.task_weight: verl's reward beside the discriminator's",
+    ),
     VerlUse("verl.utils.dataset.rl_dataset", ("RLHFDataset.maybe_filter_out_long_prompts",), "rows of GAD"),
+    VerlUse(_TRAINER, ("PPOTrainer._fetch_one_gen_batch",), "training files that change"),
+    VerlUse(
+        "verl.trainer.ppo.utils",
+        ("create_rl_dataset", "create_rl_sampler"),
+        "curriculum and training files that change",
+    ),
     VerlUse("verl.utils.tracking", ("Tracking", "FileLogger"), "curves of a resumed run"),
     VerlUse("verl.trainer.main_ppo", ("TaskRunnerV1", "run_ppo"), "entry point"),
 )
