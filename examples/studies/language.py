@@ -187,7 +187,7 @@ class TrustedGad(Gad):
         names = [str(group.prompt_ids) for group in groups]
         trust = self.trust.update(self.scores[:, 0], self.scores[:, 1:], self.held_out(groups), names)
         self.factor = trust.factor
-        metrics |= {"gad/trust": trust.factor, "gad/trust_accuracy": trust.accuracy}
+        metrics |= {"gad/trust_factor": trust.factor, "gad/trust_accuracy": trust.accuracy}
         return result
 
     def update_student(self, groups: list[Group], advantages: Tensor, metrics: dict[str, float]) -> None:
@@ -254,7 +254,7 @@ def run(regime_name: str, arm_name: str, seed: int, warmup: int = 200, adversari
         settings(regime, arm, seed, warmup, adversarial),
         STOP_IDS,
     )
-    watched: dict[str, list[float]] = {"disc/accuracy": [], "gad/trust": [], "gad/trust_accuracy": []}
+    watched: dict[str, list[float]] = {"disc/accuracy": [], "gad/trust_factor": [], "gad/trust_accuracy": []}
     curve: list[list[float]] = []
 
     def watch(step: int, metrics: dict[str, float], gad: Gad) -> None:
@@ -266,7 +266,7 @@ def run(regime_name: str, arm_name: str, seed: int, warmup: int = 200, adversari
     gad.run([watch])
     series = {name.replace("/", "_"): averaged(values) for name, values in watched.items()}
     accuracy = [value for value in watched["disc/accuracy"][-100:] if not math.isnan(value)]
-    factors = [value for value in watched["gad/trust"][warmup:] if not math.isnan(value)]
+    factors = [value for value in watched["gad/trust_factor"][warmup:] if not math.isnan(value)]
     return {
         **common,
         "warmup": warmup,
