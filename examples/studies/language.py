@@ -85,6 +85,8 @@ class Regime:
         seqkd_steps, seqkd_every: Length of SeqKD, and how often its validation likelihood is taken.
         actor_lr: In the adversarial stage.
         discriminator_width: Of a transformer of two layers.
+        warmup: Steps that train D alone.
+        adversarial: Steps after them.
         seeds: At most so many seeds; None for all.
     """
 
@@ -95,19 +97,27 @@ class Regime:
     seqkd_every: int = 100
     actor_lr: float = 1e-3
     discriminator_width: int = 64
+    warmup: int = 200
+    adversarial: int = 300
     seeds: int | None = None
 
 
+def _transformer(width: int, layers: int, heads: int) -> Callable[[], nn.Module]:
+    return lambda: CausalTransformer(width, layers, heads, VOCABULARY)
+
+
+def _recurrent(width: int, embedding: int) -> Callable[[], nn.Module]:
+    return lambda: RecurrentStudent(width, embedding)
+
+
+# Transformers learn within a few hundred steps of SeqKD and are led astray within a hundred of GAD.
+_QUICK = {"actor_lr": 3e-4, "warmup": 100, "adversarial": 150}
 REGIMES = {
-    "small student": Regime(lambda: RecurrentStudent(32, 16)),
-    "good student": Regime(
-        lambda: CausalTransformer(24, 1, 2, VOCABULARY), seqkd_steps=450, seqkd_every=50, actor_lr=3e-4
-    ),
-    "few texts": Regime(
-        lambda: CausalTransformer(32, 2, 4, VOCABULARY), texts=250, seqkd_steps=300, seqkd_every=25, actor_lr=3e-4
-    ),
-    "weak D": Regime(lambda: RecurrentStudent(32, 16), length=4, seqkd_steps=1500, discriminator_width=48, seeds=3),
-    "hopeless student": Regime(lambda: RecurrentStudent(16, 8), length=7, seqkd_steps=900, seeds=3),
+    "small student": Regime(_recurrent(32, 16)),
+    "good student": Regime(_transformer(24, 1, 2), seqkd_steps=450, seqkd_every=50, **_QUICK),
+    "few texts": Regime(_transformer(32, 2, 4), texts=250, seqkd_steps=300, seqkd_every=25, **_QUICK),
+    "weak D": Regime(_recurrent(32, 16), length=4, seqkd_steps=1500, discriminator_width=48, adversarial=200, seeds=3),
+    "hopeless student": Regime(_recurrent(16, 8), length=7, seqkd_steps=900, warmup=100, adversarial=200, seeds=3),
 }
 MAIN = "small student"
 
@@ -135,12 +145,12 @@ ARMS = {
 }
 
 
-def settings(regime: Regime, arm: Arm, seed: int, warmup: int, adversarial: int) -> Settings:
+def settings(regime: Regime, arm: Arm, seed: int) -> Settings:
     """Settings of a run after SeqKD; the warmup trains D alone."""
     base = Settings(
-        total_steps=warmup + adversarial,
-        warmup_steps=warmup,
-        discriminator_only_steps=warmup,
+        total_steps=regime.warmup + regime.adversarial,
+        warmup_steps=regime.warmup,
+        discriminator_only_steps=regime.warmup,
         batch_size=32,
         n=4,
         max_response_length=longest_answer(regime.length),
@@ -209,7 +219,7 @@ def likelihood_loss(student: nn.Module, examples: Sequence[Example]) -> float:
     return -token_log_probs(student, prompts, texts, temperature=1.0)[0].mean().item()
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def seqkd(regime_name: str, seed: int) -> tuple[nn.Module, Corpus, dict[str, Any]]:
     """The student of the best validation likelihood, its data, and the row of SeqKD."""
     regime = REGIMES[regime_name]
@@ -238,9 +248,10 @@ def seqkd(regime_name: str, seed: int) -> tuple[nn.Module, Corpus, dict[str, Any
 # ----------------------------------------------------- runs -----------------------------------------------------
 
 
-def run(regime_name: str, arm_name: str, seed: int, warmup: int = 200, adversarial: int = 300) -> dict[str, Any]:
+def run(regime_name: str, arm_name: str, seed: int) -> dict[str, Any]:
     """One run; returns its row."""
     regime, common = REGIMES[regime_name], {"regime": regime_name, "arm": arm_name, "seed": seed}
+    warmup = regime.warmup
     trained, corpus, seqkd_row = seqkd(regime_name, seed)
     if arm_name == SEQKD:
         return common | seqkd_row
@@ -251,7 +262,7 @@ def run(regime_name: str, arm_name: str, seed: int, warmup: int = 200, adversari
         copy.deepcopy(trained),
         discriminator,
         corpus.train,
-        settings(regime, arm, seed, warmup, adversarial),
+        settings(regime, arm, seed),
         STOP_IDS,
     )
     watched: dict[str, list[float]] = {"disc/accuracy": [], "gad/trust_factor": [], "gad/trust_accuracy": []}
@@ -270,7 +281,7 @@ def run(regime_name: str, arm_name: str, seed: int, warmup: int = 200, adversari
     return {
         **common,
         "warmup": warmup,
-        "adversarial": adversarial,
+        "adversarial": regime.adversarial,
         **judge(gad.student, corpus.test, SAMPLES),
         "validation_loss": likelihood_loss(gad.student, corpus.validation),
         "accuracy": float(np.mean(accuracy)),
@@ -289,16 +300,20 @@ def averaged(values: Sequence[float]) -> list[float | None]:
 
 
 def all_runs(seeds: int) -> list[Run]:
-    """Every run: all arms where GAD helps, SeqKD, GAD and trust elsewhere; seed by seed, so that a part is balanced."""
-    runs = []
-    for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-        for regime_name, regime in REGIMES.items():
-            if regime.seeds is not None and seed - FIRST_SEED >= regime.seeds:
-                continue
-            for arm in [SEQKD, *(ARMS if regime_name == MAIN else (GAD, TRUSTED))]:
-                work = functools.partial(run, regime_name, arm, seed)
-                runs.append(Run(f"{regime_name}/{arm}/seed={seed}", work))
-    return runs
+    """Every run. What the study is about comes first: SeqKD, GAD and trust where all seeds are asked for."""
+    all_seeds = range(FIRST_SEED, FIRST_SEED + seeds)
+    parts: list[list[tuple[str, str, int]]] = [[], [], []]
+    for seed in all_seeds:
+        for name, regime in REGIMES.items():
+            if regime.seeds is None or seed - FIRST_SEED < regime.seeds:
+                part = parts[0 if regime.seeds is None else 1]
+                part += [(name, arm, seed) for arm in (SEQKD, GAD, TRUSTED)]
+        parts[2] += [(MAIN, arm, seed) for arm in ARMS if arm not in (GAD, TRUSTED)]
+    return [
+        Run(f"{name}/{arm}/seed={seed}", functools.partial(run, name, arm, seed))
+        for part in parts
+        for name, arm, seed in part
+    ]
 
 
 # --------------------------------------------- tables and figure ---------------------------------------------
