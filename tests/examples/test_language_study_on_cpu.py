@@ -220,7 +220,7 @@ def short_rows():
 
 
 def test_gad_hurts_a_good_student_and_trust_does_not_let_it(short_rows):
-    """Thresholds hold with margin: in trials of five seeds the lowest point of GAD's curve was 15 points down or more."""
+    """Thresholds hold with margin: in trials with five seeds GAD's curve went down by 15 points or more."""
     start = short_rows[SEQKD]["valid"]
     assert start > 0.85
     assert min(valid for _, valid in short_rows[GAD]["curve"]) < start - 0.05
