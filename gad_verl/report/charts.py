@@ -327,7 +327,8 @@ def empty_lines(runs: Sequence[Run]) -> dict[str, Any]:
 def _color(curve: Curve, number_of_curve: int) -> str:
     if curve.side is not None:
         return TEACHER_COLOR if curve.side == "teacher" else STUDENT_COLOR
-    return COLORS[number_of_curve % len(COLORS)]
+    # Held-out figures, the only sparse ones, are orange; the first training curve is blue.
+    return COLORS[1 if curve.sparse and number_of_curve else number_of_curve % len(COLORS)]
 
 
 def _figure(runs: Sequence[Run], height: int = _HEIGHT, **arguments: Any) -> Any:

@@ -166,6 +166,20 @@ TEXTS = Section(
             level=0.0,
             bounds=(-1.05, 1.05),
         ),
+        Panel(
+            "Variety of the responses",
+            (Curve("gad/distinct_2", "distinct pairs of tokens"), Curve("gad/self_bleu", "likeness of a group")),
+            "Share of pairs that are distinct, and self-BLEU of the responses to one prompt.",
+            bounds=_SHARE,
+        ),
+        Panel(
+            "Repetition within a text",
+            (
+                Curve("gad/repetition", "student", side="student"),
+                Curve("gad/teacher_repetition", "teacher", side="teacher"),
+            ),
+            "Share of four tokens in a row that stood in the text before.",
+        ),
     ),
 )
 
@@ -237,8 +251,28 @@ MEMORY = Panel(
     ),
 )
 
-SECTIONS = (DISCRIMINATOR, TEXTS, STUDENT, VALIDATION)
-TRUST_PREFIX = "gad/trust"
+TRUST = Section(
+    "trust",
+    "Trust in the discriminator",
+    (
+        Panel(
+            "Factor on the student's learning rate",
+            (Curve("gad/trust_factor", "factor"),),
+            "0 where the discriminator knows nothing on prompts it never trains on.",
+        ),
+        Panel(
+            "Accuracy on prompts that never train the discriminator",
+            (Curve("gad/trust_accuracy", "kept away"), Curve("disc/accuracy", "training")),
+            level=0.5,
+            level_name="guessing",
+            bounds=_SHARE,
+        ),
+        Panel("Standard error of that accuracy", (Curve("gad/trust_error", "error"),)),
+        Panel("Prompts in the window", (Curve("gad/trust_prompts", "prompts"),)),
+    ),
+)
+
+SECTIONS = (DISCRIMINATOR, TRUST, TEXTS, STUDENT, VALIDATION)
 
 
 def drawn_metrics() -> set[str]:

@@ -89,7 +89,18 @@ def test_structure(page: str) -> None:
     ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     sections = {attributes["id"] for attributes in parsed.all("section")}
-    wanted = {"verdict", "discriminator", "scores", "texts", "student", "validation", "events", "time", "samples"}
+    wanted = {
+        "verdict",
+        "discriminator",
+        "trust",
+        "scores",
+        "texts",
+        "student",
+        "validation",
+        "events",
+        "time",
+        "samples",
+    }
     assert wanted | {"others", "settings"} == sections
     anchors = {link.removeprefix("#") for link in parsed.links if link.startswith("#")}
     assert anchors == sections
@@ -229,6 +240,9 @@ const until = async (holds) => {
   metric.selectedIndex = 3;
   metric.dispatchEvent(new Event("change"));
   await until(() => summary.textContent);
+  const filter = document.getElementById("key-filter");
+  filter.value = "TRAINING_steps";
+  filter.dispatchEvent(new Event("input"));
   parent.postMessage({
     problems, hacked: window.hacked === 1, width: innerWidth, page: document.documentElement.scrollWidth,
     empty: empty().map((place) => place.id), plots: plots.length,
@@ -236,6 +250,7 @@ const until = async (holds) => {
     step: document.getElementById("sample-step").textContent,
     sample: document.querySelector("#sample-list .teacher pre").textContent,
     metric: summary.textContent,
+    keys: [...document.querySelectorAll("#all-keys tbody tr:not([hidden]) th")].map((cell) => cell.textContent),
   }, "*");
 })();
 </script></body>"""
@@ -284,3 +299,4 @@ def test_in_a_browser(page: str, tmp_path: Path) -> None:
         assert told["problems"] == [] and told["fetched"] == [] and not told["hacked"]
         assert told["page"] <= width and told["plots"] > 20 and told["empty"] == []
         assert told["step"] == "3" and told["sample"] == HOSTILE and " at step 60" in told["metric"]
+        assert told["keys"] == ["trainer.total_training_steps"]

@@ -229,6 +229,10 @@ def test_accuracy(accuracy: list[float], level: str, words: str) -> None:
         ({"gad/failed_rollouts": [9.0] * 9, "disc/num_pairs": [50.0] * 9}, "stability", "watch"),
         ({"disc/loss": [0.4]}, "stability", "unknown"),
         ({"actor/entropy": [1.0] * 20}, "variety", "good"),
+        ({"val-gad/length_ratio": [1.0, 1.1]}, "held-out length", "good"),
+        ({"val-gad/length_ratio": [1.0, 0.1]}, "held-out length", "watch"),
+        ({"gad/trust_factor": [0.6] * 9}, "trust", "note"),
+        ({"gad/trust_factor": [0.0] * 9}, "trust", "watch"),
         ({"actor/entropy": [1.0] * 10 + [0.1] * 10}, "variety", "watch"),
     ],
 )
