@@ -285,7 +285,7 @@ ARMS = {
     ),
     "frozen D": Arm(
         "D is frozen after it has learned that a terse student's texts are short",
-        ("length",),
+        ("length", "score_length"),
         settings={"discriminator_frozen": True},
         student="terse",
     ),

@@ -381,8 +381,8 @@ def tables(rows: Sequence[Row]) -> list[str]:
         f"Seeds {seeds[0]} to {seeds[-1]}, {len(rows)} runs, {sum(row['cpu_s'] for row in rows) / 60:.0f} minutes of "
         f"one core. SeqKD is the student of the best validation likelihood; its best length by the oracle: "
         f"{show(best, 1, 100)} % valid. Share of answers that are valid by the template H, M, E: SeqKD "
-        f"{', '.join(shares[SEQKD])} %; GAD {', '.join(shares[GAD])} %. Loss on a token of the teacher's validation texts: "
-        f"SeqKD {show(losses[SEQKD])}, GAD {show(losses[GAD])}. An arm with 0 runs has not been run yet.\n"
+        f"{', '.join(shares[SEQKD])} %; GAD {', '.join(shares[GAD])} %. Loss on a token of the teacher's validation "
+        f"texts: SeqKD {show(losses[SEQKD])}, GAD {show(losses[GAD])}. An arm with 0 runs has not been run yet.\n"
     )
     kept = f"In the regime `{MAIN}` the trust keeps {kept_gain(rows)} of GAD's gain.\n"
     return [arm_table(main, [SEQKD, *ARMS], COLUMNS) + "\n" + note, regimes_table(rows) + "\n" + kept]
