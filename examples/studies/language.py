@@ -68,7 +68,7 @@ NAME = "language"
 FIRST_SEED = 100
 VALIDATION_TEXTS, TEST_PROMPTS, SAMPLES = 250, 500, 8
 HELD_OUT = 0.125
-TRUST = TrustOptions(full_accuracy=0.6, confidence=2.0, window=200, least_prompts=16)
+TRUST = TrustOptions(full_accuracy=0.65, confidence=2.0, window=200, least_prompts=16)
 WINDOW = 25  # steps of a point of the accuracy curve
 SEQKD, GAD, TRUSTED = "SeqKD", "GAD", "GAD, trust"
 
