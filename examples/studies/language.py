@@ -115,8 +115,6 @@ REGIMES = {
     "small student": Regime(_recurrent(32, 16)),
     "good student": Regime(_transformer(24, 1, 2), seqkd_steps=450, seqkd_every=50, **_QUICK),
     "few texts": Regime(_transformer(32, 2, 4), texts=250, seqkd_steps=300, seqkd_every=25, **_QUICK),
-    # The longer run of which a late start is a smaller part.
-    "small student, 500 steps": Regime(_recurrent(32, 16), adversarial=500),
     "weak D": Regime(_recurrent(32, 16), length=4, seqkd_steps=1500, discriminator_width=48, adversarial=200, seeds=3),
     "hopeless student": Regime(_recurrent(16, 8), length=7, seqkd_steps=900, warmup=100, adversarial=200, seeds=3),
 }
