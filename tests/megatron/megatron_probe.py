@@ -1,0 +1,302 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Runs the real discriminator worker on Megatron (or FSDP) with gloo ranks and saves what it computed. A script.
+
+Usage: ``python megatron_probe.py FOLDER RANKS``. ``FOLDER`` holds the models of test_megatron_on_cpu.py; results go to
+``FOLDER/RANKS.pt``. 0 ranks: FSDP on one rank, without Megatron.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.multiprocessing as multiprocessing
+
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS / "tools"), str(TESTS / "discriminator")]
+
+# Name: tensor, pipeline; the rest of the ranks is data-parallel.
+LAYOUTS = {1: {"one": (1, 1)}, 2: {"tensor": (2, 1), "pipeline": (1, 2), "data": (1, 1)}}
+
+SCENARIOS = {
+    "padded": {},
+    "static": {"use_dynamic_bsz": False, "micro_batch_size_per_gpu": 1, "infer_micro_batch_size_per_gpu": 1},
+    "packed": {"use_remove_padding": True, "tokens": "group"},
+    "two_passes": {"use_remove_padding": True, "tokens": "row"},
+    "split": {"tokens": "group"},
+}
+SGD = {"lr": 1.0, "optimizer": "sgd"}
+ADAM = {"lr": 1e-2, "optimizer": "adam"}
+
+
+def token_options(groups: list[Any], tokens: str | None) -> dict[str, int]:
+    """Micro-batches that hold everything, one group, or one row."""
+    lengths = [group.row_lengths() for group in groups]
+    most = {
+        None: 100_000,
+        "group": max(sum(rows) for rows in lengths),
+        "row": max(max(rows) for rows in lengths),
+    }[tokens]
+    return {"max_token_len_per_gpu": most, "infer_max_token_len_per_gpu": most}
+
+
+def build_megatron_worker(model_folder: Path, layout: tuple[int, int], **options: Any) -> Any:
+    """The worker as the trainer configures it."""
+    from megatron.core import parallel_state
+    from megatron_cpu import TRANSFORMER_CONFIG
+    from verl.trainer.config import CheckpointConfig
+    from verl.workers.config import HFModelConfig, McoreEngineConfig, McoreOptimizerConfig, TrainingWorkerConfig
+
+    from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions
+    from gad_verl.discriminator.worker import DiscriminatorWorker
+
+    if parallel_state.is_initialized():
+        parallel_state.destroy_model_parallel()
+    optimizer = options.pop("optimizer", SGD)
+    seed, layers = options.pop("seed", 3), options.pop("num_layers", None)
+    remove_padding = options.pop("use_remove_padding", False)
+    defaults = {
+        "use_dynamic_bsz": True,
+        "max_token_len_per_gpu": 100_000,
+        "infer_max_token_len_per_gpu": 100_000,
+        "tensor_model_parallel_size": layout[0],
+        "pipeline_model_parallel_size": layout[1],
+        "use_distributed_optimizer": optimizer["optimizer"] == "adam",
+        "dtype": "float32",
+        "override_transformer_config": dict(TRANSFORMER_CONFIG),
+    }
+    config = TrainingWorkerConfig(
+        model_type=MODEL_TYPE,
+        model_config=HFModelConfig(
+            path=str(model_folder),
+            override_config={"attn_implementation": "sdpa"},
+            use_remove_padding=remove_padding,
+        ),
+        engine_config=McoreEngineConfig(**(defaults | options)),
+        optimizer_config=McoreOptimizerConfig(
+            weight_decay=0.0, clip_grad=1e9, total_training_steps=10, lr_decay_style="constant", **optimizer
+        ),
+        checkpoint_config=CheckpointConfig(),
+    )
+    worker = DiscriminatorWorker(config, DiscriminatorOptions(seed is not None, layers, seed or 0))
+    worker.reset()
+    return worker
+
+
+def build_fsdp_worker(model_folder: Path, layout: tuple[int, int], **options: Any) -> Any:
+    """The same on FSDP."""
+    from worker_probe import build_worker
+
+    names = {"sgd": "SGD", "adam": "AdamW"}
+    optimizer = options.pop("optimizer", SGD)
+    optimizer = optimizer | {"optimizer": names[optimizer["optimizer"]]}
+    return build_worker(str(model_folder), "fsdp", optimizer=optimizer, **options)
+
+
+class Driver:
+    """Feeds a worker its part of a batch of groups, as the worker group does."""
+
+    def __init__(self, worker: Any, groups: list[Any]) -> None:
+        from worker_probe import NUM_STUDENTS
+
+        self.worker, self.groups, self.students = worker, groups, NUM_STUDENTS
+        self.rank = worker.engine.get_data_parallel_rank()
+        self.size = worker.engine.get_data_parallel_size()
+
+    def _gathered(self, output: Any) -> torch.Tensor:
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, (self.rank, None if output is None else output["scores"]))
+        return torch.cat([scores for _, scores in sorted(parts, key=lambda part: part[0]) if scores is not None])
+
+    def _first(self, output: Any, name: str) -> float:
+        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(parts, None if output is None else output[name][0].item())
+        return next(part for part in parts if part is not None)
+
+    def _mine(self, batch: Any) -> Any:
+        from verl.utils import tensordict_utils as tu
+
+        return tu.chunk_tensordict(batch, self.size)[self.rank]
+
+    def score(self) -> torch.Tensor:
+        """Scores of all rows."""
+        from gad_verl.discriminator.groups import PLACEHOLDER, build_row_batch
+        from gad_verl.discriminator.plan import plan_batch
+
+        rows = [row for group in self.groups for row in group.rows()]
+        plan = plan_batch([[len(row)] for row in rows], self.size)
+        return plan.restored(self._gathered(self.worker.score(self._mine(build_row_batch(plan.padded(rows, PLACEHOLDER))))))
+
+    def update(self, form: str = "one") -> dict[str, Any]:
+        """An update in one pass, in one pass with the step apart ("split"), or in "two_passes"."""
+        from gad_verl.core import bradley_terry_loss, bradley_terry_score_gradients
+        from gad_verl.discriminator.groups import (
+            PLACEHOLDER,
+            build_group_batch,
+            build_row_batch,
+            padding_group,
+        )
+        from gad_verl.discriminator.plan import plan_batch
+
+        if form == "two_passes":
+            scores = self.score()
+            by_group = scores.view(-1, self.students + 1)
+            weights = torch.tensor([group.pair_weights() for group in self.groups])
+            teacher, students = bradley_terry_score_gradients(by_group[:, 0], by_group[:, 1:], weights)
+            gradients = torch.cat([teacher.unsqueeze(1), students], dim=1).flatten()
+            rows = [row for group in self.groups for row in group.rows()]
+            plan = plan_batch([[len(row)] for row in rows], self.size)
+            gradients = torch.stack(plan.padded(list(gradients), torch.zeros(())))
+            output = self.worker.update(self._mine(build_row_batch(plan.padded(rows, PLACEHOLDER), gradients)))
+            loss = bradley_terry_loss(by_group[:, 0], by_group[:, 1:], weights).item()
+            scores = plan.restored(self._gathered(output))
+            return {"loss": loss, "scores": scores, "grad_norm": self._first(output, "grad_norm")}
+        plan = plan_batch([group.row_lengths() for group in self.groups], self.size)
+        batch = self._mine(build_group_batch(plan.padded(self.groups, padding_group(self.students)), self.students))
+        if form == "split":
+            output = self.worker.accumulate(batch)
+            grad_norm = self.worker.apply()["grad_norm"]
+        else:
+            output = self.worker.update(batch)
+            grad_norm = self._first(output, "grad_norm")
+        scores = plan.restored(self._gathered(output).view(-1, self.students + 1)).flatten()
+        return {"loss": self._first(output, "loss"), "scores": scores, "grad_norm": grad_norm}
+
+
+def weights(worker: Any) -> dict[str, torch.Tensor]:
+    """Copies of all weights under the names of transformers, gathered from the ranks."""
+    engine = worker.engine
+    # verl's own call does not do without the distributed optimizer's buffers.
+    bridge = getattr(engine, "bridge", None)
+    parameters = bridge.export_hf_weights(engine.module) if bridge else engine.get_per_tensor_param()[0]
+    return {name: tensor.detach().clone() for name, tensor in parameters}
+
+
+def run_scenario(worker: Any, groups: list[Any], form: str) -> dict[str, Any]:
+    """Score and update; the gradient is what plain gradient descent subtracted."""
+    driver = Driver(worker, groups)
+    before, evaluated = weights(worker), driver.score()
+    found = driver.update(form)
+    after = weights(worker)
+    return found | {"evaluated": evaluated, "gradient": {name: before[name] - after[name] for name in before}}
+
+
+def run_training(build: Any, folder: Path, groups: list[Any]) -> dict[str, Any]:
+    """Adam: train, save, train on; load into a new worker and train on from there."""
+    found: dict[str, Any] = {}
+    worker = build(optimizer=ADAM)
+    driver = Driver(worker, groups)
+    for _ in range(2):
+        driver.update()
+    worker.save_checkpoint(str(folder), None, 2, None)
+    found["saved"] = driver.score()
+    worker.begin_stage(3e-3, 10)
+    later = driver.update()
+    found["later"], found["later_norm"] = driver.score(), later["grad_norm"]
+    other = build(optimizer=ADAM, seed=99)
+    driver = Driver(other, groups)
+    found["other"] = driver.score()
+    other.load_checkpoint(str(folder), None, False)
+    found["loaded"] = driver.score()
+    other.begin_stage(3e-3, 10)
+    driver.update()
+    found["resumed"] = driver.score()
+    return found
+
+
+def run_special(folder: Path, groups: list[Any]) -> dict[str, Any]:
+    """What one rank of Megatron shows alone."""
+    found: dict[str, Any] = {}
+
+    def scores(model: str, **options: Any) -> torch.Tensor:
+        return Driver(build_megatron_worker(folder / model, (1, 1), **options), groups).score()
+
+    found["tied"] = scores("tied")
+    found["classifier"] = scores("discriminator", seed=None)
+    found["one_layer"] = scores("model", num_layers=1)
+    found["bf16"] = scores("model", dtype="bfloat16")
+    try:
+        scores("model", seed=None)
+    except Exception as error:
+        found["headless"] = f"{type(error).__name__}: {error}"
+    worker = build_megatron_worker(folder / "discriminator", (1, 1), seed=None, optimizer=ADAM)
+    worker.save_checkpoint(str(folder / "global_step_0" / "discriminator"), None, 0, None)
+    driver = Driver(worker, groups)
+    before = driver.score()
+    for parameter in worker.engine.module[0].parameters():
+        parameter.data[:] = parameter.data
+    broken = worker.engine.prepare_model_outputs
+    worker.engine.prepare_model_outputs = lambda *args: {"values": broken(*args)["values"] * float("nan")}
+    found["skipped"] = driver.update()["grad_norm"]
+    worker.engine.prepare_model_outputs = broken
+    found["unharmed"] = torch.equal(driver.score(), before)
+    return found
+
+
+def main_rank(rank: int, folder: str, ranks: int, port: int) -> None:
+    """Everything on one rank."""
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE=str(max(1, ranks)),
+        LOCAL_RANK=str(rank),
+        LOCAL_WORLD_SIZE=str(max(1, ranks)),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    if ranks:
+        import megatron_cpu
+
+        megatron_cpu.install()
+    from worker_probe import make_groups
+
+    root, groups, results = Path(folder), make_groups(), {}
+    build = build_megatron_worker if ranks else build_fsdp_worker
+    for name, layout in LAYOUTS.get(ranks, {"fsdp": (1, 1)}).items():
+        found: dict[str, Any] = {}
+        for scenario, options in SCENARIOS.items():
+            options = dict(options)
+            worker = build(root / "model", layout, **(token_options(groups, options.pop("tokens", None)) | options))
+            found[scenario] = run_scenario(worker, groups, scenario)
+        found["training"] = run_training(
+            lambda layout=layout, **options: build(root / "model", layout, **options), root / f"saved_{name}", groups
+        )
+        results[name] = found
+    if ranks == 1:
+        results["special"] = run_special(root, groups)
+    if rank == 0:
+        torch.save(results, root / f"{ranks}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def main() -> None:
+    """Start the ranks."""
+    import socket
+
+    folder, ranks = sys.argv[1], int(sys.argv[2])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if ranks < 2:
+        main_rank(0, folder, ranks, port)
+    else:
+        multiprocessing.spawn(main_rank, args=(folder, ranks, port), nprocs=ranks, join=True)
+
+
+if __name__ == "__main__":
+    os.environ["VERL_PLATFORM"] = "cpu"
+    main()
