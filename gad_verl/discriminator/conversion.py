@@ -151,7 +151,8 @@ def prepare_causal_config(config: Any, bias: float) -> None:
     setattr(config, BIAS_KEY, bias)
 
 
-def _prepare_classifier_config(config: Any) -> None:
+def prepare_classifier_config(config: Any) -> None:
+    """Describe a discriminator in FSDP's form. Changes ``config``."""
     config.architectures = [_class_name(config, causal=False)]
     config.num_labels = 1
     if hasattr(config, BIAS_KEY):
@@ -214,13 +215,16 @@ def link_causal(source: str | Path, target: str | Path, config: Any, head: Scala
     config.save_pretrained(target)
 
 
-def _load_config(folder: Path) -> Any:
+def load_config(folder: Path) -> Any:
+    """transformers' configuration of a discriminator in either form, described as a token classifier with one label."""
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder)
+    config.num_labels = 1
+    return config
 
 
-def _classifier_head(config: Any) -> tuple[str, bool]:
+def classifier_head(config: Any) -> tuple[str, bool]:
     """Name of the head of the family's classifier, and whether it has a bias."""
     from transformers import AutoModelForTokenClassification
 
@@ -256,13 +260,13 @@ def _convert(source: str | Path, target: str | Path, to_causal: bool) -> Path:
         raise GadCheckpointError(f"{source} is no discriminator: it has no scalar head")
     if target.exists() and any(target.iterdir()):
         raise FileExistsError(f"{target} is not empty: remove it or choose another folder")
-    config = _load_config(source)
+    config = load_config(source)
     if to_causal:
         prepare_causal_config(config, head.bias)
         tensors = {CAUSAL_HEAD: head.weight}
     else:
-        _prepare_classifier_config(config)
-        name, has_bias = _classifier_head(config)
+        prepare_classifier_config(config)
+        name, has_bias = classifier_head(config)
         tensors = {f"{name}.weight": head.weight}
         if has_bias:
             tensors[f"{name}.bias"] = torch.tensor([head.bias], dtype=head.weight.dtype)

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from megatron.bridge.models.conversion.param_mapping import AutoMapping
 from megatron.core import tensor_parallel
 from tensordict import TensorDict
-from torch import Tensor, nn
+from torch import Tensor
 from verl.models.mcore import bridge as verl_bridge
 from verl.trainer.config import CheckpointConfig
 from verl.workers.config import HFModelConfig, McoreEngineConfig, McoreOptimizerConfig
@@ -51,20 +51,21 @@ _verl_make_value_model = verl_bridge.make_value_model
 
 
 class Float32Head(verl_bridge.LinearForLastLayer):
-    """Computes in float32 and keeps float32 weights whatever the body's precision: scores in bfloat16 tie."""
+    """Computes in float32 whatever the body's precision: scores in bfloat16 tie.
+
+    Its weights have the body's precision; the float32 copy that is trained is the optimizer's. A float32 parameter in a
+    bfloat16 model breaks the checkpoint of the distributed optimizer (megatron-core 0.18: it sorts the parameters of a
+    group by their type and looks their state up in the old order).
+    """
 
     def forward(
         self, input_: Tensor, weight: Tensor | None = None, runtime_gather_output: bool | None = None
     ) -> tuple[Tensor, None]:
         """Scores of every token; under sequence parallelism gathered from the ranks."""
-        scores = F.linear(input_.float(), self.weight)
+        scores = F.linear(input_.float(), self.weight.float())
         if self.sequence_parallel:
             scores = tensor_parallel.gather_from_sequence_parallel_region(scores, tensor_parallel_output_grad=False)
         return scores, None
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """Follow to another device, but not to a narrower type (Megatron casts the whole model)."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
 
 AutoMapping.register_module_type(Float32Head.__name__, "replicated")
@@ -79,7 +80,6 @@ def _make_float32_value_model(hidden_size: int, sequence_parallel: bool) -> Call
         for chunk in model if isinstance(model, list) else [model]:
             head = getattr(chunk, "output_layer", None)
             if isinstance(head, verl_bridge.LinearForLastLayer):
-                head.float()
                 head.__class__ = Float32Head
         return replaced
 
@@ -162,7 +162,7 @@ class MegatronDiscriminatorEngine(MegatronEngineWithValueHead):
         """verl's, and the bias of the head."""
         # Megatron adds the position of the checkpoint to that of the schedule.
         self.lr_scheduler.num_steps = 0
-        # The distributed optimizer copies into views of float32 parameters, of which the head is one.
+        # The distributed optimizer copies into views of the parameters where these are in float32.
         with torch.no_grad():
             super().load_checkpoint(local_path, *args, **kwargs)
         self._load_bias(local_path)

@@ -39,7 +39,8 @@ SCENARIOS = {
     "split": {"tokens": "group"},
 }
 SGD = {"lr": 1.0, "optimizer": "sgd"}
-ADAM = {"lr": 1e-2, "optimizer": "adam"}
+# A large epsilon: else Adam makes whole steps of the rounding of gradients that are 0.
+ADAM = {"lr": 1e-2, "optimizer": "adam", "eps": 1e-4}
 
 
 def token_options(groups: list[Any], tokens: str | None) -> dict[str, int]:
@@ -65,7 +66,9 @@ def build_megatron_worker(model_folder: Path, layout: tuple[int, int], **options
 
     if parallel_state.is_initialized():
         parallel_state.destroy_model_parallel()
-    optimizer = options.pop("optimizer", SGD)
+    optimizer = dict(options.pop("optimizer", SGD))
+    if "eps" in optimizer:
+        optimizer["override_optimizer_config"] = {"adam_eps": optimizer.pop("eps")}
     seed, layers = options.pop("seed", 3), options.pop("num_layers", None)
     remove_padding = options.pop("use_remove_padding", False)
     defaults = {
@@ -101,8 +104,10 @@ def build_fsdp_worker(model_folder: Path, layout: tuple[int, int], **options: An
     from worker_probe import build_worker
 
     names = {"sgd": "SGD", "adam": "AdamW"}
-    optimizer = options.pop("optimizer", SGD)
-    optimizer = optimizer | {"optimizer": names[optimizer["optimizer"]]}
+    optimizer = dict(options.pop("optimizer", SGD))
+    optimizer["optimizer"] = names[optimizer["optimizer"]]
+    if "eps" in optimizer:
+        optimizer["override_optimizer_config"] = {"eps": optimizer.pop("eps")}
     return build_worker(str(model_folder), "fsdp", optimizer=optimizer, **options)
 
 
@@ -138,7 +143,9 @@ class Driver:
 
         rows = [row for group in self.groups for row in group.rows()]
         plan = plan_batch([[len(row)] for row in rows], self.size)
-        return plan.restored(self._gathered(self.worker.score(self._mine(build_row_batch(plan.padded(rows, PLACEHOLDER))))))
+        return plan.restored(
+            self._gathered(self.worker.score(self._mine(build_row_batch(plan.padded(rows, PLACEHOLDER)))))
+        )
 
     def update(self, form: str = "one") -> dict[str, Any]:
         """An update in one pass, in one pass with the step apart ("split"), or in "two_passes"."""
@@ -228,6 +235,11 @@ def run_special(folder: Path, groups: list[Any]) -> dict[str, Any]:
     found["classifier"] = scores("discriminator", seed=None)
     found["one_layer"] = scores("model", num_layers=1)
     found["bf16"] = scores("model", dtype="bfloat16")
+    found["bf16_training"] = run_training(
+        lambda **options: build_megatron_worker(folder / "model", (1, 1), dtype="bfloat16", **options),
+        folder / "saved_bf16",
+        groups,
+    )
     try:
         scores("model", seed=None)
     except Exception as error:
@@ -236,8 +248,6 @@ def run_special(folder: Path, groups: list[Any]) -> dict[str, Any]:
     worker.save_checkpoint(str(folder / "global_step_0" / "discriminator"), None, 0, None)
     driver = Driver(worker, groups)
     before = driver.score()
-    for parameter in worker.engine.module[0].parameters():
-        parameter.data[:] = parameter.data
     broken = worker.engine.prepare_model_outputs
     worker.engine.prepare_model_outputs = lambda *args: {"values": broken(*args)["values"] * float("nan")}
     found["skipped"] = driver.update()["grad_norm"]

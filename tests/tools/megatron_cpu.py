@@ -228,7 +228,13 @@ def _build_layers() -> dict[str, type]:
             )
 
         def forward(
-            self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, packed_seq_params: Any = None, **_: Any
+            self,
+            query: Tensor,
+            key: Tensor,
+            value: Tensor,
+            attention_mask: Any,
+            packed_seq_params: Any = None,
+            **_: Any,
         ) -> Tensor:
             if packed_seq_params is None:
                 output = self._attend(*(part.permute(1, 2, 0, 3) for part in (query, key, value)))
