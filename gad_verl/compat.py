@@ -164,6 +164,12 @@ VERL_USES = (
         "adapters of LoRA for the rollout",
     ),
     VerlUse("verl.utils.dataset.rl_dataset", ("RLHFDataset.maybe_filter_out_long_prompts",), "rows of GAD"),
+    VerlUse(_TRAINER, ("PPOTrainer._fetch_one_gen_batch",), "training files that change"),
+    VerlUse(
+        "verl.trainer.ppo.utils",
+        ("create_rl_dataset", "create_rl_sampler"),
+        "curriculum and training files that change",
+    ),
     VerlUse("verl.utils.tracking", ("Tracking", "FileLogger"), "curves of a resumed run"),
     VerlUse("verl.trainer.main_ppo", ("TaskRunnerV1", "run_ppo"), "entry point"),
 )

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from gad_verl import compat
 from gad_verl.config import GadConfig, load_gad_config
+from gad_verl.data.file_stamps import file_list
+from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
@@ -45,10 +47,6 @@ _GROUP_ESTIMATORS = (
     "tir_optimal_token_baseline",
 )
 _STRATEGIES = ("fsdp", "fsdp2")
-
-
-def _files(value: Any) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list | ListConfig) else [str(value)]
 
 
 def check_config(config: DictConfig) -> GadConfig:
@@ -135,12 +133,11 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
     Raises:
         GadDataError: Names the file, row and column.
     """
-    rows = sum(
-        check_file(path, config.data.prompt_key, gad_config.teacher_key) for path in _files(config.data.train_files)
-    )
+    checks = TrainingRowChecks(gad_config)
+    rows = checks.check_files(file_list(config.data.train_files), config.data.prompt_key)
     if not config.data.val_files:
         raise GadDataError("data.val_files names no file: give held-out rows (a few of the training rows will do)")
-    for path in _files(config.data.val_files):
+    for path in file_list(config.data.val_files):
         check_file(path, config.data.prompt_key, gad_config.teacher_key)
     source, samples = "data.train_files", config.data.get("train_max_samples", -1)
     if 0 < samples < rows:
@@ -150,7 +147,19 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
             f"{source} gives {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not "
             "one step could be made. Lower data.train_batch_size or add data"
         )
+    checks.check_together(1, _length_of_run(config, gad_config, rows)[1])
     return rows
+
+
+def _length_of_run(config: DictConfig, gad_config: GadConfig, rows: int) -> tuple[int, int]:
+    """Steps of an epoch and of the run; a resumed run whose data change keeps those with which it began."""
+    steps_per_epoch = rows // config.data.train_batch_size
+    if gad_config.reload_data == "epoch":
+        from gad_verl.trainer.data_state import resumed_data_state
+
+        saved = resumed_data_state(config.trainer)
+        steps_per_epoch = steps_per_epoch if saved is None else saved.steps_per_epoch
+    return steps_per_epoch, config.trainer.total_training_steps or steps_per_epoch * config.trainer.total_epochs
 
 
 def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> None:
@@ -159,8 +168,7 @@ def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> None
     Raises:
         GadConfigError: Names the keys.
     """
-    steps_per_epoch = rows // config.data.train_batch_size
-    total = config.trainer.total_training_steps or steps_per_epoch * config.trainer.total_epochs
+    steps_per_epoch, total = _length_of_run(config, gad_config, rows)
     try:
         gad_config.build_schedule(total, steps_per_epoch)
     except ValueError as error:

@@ -13,6 +13,28 @@
 # limitations under the License.
 """Configuration of GAD: the dataclasses behind the key ``gad`` and the YAML files that Hydra finds."""
 
+from gad_verl.config.data import CurriculumConfig, TeacherMixConfig
+from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.schema import GadConfig, StageOptimConfig, WatchdogConfig, load_gad_config
+from gad_verl.config.stability import (
+    DiscriminatorLossConfig,
+    DiscriminatorUpdatesConfig,
+    RecordConfig,
+    ReplayConfig,
+    RewardConfig,
+)
 
-__all__ = ["GadConfig", "StageOptimConfig", "WatchdogConfig", "load_gad_config"]
+__all__ = [
+    "CurriculumConfig",
+    "DiscriminatorLossConfig",
+    "DiscriminatorUpdatesConfig",
+    "GadConfig",
+    "GuardianConfig",
+    "RecordConfig",
+    "ReplayConfig",
+    "RewardConfig",
+    "StageOptimConfig",
+    "TeacherMixConfig",
+    "WatchdogConfig",
+    "load_gad_config",
+]

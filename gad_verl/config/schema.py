@@ -19,6 +19,17 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gad_verl.config.checks import require as _require
+from gad_verl.config.checks import require_choice as _require_choice
+from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixConfig
+from gad_verl.config.guardian import GuardianConfig
+from gad_verl.config.stability import (
+    DiscriminatorLossConfig,
+    DiscriminatorUpdatesConfig,
+    RecordConfig,
+    ReplayConfig,
+    RewardConfig,
+)
 from gad_verl.core.schedule import STAGES, StageSchedule
 from gad_verl.errors import GadConfigError
 
@@ -27,15 +38,6 @@ KL_REFERENCES = ("warmed_up", "initial")
 PASS_CHOICES = ("auto", "one", "two")
 SHARE_CHOICES = ("auto", "never", "always")
 HEAD_CHOICES = ("auto", "fresh", "load")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise GadConfigError(message)
-
-
-def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    _require(value in choices, f"gad.{key} must be one of {', '.join(choices)}; got {value!r}")
 
 
 @dataclass
@@ -89,6 +91,9 @@ class GadConfig:
     kl_reference: str = "warmed_up"
     teacher_key: str = "teacher_response"
     teacher_overlong: str = "cut"
+    teachers: TeacherMixConfig = field(default_factory=TeacherMixConfig)
+    curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
+    reload_data: str = "never"
     discriminator_head: str = "auto"
     discriminator_num_layers: int | None = None
     discriminator_n_gpus_per_node: int = 0
@@ -100,6 +105,12 @@ class GadConfig:
     keep_checkpoints: int | None = None
     replay_poll_interval_s: float = 0.5
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
+    discriminator_loss: DiscriminatorLossConfig = field(default_factory=DiscriminatorLossConfig)
+    discriminator_updates: DiscriminatorUpdatesConfig = field(default_factory=DiscriminatorUpdatesConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    guardian: GuardianConfig = field(default_factory=GuardianConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
 
     def validate(self) -> None:
         """Check every field by itself and against the others."""
@@ -133,9 +144,21 @@ class GadConfig:
             self.warmup_epochs is None or self.warmup_epochs >= 0,
             f"gad.warmup_epochs must not be negative; got {self.warmup_epochs}",
         )
+        self.teachers.validate()
+        self.curriculum.validate(self.stage)
+        _require_choice("reload_data", self.reload_data, RELOAD_CHOICES)
         self.warmup.validate("warmup")
         self.adversarial.validate("adversarial")
         self.watchdog.validate()
+        for section in (
+            self.discriminator_loss,
+            self.discriminator_updates,
+            self.replay,
+            self.reward,
+            self.guardian,
+            self.record,
+        ):
+            section.validate()
 
     def resolve_warmup_steps(self, steps_per_epoch: int) -> int:
         """Warmup steps: ``warmup_steps`` where given, else ``warmup_epochs`` times the steps of an epoch."""

@@ -14,17 +14,31 @@
 """The mathematics of GAD on plain tensors: imports torch and nothing of verl, Ray or Hydra."""
 
 from gad_verl.core.bradley_terry import bradley_terry_loss, bradley_terry_score_gradients, pair_margins
+from gad_verl.core.pair_loss import (
+    LOSS_KINDS,
+    PairLossOptions,
+    discriminator_pair_loss,
+    gradient_penalty_from_scores,
+    pair_loss_score_gradients,
+    pair_weights,
+)
 from gad_verl.core.rewards import sequence_rewards_to_token_level
 from gad_verl.core.schedule import STAGES, Phase, StageSchedule
 from gad_verl.core.statistics import correlation, score_statistics
 
 __all__ = [
+    "LOSS_KINDS",
     "STAGES",
+    "PairLossOptions",
     "Phase",
     "StageSchedule",
     "bradley_terry_loss",
     "bradley_terry_score_gradients",
     "correlation",
+    "discriminator_pair_loss",
+    "gradient_penalty_from_scores",
+    "pair_loss_score_gradients",
+    "pair_weights",
     "pair_margins",
     "score_statistics",
     "sequence_rewards_to_token_level",

@@ -18,7 +18,7 @@ column                    type                                    meaning
 ========================  ======================================  ===================================================
 ``prompt``                list of chat messages                   what the student is asked (``data.prompt_key``)
 ``teacher_response``      text, or list of texts                  one or several teacher texts (``gad.teacher_key``)
-``teacher``               text, optional                          which teacher
+``teacher``               text, or list of texts, optional        which teacher, or the teacher of each text
 ``data_source``           text, optional                          groups the validation metrics
 ``reward_model``          dict, optional                          ground truth of a verifiable task
 ``extra_info``            dict, optional                          anything
@@ -27,7 +27,7 @@ column                    type                                    meaning
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,35 @@ def teacher_texts(value: Any, where: str) -> list[str]:
         if not text.strip():
             raise GadDataError(f"{where}: the teacher text is empty; remove the row (or collect the answer again)")
     return texts
+
+
+def teacher_names(value: Any, count: int, where: str) -> list[str | None]:
+    """Who wrote each of the ``count`` teacher texts of a row.
+
+    Args:
+        value: Content of the column: None, one name for all texts, or a list with a name (or None) for each.
+        count: Number of the row's teacher texts.
+        where: File, row and column, for the error.
+
+    Raises:
+        GadDataError: If it is neither a text nor a list, a name is empty, or the list has another length.
+    """
+    if value is None or isinstance(value, str):
+        names = [value] * count
+    elif isinstance(value, Sequence) or hasattr(value, "tolist"):
+        names = list(value)
+        if len(names) != count:
+            raise GadDataError(
+                f"{where}: {len(names)} names for {count} teacher texts; give one name, or one for each text"
+            )
+    else:
+        raise GadDataError(f"{where}: expected a name or a list of names, got {type(value).__name__}")
+    for name in names:
+        if name is not None and not isinstance(name, str):
+            raise GadDataError(f"{where}: expected the name of a teacher, got {type(name).__name__}")
+        if name is not None and not name.strip():
+            raise GadDataError(f"{where}: the name of the teacher is empty; remove the column or name the teacher")
+    return names
 
 
 def check_messages(value: Any, where: str) -> None:
@@ -126,6 +155,8 @@ def check_file(
     prompt_key: str,
     teacher_key: str,
     settings: tuple[str, str] = ("data.prompt_key", "gad.teacher_key"),
+    more_columns: Mapping[str, str] | None = None,
+    check_row: Callable[[Mapping[str, Any], str], None] | None = None,
 ) -> int:
     """Check every row of a data file.
 
@@ -134,6 +165,8 @@ def check_file(
         prompt_key: Column of the prompt.
         teacher_key: Column of the teacher texts.
         settings: What the user calls these two keys, for the error.
+        more_columns: Further columns that must be there, with what the user calls each.
+        check_row: Called with each row (of the columns above) and its place, after the other checks.
 
     Returns:
         The number of rows.
@@ -146,8 +179,9 @@ def check_file(
         raise GadDataError(f"{path}: a data file must end in one of {', '.join(_SUFFIXES)}")
     if not path.is_file():
         raise GadDataError(f"{path}: no such data file (data.train_files / data.val_files)")
-    names, rows = _columns_and_rows(path, [prompt_key, teacher_key])
-    for key, setting in zip((prompt_key, teacher_key), settings, strict=True):
+    wanted = {prompt_key: settings[0], teacher_key: settings[1]} | dict(more_columns or {})
+    names, rows = _columns_and_rows(path, list(wanted))
+    for key, setting in wanted.items():
         if key not in names:
             raise GadDataError(
                 f"{path} has no column {key!r}; it has {', '.join(names)}. Set {setting} to the right one or add it"
@@ -156,6 +190,8 @@ def check_file(
     for row in rows:
         check_messages(row.get(prompt_key), f"{path}, row {count}, column {prompt_key!r}")
         teacher_texts(row.get(teacher_key), f"{path}, row {count}, column {teacher_key!r}")
+        if check_row is not None:
+            check_row(row, f"{path}, row {count}")
         count += 1
     if count == 0:
         raise GadDataError(f"{path} has no rows")

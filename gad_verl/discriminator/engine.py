@@ -14,7 +14,7 @@
 """verl's FSDP value-model engine with the discriminator's model: strict head, scores in float32."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -32,7 +32,9 @@ from verl.workers.engine.base import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 
+from gad_verl.discriminator.embedding_noise import EmbeddingNoise
 from gad_verl.discriminator.lora import add_adapter
+from gad_verl.discriminator.loss import LossOptions
 from gad_verl.discriminator.model import Float32Linear, load_discriminator, prepare_config
 from gad_verl.discriminator.shared_prompt import PackedGroups, build_cost_model, can_share_prompts, pack_groups
 
@@ -51,6 +53,7 @@ class DiscriminatorOptions:
     num_layers: int | None = None
     seed: int = 1
     share_prompt: str = "auto"
+    loss: LossOptions = field(default_factory=LossOptions)
 
 
 def _heads(module: nn.Module) -> list[nn.Module]:
@@ -101,6 +104,9 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
                 fused_kernels_backend=None,
             )
             module.to(dtype)
+            self._embedding_noise = EmbeddingNoise(self.options.loss.penalty_distance)
+            if self.options.loss.penalty_coefficient > 0:
+                module.get_input_embeddings().register_forward_hook(self._embedding_noise.hook)
             if self.options.share_prompt != "never" and can_share_prompts(module, self.ulysses_sequence_parallel_size):
                 self._cost_model = build_cost_model(module)
             if self.model_config.enable_gradient_checkpointing:
@@ -135,7 +141,10 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
         """Whole groups are packed with their prompt in common where that is possible and cheaper."""
         packed = self._pack(micro_batch)
         if packed is None:
-            return super().prepare_model_inputs(micro_batch)
+            model_inputs, output_args = super().prepare_model_inputs(micro_batch)
+            self._embedding_noise.plan(micro_batch, model_inputs["input_ids"].shape)
+            return model_inputs, output_args
+        self._embedding_noise.clear()
         inputs = {
             "input_ids": packed.input_ids,
             "attention_mask": packed.attention_mask,

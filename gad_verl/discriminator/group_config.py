@@ -19,6 +19,7 @@ from verl.workers.config import TrainingWorkerConfig
 
 from gad_verl.config import GadConfig
 from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions
+from gad_verl.discriminator.loss import LossOptions
 
 
 def wants_fresh_head(config: DictConfig, gad_config: GadConfig) -> bool:
@@ -58,5 +59,13 @@ def build_worker_config(
         num_layers=gad_config.discriminator_num_layers,
         seed=gad_config.discriminator_seed,
         share_prompt=gad_config.discriminator_share_prompt,
+        loss=LossOptions(
+            pairs=gad_config.discriminator_loss.pair_options(),
+            # Applied at each k-th update only, k times as strong (StyleGAN2, arXiv 1912.04958, section 3.1).
+            penalty_coefficient=(
+                gad_config.discriminator_loss.gradient_penalty * gad_config.discriminator_loss.gradient_penalty_every
+            ),
+            penalty_distance=gad_config.discriminator_loss.gradient_penalty_distance,
+        ),
     )
     return worker_config, options

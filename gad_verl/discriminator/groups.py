@@ -11,9 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Batches of groups: rows ``[teacher, student_1 .. student_n]`` of one prompt stay together.
+"""Batches of groups: rows ``[teacher_1 .. teacher_k, student_1 .. student_n]`` of one prompt stay together.
 
-Shape letters: G groups, n student responses per prompt, R = G * (n + 1) rows.
+Shape letters: G groups, k teacher and n student responses per prompt, m rows that repeat others with noise (gradient
+penalty), R = G * (k + n + m) rows.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from dataclasses import dataclass, field
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
+
+PLACEHOLDER = [0]
 
 
 @dataclass(frozen=True)
@@ -33,32 +36,115 @@ class SequenceGroup:
         student_ids: Prompt and student response of each session; None where the rollout failed.
         weight: Weight of each of the group's pairs.
         prompt_length: Tokens of the prompt, with which all of these sequences begin; 0 where that is not so.
+        other_teacher_ids: Further teacher responses to the same prompt.
+        teacher_weights: Share of each teacher response in the group's pairs, the first one's first.
+        trains: Whether the discriminator learns from the group; else it is scored only.
     """
 
     teacher_ids: list[int]
     student_ids: list[list[int] | None] = field(default_factory=list)
     weight: float = 1.0
     prompt_length: int = 0
+    other_teacher_ids: tuple[list[int], ...] = ()
+    teacher_weights: tuple[float, ...] = (1.0,)
+    trains: bool = True
 
-    def rows(self) -> list[list[int]]:
-        """Teacher, then students; a placeholder of one token for a failed rollout."""
-        return [self.teacher_ids, *(PLACEHOLDER if ids is None else ids for ids in self.student_ids)]
+    def __post_init__(self) -> None:
+        if len(self.teacher_weights) != 1 + len(self.other_teacher_ids):
+            raise ValueError(
+                f"a group has {1 + len(self.other_teacher_ids)} teacher responses, but {len(self.teacher_weights)} "
+                "weights for them"
+            )
 
-    def row_lengths(self) -> list[int]:
+    @property
+    def num_teachers(self) -> int:
+        """Teacher responses."""
+        return len(self.teacher_weights)
+
+    def rows(self, num_teachers: int = 1) -> list[list[int]]:
+        """Teachers, then students; a placeholder of one token for a failed rollout or up to ``num_teachers``."""
+        teachers = [self.teacher_ids, *self.other_teacher_ids]
+        teachers += [PLACEHOLDER] * (num_teachers - len(teachers))
+        return [*teachers, *(PLACEHOLDER if ids is None else ids for ids in self.student_ids)]
+
+    def row_lengths(self, num_teachers: int = 1) -> list[int]:
         """Tokens of each of :meth:`rows`."""
-        return [len(row) for row in self.rows()]
+        return [len(row) for row in self.rows(num_teachers)]
+
+    def valid_students(self) -> list[float]:
+        """1 for each rollout that came, 0 for a failed one."""
+        return [0.0 if ids is None else 1.0 for ids in self.student_ids]
 
     def pair_weights(self) -> list[float]:
-        """Weight of each student's pair; 0 for a failed rollout."""
-        return [0.0 if ids is None else self.weight for ids in self.student_ids]
+        """Weight of each student response in the loss; 0 for a failed rollout or a group that does not train."""
+        return [self.weight * valid if self.trains else 0.0 for valid in self.valid_students()]
+
+    def padded_teacher_weights(self, num_teachers: int) -> list[float]:
+        """Weight of each teacher response, 0 up to ``num_teachers``."""
+        return [*self.teacher_weights, *[0.0] * (num_teachers - self.num_teachers)]
 
 
-PLACEHOLDER = [0]
+@dataclass(frozen=True)
+class GroupLayout:
+    """Which row of a group is what: equal for all groups of a batch.
+
+    Args:
+        num_teachers: k.
+        num_students: n.
+        moved_students: With a gradient penalty, student responses that are repeated with noise; the teachers all are.
+        has_moved: Whether rows are repeated with noise.
+    """
+
+    num_teachers: int
+    num_students: int
+    moved_students: int = 0
+    has_moved: bool = False
+
+    @property
+    def moved_rows(self) -> list[int]:
+        """Rows of a group of which a copy with noise follows, in the order of the copies."""
+        if not self.has_moved:
+            return []
+        students = range(self.num_teachers, self.num_teachers + self.moved_students)
+        return [*range(self.num_teachers), *students]
+
+    @property
+    def clean_size(self) -> int:
+        """Rows of a group without the copies."""
+        return self.num_teachers + self.num_students
+
+    @property
+    def group_size(self) -> int:
+        """Rows of a group."""
+        return self.clean_size + len(self.moved_rows)
+
+    def rows(self, group: SequenceGroup) -> list[list[int]]:
+        """All rows of a group."""
+        rows = group.rows(self.num_teachers)
+        return rows + [rows[position] for position in self.moved_rows]
+
+    def weights(self, group: SequenceGroup) -> list[float]:
+        """Weight of each row: of a teacher, of a student, and of a copy (0 where the penalty leaves it out)."""
+        clean = group.padded_teacher_weights(self.num_teachers) + group.pair_weights()
+        moved = [1.0 if clean[position] > 0 and group.trains else 0.0 for position in self.moved_rows]
+        return clean + moved
+
+    def moved_total(self, groups: Sequence[SequenceGroup]) -> float:
+        """Copies that count in the penalty, over all groups."""
+        return float(sum(sum(self.weights(group)[self.clean_size :]) for group in groups))
+
+    @classmethod
+    def of(cls, groups: Sequence[SequenceGroup], num_students: int, moved_students: int | None = None) -> "GroupLayout":
+        """The layout that holds all ``groups``; ``moved_students`` None means no gradient penalty."""
+        num_teachers = max(group.num_teachers for group in groups)
+        if moved_students is None:
+            return cls(num_teachers, num_students)
+        return cls(num_teachers, num_students, min(moved_students, num_students), has_moved=True)
 
 
 def padding_group(num_students: int) -> SequenceGroup:
     """A group without a pair: fills up ranks and micro-batches."""
-    return SequenceGroup(teacher_ids=PLACEHOLDER, student_ids=[None] * num_students)
+    return SequenceGroup(teacher_ids=PLACEHOLDER, student_ids=[None] * num_students, trains=False)
 
 
 def check_groups(groups: Sequence[SequenceGroup], num_students: int) -> None:
@@ -80,45 +166,83 @@ def _row_tensors(rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
     }
 
 
-def build_group_batch(groups: Sequence[SequenceGroup], num_students: int) -> TensorDict:
-    """Rows of all groups as verl's engines read them, with the weight of each pair.
+def noise_seeds(num_groups: int, layout: GroupLayout, seed: int) -> torch.Tensor:
+    """Seed of the noise of each row, (G, group size); 0 means none.
+
+    A seed belongs to a row of the batch, not to a micro-batch or rank: any split draws the same noise.
+    """
+    seeds = torch.zeros(num_groups, layout.group_size, dtype=torch.long)
+    copies = len(layout.moved_rows)
+    if copies:
+        numbers = torch.arange(num_groups * copies).view(num_groups, copies)
+        seeds[:, layout.clean_size :] = (seed * 1_000_003 + numbers) % (2**31 - 1) + 1
+    return seeds
+
+
+def build_group_batch(
+    groups: Sequence[SequenceGroup], num_students: int, layout: GroupLayout | None = None, noise_seed: int = 0
+) -> TensorDict:
+    """Rows of all groups as verl's engines read them, with the weight of each row.
 
     Args:
         groups: Groups with ``num_students`` sessions each.
         num_students: n.
+        layout: Rows of a group; None means that of ``groups`` without copies.
+        noise_seed: Of the copies, if the layout has any.
 
     Returns:
-        TensorDict of R rows: ``input_ids``, ``position_ids``, ``loss_mask`` (nested, jagged), ``pair_weight`` (R,)
-        float32 (0 on teacher rows), ``prompt_length`` (R,), and the non-tensor keys ``force_group_size`` = n + 1,
-        ``num_pairs`` (sum of the weights of the WHOLE batch) and ``temperature``.
+        TensorDict of R rows: ``input_ids``, ``position_ids``, ``loss_mask`` (nested, jagged), ``row_weight`` (R,)
+        float32, ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies. Non-tensor keys:
+        ``force_group_size``, ``num_teachers``, ``moved_students`` (-1 without copies), ``num_pairs`` and ``num_moved``
+        (sums of the weights of the WHOLE batch) and ``temperature``.
 
     Raises:
         ValueError: If there is no group, or a group has another number of sessions.
     """
     check_groups(groups, num_students)
-    pair_weight = torch.tensor([[0.0, *group.pair_weights()] for group in groups], dtype=torch.float32).flatten()
-    prompt_length = torch.tensor([group.prompt_length for group in groups]).repeat_interleave(num_students + 1)
+    layout = GroupLayout.of(groups, num_students) if layout is None else layout
+    row_weight = torch.tensor([layout.weights(group) for group in groups], dtype=torch.float32)
+    tensors = {
+        **_row_tensors([row for group in groups for row in layout.rows(group)]),
+        "row_weight": row_weight.flatten(),
+    }
+    if layout.has_moved:
+        # Noise on the prompt's embeddings: the prompt of a copy is no common one.
+        tensors["noise_seed"] = noise_seeds(len(groups), layout, noise_seed).flatten()
+    else:
+        prompt_length = torch.tensor([group.prompt_length for group in groups])
+        tensors["prompt_length"] = prompt_length.repeat_interleave(layout.group_size)
     return tu.get_tensordict(
+        tensors,
         {
-            **_row_tensors([row for group in groups for row in group.rows()]),
-            "pair_weight": pair_weight,
-            "prompt_length": prompt_length,
-        },
-        {
-            "force_group_size": num_students + 1,
-            "num_pairs": float(pair_weight.double().sum().item()),
+            "force_group_size": layout.group_size,
+            "num_teachers": layout.num_teachers,
+            "moved_students": layout.moved_students if layout.has_moved else -1,
+            "num_pairs": num_pairs(row_weight, layout),
+            "num_moved": layout.moved_total(groups),
             "temperature": 1.0,
         },
     )
 
 
-def build_row_batch(rows: Sequence[Sequence[int]], score_gradients: torch.Tensor | None = None) -> TensorDict:
+def num_pairs(row_weight: torch.Tensor, layout: GroupLayout) -> float:
+    """Sum of the weights of all pairs, from the weights of the rows (G, group size)."""
+    weights = row_weight.double()
+    teachers = weights[:, : layout.num_teachers].sum(dim=1)
+    students = weights[:, layout.num_teachers : layout.clean_size].sum(dim=1)
+    return float((teachers * students).sum().item())
+
+
+def build_row_batch(
+    rows: Sequence[Sequence[int]], score_gradients: torch.Tensor | None = None, seeds: torch.Tensor | None = None
+) -> TensorDict:
     """Single sequences as verl's engines read them.
 
     Args:
         rows: Token ids of R sequences.
         score_gradients: (R,) gradient of the batch's loss with respect to each row's score
-            (:func:`gad_verl.core.bradley_terry_score_gradients`); None to score only.
+            (:func:`gad_verl.core.pair_loss_score_gradients`); None to score only.
+        seeds: (R,) seed of each row's noise, 0 for none; None means no noise.
 
     Returns:
         TensorDict of R rows with the nested fields of :func:`build_group_batch` and ``score_gradient`` (R,) float32.
@@ -128,10 +252,16 @@ def build_row_batch(rows: Sequence[Sequence[int]], score_gradients: torch.Tensor
     tensors = _row_tensors(rows)
     if score_gradients is not None:
         tensors["score_gradient"] = score_gradients.to(torch.float32)
+    if seeds is not None:
+        tensors["noise_seed"] = seeds
     return tu.get_tensordict(tensors, {"temperature": 1.0})
 
 
-def split_group_scores(scores: torch.Tensor, group_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(R,) scores of rows to teacher (G,) and student (G, n) scores, n = ``group_size`` - 1."""
-    grouped = scores.view(-1, group_size)
-    return grouped[:, 0], grouped[:, 1:]
+def split_group_scores(scores: torch.Tensor, layout: GroupLayout) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(R,) values of rows to those of teachers (G, k), students (G, n) and copies (G, m)."""
+    grouped = scores.view(-1, layout.group_size)
+    return (
+        grouped[:, : layout.num_teachers],
+        grouped[:, layout.num_teachers : layout.clean_size],
+        grouped[:, layout.clean_size :],
+    )

@@ -13,14 +13,36 @@
 # limitations under the License.
 """The discriminator's loss in the form that verl's engines call."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
-from gad_verl.core import bradley_terry_loss
-from gad_verl.discriminator.groups import split_group_scores
+from gad_verl.core import (
+    PairLossOptions,
+    discriminator_pair_loss,
+    gradient_penalty_from_scores,
+    pair_loss_score_gradients,
+    pair_weights,
+)
+from gad_verl.discriminator.groups import GroupLayout, split_group_scores
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """What the loss is made of.
+
+    Args:
+        pairs: Loss of the pairs.
+        penalty_coefficient: gamma of the gradient penalty; read where a batch has copies with noise.
+        penalty_distance: Standard deviation of their noise over the root mean square of the embeddings.
+    """
+
+    pairs: PairLossOptions = field(default_factory=PairLossOptions)
+    penalty_coefficient: float = 0.0
+    penalty_distance: float = 0.01
 
 
 def last_token_scores(values: torch.Tensor) -> torch.Tensor:
@@ -35,20 +57,66 @@ def last_token_scores(values: torch.Tensor) -> torch.Tensor:
     return values.values()[values.offsets()[1:] - 1].float()
 
 
+def group_loss(
+    scores: torch.Tensor,
+    row_weight: torch.Tensor,
+    layout: GroupLayout,
+    num_pairs: float | None,
+    num_moved: float,
+    options: LossOptions,
+) -> torch.Tensor:
+    """Loss of whole groups: pairs, and the gradient penalty where rows are repeated with noise.
+
+    Args:
+        scores: (R,) of all rows of the groups.
+        row_weight: (R,) as in ``build_group_batch``.
+        layout: Rows of a group.
+        num_pairs, num_moved: Sums of the weights of the WHOLE batch.
+        options: See :class:`LossOptions`.
+    """
+    teacher, student, moved = split_group_scores(scores, layout)
+    teacher_weight, student_weight, moved_weight = split_group_scores(row_weight, layout)
+    weights = pair_weights(teacher_weight, student_weight)
+    loss = discriminator_pair_loss(teacher, student, weights, num_pairs, options.pairs)
+    if layout.has_moved:
+        clean = scores.view(-1, layout.group_size)[:, layout.moved_rows]
+        loss = loss + gradient_penalty_from_scores(
+            clean, moved, moved_weight, options.penalty_distance, options.penalty_coefficient, num_moved
+        )
+    return loss
+
+
+def group_score_gradients(
+    scores: torch.Tensor, row_weight: torch.Tensor, layout: GroupLayout, num_moved: float, options: LossOptions
+) -> torch.Tensor:
+    """Gradient of :func:`group_loss` of a whole batch with respect to every score, (R,), without autograd history."""
+    if options.pairs.is_plain and layout == GroupLayout(1, layout.num_students):
+        teacher, student, _ = split_group_scores(scores, layout)
+        weights = split_group_scores(row_weight, layout)[1]
+        gradients = pair_loss_score_gradients(teacher.squeeze(1), student, weights)
+        return torch.cat([gradients[0].unsqueeze(1), gradients[1]], dim=1).flatten()
+    with torch.enable_grad():
+        leaf = scores.detach().float().requires_grad_()
+        loss = group_loss(leaf, row_weight, layout, None, num_moved, options)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+    return gradient
+
+
 def discriminator_loss(
-    model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any = None
+    model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any = None, options: LossOptions | None = None
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """Loss of a micro-batch, so divided that all micro-batches of all ranks add up to the loss of the WHOLE batch.
 
-    Groups (``build_group_batch``) give the Bradley-Terry loss over the pairs of the batch; single rows with the
-    gradients of their scores (``build_row_batch``) give the linear form of the second of two passes. verl averages
-    gradients over the data-parallel ranks, so the loss is multiplied by their number. Signature of verl's loss
-    functions (verl/workers/utils/losses.py).
+    Groups (``build_group_batch``) give the loss over the pairs of the batch; single rows with the gradients of their
+    scores (``build_row_batch``) give the linear form of the second of two passes. verl averages gradients over the
+    data-parallel ranks, so the loss is multiplied by their number. Signature of verl's loss functions
+    (verl/workers/utils/losses.py).
 
     Args:
         model_output: ``values`` nested (rows, tokens).
         data: Micro-batch; the engine sets ``dp_size``.
         dp_group: Unused.
+        options: None means the paper's loss.
     """
     scores = last_token_scores(model_output["values"])
     dp_size = tu.get_non_tensor_data(data, "dp_size", default=1)
@@ -56,9 +124,25 @@ def discriminator_loss(
         if "score_gradient" in data.keys():
             loss = (scores * data["score_gradient"].to(scores.device)).sum()
         else:
-            group_size = tu.get_non_tensor_data(data, "force_group_size", default=None)
-            num_pairs = tu.get_non_tensor_data(data, "num_pairs", default=None)
-            teacher, student = split_group_scores(scores, group_size)
-            weights = data["pair_weight"].view(-1, group_size)[:, 1:].to(scores.device)
-            loss = bradley_terry_loss(teacher, student, weights=weights, num_pairs=num_pairs)
+            layout = batch_layout(data)
+            loss = group_loss(
+                scores,
+                data["row_weight"].to(scores.device),
+                layout,
+                tu.get_non_tensor_data(data, "num_pairs", default=None),
+                tu.get_non_tensor_data(data, "num_moved", default=0.0),
+                LossOptions() if options is None else options,
+            )
     return loss * dp_size, {}
+
+
+def batch_layout(data: TensorDict) -> GroupLayout:
+    """Layout of the groups of a batch of ``build_group_batch``."""
+    num_teachers = tu.get_non_tensor_data(data, "num_teachers", default=1)
+    moved_students = tu.get_non_tensor_data(data, "moved_students", default=-1)
+    group_size = tu.get_non_tensor_data(data, "force_group_size", default=None)
+    if moved_students < 0:
+        return GroupLayout(num_teachers, group_size - num_teachers)
+    # Copies of all teachers and of moved_students students follow.
+    num_students = group_size - 2 * num_teachers - moved_students
+    return GroupLayout(num_teachers, num_students, moved_students, has_moved=True)

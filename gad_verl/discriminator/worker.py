@@ -18,6 +18,7 @@ Calls answer with futures: the driver chooses what to do meanwhile.
 
 import math
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class DiscriminatorWorker(TrainingWorker):
             import gad_verl.discriminator.megatron_engine  # noqa: F401  registers the engine; needs Megatron
         super().__init__(config)
         self.engine.options = options
-        self.loss_fn = discriminator_loss
+        self.loss_fn = partial(discriminator_loss, options=options.loss)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def begin_stage(self, lr: float, total_steps: int) -> None:
@@ -89,7 +90,7 @@ class DiscriminatorWorker(TrainingWorker):
             A row for each row of ``data``: ``scores`` from the forward pass of the update, so of the discriminator
             BEFORE it; and, equal in every row of all ranks, ``loss``, ``grad_norm``, ``lr``, ``skipped_steps`` (1 where
             the gradient was not finite and the step was left out); per rank ``memory_peak_gb`` and ``busy_s``, the
-            seconds of this call.
+            seconds of this call. Where ``data`` says ``return_values``, also the nested ``values`` at each token.
         """
         timer = _Timer()
         with self.engine.train_mode():
@@ -164,7 +165,12 @@ class DiscriminatorWorker(TrainingWorker):
     def _rows(self, data: TensorDict, output: dict[str, Any], **scalars: float) -> TensorDict | None:
         if not self.engine.is_mp_src_rank_with_outputs():
             return None
-        scores = last_token_scores(output["model_output"]["values"]).detach().cpu()
+        values = output["model_output"]["values"]
+        scores = last_token_scores(values).detach().cpu()
         scalars["memory_peak_gb"] = get_torch_device().max_memory_allocated() / _GIBIBYTE
         rows = {name: torch.full((len(scores),), value, dtype=torch.float64) for name, value in scalars.items()}
+        if tu.get_non_tensor_data(data, "return_values", default=False):
+            rows["values"] = torch.nested.as_nested_tensor(
+                [row.detach().float().cpu() for row in values.unbind()], layout=torch.jagged
+            )
         return TensorDict({"scores": scores, **rows}, batch_size=[len(scores)])

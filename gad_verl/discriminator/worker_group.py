@@ -27,17 +27,21 @@ from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, Ra
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.config import GadConfig
-from gad_verl.core import bradley_terry_loss, bradley_terry_score_gradients
 from gad_verl.discriminator.group_config import build_worker_config
 from gad_verl.discriminator.groups import (
     PLACEHOLDER,
+    GroupLayout,
     SequenceGroup,
     build_group_batch,
     build_row_batch,
     check_groups,
+    noise_seeds,
+    num_pairs,
     padding_group,
+    split_group_scores,
 )
-from gad_verl.discriminator.plan import fits_one_pass, plan_batch
+from gad_verl.discriminator.loss import LossOptions, group_loss, group_score_gradients
+from gad_verl.discriminator.plan import BatchPlan, fits_one_pass, plan_batch
 from gad_verl.discriminator.worker import DiscriminatorWorker
 
 logger = logging.getLogger(__name__)
@@ -55,21 +59,54 @@ def data_parallel_size(group: RayWorkerGroup, mesh: str) -> int:
 
 
 @dataclass(frozen=True)
-class DiscriminatorOutput:
-    """What the discriminator said of G groups with n student responses each.
+class UpdateOptions:
+    """Of one call.
 
     Args:
-        teacher_scores: (G,).
+        noise_seed: Seed of the gradient penalty's noise; None means no penalty in this update.
+        moved_students: Student responses of each group that the penalty takes beside the teacher's.
+        return_values: Whether the values at every token are returned.
+    """
+
+    noise_seed: int | None = None
+    moved_students: int = 1
+    return_values: bool = False
+
+
+@dataclass(frozen=True)
+class DiscriminatorOutput:
+    """What the discriminator said of G groups with k teacher and n student responses each.
+
+    Args:
+        teacher_scores: (G,); with several teacher responses their weighted mean.
         student_scores: (G, n); meaningless where the weight is 0.
-        weights: (G, n), 0 for failed rollouts.
+        weights: (G, n), 1 for rollouts that came, 0 for failed ones.
         report: Numbers of the workers: ``loss``, ``memory_peak_gb``, ``busy_s`` (seconds of the slowest rank),
             ``passes`` (1 or 2), ``imbalance`` (tokens of the rank that reads most over the mean) and, of a finished
             update, ``grad_norm``, ``lr``, ``skipped_steps``.
+        student_values: Values at every token of each student row (G lists of n), where they were asked for.
     """
 
     teacher_scores: torch.Tensor
     student_scores: torch.Tensor
     weights: torch.Tensor
+    report: dict[str, float]
+    student_values: list[list[torch.Tensor]] | None = None
+
+    def first(self, count: int) -> "DiscriminatorOutput":
+        """The same of the first ``count`` groups."""
+        values = None if self.student_values is None else self.student_values[:count]
+        return DiscriminatorOutput(
+            self.teacher_scores[:count], self.student_scores[:count], self.weights[:count], self.report, values
+        )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Scores (and values) of all rows of G groups, in the order of the layout."""
+
+    scores: torch.Tensor
+    values: list[torch.Tensor] | None
     report: dict[str, float]
 
 
@@ -104,8 +141,11 @@ class PendingUpdate:
         return report | rest | {"busy_s": report["busy_s"] + rest["busy_s"]}
 
 
+_NOT_REPORTED = ("scores", "values")
+
+
 def _report(output: TensorDict) -> dict[str, float]:
-    return {name: output[name].max().item() for name in output.keys() if name != "scores"}
+    return {name: output[name].max().item() for name in output.keys() if name not in _NOT_REPORTED}
 
 
 class DiscriminatorGroup:
@@ -125,6 +165,7 @@ class DiscriminatorGroup:
         engine = worker_config.engine_config
         self.hf_config = worker_config.model_config.hf_config
         self.tokenizer = worker_config.model_config.tokenizer
+        self._loss: LossOptions = options.loss
         self._passes = gad_config.discriminator_passes
         self._max_tokens: int | None = None
         self._micro_batch_size = engine.micro_batch_size_per_gpu
@@ -151,36 +192,40 @@ class DiscriminatorGroup:
         """Ray actors of the ranks."""
         return self._workers.workers
 
-    def update(self, groups: list[SequenceGroup], num_students: int) -> DiscriminatorOutput:
+    def update(
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+    ) -> DiscriminatorOutput:
         """One optimizer step; the scores are those of before it."""
-        check_groups(groups, num_students)
-        if self._fits_one_pass(groups):
-            return self._grouped(self._workers.update, groups, num_students)()
-        scored = self.score(groups, num_students)
-        loss, gradients = _loss_and_gradients(scored)
-        updated = self._by_rows(self._workers.update, groups, num_students, gradients)().report
+        options, layout = self._begin(groups, num_students, options)
+        if self._fits_one_pass(groups, layout):
+            return _output(groups, layout, self._grouped(self._workers.update, groups, layout, options)())
+        scored = self._by_rows(self._workers.score, groups, layout, options)()
+        loss, gradients = self._loss_and_gradients(groups, layout, scored.scores)
+        updated = self._by_rows(self._workers.update, groups, layout, options, gradients)().report
         report = updated | {"loss": loss, "busy_s": scored.report["busy_s"] + updated["busy_s"]}
-        return replace(scored, report=report)
+        return _output(groups, layout, replace(scored, report=report))
 
-    def begin_update(self, groups: list[SequenceGroup], num_students: int) -> PendingUpdate:
+    def begin_update(
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+    ) -> PendingUpdate:
         """Start what :meth:`update` does, without waiting. One at a time."""
-        check_groups(groups, num_students)
-        if self._fits_one_pass(groups):
-            wait_once = self._grouped(self._workers.accumulate, groups, num_students)
-            return PendingUpdate(lambda: (wait_once(), self._start_step()))
-        wait_scores = self._by_rows(self._workers.score, groups, num_students)
+        options, layout = self._begin(groups, num_students, options)
+        if self._fits_one_pass(groups, layout):
+            wait_once = self._grouped(self._workers.accumulate, groups, layout, options)
+            return PendingUpdate(lambda: (_output(groups, layout, wait_once()), self._start_step()))
+        wait_scores = self._by_rows(self._workers.score, groups, layout, options)
 
         def second_pass() -> tuple[DiscriminatorOutput, Callable[[], dict[str, float]]]:
             scored = wait_scores()
-            loss, gradients = _loss_and_gradients(scored)
-            wait_gradients = self._by_rows(self._workers.accumulate, groups, num_students, gradients)
+            loss, gradients = self._loss_and_gradients(groups, layout, scored.scores)
+            wait_gradients = self._by_rows(self._workers.accumulate, groups, layout, options, gradients)
             wait_step = self._start_step()
 
             def wait_rest() -> dict[str, float]:
                 accumulated, step = wait_gradients().report, wait_step()
                 return accumulated | step | {"loss": loss, "busy_s": accumulated["busy_s"] + step["busy_s"]}
 
-            return scored, wait_rest
+            return _output(groups, layout, scored), wait_rest
 
         return PendingUpdate(second_pass)
 
@@ -194,15 +239,38 @@ class DiscriminatorGroup:
 
         return wait
 
-    def score(self, groups: list[SequenceGroup], num_students: int) -> DiscriminatorOutput:
+    def score(
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+    ) -> DiscriminatorOutput:
         """Scores without an update."""
-        check_groups(groups, num_students)
-        self._fits_one_pass(groups)
-        scored = self._by_rows(self._workers.score, groups, num_students)()
-        return replace(scored, report=scored.report | {"loss": _loss_and_gradients(scored)[0]})
+        return self.begin_score(groups, num_students, options).scores()
 
-    def _fits_one_pass(self, groups: list[SequenceGroup]) -> bool:
-        lengths = [group.row_lengths() for group in groups]
+    def begin_score(
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+    ) -> PendingUpdate:
+        """Start what :meth:`score` does, without waiting."""
+        options = replace(options or UpdateOptions(), noise_seed=None)
+        options, layout = self._begin(groups, num_students, options)
+        self._fits_one_pass(groups, layout)
+        wait = self._by_rows(self._workers.score, groups, layout, options)
+
+        def wait_scores() -> tuple[DiscriminatorOutput, Callable[[], dict[str, float]]]:
+            scored = wait()
+            report = scored.report | {"loss": self._loss_and_gradients(groups, layout, scored.scores)[0]}
+            return _output(groups, layout, replace(scored, report=report)), lambda: {"busy_s": 0.0}
+
+        return PendingUpdate(wait_scores)
+
+    def _begin(
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None
+    ) -> tuple[UpdateOptions, GroupLayout]:
+        check_groups(groups, num_students)
+        options = UpdateOptions() if options is None else options
+        has_penalty = options.noise_seed is not None and self._loss.penalty_coefficient > 0
+        return options, GroupLayout.of(groups, num_students, options.moved_students if has_penalty else None)
+
+    def _fits_one_pass(self, groups: list[SequenceGroup], layout: GroupLayout) -> bool:
+        lengths = [[len(row) for row in layout.rows(group)] for group in groups]
         return fits_one_pass(
             [sum(rows) for rows in lengths],
             max(max(rows) for rows in lengths),
@@ -211,45 +279,70 @@ class DiscriminatorGroup:
             MAX_TOKENS_KEY,
         )
 
-    def _grouped(self, call: Any, groups: list[SequenceGroup], num_students: int) -> Callable[[], DiscriminatorOutput]:
+    def _grouped(
+        self, call: Any, groups: list[SequenceGroup], layout: GroupLayout, options: UpdateOptions
+    ) -> Callable[[], _Rows]:
         """Start a call on whole groups."""
-        plan = plan_batch(
-            [group.row_lengths() for group in groups], data_parallel_size(self._workers, _MESH), self._micro_batch_size
-        )
-        future = call(build_group_batch(plan.padded(groups, padding_group(num_students)), num_students))
+        ranks = data_parallel_size(self._workers, _MESH)
+        lengths = [[len(row) for row in layout.rows(group)] for group in groups]
+        plan = plan_batch(lengths, ranks, self._micro_batch_size)
+        units = plan.padded(groups, padding_group(layout.num_students))
+        data = build_group_batch(units, layout.num_students, layout, options.noise_seed or 0)
+        if options.return_values:
+            tu.assign_non_tensor(data, return_values=True)
+        future = call(data)
 
-        def wait() -> DiscriminatorOutput:
+        def wait() -> _Rows:
             output = future.get()
-            scores = plan.restored(output["scores"].view(-1, num_students + 1))
+            scores = plan.restored(output["scores"].view(-1, layout.group_size)).flatten()
             report = _report(output) | {"passes": 1.0, "imbalance": plan.imbalance}
-            return _output(groups, scores, report)
+            return _Rows(scores, _restored_values(output, plan, layout.group_size), report)
 
         return wait
 
     def _by_rows(
-        self, call: Any, groups: list[SequenceGroup], num_students: int, gradients: torch.Tensor | None = None
-    ) -> Callable[[], DiscriminatorOutput]:
+        self,
+        call: Any,
+        groups: list[SequenceGroup],
+        layout: GroupLayout,
+        options: UpdateOptions,
+        gradients: torch.Tensor | None = None,
+    ) -> Callable[[], _Rows]:
         """Start a call on single sequences: no group has to fit anywhere."""
-        rows = [row for group in groups for row in group.rows()]
-        per_micro_batch = self._micro_batch_size * (1 if self._passes == "two" else num_students + 1)
+        rows = [row for group in groups for row in layout.rows(group)]
+        per_micro_batch = self._micro_batch_size * (1 if self._passes == "two" else layout.group_size)
         if self._max_tokens is not None:
             per_micro_batch = 1
         plan = plan_batch([[len(row)] for row in rows], data_parallel_size(self._workers, _MESH), per_micro_batch)
         if gradients is not None:
-            padding = gradients.new_zeros(())
-            gradients = torch.stack(plan.padded(list(gradients.flatten()), padding))
-        data = build_row_batch(plan.padded(rows, PLACEHOLDER), gradients)
+            gradients = torch.stack(plan.padded(list(gradients), gradients.new_zeros(())))
+        seeds = None
+        if layout.has_moved:
+            seeds = noise_seeds(len(groups), layout, options.noise_seed or 0).flatten()
+            seeds = torch.stack(plan.padded(list(seeds), seeds.new_zeros(())))
+        data = build_row_batch(plan.padded(rows, PLACEHOLDER), gradients, seeds)
         if self._max_tokens is None:
             tu.assign_non_tensor(data, micro_batch_size_per_gpu=per_micro_batch)
+        if options.return_values and gradients is None:
+            tu.assign_non_tensor(data, return_values=True)
         future = call(data)
 
-        def wait() -> DiscriminatorOutput:
+        def wait() -> _Rows:
             output = future.get()
-            scores = plan.restored(output["scores"]).view(-1, num_students + 1)
             report = _report(output) | {"passes": 2.0, "imbalance": plan.imbalance}
-            return _output(groups, scores, report)
+            return _Rows(plan.restored(output["scores"]), _restored_values(output, plan, 1), report)
 
         return wait
+
+    def _loss_and_gradients(
+        self, groups: list[SequenceGroup], layout: GroupLayout, scores: torch.Tensor
+    ) -> tuple[float, torch.Tensor]:
+        """Loss of the batch, and its gradient with respect to the score of every row, (R,)."""
+        row_weight = torch.tensor([layout.weights(group) for group in groups], dtype=torch.float32)
+        pairs, moved = num_pairs(row_weight, layout), layout.moved_total(groups)
+        row_weight = row_weight.flatten()
+        loss = group_loss(scores, row_weight, layout, pairs, moved, self._loss).item()
+        return loss, group_score_gradients(scores, row_weight, layout, moved, self._loss)
 
     def begin_stage(self, lr: float, total_steps: int) -> None:
         """Learning rate of a stage."""
@@ -264,13 +357,29 @@ class DiscriminatorGroup:
         self._workers.load_checkpoint(str(folder), None, False)
 
 
-def _output(groups: list[SequenceGroup], scores: torch.Tensor, report: dict[str, float]) -> DiscriminatorOutput:
-    weights = torch.tensor([group.pair_weights() for group in groups], dtype=torch.float32)
-    return DiscriminatorOutput(scores[:, 0], scores[:, 1:], weights, report)
+def _restored_values(output: TensorDict, plan: BatchPlan, rows_per_unit: int) -> list[torch.Tensor] | None:
+    """Values of all rows in the order in which the units of the plan were given."""
+    if "values" not in output.keys():
+        return None
+    rows = list(output["values"].unbind())
+    restored: list[torch.Tensor] = [torch.empty(0)] * (rows_per_unit * sum(at is not None for at in plan.order))
+    for place, position in enumerate(plan.order):
+        if position is not None:
+            for row in range(rows_per_unit):
+                restored[position * rows_per_unit + row] = rows[place * rows_per_unit + row]
+    return restored
 
 
-def _loss_and_gradients(scored: DiscriminatorOutput) -> tuple[float, torch.Tensor]:
-    """Loss of the batch, and its gradient with respect to every score, (G, n + 1)."""
-    arguments = (scored.teacher_scores, scored.student_scores, scored.weights)
-    teacher, student = bradley_terry_score_gradients(*arguments)
-    return bradley_terry_loss(*arguments).item(), torch.cat([teacher.unsqueeze(1), student], dim=1)
+def _output(groups: list[SequenceGroup], layout: GroupLayout, rows: _Rows) -> DiscriminatorOutput:
+    valid = torch.tensor([group.valid_students() for group in groups], dtype=torch.float32)
+    teachers, students, _ = split_group_scores(rows.scores, layout)
+    if layout.num_teachers > 1:
+        shares = torch.tensor([group.padded_teacher_weights(layout.num_teachers) for group in groups])
+        teacher = torch.where(shares > 0, teachers * shares, 0.0).sum(dim=1) / shares.sum(dim=1)
+    else:
+        teacher = teachers.squeeze(1)
+    values = None
+    if rows.values is not None:
+        size, begin, end = layout.group_size, layout.num_teachers, layout.clean_size
+        values = [rows.values[at * size + begin : at * size + end] for at in range(len(groups))]
+    return DiscriminatorOutput(teacher, students, valid, rows.report, values)

@@ -13,10 +13,15 @@
 # limitations under the License.
 """Metrics of one training step under ``disc/`` and ``gad/``. No name contains "min": verl would take the minimum."""
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from gad_verl.core import Phase, correlation, score_statistics
-from gad_verl.trainer.rollouts import EncodedGroup
+
+if TYPE_CHECKING:
+    # examples/gad_in_one_file.py reads this module without verl.
+    from gad_verl.trainer.rollouts import EncodedGroup
 
 
 def discriminator_metrics(
@@ -26,7 +31,7 @@ def discriminator_metrics(
     return {f"disc/{name}": value for name, value in score_statistics(teacher_scores, student_scores, weights).items()}
 
 
-def text_metrics(groups: list[EncodedGroup], student_scores: torch.Tensor) -> dict[str, float]:
+def text_metrics(groups: "list[EncodedGroup]", student_scores: torch.Tensor) -> dict[str, float]:
     """Lengths, finished and cut texts of both sides, and whether the score follows the length.
 
     Args:

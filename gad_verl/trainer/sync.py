@@ -51,6 +51,7 @@ from gad_verl.discriminator.worker_group import (
 )
 from gad_verl.errors import GadStalledError
 from gad_verl.trainer import checkpoints, metrics_file
+from gad_verl.trainer.data_reload import TrainingDataMixin
 from gad_verl.trainer.metrics import discriminator_metrics, phase_metrics, text_metrics
 from gad_verl.trainer.rollouts import (
     EncodedGroup,
@@ -114,7 +115,7 @@ def _watched(method: Any) -> Any:
 
 
 @register_trainer("gad_sync")
-class GadTrainerSync(PPOTrainerSync):
+class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
     """GAD on verl's synchronous trainer. Configured by ``gad_trainer.yaml``."""
 
     def __init__(self, config: DictConfig) -> None:
@@ -350,9 +351,10 @@ class GadTrainerSync(PPOTrainerSync):
 
     def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
         metrics.update(phase_metrics(self.phase))
-        if self.phase is Phase.SEQKD:
-            return self._step_seqkd(metrics, timing_raw)
-        return super().step(metrics, timing_raw)
+        seqkd = self.phase is Phase.SEQKD
+        batch = self._step_seqkd(metrics, timing_raw) if seqkd else super().step(metrics, timing_raw)
+        metrics.update(self.data_metrics())
+        return batch
 
     def _step_seqkd(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
         """Cross-entropy on the teacher's text, straight from the data: nothing is generated."""
@@ -445,6 +447,9 @@ class GadTrainerSync(PPOTrainerSync):
     ) -> None:
         metrics.update(discriminator_metrics(output.teacher_scores, output.student_scores, output.weights))
         metrics.update(text_metrics(encoded, output.student_scores))
+        self.observe_scores(
+            [group.index for group in groups], output.teacher_scores, output.student_scores, output.weights
+        )
         self._write_rewards(partition_id, keys, groups, output.student_scores, metrics)
 
     def _submit_batch_to_rollout(self, batch: TensorDict) -> int:

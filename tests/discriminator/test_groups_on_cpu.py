@@ -17,7 +17,7 @@ import pytest
 import torch
 from worker_probe import NUM_STUDENTS, make_groups
 
-from gad_verl.discriminator.groups import build_group_batch, split_group_scores
+from gad_verl.discriminator.groups import GroupLayout, build_group_batch, split_group_scores
 from gad_verl.discriminator.loss import last_token_scores
 
 
@@ -25,11 +25,11 @@ def test_rows_are_teacher_then_students_and_failed_rollouts_weigh_nothing() -> N
     groups = make_groups()
     batch = build_group_batch(groups, NUM_STUDENTS)
     rows = batch["input_ids"].unbind()
-    weights = batch["pair_weight"].view(-1, NUM_STUDENTS + 1)
+    weights = batch["row_weight"].view(-1, NUM_STUDENTS + 1)
     for number, group in enumerate(groups):
         first = number * (NUM_STUDENTS + 1)
         assert rows[first].tolist() == group.teacher_ids
-        assert weights[number, 0] == 0
+        assert weights[number, 0] == 1
         for session, ids in enumerate(group.student_ids):
             assert weights[number, session + 1] == (0 if ids is None else 1)
             if ids is not None:
@@ -51,6 +51,6 @@ def test_the_score_of_a_row_is_the_value_at_its_last_token() -> None:
     rows = [torch.randn(length) for length in lengths]
     scores = last_token_scores(torch.nested.as_nested_tensor(rows, layout=torch.jagged))
     assert torch.equal(scores, torch.stack([row[-1] for row in rows]))
-    teacher, student = split_group_scores(scores, 4)
-    assert torch.equal(teacher, scores[::4]) and student.shape == (2, 3)
-    assert torch.equal(torch.cat([teacher.unsqueeze(1), student], dim=1).flatten(), scores)
+    teacher, student, moved = split_group_scores(scores, GroupLayout(1, 3))
+    assert torch.equal(teacher.flatten(), scores[::4]) and student.shape == (2, 3) and moved.shape == (2, 0)
+    assert torch.equal(torch.cat([teacher, student], dim=1).flatten(), scores)

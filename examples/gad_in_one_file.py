@@ -1,0 +1,590 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Generative Adversarial Distillation (arXiv 2511.10643) in one process: read this file first.
+
+A student imitates the TEXTS of a teacher of which nothing else is known. A discriminator D learns to score the
+teacher's text above the student's; its score is the student's reward in GRPO, and it follows the student at every step.
+
+    warmup        student by cross-entropy on the teacher's text, D by pairs (teacher, student); first steps: D alone
+    adversarial   student by GRPO with reward D(prompt, response), D by fresh pairs
+
+The mathematics comes from ``gad_verl.core``, texts become tokens by ``gad_verl.data.tokens``; neither verl nor Ray is
+needed. On the same weights, batch and rollouts this file and the trainer on verl compute the same losses and gradients
+(tests/examples). As a command::
+
+    python examples/gad_in_one_file.py --student MODEL_FOLDER --data train.parquet --output RUN_FOLDER
+
+As a library: :class:`Gad` takes any two torch modules that are called as ``module(input_ids=..., attention_mask=...)``,
+read tokens causally, and answer logits (N, T, V) and values (N, T), plain or as ``.logits``.
+"""
+
+import argparse
+import copy
+import json
+import logging
+import math
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from gad_verl.core import Phase, StageSchedule, bradley_terry_loss, score_statistics
+from gad_verl.data.schema import check_file, teacher_texts
+from gad_verl.data.tokens import EncodedResponse, SequenceBuilder, stop_token_ids
+from gad_verl.errors import USER_ERRORS, GadConfigError
+from gad_verl.trainer.metrics import text_metrics
+
+logger = logging.getLogger(__name__)
+
+# ------------------------------------------------- data -------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: a prompt and one or several teacher texts (each epoch uses the next one)."""
+
+    index: int
+    prompt_ids: list[int]
+    teachers: list[EncodedResponse]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt, the teacher's response and the student's n: what D compares and GRPO normalises over.
+
+    Args:
+        sampled: The ids that the student sampled, which its update uses; None where a rollout failed.
+        students: The same responses as D reads them (re-encoded from text, like the teacher's).
+    """
+
+    prompt_ids: list[int]
+    teacher: EncodedResponse
+    sampled: list[list[int] | None]
+    students: list[EncodedResponse | None]
+
+    def rows(self) -> list[list[int]]:
+        """Teacher, then students, each behind the prompt; one token stands for a failed rollout."""
+        students = [[0] if student is None else self.prompt_ids + student.token_ids for student in self.students]
+        return [self.prompt_ids + self.teacher.token_ids, *students]
+
+
+# ------------------------------------------ losses and advantages ------------------------------------------
+
+# (teacher scores (G,), student scores (G, n), weights (G, n), num_pairs) -> scalar; parts of a batch add up.
+DiscriminatorLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+
+
+def cross_entropy_loss(teacher: Tensor, student: Tensor, weights: Tensor, num_pairs: float) -> Tensor:
+    """D as a plain classifier, teacher against student: the paper's ablation of the Bradley-Terry loss."""
+    losses = -0.5 * (F.logsigmoid(teacher).unsqueeze(-1) + F.logsigmoid(-student))
+    return torch.where(weights > 0, losses * weights, 0.0).sum() / num_pairs
+
+
+DISCRIMINATOR_LOSSES: dict[str, DiscriminatorLoss] = {
+    "bradley_terry": bradley_terry_loss,
+    "cross_entropy": cross_entropy_loss,
+}
+
+
+def grpo_advantages(rewards: Tensor, weights: Tensor, divide_by_std: bool = True) -> Tensor:
+    """Reward less its group's mean, over the group's standard deviation; rewards and weights (G, n).
+
+    A failed rollout (weight 0) takes no part. A reward that is alone in its group stays as it is, as in verl.
+    """
+    used = weights > 0
+    count = used.sum(dim=1, keepdim=True)
+    mean = torch.where(used, rewards, 0.0).sum(dim=1, keepdim=True) / count.clamp(min=1)
+    squares = torch.where(used, (rewards - mean) ** 2, 0.0).sum(dim=1, keepdim=True)
+    std = (squares / (count - 1).clamp(min=1)).sqrt()
+    mean, std = torch.where(count > 1, mean, 0.0), torch.where(count > 1, std, 1.0)
+    return torch.where(used, (rewards - mean) / (std + 1e-6 if divide_by_std else 1.0), 0.0)
+
+
+def low_variance_kl(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """Estimate of KL(student, reference) per token from sampled tokens (Schulman's k3), clamped as verl does."""
+    difference = (reference - log_probs).clamp(-20, 20)
+    return (difference.exp() - difference - 1).clamp(-10, 10)
+
+
+# ------------------------------------------------ models ------------------------------------------------
+
+
+def forward(module: nn.Module, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Output of the module on rows of token ids, padded on the right, and the padded ids."""
+    device = next(module.parameters()).device
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    mask = (torch.arange(ids.shape[1], device=device) < lengths.unsqueeze(1)).long()
+    output = module(input_ids=ids, attention_mask=mask)
+    return getattr(output, "logits", output), ids
+
+
+def sequence_scores(discriminator: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Score of each sequence: the value at its last token."""
+    values, _ = forward(discriminator, rows)
+    values = values.squeeze(-1) if values.dim() == 3 else values
+    last = torch.tensor([len(row) - 1 for row in rows], device=values.device)
+    return values.float().gather(1, last.unsqueeze(1)).squeeze(1)
+
+
+def token_log_probs(
+    student: nn.Module, prompts: Sequence[list[int]], responses: Sequence[list[int]], temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability and entropy (detached) of every response token, and the row it belongs to, as flat tensors."""
+    rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
+    logits, ids = forward(student, rows)
+    begin = torch.tensor([len(prompt) for prompt in prompts], device=ids.device).unsqueeze(1) - 1
+    end = torch.tensor([len(row) for row in rows], device=ids.device).unsqueeze(1) - 1
+    position = torch.arange(ids.shape[1] - 1, device=ids.device)
+    chosen = (position >= begin) & (position < end)  # the positions that predict a response token
+    distribution = (logits[:, :-1][chosen].float() / temperature).log_softmax(dim=-1)
+    log_probs = distribution.gather(1, ids[:, 1:][chosen].unsqueeze(1)).squeeze(1)
+    entropy = -(distribution.detach().exp() * distribution.detach()).sum(dim=-1)
+    return log_probs, entropy, chosen.nonzero()[:, 0]
+
+
+@torch.no_grad()
+def sample_responses(
+    student: nn.Module, prompts: Sequence[list[int]], limit: int, stop_ids: frozenset[int], temperature: float
+) -> list[list[int]]:
+    """Sample a response to every prompt, up to and including a stop id; temperature 0 takes the likeliest token."""
+    if hasattr(student, "generate"):
+        return _generate(student, prompts, limit, stop_ids, temperature)
+    rows, running = [list(prompt) for prompt in prompts], list(range(len(prompts)))
+    for _ in range(limit):
+        batch = [rows[number] for number in running]
+        logits, _ = forward(student, batch)
+        last = torch.tensor([len(row) - 1 for row in batch], device=logits.device)
+        logits = logits[torch.arange(len(batch), device=logits.device), last].float()
+        greedy = temperature == 0
+        tokens = logits.argmax(-1) if greedy else torch.multinomial((logits / temperature).softmax(-1), 1).squeeze(1)
+        for number, token in zip(running, tokens.tolist(), strict=True):
+            rows[number].append(token)
+        running = [number for number in running if rows[number][-1] not in stop_ids]
+        if not running:
+            break
+    return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def _generate(
+    student: Any, prompts: Sequence[list[int]], limit: int, stop_ids: frozenset[int], temperature: float
+) -> list[list[int]]:
+    """The same by transformers, which keeps keys and values; it wants the padding on the left."""
+    width, stops = max(map(len, prompts)), sorted(stop_ids)
+    ids = torch.tensor([[stops[0]] * (width - len(prompt)) + prompt for prompt in prompts], device=student.device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=student.device)
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    output = student.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=limit,
+        eos_token_id=stops,
+        pad_token_id=stops[0],
+        **(sampling if temperature > 0 else {"do_sample": False}),
+    )
+    responses = []
+    for row in output[:, width:].tolist():
+        stop = next((place for place, token in enumerate(row) if token in stop_ids), len(row) - 1)
+        responses.append(row[: stop + 1])
+    return responses
+
+
+# ----------------------------------------------- training -----------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run. The names are those of the trainer where it has them (docs/configuration.md).
+
+    Args:
+        stage: ``auto`` (warmup, then adversarial), ``seqkd`` (cross-entropy alone), ``warmup`` or ``gad``.
+        total_steps, warmup_steps, discriminator_only_steps: See :class:`gad_verl.core.StageSchedule`.
+        batch_size: Prompts of a step.
+        n: Rollouts per prompt.
+        warmup_actor_lr, warmup_discriminator_lr: None takes the rate of the adversarial stage.
+        clip_grad: Largest norm of a gradient, of the student and of D.
+        kl_loss_coef: Of the KL loss against ``kl_reference``: the ``warmed_up`` or the ``initial`` student.
+        discriminator_loss: A name of ``DISCRIMINATOR_LOSSES``.
+        discriminator_steps: Updates of D per batch; rewards are the scores before the first one.
+        discriminator_warmup: Whether the warmup trains D; False is the paper's ablation "no D warmup".
+        discriminator_frozen: Whether D stays as it is in the adversarial stage; True provokes reward hacking.
+        replay_groups: Groups of past steps from which each update of D draws as many as it has fresh ones; 0 is off.
+        micro_batch: Sequences in one forward pass (of D: whole groups, at least one); memory, not mathematics.
+    """
+
+    stage: str = "auto"
+    total_steps: int = 100
+    warmup_steps: int = 40
+    discriminator_only_steps: int = 5
+    batch_size: int = 8
+    n: int = 4
+    max_response_length: int = 64
+    temperature: float = 0.8
+    actor_lr: float = 1e-6
+    discriminator_lr: float = 1e-6
+    warmup_actor_lr: float | None = None
+    warmup_discriminator_lr: float | None = None
+    weight_decay: float = 0.01
+    clip_grad: float = 0.2
+    kl_loss_coef: float = 0.001
+    kl_reference: str = "warmed_up"
+    reset_optimizer_at_switch: bool = True
+    discriminator_loss: str = "bradley_terry"
+    discriminator_steps: int = 1
+    discriminator_warmup: bool = True
+    discriminator_frozen: bool = False
+    replay_groups: int = 0
+    micro_batch: int = 256
+    seed: int = 1
+
+
+class Gad:
+    """Trains a student and a discriminator; both modules are changed in place.
+
+    Args:
+        student: Token ids to logits (N, T, V).
+        discriminator: Token ids to values (N, T) or (N, T, 1).
+        examples: Training rows.
+        settings: See :class:`Settings`.
+        stop_ids: Ids that end a response of the student.
+        reread: How D reads sampled ids; None takes the ids as they are. Text models need
+            ``SequenceBuilder.student_response``: sampled ids are often not what the tokenizer yields for the text.
+
+    Raises:
+        GadConfigError: If there are fewer rows than prompts in a step, or a name is unknown.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        discriminator: nn.Module,
+        examples: Sequence[Example],
+        settings: Settings,
+        stop_ids: frozenset[int],
+        reread: Callable[[list[int]], EncodedResponse] | None = None,
+    ) -> None:
+        if len(examples) < settings.batch_size:
+            raise GadConfigError(f"{len(examples)} rows do not fill a batch of {settings.batch_size}: lower batch_size")
+        if settings.discriminator_loss not in DISCRIMINATOR_LOSSES:
+            raise GadConfigError(f"discriminator_loss must be one of {', '.join(DISCRIMINATOR_LOSSES)}")
+        self.settings, self.examples, self.stop_ids = settings, examples, stop_ids
+        self.reread = reread or (lambda ids: EncodedResponse(ids, ids[-1] in stop_ids, ids[-1] not in stop_ids))
+        # Without dropout: a score must not depend on chance, and rewards come from the pass that trains D.
+        self.student, self.discriminator = student.eval(), discriminator.eval()
+        self.reference = copy.deepcopy(student).requires_grad_(False) if settings.kl_reference == "initial" else None
+        self.schedule = StageSchedule(
+            settings.stage, settings.total_steps, settings.warmup_steps, settings.discriminator_only_steps
+        )
+        self.loss = DISCRIMINATOR_LOSSES[settings.discriminator_loss]
+        self.student_optimizer = torch.optim.AdamW(student.parameters(), weight_decay=settings.weight_decay)
+        self.discriminator_optimizer = torch.optim.AdamW(discriminator.parameters(), weight_decay=settings.weight_decay)
+        self.random = random.Random(settings.seed)
+        self.replay: list[Group] = []
+        self.steps_done = 0
+        self._batches = self._epochs()
+        self._adversarial = False
+        torch.manual_seed(settings.seed)
+
+    def run(
+        self,
+        on_step: Iterable[Callable[[int, dict[str, float], "Gad"], None]] = (),
+        metrics_file: Path | None = None,
+    ) -> None:
+        """Do all steps. Each callback sees (step, metrics, self) and may add metrics, which then go to the file."""
+        if metrics_file:
+            Path(metrics_file).write_text("", encoding="utf-8")
+        while self.steps_done < self.settings.total_steps:
+            metrics = self.step()
+            for callback in on_step:
+                callback(self.steps_done, metrics, self)
+            if metrics_file:
+                with open(metrics_file, "a", encoding="utf-8") as lines:
+                    lines.write(json.dumps({"step": self.steps_done, "data": metrics}) + "\n")
+
+    def step(self) -> dict[str, float]:
+        """One step of whatever phase it belongs to; returns its metrics (docs/curves.md)."""
+        begin = time.perf_counter()
+        self.steps_done += 1
+        phase = self.schedule.phase(self.steps_done)
+        metrics: dict[str, float] = {"gad/stage": float(phase.value)}
+        self._enter(phase)
+        batch, epoch = next(self._batches)
+        chosen = [(example, example.teachers[(example.index + epoch) % len(example.teachers)]) for example in batch]
+        if phase is Phase.ADVERSARIAL or (phase.trains_discriminator and self.settings.discriminator_warmup):
+            groups = self.rollout(chosen)
+            metrics["timing_s/gen"] = time.perf_counter() - begin
+            learns = phase is not Phase.ADVERSARIAL or not self.settings.discriminator_frozen
+            scores, weights = self.update_discriminator(groups, metrics, learns)
+            metrics |= text_metrics(groups, scores)
+            if phase is Phase.ADVERSARIAL:
+                self.update_student(groups, self.advantages(scores, weights, metrics), metrics)
+        if phase.trains_student_supervised:
+            self.update_supervised([(example.prompt_ids, text.token_ids) for example, text in chosen], metrics)
+        metrics |= {"training/global_step": self.steps_done, "timing_s/step": time.perf_counter() - begin}
+        return metrics
+
+    def _enter(self, phase: Phase) -> None:
+        """Learning rates; where the adversarial stage begins also the KL reference and a fresh optimizer."""
+        settings = self.settings
+        if phase is Phase.ADVERSARIAL and not self._adversarial:
+            self._adversarial = True
+            if settings.reset_optimizer_at_switch:
+                self.student_optimizer.state.clear()
+            if self.reference is None and settings.kl_loss_coef:
+                self.reference = copy.deepcopy(self.student).requires_grad_(False)
+        warmup = phase is not Phase.ADVERSARIAL
+        for optimizer, rate, warmup_rate in (
+            (self.student_optimizer, settings.actor_lr, settings.warmup_actor_lr),
+            (self.discriminator_optimizer, settings.discriminator_lr, settings.warmup_discriminator_lr),
+        ):
+            for group in optimizer.param_groups:
+                group["lr"] = warmup_rate if warmup and warmup_rate is not None else rate
+
+    def _epochs(self) -> Iterator[tuple[list[Example], int]]:
+        epoch, size = 0, self.settings.batch_size
+        while True:
+            order = self.random.sample(self.examples, len(self.examples))
+            for begin in range(0, len(order) - size + 1, size):
+                yield order[begin : begin + size], epoch
+            epoch += 1
+
+    def rollout(self, chosen: Sequence[tuple[Example, EncodedResponse]]) -> list[Group]:
+        """n responses of the student to every prompt."""
+        settings = self.settings
+        prompts = [example.prompt_ids for example, _ in chosen for _ in range(settings.n)]
+        sampled = sample_responses(
+            self.student, prompts, settings.max_response_length, self.stop_ids, settings.temperature
+        )
+        groups = []
+        for number, (example, teacher) in enumerate(chosen):
+            mine = sampled[number * settings.n : (number + 1) * settings.n]
+            groups.append(Group(example.prompt_ids, teacher, list(mine), [self.reread(ids) for ids in mine]))
+        return groups
+
+    # ---- discriminator
+
+    def update_discriminator(
+        self, groups: list[Group], metrics: dict[str, float], learns: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Scores (G, n) of the rollouts by the D of BEFORE its update, and weights (0 where there is no score).
+
+        ONE pass gives the loss of all pairs, its gradient, and the scores. With replay, as many groups of past steps
+        join the loss; scores and statistics are those of the fresh pairs.
+        """
+        for update in range(self.settings.discriminator_steps if learns else 1):
+            old = self.random.sample(self.replay, min(len(self.replay), len(groups))) if learns else []
+            loss, scores, weights = self._pair_loss([*groups, *old], learns)
+            if update == 0:
+                metrics["disc/loss"] = loss
+                fresh, fresh_weights = scores[: len(groups)], weights[: len(groups)]
+            if learns:
+                metrics |= self._optimizer_step(self.discriminator, self.discriminator_optimizer, "disc")
+        self._remember(groups)
+        teacher, students = fresh[:, 0], fresh[:, 1:]
+        statistics = score_statistics(teacher, students, fresh_weights)
+        metrics |= {f"disc/{name}": value for name, value in statistics.items()}
+        usable = torch.isfinite(students) & (fresh_weights > 0)
+        metrics["gad/nonfinite_scores"] = float(((fresh_weights > 0) & ~usable).sum())
+        if not bool(usable.any()):
+            raise FloatingPointError("every score of the discriminator is nan or inf: lower its learning rate")
+        return torch.where(usable, students, 0.0), usable.float()
+
+    def _pair_loss(self, groups: list[Group], learns: bool) -> tuple[float, Tensor, Tensor]:
+        """Loss, scores (G, 1 + n) with the teacher's first, and weights (G, n); adds up the gradient of D."""
+        weights = torch.tensor([[float(student is not None) for student in group.students] for group in groups])
+        num_pairs, width = max(1.0, weights.sum().item()), weights.shape[1] + 1
+        size, total, parts = max(1, self.settings.micro_batch // width), 0.0, []
+        with torch.set_grad_enabled(learns):
+            for begin in range(0, len(groups), size):
+                rows = [row for group in groups[begin : begin + size] for row in group.rows()]
+                scores = sequence_scores(self.discriminator, rows).view(-1, width)
+                part = weights[begin : begin + size].to(scores.device)
+                loss = self.loss(scores[:, 0], scores[:, 1:], part, num_pairs)
+                if learns:
+                    loss.backward()
+                total += loss.item()
+                parts.append(scores.detach().cpu())
+        return total, torch.cat(parts), weights
+
+    def _remember(self, groups: list[Group]) -> None:
+        """Keep a random choice of all groups since the memory became full."""
+        for group in groups if self.settings.replay_groups else ():
+            if len(self.replay) < self.settings.replay_groups:
+                self.replay.append(group)
+            else:
+                self.replay[self.random.randrange(len(self.replay))] = group
+
+    # ---- student
+
+    def advantages(self, scores: Tensor, weights: Tensor, metrics: dict[str, float]) -> Tensor:
+        """Advantages (G, n) from scores and weights (G, n); a study may override it."""
+        metrics["critic/score/mean"] = scores[weights > 0].mean().item()
+        return grpo_advantages(scores, weights)
+
+    def update_student(self, groups: list[Group], advantages: Tensor, metrics: dict[str, float]) -> None:
+        """One step of GRPO with the KL loss, a mean over all response tokens of the batch.
+
+        One optimizer step per batch keeps the ratio of new and old probability at 1, so PPO's clip has nothing to do.
+        """
+        settings = self.settings
+        rows = [
+            (group.prompt_ids, ids, advantages[number, session])
+            for number, group in enumerate(groups)
+            for session, ids in enumerate(group.sampled)
+            if ids is not None
+        ]
+        tokens = sum(len(ids) for _, ids, _ in rows)
+        sums = {"actor/pg_loss": 0.0, "actor/kl_loss": 0.0, "actor/entropy": 0.0}
+        for begin in range(0, len(rows), settings.micro_batch):
+            prompts, responses, values = zip(*rows[begin : begin + settings.micro_batch], strict=True)
+            log_probs, entropy, row = token_log_probs(self.student, prompts, responses, settings.temperature)
+            ratio = (log_probs - log_probs.detach()).exp()
+            policy = -(torch.stack(values).to(row.device)[row] * ratio).sum() / tokens
+            kl = torch.zeros_like(policy)
+            if settings.kl_loss_coef and self.reference is not None:
+                with torch.no_grad():
+                    reference, _, _ = token_log_probs(self.reference, prompts, responses, settings.temperature)
+                kl = low_variance_kl(log_probs, reference).sum() / tokens
+            (policy + settings.kl_loss_coef * kl).backward()
+            for name, value in zip(sums, (policy, kl, entropy.sum() / tokens), strict=True):
+                sums[name] += value.item()
+        metrics |= sums | {"actor/loss": sums["actor/pg_loss"] + settings.kl_loss_coef * sums["actor/kl_loss"]}
+        metrics |= self._optimizer_step(self.student, self.student_optimizer, "actor")
+
+    def update_supervised(self, rows: list[tuple[list[int], list[int]]], metrics: dict[str, float]) -> None:
+        """One step of cross-entropy on (prompt, teacher response), a mean over all teacher tokens of the batch."""
+        tokens, total = sum(len(response) for _, response in rows), 0.0
+        for begin in range(0, len(rows), self.settings.micro_batch):
+            prompts, responses = zip(*rows[begin : begin + self.settings.micro_batch], strict=True)
+            loss = -token_log_probs(self.student, prompts, responses, temperature=1.0)[0].sum() / tokens
+            loss.backward()
+            total += loss.item()
+        metrics |= {"actor/loss": total, "gad/supervised_tokens": float(tokens)}
+        metrics |= self._optimizer_step(self.student, self.student_optimizer, "actor")
+
+    def _optimizer_step(self, module: nn.Module, optimizer: torch.optim.Optimizer, name: str) -> dict[str, float]:
+        """Clip and step; a gradient that is not finite is left out."""
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self.settings.clip_grad).item()
+        if math.isfinite(norm):
+            optimizer.step()
+        optimizer.zero_grad()
+        skipped = {"disc/skipped_steps": float(not math.isfinite(norm))} if name == "disc" else {}
+        return {f"{name}/grad_norm": norm, f"{name}/lr": optimizer.param_groups[0]["lr"], **skipped}
+
+
+# --------------------------------------------- command line ---------------------------------------------
+
+
+def load_models(path: str, num_layers: int | None, seed: int) -> tuple[Any, nn.Module, Any, frozenset[int]]:
+    """Student, discriminator (its weights, a fresh head), tokenizer and stop ids of a model folder."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from gad_verl.discriminator.model import load_discriminator, prepare_config
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        student = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise GadConfigError(f"--student {path}: no model that transformers can load: {error}") from None
+    prepare_config(config, num_layers)
+    discriminator = load_discriminator(path, config, torch.float32, fresh_head=True, seed=seed)
+    return student, discriminator, tokenizer, stop_token_ids(tokenizer, student.generation_config)
+
+
+def load_examples(path: str, builder: SequenceBuilder, prompt_key: str, teacher_key: str) -> list[Example]:
+    """Rows of a data file (docs/data.md), checked and encoded."""
+    import pandas as pd
+
+    check_file(path, prompt_key, teacher_key, ("--prompt-key", "--teacher-key"))
+    suffix = Path(path).suffix
+    frame = pd.read_parquet(path) if suffix == ".parquet" else pd.read_json(path, lines=suffix == ".jsonl")
+    return [
+        Example(
+            index,
+            builder.prompt(list(messages)),
+            [builder.response(text) for text in teacher_texts(value, f"{path}, row {index}")],
+        )
+        for index, (messages, value) in enumerate(zip(frame[prompt_key], frame[teacher_key], strict=True))
+    ]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="GAD in one process, without verl", allow_abbrev=False)
+    parser.add_argument("--student", required=True, help="folder or name of a causal model with a chat template")
+    parser.add_argument("--data", required=True, help="training rows: parquet, json or jsonl (docs/data.md)")
+    parser.add_argument("--output", required=True, help="new folder for metrics.jsonl, student/ and discriminator/")
+    parser.add_argument("--prompt-key", default="prompt")
+    parser.add_argument("--teacher-key", default="teacher_response")
+    parser.add_argument("--max-prompt-length", type=int, default=256, help="in tokens")
+    parser.add_argument("--discriminator-num-layers", type=int, help="D takes the first k layers of the student")
+    for name, value in asdict(Settings()).items():
+        option = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            parser.add_argument(option, default=value, action=argparse.BooleanOptionalAction)
+        else:
+            parser.add_argument(option, default=value, type=float if value is None else type(value), help=f"{value}")
+    return parser
+
+
+def train(options: argparse.Namespace) -> None:
+    """The command: train and save."""
+    from tqdm import tqdm
+
+    settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
+    output = Path(options.output)
+    if output.exists():
+        raise GadConfigError(f"--output {output} exists; name a new folder")
+    student, discriminator, tokenizer, stop_ids = load_models(
+        options.student, options.discriminator_num_layers, settings.seed
+    )
+    builder = SequenceBuilder(tokenizer, options.max_prompt_length, settings.max_response_length, stop_ids)
+    examples = load_examples(options.data, builder, options.prompt_key, options.teacher_key)
+    gad = Gad(student, discriminator, examples, settings, stop_ids, builder.student_response)
+    output.mkdir(parents=True)
+    with tqdm(total=settings.total_steps, unit="step") as bar:
+
+        def show(step: int, metrics: dict[str, float], _: Gad) -> None:
+            names = ("gad/stage", "actor/loss", "disc/accuracy", "gad/length_ratio")
+            bar.set_postfix({name: f"{metrics[name]:.2f}" for name in names if name in metrics}, refresh=False)
+            bar.update(step - bar.n)
+
+        gad.run([show], output / "metrics.jsonl")
+    for name, module in (("student", student), ("discriminator", discriminator)):
+        module.save_pretrained(output / name)
+        tokenizer.save_pretrained(output / name)
+    logger.info("student, discriminator and metrics.jsonl are in %s", output)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 2 for an error that the user can mend."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        train(build_parser().parse_args(argv))
+    except (*USER_ERRORS, ValueError) as error:
+        sys.stderr.write(f"gad_in_one_file: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Configuration of the data side: ``gad.curriculum`` and ``gad.teachers``."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from gad_verl.config.checks import require, require_choice
+from gad_verl.core.curriculum import CURRICULUM_MODES, PACINGS, CurriculumSettings
+from gad_verl.core.teacher_mix import TeacherMix
+
+DIFFICULTIES = ("teacher_characters", "teacher_tokens", "margin", "column")
+RELOAD_CHOICES = ("never", "epoch")
+
+
+@dataclass
+class CurriculumConfig:
+    """Order of the prompts by difficulty (``gad.curriculum``)."""
+
+    mode: str = "none"
+    difficulty: str = "teacher_characters"
+    column: str | None = None
+    descending: bool = False
+    pacing: str = "linear"
+    start: float = 0.2
+    pacing_steps: int | None = None
+    pacing_epochs: float = 1.0
+    jumps: int = 5
+    temperature: float = 0.2
+    margin_decay: float = 0.7
+    seed: int = 1
+
+    @property
+    def enabled(self) -> bool:
+        """Whether rows are drawn by difficulty."""
+        return self.mode != "none"
+
+    def validate(self, stage: str) -> None:
+        """Check the fields; ``stage`` is ``gad.stage``."""
+        key = "gad.curriculum"
+        require_choice("curriculum.mode", self.mode, CURRICULUM_MODES)
+        require_choice("curriculum.difficulty", self.difficulty, DIFFICULTIES)
+        require_choice("curriculum.pacing", self.pacing, PACINGS)
+        for name, value, good, wanted in (
+            ("start", self.start, 0 < self.start <= 1, "above 0 and at most 1"),
+            ("pacing_steps", self.pacing_steps, (self.pacing_steps or 0) >= 0, "null or not negative"),
+            ("pacing_epochs", self.pacing_epochs, 0 <= self.pacing_epochs < math.inf, "not negative"),
+            ("jumps", self.jumps, self.jumps >= 1, "at least 1"),
+            ("temperature", self.temperature, 0 < self.temperature < math.inf, "positive"),
+            ("margin_decay", self.margin_decay, 0 <= self.margin_decay < 1, "at least 0 and below 1"),
+            ("seed", self.seed, self.seed >= 0, "not negative"),
+        ):
+            require(good, f"{key}.{name} must be {wanted}; got {value}")
+        if not self.enabled:
+            return
+        require(
+            self.difficulty != "column" or bool(self.column),
+            f"{key}.difficulty=column needs {key}.column, the name of a column of numbers",
+        )
+        require(
+            self.difficulty != "margin" or stage != "seqkd",
+            f"{key}.difficulty=margin needs the discriminator, which gad.stage=seqkd has not: take teacher_tokens, "
+            "teacher_characters or column",
+        )
+
+    def settings(self, steps_per_epoch: int) -> CurriculumSettings:
+        """What :class:`gad_verl.core.curriculum.Curriculum` reads."""
+        steps = round(self.pacing_epochs * steps_per_epoch) if self.pacing_steps is None else self.pacing_steps
+        return CurriculumSettings(
+            mode=self.mode,
+            pacing=self.pacing,
+            start=self.start,
+            pacing_steps=steps,
+            jumps=self.jumps,
+            temperature=self.temperature,
+            descending=self.descending,
+            margin_decay=self.margin_decay,
+            seed=self.seed,
+        )
+
+
+@dataclass
+class TeacherMixConfig:
+    """Which teacher texts of a row take part (``gad.teachers``)."""
+
+    mode: str = "cycle"
+    schedule: dict[str, Any] | None = None
+    column: str = "teacher"
+    seed: int = 1
+
+    def validate(self) -> None:
+        """Check the fields."""
+        self.build()
+        require(bool(self.column), "gad.teachers.column must name the column that says who wrote a text")
+
+    def build(self) -> TeacherMix:
+        """The mixture.
+
+        Raises:
+            GadConfigError: Names the key.
+        """
+        return TeacherMix(self.mode, self.schedule, self.seed)

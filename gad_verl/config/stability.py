@@ -1,0 +1,189 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Dataclasses of the options that keep adversarial training stable, all off by default.
+
+``gad/gad.yaml`` carries the same fields with comments; docs/stability.md says what each is for and when not to use it.
+"""
+
+import re
+from dataclasses import dataclass
+
+from gad_verl.config.checks import require, require_choice
+from gad_verl.core.gating import GateOptions
+from gad_verl.core.pair_loss import LOSS_KINDS, PairLossOptions
+from gad_verl.core.replay import REPLAY_ORDERS
+from gad_verl.core.reward_shaping import LENGTH_CORRECTIONS, LOGARITHM, PER_TOKEN, WHITENINGS
+from gad_verl.data.alignment import UNITS
+
+
+@dataclass
+class DiscriminatorLossConfig:
+    """Loss of the discriminator."""
+
+    kind: str = "bradley_terry"
+    temperature: float = 1.0
+    label_smoothing: float = 0.0
+    score_l2: float = 0.0
+    score_centring: float = 0.0
+    gradient_penalty: float = 0.0
+    gradient_penalty_distance: float = 0.05
+    gradient_penalty_every: int = 1
+    gradient_penalty_students: int = 1
+
+    def validate(self) -> None:
+        section = "discriminator_loss"
+        require_choice(f"{section}.kind", self.kind, LOSS_KINDS)
+        require(self.temperature > 0, f"gad.{section}.temperature must be positive; got {self.temperature}")
+        require(
+            0 <= self.label_smoothing < 0.5,
+            f"gad.{section}.label_smoothing must be at least 0 and below 0.5; got {self.label_smoothing}",
+        )
+        for name in ("score_l2", "score_centring", "gradient_penalty", "gradient_penalty_students"):
+            require(getattr(self, name) >= 0, f"gad.{section}.{name} must not be negative; got {getattr(self, name)}")
+        require(
+            0 < self.gradient_penalty_distance <= 1,
+            f"gad.{section}.gradient_penalty_distance must be above 0 and at most 1 (a fraction of the size of the "
+            f"embeddings); got {self.gradient_penalty_distance}",
+        )
+        require(
+            self.gradient_penalty_every >= 1,
+            f"gad.{section}.gradient_penalty_every must be at least 1; got {self.gradient_penalty_every}",
+        )
+
+    def pair_options(self) -> PairLossOptions:
+        """The part that concerns the pairs."""
+        return PairLossOptions(self.kind, self.temperature, self.label_smoothing, self.score_l2, self.score_centring)
+
+
+@dataclass
+class DiscriminatorUpdatesConfig:
+    """How often the discriminator learns in the adversarial stage."""
+
+    every_steps: int = 1
+    updates_per_step: int = 1
+    accuracy_below: float = 1.0
+    accuracy_memory: float = 0.0
+    frozen: bool = False
+
+    def validate(self) -> None:
+        try:
+            self.gate_options()
+        except ValueError as error:
+            require(False, f"gad.discriminator_updates.{error}")
+
+    def gate_options(self) -> GateOptions:
+        """Without ``frozen``."""
+        return GateOptions(self.every_steps, self.updates_per_step, self.accuracy_below, self.accuracy_memory)
+
+
+@dataclass
+class ReplayConfig:
+    """Past student responses in the discriminator's batches."""
+
+    capacity_steps: int = 0
+    fraction: float = 0.5
+    order: str = "uniform"
+    seed: int = 1
+
+    def validate(self) -> None:
+        require(self.capacity_steps >= 0, f"gad.replay.capacity_steps must not be negative; got {self.capacity_steps}")
+        require(
+            0 <= self.fraction < 1,
+            f"gad.replay.fraction must be at least 0 and below 1 (the rest is fresh); got {self.fraction}",
+        )
+        require_choice("replay.order", self.order, REPLAY_ORDERS)
+
+
+@dataclass
+class RewardConfig:
+    """From the discriminator's score to the student's reward."""
+
+    score_clip: float | None = None
+    length_correction: str = "none"
+    length_coefficient: float = 0.0
+    length_memory: float = 0.9
+    whitening: str = "none"
+    whitening_memory: float = 0.99
+    discriminator_weight: float = 1.0
+    task_weight: float = 0.0
+    unfinished_penalty: float = 0.0
+    malformed_penalty: float = 0.0
+    malformed_pattern: str | None = None
+    sequence_weight: float = 1.0
+    phrase_weight: float = 0.0
+    token_weight: float = 0.0
+    phrase_unit: str = "sentence"
+
+    def validate(self) -> None:
+        require(
+            self.score_clip is None or self.score_clip > 0,
+            f"gad.reward.score_clip must be null or positive; got {self.score_clip}",
+        )
+        require_choice("reward.length_correction", self.length_correction, LENGTH_CORRECTIONS)
+        require_choice("reward.whitening", self.whitening, WHITENINGS)
+        require_choice("reward.phrase_unit", self.phrase_unit, UNITS)
+        for name in ("length_memory", "whitening_memory"):
+            require(
+                0 <= getattr(self, name) < 1,
+                f"gad.reward.{name} must be at least 0 and below 1; got {getattr(self, name)}",
+            )
+        for name in (
+            "discriminator_weight",
+            "task_weight",
+            "unfinished_penalty",
+            "malformed_penalty",
+            "sequence_weight",
+            "phrase_weight",
+            "token_weight",
+        ):
+            require(getattr(self, name) >= 0, f"gad.reward.{name} must not be negative; got {getattr(self, name)}")
+        require(
+            self.length_correction not in (PER_TOKEN, LOGARITHM) or self.length_coefficient > 0,
+            f"gad.reward.length_correction={self.length_correction} needs a gad.reward.length_coefficient above 0; got "
+            f"{self.length_coefficient}",
+        )
+        require(
+            self.discriminator_weight + self.task_weight > 0,
+            "gad.reward.discriminator_weight and gad.reward.task_weight are both 0: there is no reward",
+        )
+        require(
+            self.sequence_weight + self.phrase_weight + self.token_weight > 0,
+            "gad.reward.sequence_weight, phrase_weight and token_weight are all 0: there is no reward",
+        )
+        if self.malformed_pattern is not None:
+            try:
+                re.compile(self.malformed_pattern)
+            except re.error as error:
+                require(False, f"gad.reward.malformed_pattern is no regular expression: {error}")
+
+    @property
+    def wants_shares(self) -> bool:
+        """Whether tokens or phrases are rewarded."""
+        return self.phrase_weight > 0 or self.token_weight > 0
+
+
+@dataclass
+class RecordConfig:
+    """The record of a run that ``gad-verl report`` reads."""
+
+    enable: bool = True
+    samples_every_steps: int = 10
+    samples: int = 4
+
+    def validate(self) -> None:
+        require(
+            self.samples_every_steps >= 1,
+            f"gad.record.samples_every_steps must be at least 1; got {self.samples_every_steps}",
+        )
+        require(self.samples >= 0, f"gad.record.samples must not be negative; got {self.samples}")

@@ -1,0 +1,216 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The discriminator's loss with its options: temperature, label smoothing, cross-entropy, penalties on the scores.
+
+Shape letters: G prompts, k teacher and n student responses per prompt.
+
+With the options at their defaults everything here IS :func:`gad_verl.core.bradley_terry.bradley_terry_loss`: the same
+call, so the same bits.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gad_verl.core.bradley_terry import bradley_terry_loss, bradley_terry_score_gradients
+
+BRADLEY_TERRY, CROSS_ENTROPY = "bradley_terry", "cross_entropy"
+LOSS_KINDS = (BRADLEY_TERRY, CROSS_ENTROPY)
+
+
+@dataclass(frozen=True)
+class PairLossOptions:
+    """Options of the loss.
+
+    Args:
+        kind: ``bradley_terry`` (-log sigmoid of the margin, the paper's) or ``cross_entropy`` (teacher 1, student 0;
+            the paper's ablation, which did worse).
+        temperature: Divides margins (or scores) before the sigmoid. Above 1, saturation sets in later.
+        label_smoothing: Probability with which a label is taken to be wrong, in [0, 0.5).
+        score_l2: Coefficient of the mean square of the scores, each side one half.
+        score_centring: Coefficient of the mean of (D(teacher) + D(student))^2: pins the level of the scores, which the
+            Bradley-Terry loss leaves free, without pulling the margin.
+    """
+
+    kind: str = BRADLEY_TERRY
+    temperature: float = 1.0
+    label_smoothing: float = 0.0
+    score_l2: float = 0.0
+    score_centring: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in LOSS_KINDS:
+            raise ValueError(f"kind must be one of {', '.join(LOSS_KINDS)}; got {self.kind!r}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive; got {self.temperature}")
+        if not 0 <= self.label_smoothing < 0.5:
+            raise ValueError(f"label_smoothing must be in [0, 0.5); got {self.label_smoothing}")
+        for name in ("score_l2", "score_centring"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is the paper's loss and nothing else."""
+        return self == PairLossOptions()
+
+
+PLAIN = PairLossOptions()
+
+
+def expand_pairs(teacher_scores: Tensor, student_scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores (G, k) and (G, n) as those of the k n pairs of each prompt: two views (G, k, n)."""
+    shape = (*teacher_scores.shape, student_scores.shape[1])
+    return teacher_scores.unsqueeze(2).expand(shape), student_scores.unsqueeze(1).expand(shape)
+
+
+def pair_weights(teacher_weights: Tensor, student_weights: Tensor) -> Tensor:
+    """Weights (G, k, n) of all pairs: the product of the weights of both sides, (G, k) and (G, n)."""
+    return teacher_weights.unsqueeze(2) * student_weights.unsqueeze(1)
+
+
+def _pair_losses(teacher: Tensor, student: Tensor, options: PairLossOptions) -> Tensor:
+    """Loss of each pair, of the shape of the scores, without weights."""
+    smoothing = options.label_smoothing
+    if options.kind == BRADLEY_TERRY:
+        margins = (teacher - student) / options.temperature
+        losses = -F.logsigmoid(margins)
+        if smoothing:
+            losses = (1 - smoothing) * losses - smoothing * F.logsigmoid(-margins)
+    else:
+        sides = []
+        for score in (teacher / options.temperature, -student / options.temperature):
+            side = -F.logsigmoid(score)
+            sides.append((1 - smoothing) * side - smoothing * F.logsigmoid(-score) if smoothing else side)
+        # Half of both sides together: ln 2 where the discriminator knows nothing, as for Bradley-Terry.
+        losses = 0.5 * (sides[0] + sides[1])
+    if options.score_l2:
+        losses = losses + options.score_l2 * 0.5 * (teacher.square() + student.square())
+    if options.score_centring:
+        losses = losses + options.score_centring * (teacher + student).square()
+    return losses
+
+
+def discriminator_pair_loss(
+    teacher_scores: Tensor,
+    student_scores: Tensor,
+    weights: Tensor | None = None,
+    num_pairs: Tensor | float | None = None,
+    options: PairLossOptions = PLAIN,
+) -> Tensor:
+    """Loss of the discriminator over all pairs of teacher and student responses to the same prompt.
+
+    ``sum_p w_p * loss_p / num_pairs``: with ``num_pairs`` of the whole batch, the losses of any split of the prompts
+    add up to the loss of the batch, and so do the gradients.
+
+    Args:
+        teacher_scores: (G, k), or (G,) for one teacher response per prompt.
+        student_scores: (G, n).
+        weights: (G, k, n), or (G, n) for one teacher response; None means 1. A pair of weight 0 is removed exactly.
+        num_pairs: Divisor. None means the sum of the weights; 0 gives loss 0.
+        options: See :class:`PairLossOptions`.
+
+    Returns:
+        Scalar, at least float32.
+
+    Raises:
+        ValueError: If shapes do not fit or a weight is negative.
+    """
+    if teacher_scores.dim() == 1:
+        teacher_scores = teacher_scores.unsqueeze(1)
+        weights = None if weights is None else weights.unsqueeze(1)
+    if options.is_plain and teacher_scores.shape[1] == 1:
+        plain_weights = None if weights is None else weights.squeeze(1)
+        return bradley_terry_loss(teacher_scores.squeeze(1), student_scores, plain_weights, num_pairs)
+    teacher, student, weights = _weighted_pairs(teacher_scores, student_scores, weights)
+    losses = _pair_losses(teacher, student, options) * weights
+    divisor = torch.as_tensor(weights.sum() if num_pairs is None else num_pairs, dtype=losses.dtype).to(losses.device)
+    return losses.sum() / torch.where(divisor > 0, divisor, torch.ones_like(divisor))
+
+
+def _weighted_pairs(
+    teacher_scores: Tensor, student_scores: Tensor, weights: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs (G, k, n) in at least float32; scores of removed pairs are replaced by 0 before any arithmetic."""
+    if teacher_scores.dim() != 2 or student_scores.dim() != 2 or len(teacher_scores) != len(student_scores):
+        raise ValueError(
+            "teacher_scores must be (G, k) and student_scores (G, n); got "
+            f"{tuple(teacher_scores.shape)} and {tuple(student_scores.shape)}"
+        )
+    dtype = torch.promote_types(torch.promote_types(teacher_scores.dtype, student_scores.dtype), torch.float32)
+    teacher, student = expand_pairs(teacher_scores.to(dtype), student_scores.to(dtype))
+    if weights is None:
+        return teacher, student, torch.ones_like(teacher)
+    if weights.shape != teacher.shape:
+        raise ValueError(f"weights must be (G, k, n) = {tuple(teacher.shape)}; got {tuple(weights.shape)}")
+    if bool((weights < 0).any()):
+        raise ValueError("weights of pairs must not be negative")
+    keep = weights > 0
+    zero = torch.zeros((), dtype=dtype, device=teacher.device)
+    return torch.where(keep, teacher, zero), torch.where(keep, student, zero), weights.to(dtype)
+
+
+def pair_loss_score_gradients(
+    teacher_scores: Tensor,
+    student_scores: Tensor,
+    weights: Tensor | None = None,
+    num_pairs: Tensor | float | None = None,
+    options: PairLossOptions = PLAIN,
+) -> tuple[Tensor, Tensor]:
+    """Gradient of :func:`discriminator_pair_loss` with respect to each score, for the second of two passes.
+
+    With these as constants, ``sum of gradient * score`` has the same gradient with respect to the discriminator's
+    weights, and rows of one prompt need no common micro-batch.
+
+    Args:
+        teacher_scores, student_scores, weights, num_pairs, options: As there.
+
+    Returns:
+        Gradients of the shapes of the scores, without autograd history.
+    """
+    if options.is_plain and teacher_scores.dim() == 1:
+        return bradley_terry_score_gradients(teacher_scores, student_scores, weights, num_pairs)
+    with torch.enable_grad():
+        teacher = teacher_scores.detach().float().requires_grad_()
+        student = student_scores.detach().float().requires_grad_()
+        loss = discriminator_pair_loss(teacher, student, weights, num_pairs, options)
+        return torch.autograd.grad(loss, (teacher, student))
+
+
+def gradient_penalty_from_scores(
+    scores: Tensor, moved_scores: Tensor, weights: Tensor, distance: float, coefficient: float, total: float
+) -> Tensor:
+    """Zero-centred gradient penalty on the input embeddings, in its finite-difference form.
+
+    The penalty is ``coefficient / 2 * E |grad_e D|^2``. For noise z from N(0, 1), ``E_z (z . grad_e D)^2`` is that
+    squared norm, and ``(D(e + h z) - D(e)) / h`` tends to ``z . grad_e D``. This form needs no second derivative, which
+    fused attention kernels and sharded models do not offer; it costs one more row.
+
+    Args:
+        scores: (R,) scores of the rows.
+        moved_scores: (R,) scores of the same rows with ``h z`` added to their embeddings.
+        weights: (R,) weight of each row.
+        distance: h.
+        coefficient: gamma.
+        total: Sum of the weights of the WHOLE batch; 0 gives penalty 0.
+
+    Returns:
+        Scalar; the penalties of any split of the rows add up to that of the batch.
+    """
+    if total <= 0:
+        return (scores.sum() + moved_scores.sum()) * 0.0
+    slopes = torch.where(weights > 0, (moved_scores - scores) / distance, torch.zeros_like(scores))
+    return 0.5 * coefficient * (slopes.square() * weights).sum() / total

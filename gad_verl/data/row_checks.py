@@ -1,0 +1,74 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Checks of training rows beyond the schema: what the settings of teachers and curriculum need of each."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gad_verl.config import GadConfig
+from gad_verl.core.curriculum import as_difficulty
+from gad_verl.data.schema import check_file, teacher_names, teacher_texts
+
+
+class TrainingRowChecks:
+    """Looks at each training row, then at all of them together.
+
+    Args:
+        gad_config: The settings.
+    """
+
+    def __init__(self, gad_config: GadConfig) -> None:
+        self._teacher_key = gad_config.teacher_key
+        self._mix = gad_config.teachers.build()
+        self._name_column = gad_config.teachers.column if self._mix.needs_names else None
+        curriculum = gad_config.curriculum
+        self._difficulty_column = (
+            curriculum.column if curriculum.enabled and curriculum.difficulty == "column" else None
+        )
+        self._teachers: dict[tuple[str | None, ...], str] = {}
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns that must be there, with the setting that asks for each."""
+        columns = {self._name_column: "gad.teachers.column", self._difficulty_column: "gad.curriculum.column"}
+        return {column: setting for column, setting in columns.items() if column is not None}
+
+    def check_files(self, paths: list[str], prompt_key: str) -> int:
+        """Check every row of the files; returns their number.
+
+        Raises:
+            GadDataError: Names the file, the row and the column.
+        """
+        return sum(
+            check_file(Path(path), prompt_key, self._teacher_key, more_columns=self.columns, check_row=self._check_row)
+            for path in paths
+        )
+
+    def _check_row(self, row: Mapping[str, Any], where: str) -> None:
+        if self._difficulty_column is not None:
+            column = self._difficulty_column
+            as_difficulty(row.get(column), f"{where}, column {column!r}")
+        if self._name_column is not None:
+            texts = teacher_texts(row.get(self._teacher_key), where)
+            names = teacher_names(row.get(self._name_column), len(texts), f"{where}, column {self._name_column!r}")
+            self._teachers.setdefault(tuple(names), where)
+
+    def check_together(self, first_step: int, last_step: int) -> None:
+        """Check that the mixture of teachers works for every row that was checked, at every step of the run.
+
+        Raises:
+            GadConfigError, GadDataError: See :meth:`gad_verl.core.teacher_mix.TeacherMix.check_rows`.
+        """
+        self._mix.check_rows(self._teachers, first_step, last_step)

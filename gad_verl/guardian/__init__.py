@@ -1,0 +1,24 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The guardian: watches the metrics of a run and applies a declared policy. Imports neither torch, verl nor Ray.
+
+:class:`Guardian` takes a ``gad_verl.config.GuardianConfig`` and the metrics of each step; docs/guardian.md says what it
+sees.
+"""
+
+from gad_verl.guardian.events import Event, Stop
+from gad_verl.guardian.guardian import Guardian
+from gad_verl.guardian.knobs import NEUTRAL_KNOBS
+
+__all__ = ["NEUTRAL_KNOBS", "Event", "Guardian", "Stop"]

@@ -1,0 +1,120 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Early stopping: nothing more is to be learned."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gad_verl.guardian.rule import ADVERSARIAL, SEQKD, WARMUP, Reading, Rule, number, numbers
+from gad_verl.guardian.windows import Debounce, Trace
+
+if TYPE_CHECKING:
+    from gad_verl.config.guardian import GuardianConfig, IndistinguishableConfig, NoImprovementConfig
+
+# Two-sided 95 % quantile of the normal distribution.
+_Z = 1.959964
+
+
+def wilson(share: float, count: float) -> tuple[float, float]:
+    """95 % interval of a share of ``count`` independent cases (Wilson 1927)."""
+    square = _Z * _Z
+    middle = (share + square / (2 * count)) / (1 + square / count)
+    half = _Z / (1 + square / count) * (share * (1 - share) / count + square / (4 * count * count)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+class Indistinguishable(Rule):
+    """Teacher and student cannot be told apart on held-out prompts, in several validations one after another.
+
+    The whole 95 % interval of ``val-gad/accuracy`` must lie within ``margin`` of 0.5: too few held-out prompts prove
+    nothing, and never trip it. The discriminator must have told the sides apart before (``once_apart``): one that never
+    learned anything is no proof either. Thresholds: rules of thumb, not measured.
+    """
+
+    config: "IndistinguishableConfig"
+    name = "indistinguishable"
+
+    def __init__(self, config: "IndistinguishableConfig", guardian: "GuardianConfig") -> None:
+        super().__init__(config, guardian)
+        self.best = Trace(1)
+
+    def debounce(self) -> Debounce:
+        return Debounce(self.config.validations, self.config.validations)
+
+    def read(self, metrics: Mapping[str, Any]) -> Reading | None:
+        found = numbers(metrics, "val-gad/accuracy", "val-gad/num_pairs")
+        if found is None or found[1] < 1:
+            return None
+        accuracy, pairs = found
+        low, high = wilson(accuracy, pairs)
+        # Certainly above chance, and by enough.
+        best = max([accuracy if low > 0.5 else 0.0, *self.best.values])
+        self.best.add(best)
+        bad = best >= self.config.once_apart and abs(low - 0.5) <= self.config.margin >= abs(high - 0.5)
+        return Reading(bad, {"val_accuracy": accuracy, "low": low, "high": high, "pairs": pairs, "best": best})
+
+    def finding(self, figures: Mapping[str, float]) -> str:
+        return (
+            f"on {figures['pairs']:.0f} held-out pairs the discriminator's accuracy is "
+            f"{figures['val_accuracy']:.3f}, 95 % interval {figures['low']:.3f} to {figures['high']:.3f} (limit "
+            f"{self.config.margin:g} about 0.5); it was {figures['best']:.3f} once"
+        )
+
+    @property
+    def remedy(self) -> str:
+        return "To this discriminator the student is as good as the teacher: the run can end, compare its checkpoints."
+
+
+class NoImprovement(Rule):
+    """A metric of the validation has not become better for some validations (``patience``). Off without ``metric``.
+
+    The warmup counts as well, so that a best value of the warmed-up student is one to beat.
+    """
+
+    config: "NoImprovementConfig"
+    name = "no_improvement"
+    stages = frozenset({WARMUP, ADVERSARIAL, SEQKD})
+
+    def __init__(self, config: "NoImprovementConfig", guardian: "GuardianConfig") -> None:
+        super().__init__(config, guardian)
+        self.best = Trace(1)
+        self.waited = Trace(1)
+
+    def debounce(self) -> Debounce:
+        return Debounce(1, 1)
+
+    def read(self, metrics: Mapping[str, Any]) -> Reading | None:
+        value = None if self.config.metric is None else number(metrics, self.config.metric)
+        if value is None:
+            return None
+        sign = 1 if self.config.direction == "up" else -1
+        best = self.best.values[0] if self.best.values else None
+        if best is None or sign * (value - best) > self.config.delta:
+            best = value
+            self.best.add(value)
+            waited = 0.0
+        else:
+            waited = self.waited.values[0] + 1
+        self.waited.add(waited)
+        return Reading(waited >= self.config.patience, {"value": value, "best": best, "validations": waited})
+
+    def finding(self, figures: Mapping[str, float]) -> str:
+        return (
+            f"{self.config.metric} is {figures['value']:.4g}; its best, {figures['best']:.4g}, is "
+            f"{figures['validations']:.0f} validations ago (patience {self.config.patience})"
+        )
+
+    @property
+    def remedy(self) -> str:
+        return "More training has not helped: the run can end, take the checkpoint of the best value."

@@ -1,0 +1,226 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Which metrics are drawn together, and what is known about their healthy values (``docs/curves.md``)."""
+
+import math
+from dataclasses import dataclass
+
+from gad_verl.report.runs import ADVERSARIAL, SEQKD, WARMUP
+from gad_verl.report.verdict import HEALTHY_ACCURACY
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of a panel.
+
+    Args:
+        metric: Its name.
+        label: For people.
+        stages: Only the steps of these stages; None for all.
+        sparse: Drawn as dots that are joined: it is not logged at every step.
+    """
+
+    metric: str
+    label: str
+    stages: tuple[int, ...] | None = None
+    sparse: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of several curves.
+
+    Args:
+        title: Of the picture.
+        curves: What is drawn; what was not logged is left out.
+        note: One sentence that helps to read it.
+        level: Height of a dotted line.
+        level_name: What the line stands for.
+        band: Lower and upper end of the healthy range.
+        bounds: Range of the vertical axis.
+        may_be_log: A logarithmic axis where the values are positive and spread over more than three powers of ten.
+    """
+
+    title: str
+    curves: tuple[Curve, ...]
+    note: str = ""
+    level: float | None = None
+    level_name: str = ""
+    band: tuple[float, float] | None = None
+    bounds: tuple[float, float] | None = None
+    may_be_log: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """Panels under one heading."""
+
+    key: str
+    title: str
+    panels: tuple[Panel, ...]
+
+
+_SHARE = (-0.02, 1.04)
+
+
+def _held_out(metric: str, label: str = "held out") -> Curve:
+    return Curve(metric, label, sparse=True)
+
+
+DISCRIMINATOR = Section(
+    "discriminator",
+    "Discriminator",
+    (
+        Panel(
+            "Accuracy on fresh pairs",
+            (Curve("disc/accuracy", "training"), _held_out("val-gad/accuracy")),
+            "Share of pairs in which the teacher's text scores higher. The band is where replications with other codes "
+            "stayed healthy in the adversarial stage.",
+            level=0.5,
+            level_name="guessing",
+            band=HEALTHY_ACCURACY,
+            bounds=_SHARE,
+        ),
+        Panel(
+            "Margin: teacher's score less the student's",
+            (Curve("disc/margin_mean", "training"), _held_out("val-gad/margin_mean")),
+            "Shrinks slowly as the student comes closer; growth without end is saturation.",
+            level=0.0,
+        ),
+        Panel(
+            "Loss",
+            (Curve("disc/loss", "training"),),
+            "Bradley-Terry loss. Near 0 the student gets hardly any direction.",
+            level=math.log(2),
+            level_name="ln 2, guessing",
+            may_be_log=True,
+        ),
+        Panel(
+            "Pairs and groups without use",
+            (
+                Curve("disc/saturated_fraction", "saturated pairs"),
+                Curve("disc/no_spread_fraction", "groups of equal scores"),
+            ),
+            bounds=_SHARE,
+        ),
+        Panel("Gradient norm", (Curve("disc/grad_norm", "discriminator"),), "Before clipping.", may_be_log=True),
+        Panel("Learning rate", (Curve("disc/lr", "discriminator"),)),
+    ),
+)
+
+TEXTS = Section(
+    "texts",
+    "Texts",
+    (
+        Panel(
+            "Length in tokens",
+            (Curve("gad/student_length_mean", "student"), Curve("gad/teacher_length_mean", "teacher")),
+        ),
+        Panel(
+            "Length, student / teacher",
+            (Curve("gad/length_ratio", "training"), _held_out("val-gad/length_ratio")),
+            "Steady growth is the sign of reward hacking.",
+            level=1.0,
+            level_name="as long as the teacher",
+        ),
+        Panel(
+            "Finished texts",
+            (
+                Curve("gad/student_finished_rate", "student"),
+                Curve("gad/teacher_finished_rate", "teacher"),
+                _held_out("val-gad/student_finished_rate", "student, held out"),
+            ),
+            "Share that ended by itself. Where the sides differ, the end of the text gives them away.",
+            bounds=_SHARE,
+        ),
+        Panel(
+            "Correlation of score and length",
+            (Curve("gad/score_length_correlation", "responses"),),
+            "Near 1 or -1 the discriminator judges length.",
+            level=0.0,
+            bounds=(-1.05, 1.05),
+        ),
+    ),
+)
+
+STUDENT = Section(
+    "student",
+    "Student",
+    (
+        Panel(
+            "Rewards",
+            (
+                Curve("critic/rewards/mean", "mean"),
+                Curve("critic/rewards/max", "highest"),
+                Curve("critic/rewards/min", "lowest"),
+            ),
+            "The level of the scores is free: negative rewards and a drift are normal.",
+        ),
+        Panel("KL to the reference", (Curve("actor/kl_loss", "KL loss", (ADVERSARIAL,)),), level=0.0),
+        Panel("Entropy", (Curve("actor/entropy", "student"),), "Falling to 0: the responses become alike."),
+        Panel(
+            "Cross-entropy on the teacher's texts",
+            (Curve("actor/loss", "warmup, SeqKD", (WARMUP, SEQKD)),),
+        ),
+        Panel(
+            "Policy loss",
+            (Curve("actor/pg_loss", "policy gradient", (ADVERSARIAL,)),),
+            "Its level says little.",
+            level=0.0,
+        ),
+        Panel("Gradient norm", (Curve("actor/grad_norm", "student"),), "Before clipping.", may_be_log=True),
+        Panel("Learning rate", (Curve("actor/lr", "student"),)),
+        Panel(
+            "Clipped tokens", (Curve("actor/pg_clipfrac", "above"), Curve("actor/pg_clipfrac_lower", "below")), "Share."
+        ),
+    ),
+)
+
+VALIDATION = Section(
+    "validation",
+    "Validation on held-out prompts",
+    (
+        Panel(
+            "ROUGE-L F1 with the teacher",
+            (_held_out("val-gad/rouge_l"),),
+            "A diagnostic: it may fall while answers get better.",
+        ),
+        Panel(
+            "Scores",
+            (_held_out("val-gad/teacher_score_mean", "teacher"), _held_out("val-gad/student_score_mean", "student")),
+        ),
+        Panel(
+            "Length in tokens",
+            (_held_out("val-gad/student_length_mean", "student"), _held_out("val-gad/teacher_length_mean", "teacher")),
+        ),
+    ),
+)
+
+MEMORY = Panel(
+    "Peak memory, GiB",
+    (
+        Curve("disc/memory_peak_gb", "discriminator"),
+        Curve("actor/perf/max_memory_allocated_gb", "student"),
+        Curve("actor/perf/cpu_memory_used_gb", "host"),
+    ),
+)
+
+SECTIONS = (DISCRIMINATOR, TEXTS, STUDENT, VALIDATION)
+TRUST_PREFIX = "gad/trust"
+
+
+def drawn_metrics() -> set[str]:
+    """The metrics that some panel draws."""
+    panels = [panel for section in SECTIONS for panel in section.panels] + [MEMORY]
+    return {curve.metric for panel in panels for curve in panel.curves}

@@ -1,0 +1,315 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Read what one run left: its metrics, and its record where there is one. The run may still be training."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gad_verl import record
+from gad_verl.errors import GadDataError
+
+STAGE_NAMES = {0: "D alone", 1: "warmup", 2: "adversarial", 3: "SeqKD"}
+DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD = STAGE_NAMES
+STAGE_METRIC = "gad/stage"
+
+_TOTAL_STEPS = (
+    ("trainer", "total_training_steps"),
+    ("actor_rollout_ref", "actor", "optim", "total_training_steps"),
+    ("total_steps",),
+    ("steps",),
+)
+_QUIET_S = 1800.0
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric over the steps at which it was logged, in their order."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def where(self, chosen: np.ndarray) -> "Series":
+        """The points that a mask chooses."""
+        return Series(self.steps[chosen], self.values[chosen])
+
+    def between(self, first: float, last: float) -> "Series":
+        """The points of the steps from ``first`` to ``last``, both included."""
+        return self.where((self.steps >= first) & (self.steps <= last))
+
+
+EMPTY = Series(np.array([], dtype=np.int64), np.array([]))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive steps of one stage: ``first`` to ``last``, both included."""
+
+    stage: int
+    first: int
+    last: int
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return STAGE_NAMES.get(self.stage, f"stage {self.stage}")
+
+
+@dataclass
+class Run:
+    """Everything a page shows of one run.
+
+    Args:
+        name: For people, unique on a page.
+        source: The folder or file it was read from.
+        metrics: Name of a metric to its points.
+        not_finite: Name of a metric to the number of steps at which it was NaN or infinite.
+        damaged_lines: Lines of the metrics file that could not be read, without a last one that is being written.
+        metrics_file: Where the metrics were read; None if there are none.
+        info: ``run.json``; None without a record.
+        events: Lines of ``events.jsonl``.
+        scores: Lines of ``scores.jsonl``.
+        samples: Lines of ``samples.jsonl``.
+        quiet_s: Seconds since something was written last.
+    """
+
+    name: str
+    source: Path
+    metrics: dict[str, Series]
+    not_finite: dict[str, int] = field(default_factory=dict)
+    damaged_lines: int = 0
+    metrics_file: Path | None = None
+    info: dict[str, Any] | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    quiet_s: float = 0.0
+
+    def get(self, metric: str) -> Series:
+        """The points of a metric; no points if it was never logged."""
+        return self.metrics.get(metric, EMPTY)
+
+    @cached_property
+    def last_step(self) -> int:
+        """The last step of which anything is known."""
+        ends = [int(series.steps[-1]) for series in self.metrics.values() if len(series)]
+        ends += [int(line["step"]) for line in (*self.events, *self.scores, *self.samples)]
+        return max(ends, default=0)
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """The stages in their order; none where the stage was not logged."""
+        spans: list[Span] = []
+        stages = self.get(STAGE_METRIC)
+        for step, value in zip(stages.steps.tolist(), stages.values.tolist(), strict=True):
+            if spans and spans[-1].stage == int(value):
+                spans[-1] = Span(int(value), spans[-1].first, step)
+            else:
+                spans.append(Span(int(value), step, step))
+        return spans
+
+    def in_stages(self, metric: str, stages: Sequence[int] | None) -> Series:
+        """The points of a metric in some stages; all points where ``stages`` is None or the stages are not known."""
+        series = self.get(metric)
+        if stages is None or not self.spans:
+            return series
+        chosen = np.zeros(len(series), dtype=bool)
+        for span in self.spans:
+            if span.stage in stages:
+                chosen |= (series.steps >= span.first) & (series.steps <= span.last)
+        return series.where(chosen)
+
+    @cached_property
+    def total_steps(self) -> int | None:
+        """How many steps the run was told to make; None where nobody knows."""
+        for path in _TOTAL_STEPS:
+            value: Any = (self.info or {}).get("config")
+            for key in path:
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if isinstance(value, int) and value > 0:
+                return value
+        return None
+
+    @cached_property
+    def finished(self) -> bool | None:
+        """Whether the run came to its end; None where nobody knows."""
+        if self.info is None:
+            return None
+        if self.info.get("finished"):
+            return True
+        return bool(self.total_steps and self.last_step >= self.total_steps)
+
+    @cached_property
+    def state(self) -> str:
+        """In words: finished, stopped, still training, or unknown."""
+        of_total = f" of {self.total_steps}" if self.total_steps else ""
+        stops = [event for event in self.events if event.get("action") == "stop"]
+        if self.finished:
+            return f"finished at step {self.last_step}{of_total}"
+        if stops:
+            return f"stopped by the {stops[-1].get('source', 'guardian')} at step {stops[-1]['step']}{of_total}"
+        if self.finished is None:
+            return f"as of step {self.last_step}; nothing says whether the run is finished"
+        state = f"still training, as of step {self.last_step}{of_total}"
+        if self.quiet_s > _QUIET_S:
+            state += f", or interrupted: nothing was written for {_duration(self.quiet_s)}"
+        return state
+
+
+def read_runs(arguments: Sequence[str]) -> list[Run]:
+    """The runs that are named on a command line as ``PATH`` or ``NAME=PATH``.
+
+    Raises:
+        GadDataError: For a path that is missing, empty, or neither a run nor a file of metrics.
+    """
+    runs = []
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        if equals and name and "/" not in name and not Path(argument).expanduser().exists():
+            runs.append(read_run(Path(path).expanduser(), name))
+        else:
+            runs.append(read_run(Path(argument).expanduser()))
+    _make_names_unique(runs)
+    return runs
+
+
+def read_run(source: Path, name: str | None = None) -> Run:
+    """One run: its folder (``trainer.default_local_dir``), or a file of verl's ``file`` logger alone.
+
+    Raises:
+        GadDataError: If it is missing, empty, or neither.
+    """
+    if not source.exists():
+        raise GadDataError(f"{source} does not exist: name the folder of a run (trainer.default_local_dir) or a file")
+    if not source.is_dir():
+        metrics, not_finite, damaged = read_metrics(source)
+        name = name or (source.resolve().parent.name if source.stem == "metrics" else source.stem)
+        return Run(name, source, metrics, not_finite, damaged, source, quiet_s=_quiet([source]))
+    info = record.read_run(source)
+    run = Run(
+        name or _folder_name(source),
+        source,
+        {},
+        info=info,
+        events=record.read_events(source),
+        scores=record.read_scores(source),
+        samples=record.read_samples(source),
+    )
+    file = _find_metrics(source, info)
+    if file is not None:
+        run.metrics, run.not_finite, run.damaged_lines = read_metrics(file)
+        run.metrics_file = file
+    elif not (run.events or run.scores or run.samples):
+        raise GadDataError(
+            f"{source} holds neither {record.RECORD_FOLDER}/ nor a JSONL file of metrics: name the folder of a run "
+            "(trainer.default_local_dir), or the file that trainer.logger=[console,file] wrote"
+        )
+    files = [source / record.RECORD_FOLDER / file_name for file_name in record.LINE_FILES]
+    run.quiet_s = _quiet(files + ([file] if file else []))
+    return run
+
+
+def read_metrics(path: Path) -> tuple[dict[str, Series], dict[str, int], int]:
+    """The metrics of verl's ``file`` logger, lines of ``{"step": 3, "data": {"disc/loss": 0.6}}``.
+
+    Of two lines of a step the later one counts. A last line that is being written is left out.
+
+    Returns:
+        Points by name, number of values that are not finite by name, number of damaged lines.
+
+    Raises:
+        GadDataError: If it holds no such line.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise GadDataError(f"{path} cannot be read: {error.strerror}") from None
+    if not content.strip():
+        raise GadDataError(f"{path} is empty: no step has been logged yet")
+    steps: dict[int, dict[str, Any]] = {}
+    damaged = 0
+    for piece in content.splitlines(keepends=True):
+        try:
+            line = json.loads(piece)
+            steps.setdefault(int(line["step"]), {}).update(line["data"])
+        except (ValueError, KeyError, TypeError):
+            damaged += bool(piece.strip()) and piece.endswith(b"\n")
+    if not steps:
+        raise GadDataError(
+            f'{path} is no file of metrics: none of its lines is {{"step": ..., "data": {{...}}}}, as verl\'s logger '
+            '"file" writes them'
+        )
+    points: dict[str, tuple[list[int], list[float]]] = {}
+    not_finite: dict[str, int] = {}
+    for step in sorted(steps):
+        for metric, value in steps[step].items():
+            # verl's logger writes null for a number that is not finite.
+            if value is None or (isinstance(value, float) and not math.isfinite(value)):
+                not_finite[metric] = not_finite.get(metric, 0) + 1
+            elif isinstance(value, int | float):
+                of_metric = points.setdefault(metric, ([], []))
+                of_metric[0].append(step)
+                of_metric[1].append(float(value))
+    metrics = {name: Series(np.array(x, dtype=np.int64), np.array(y)) for name, (x, y) in points.items()}
+    return metrics, not_finite, damaged
+
+
+def _find_metrics(folder: Path, info: Mapping[str, Any] | None) -> Path | None:
+    noted = (info or {}).get("metrics_file")
+    candidates = []
+    if isinstance(noted, str):
+        # The second and third: the folder was copied from another machine.
+        candidates = [Path(noted), folder / Path(noted).name, folder.parent / Path(noted).name]
+    candidates.append(folder / "metrics.jsonl")
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    found = sorted(folder.glob("*.jsonl"))
+    return found[0] if len(found) == 1 else None
+
+
+def _quiet(files: Sequence[Path]) -> float:
+    times = [file.stat().st_mtime for file in files if file.is_file()]
+    return max(0.0, time.time() - max(times)) if times else 0.0
+
+
+def _folder_name(folder: Path) -> str:
+    resolved = folder.resolve()
+    return resolved.parent.name if resolved.name == "checkpoints" else resolved.name
+
+
+def _make_names_unique(runs: Sequence[Run]) -> None:
+    seen: dict[str, int] = {}
+    for run in runs:
+        seen[run.name] = seen.get(run.name, 0) + 1
+    for name, count in seen.items():
+        if count > 1:
+            for number, run in enumerate([run for run in runs if run.name == name], start=1):
+                run.name = f"{name} ({number})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:.0f} days"

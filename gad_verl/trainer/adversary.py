@@ -1,0 +1,213 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The discriminator's training over a run: how often it learns, and from what beside the fresh pairs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from gad_verl.config import GadConfig
+from gad_verl.core import Phase, score_statistics
+from gad_verl.core.gating import UpdateGate
+from gad_verl.core.replay import ReplayBuffer, replay_count
+from gad_verl.discriminator.groups import SequenceGroup
+from gad_verl.discriminator.worker_group import DiscriminatorGroup, DiscriminatorOutput, PendingUpdate, UpdateOptions
+
+_Packed = dict[str, Any]
+
+
+def pack_group(group: SequenceGroup) -> _Packed:
+    """A group in the form in which it is remembered and saved: token ids as int32 tensors."""
+
+    def tensor(ids: list[int] | None) -> torch.Tensor | None:
+        return None if ids is None else torch.tensor(ids, dtype=torch.int32)
+
+    return {
+        "teachers": [tensor(ids) for ids in (group.teacher_ids, *group.other_teacher_ids)],
+        "teacher_weights": list(group.teacher_weights),
+        "students": [tensor(ids) for ids in group.student_ids],
+        "prompt_length": group.prompt_length,
+    }
+
+
+def unpack_group(packed: _Packed, num_students: int) -> SequenceGroup:
+    """The group again, with ``num_students`` sessions: surplus ones are left out, missing ones count as failed."""
+
+    def ids(tensor: torch.Tensor | None) -> list[int] | None:
+        return None if tensor is None else tensor.tolist()
+
+    students = [ids(tensor) for tensor in packed["students"][:num_students]]
+    first, *others = [tensor.tolist() for tensor in packed["teachers"]]
+    return SequenceGroup(
+        teacher_ids=first,
+        student_ids=students + [None] * (num_students - len(students)),
+        prompt_length=packed["prompt_length"],
+        other_teacher_ids=tuple(others),
+        teacher_weights=tuple(packed["teacher_weights"]),
+    )
+
+
+class Adversary:
+    """Trains and asks the discriminator, one batch of fresh groups per step.
+
+    Args:
+        group: Its workers.
+        config: The section ``gad``.
+    """
+
+    def __init__(self, group: DiscriminatorGroup, config: GadConfig) -> None:
+        self._group = group
+        self._config = config
+        self._gate = UpdateGate(config.discriminator_updates.gate_options())
+        replay = config.replay
+        self._replay: ReplayBuffer[_Packed] = ReplayBuffer(replay.capacity_steps, replay.order, replay.seed)
+        self._updates_done = 0
+        # What the guardian asks for; None leaves the configuration as it is.
+        self.every_steps: int | None = None
+        self.updates_per_step: int | None = None
+
+    def begin(
+        self, step: int, phase: Phase, groups: Sequence[SequenceGroup], num_students: int, in_background: bool
+    ) -> "StepOfAdversary":
+        """Start the step's scores and the update that goes with them.
+
+        Args:
+            step: Training step.
+            phase: Its phase.
+            groups: Fresh groups.
+            num_students: Sessions of each.
+            in_background: Whether the call returns before the work is done (a pool of its own).
+        """
+        updates = self._updates_in(phase)
+        fresh = list(groups)
+        replayed = self._draw(step, 0, fresh, num_students) if updates else []
+        options = self._options(phase)
+        batch = fresh + replayed
+        if updates == 0:
+            pending = self._group.begin_score(batch, num_students, options)
+        elif in_background:
+            pending = self._group.begin_update(batch, num_students, options)
+        else:
+            pending = _done(self._group.update(batch, num_students, options))
+        self._updates_done += updates > 0
+        return StepOfAdversary(self, step, phase, fresh, len(replayed), num_students, updates, pending)
+
+    def _updates_in(self, phase: Phase) -> int:
+        if phase is not Phase.ADVERSARIAL:
+            return 1
+        if self._config.discriminator_updates.frozen:
+            return 0
+        return self._gate.updates(self.every_steps, self.updates_per_step)
+
+    def _options(self, phase: Phase) -> UpdateOptions:
+        loss = self._config.discriminator_loss
+        penalised = loss.gradient_penalty > 0 and self._updates_done % loss.gradient_penalty_every == 0
+        return UpdateOptions(
+            noise_seed=self._updates_done if penalised else None,
+            moved_students=loss.gradient_penalty_students,
+            return_values=self._config.reward.wants_shares and phase is Phase.ADVERSARIAL,
+        )
+
+    def _draw(self, step: int, number: int, fresh: list[SequenceGroup], num_students: int) -> list[SequenceGroup]:
+        count = replay_count(len(fresh), self._config.replay.fraction)
+        # Further updates of a step draw anew.
+        drawn = self._replay.sample(count, step * 1000 + number)
+        return [unpack_group(packed, num_students) for packed in drawn]
+
+    def update_again(self, step: int, number: int, fresh: list[SequenceGroup], num_students: int) -> dict[str, float]:
+        """A further update on the same fresh groups; its report."""
+        batch = fresh + self._draw(step, number, fresh, num_students)
+        options = replace(self._options(Phase.ADVERSARIAL), return_values=False)
+        self._updates_done += 1
+        return self._group.update(batch, num_students, options).report
+
+    def observe(self, step: int, phase: Phase, fresh: list[SequenceGroup], accuracy: float | None) -> None:
+        """Remember what the step showed."""
+        self._replay.add(step, [pack_group(group) for group in fresh if group.trains])
+        if phase is Phase.ADVERSARIAL:
+            self._gate.observe(accuracy)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: tensors and plain containers."""
+        return {
+            "gate": self._gate.state_dict(),
+            "replay": self._replay.state_dict(),
+            "updates_done": self._updates_done,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What :meth:`state_dict` returned."""
+        self._gate.load_state_dict(state["gate"])
+        self._replay.load_state_dict(state["replay"])
+        self._updates_done = state["updates_done"]
+
+
+def _done(output: DiscriminatorOutput) -> PendingUpdate:
+    """An update that is over."""
+    return PendingUpdate(lambda: (output, lambda: {"busy_s": 0.0}))
+
+
+class StepOfAdversary:
+    """One step of :class:`Adversary`: scores first, the rest later."""
+
+    def __init__(
+        self,
+        adversary: Adversary,
+        step: int,
+        phase: Phase,
+        fresh: list[SequenceGroup],
+        num_replayed: int,
+        num_students: int,
+        updates: int,
+        pending: PendingUpdate,
+    ) -> None:
+        self._adversary, self._step, self._phase, self._fresh = adversary, step, phase, fresh
+        self._num_replayed, self._num_students, self._updates = num_replayed, num_students, updates
+        self._pending = pending
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether :meth:`scores` was called."""
+        return self._pending.has_scores
+
+    def scores(self) -> DiscriminatorOutput:
+        """Scores of the fresh groups, of before the update; waits for them."""
+        return self._pending.scores().first(len(self._fresh))
+
+    def finish(self) -> dict[str, float]:
+        """Wait for the end of all updates; the report, with ``updates`` and, where past responses took part,
+        ``replayed_groups`` and ``replay_accuracy`` (the fresh pairs have their own)."""
+        scored = self._pending.scores()
+        report = self._pending.finish()
+        for number in range(1, self._updates):
+            further = self._adversary.update_again(self._step, number, self._fresh, self._num_students)
+            # The loss stays that of the first update, on pairs that were not seen before.
+            keep = {"loss": report["loss"], "busy_s": report["busy_s"] + further["busy_s"]}
+            skipped = report["skipped_steps"] + further["skipped_steps"]
+            report = report | further | keep | {"skipped_steps": skipped}
+        report["updates"] = float(self._updates)
+        count = len(self._fresh)
+        if self._num_replayed:
+            past = score_statistics(
+                scored.teacher_scores[count:], scored.student_scores[count:], scored.weights[count:]
+            )
+            report["replayed_groups"] = float(self._num_replayed)
+            if past:
+                report["replay_accuracy"] = past["accuracy"]
+        fresh = scored.first(count)
+        statistics = score_statistics(fresh.teacher_scores, fresh.student_scores, fresh.weights)
+        self._adversary.observe(self._step, self._phase, self._fresh, statistics.get("accuracy"))
+        return report

@@ -1,0 +1,90 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a checkpoint remembers of the training data, beside verl's ``data.pt``: ``gad_data.json``."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from gad_verl.data.file_stamps import FileStamp
+from gad_verl.errors import GadCheckpointError
+from gad_verl.trainer import checkpoints
+
+DATA_FILE = "gad_data.json"
+SAMPLER_OF_VERL, SAMPLER_OF_CURRICULUM = "verl", "curriculum"
+
+
+@dataclass(frozen=True)
+class DataState:
+    """The training data at a checkpoint.
+
+    Args:
+        sampler: Whose state ``data.pt`` holds: "verl" or "curriculum".
+        steps_per_epoch: Of the data with which the run began; the stages and the end of the run follow from it.
+        rows: Rows of the data in use.
+        passes: How often the data were gone through; counted with ``gad.reload_data=epoch``.
+        reloads: How often they were replaced.
+        files: The files as they were loaded; empty with ``gad.reload_data=never``.
+    """
+
+    sampler: str
+    steps_per_epoch: int
+    rows: int
+    passes: int = 0
+    reloads: int = 0
+    files: list[FileStamp] = field(default_factory=list)
+
+    def write(self, folder: Path) -> None:
+        """Write ``gad_data.json``; the file is there whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f"{DATA_FILE}.tmp"
+        temporary.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
+        os.replace(temporary, folder / DATA_FILE)
+
+
+def read_data_state(folder: Path) -> DataState | None:
+    """The state in a checkpoint; None where the run used neither a curriculum nor data that change.
+
+    Raises:
+        GadCheckpointError: If the file is damaged.
+    """
+    path = folder / DATA_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["files"] = [FileStamp(**stamp) for stamp in content["files"]]
+        return DataState(**content)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise GadCheckpointError(f"{path} is damaged: {error}") from None
+
+
+def resumed_data_state(trainer: DictConfig) -> DataState | None:
+    """The state in the checkpoint that a run resumes from; None for a run that starts anew.
+
+    Args:
+        trainer: The section ``trainer``.
+
+    Raises:
+        GadCheckpointError: If the checkpoint cannot be resumed from.
+    """
+    folder = None
+    if trainer.resume_mode == "auto":
+        folder = checkpoints.find_resumable(Path(trainer.default_local_dir).absolute())
+    elif trainer.resume_mode == "resume_path":
+        folder = Path(str(trainer.resume_from_path)).absolute()
+    return None if folder is None else read_data_state(folder)
