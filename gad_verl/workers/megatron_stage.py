@@ -11,12 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Learning rate and optimizer state at the beginning of a training stage, on Megatron's optimizer and schedule.
+"""What a training stage needs of verl's Megatron engine: learning rate, optimizer state, weights of the reference.
 
 Imports nothing of Megatron: the objects come with the engine.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -35,6 +36,23 @@ def has_megatron_schedule(engine: Any) -> bool:
 def checkpoint_manager(engine: Any) -> Any:
     """verl's checkpoint manager of an engine; verl 0.9.1 spells the attribute of Megatron's engine otherwise."""
     return engine.checkpoint_mananager if hasattr(engine, "checkpoint_mananager") else engine.checkpoint_manager
+
+
+def is_forward_only_megatron(engine: Any) -> bool:
+    """Whether this is Megatron's engine of a reference, which verl gives no checkpoint manager."""
+    return hasattr(engine, "bridge") and not hasattr(engine, "checkpoint_mananager")
+
+
+def load_forward_only(engine: Any, path: str) -> None:
+    """Load the weights of a checkpoint of Megatron's student into the engine of its reference."""
+    from verl.utils.megatron_utils import load_megatron_model_to_gpu, offload_megatron_model_to_cpu
+
+    offloaded = engine.is_param_offload_enabled
+    if offloaded:
+        load_megatron_model_to_gpu(engine.module)
+    engine.bridge.load_hf_weights(engine.module, str(Path(path) / "model" / "huggingface"))
+    if offloaded:
+        offload_megatron_model_to_cpu(engine.module)
 
 
 def _torch_optimizers(optimizer: Any) -> Iterator[Any]:

@@ -401,3 +401,17 @@ def install() -> None:
 
     gpt_provider.transformer_engine_layer_spec = layer_spec
     patch_verl()
+
+
+class _EngineFinder(importlib.abc.MetaPathFinder):
+    """Finds nothing: installs the patches when verl is about to import its Megatron engine."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+        if name == "verl.workers.engine.megatron":
+            sys.meta_path.remove(self)
+            install()
+
+
+def install_when_needed() -> None:
+    """For Ray's ``worker_process_setup_hook``: most of its processes never import an engine."""
+    sys.meta_path.insert(0, _EngineFinder())
