@@ -28,7 +28,7 @@ import torch.multiprocessing as multiprocessing
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "tools"), str(TESTS / "discriminator")]
 
-# Name: tensor, pipeline; the rest of the ranks is data-parallel.
+# By the number of ranks: tensor and pipeline parallelism; the rest of the ranks is data-parallel.
 LAYOUTS = {1: {"one": (1, 1)}, 2: {"tensor": (2, 1), "pipeline": (1, 2), "data": (1, 1)}}
 
 SCENARIOS = {
@@ -38,6 +38,8 @@ SCENARIOS = {
     "two_passes": {"use_remove_padding": True, "tokens": "row"},
     "split": {"tokens": "group"},
 }
+# Two ranks leave out what differs in the driver alone.
+SCENARIOS_OF = {0: tuple(SCENARIOS), 1: tuple(SCENARIOS), 2: ("static", "packed", "two_passes")}
 SGD = {"lr": 1.0, "optimizer": "sgd"}
 # A large epsilon: else Adam makes whole steps of the rounding of gradients that are 0.
 ADAM = {"lr": 1e-2, "optimizer": "adam", "eps": 1e-4}
@@ -224,6 +226,28 @@ def run_training(build: Any, folder: Path, groups: list[Any]) -> dict[str, Any]:
     return found
 
 
+def run_restart(folder: Path, groups: list[Any]) -> dict[str, Any]:
+    """A stage that begins with a new optimizer and schedule, and one that is resumed."""
+    from gad_verl.workers.stage import begin_stage, resume_stage
+
+    worker = build_megatron_worker(folder / "model", (1, 1), optimizer=ADAM)
+    engine, driver = worker.engine, Driver(worker, groups)
+    for _ in range(2):
+        driver.update()
+    found: dict[str, Any] = {"position": engine.lr_scheduler.num_steps}
+    begin_stage(engine, 2e-3, 5, reset_optimizer=True, restart_schedule=True)
+    found["restarted"] = (engine.lr_scheduler.num_steps, engine.lr_scheduler.lr_decay_steps)
+    before = weights(worker)
+    driver.update()
+    after = weights(worker)
+    found["step"] = max((after[name] - before[name]).abs().max().item() for name in before)
+    resume_stage(engine, 9)
+    found["resumed"] = (engine.lr_scheduler.num_steps, engine.lr_scheduler.lr_decay_steps)
+    found["rates"] = [group["lr"] for group in engine.optimizer.param_groups]
+    found["schedule"] = engine.checkpoint_mananager.lr_scheduler is engine.lr_scheduler
+    return found
+
+
 def run_special(folder: Path, groups: list[Any]) -> dict[str, Any]:
     """What one rank of Megatron shows alone."""
     found: dict[str, Any] = {}
@@ -231,6 +255,7 @@ def run_special(folder: Path, groups: list[Any]) -> dict[str, Any]:
     def scores(model: str, **options: Any) -> torch.Tensor:
         return Driver(build_megatron_worker(folder / model, (1, 1), **options), groups).score()
 
+    found["restart"] = run_restart(folder, groups)
     found["tied"] = scores("tied")
     found["classifier"] = scores("discriminator", seed=None)
     found["one_layer"] = scores("model", num_layers=1)
@@ -277,8 +302,8 @@ def main_rank(rank: int, folder: str, ranks: int, port: int) -> None:
     build = build_megatron_worker if ranks else build_fsdp_worker
     for name, layout in LAYOUTS.get(ranks, {"fsdp": (1, 1)}).items():
         found: dict[str, Any] = {}
-        for scenario, options in SCENARIOS.items():
-            options = dict(options)
+        for scenario in SCENARIOS_OF[ranks]:
+            options = dict(SCENARIOS[scenario])
             worker = build(root / "model", layout, **(token_options(groups, options.pop("tokens", None)) | options))
             found[scenario] = run_scenario(worker, groups, scenario)
         found["training"] = run_training(
