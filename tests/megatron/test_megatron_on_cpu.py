@@ -82,7 +82,7 @@ def probe(folder: Path) -> dict[str, dict[str, Any]]:
     script = Path(__file__).parent / "megatron_probe.py"
     for ranks in (0, *LAYOUTS):
         command = [sys.executable, str(script), str(folder), str(ranks)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr[-3000:]
         results |= torch.load(folder / f"{ranks}.pt", weights_only=False)
     return results
