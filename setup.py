@@ -57,8 +57,8 @@ setup(
         "data": ["scikit-learn>=1.5", "datasketch>=2.0", "py3langid>=0.3", "scipy", "pyarrow", "numpy"],
         # gad-verl evaluate and compare: scikit-learn for the two-sample tests, openai and tenacity for the judge.
         "evaluation": ["scikit-learn>=1.4,<2", "scipy>=1.11", "openai>=2.0.0", "tenacity>=8.2", "tqdm"],
-        # aiohttp: the server on loopback that tests and benchmarks ask.
-        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9"],
+        # aiohttp: the server on loopback that tests and benchmarks ask; sacrebleu: self-BLEU is tested against it.
+        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9", "sacrebleu>=2.4"],
     },
     entry_points={
         "verl.plugins": ["gad_verl = gad_verl.plugin"],

@@ -43,14 +43,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from gad_verl.core import Phase, StageSchedule, bradley_terry_loss, score_statistics
+from gad_verl.core import PairLossOptions, Phase, StageSchedule, discriminator_pair_loss, score_statistics
+from gad_verl.core.gating import GateOptions, UpdateGate
+from gad_verl.core.replay import ReplayBuffer, replay_count
 from gad_verl.data.schema import check_file, teacher_texts
 from gad_verl.data.tokens import EncodedResponse, SequenceBuilder, stop_token_ids
 from gad_verl.errors import USER_ERRORS, GadConfigError
+from gad_verl.record import RunRecord
 from gad_verl.trainer.metrics import text_metrics
 
 logger = logging.getLogger(__name__)
@@ -87,22 +88,7 @@ class Group:
         return [self.prompt_ids + self.teacher.token_ids, *students]
 
 
-# ------------------------------------------ losses and advantages ------------------------------------------
-
-# (teacher scores (G,), student scores (G, n), weights (G, n), num_pairs) -> scalar; parts of a batch add up.
-DiscriminatorLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-
-
-def cross_entropy_loss(teacher: Tensor, student: Tensor, weights: Tensor, num_pairs: float) -> Tensor:
-    """D as a plain classifier, teacher against student: the paper's ablation of the Bradley-Terry loss."""
-    losses = -0.5 * (F.logsigmoid(teacher).unsqueeze(-1) + F.logsigmoid(-student))
-    return torch.where(weights > 0, losses * weights, 0.0).sum() / num_pairs
-
-
-DISCRIMINATOR_LOSSES: dict[str, DiscriminatorLoss] = {
-    "bradley_terry": bradley_terry_loss,
-    "cross_entropy": cross_entropy_loss,
-}
+# ------------------------------------ mathematics of the student ------------------------------------
 
 
 def grpo_advantages(rewards: Tensor, weights: Tensor, divide_by_std: bool = True) -> Tensor:
@@ -130,11 +116,11 @@ def low_variance_kl(log_probs: Tensor, reference: Tensor) -> Tensor:
 
 def forward(module: nn.Module, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Output of the module on rows of token ids, padded on the right, and the padded ids."""
-    device = next(module.parameters()).device
-    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    mask = (torch.arange(ids.shape[1], device=device) < lengths.unsqueeze(1)).long()
-    output = module(input_ids=ids, attention_mask=mask)
+    device, lengths = next(module.parameters()).device, [len(row) for row in rows]
+    width = max(lengths)
+    ids = torch.tensor([list(row) + [0] * (width - len(row)) for row in rows], device=device)
+    mask = torch.arange(width, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
+    output = module(input_ids=ids, attention_mask=mask.long())
     return getattr(output, "logits", output), ids
 
 
@@ -223,11 +209,11 @@ class Settings:
         warmup_actor_lr, warmup_discriminator_lr: None takes the rate of the adversarial stage.
         clip_grad: Largest norm of a gradient, of the student and of D.
         kl_loss_coef: Of the KL loss against ``kl_reference``: the ``warmed_up`` or the ``initial`` student.
-        discriminator_loss: A name of ``DISCRIMINATOR_LOSSES``.
-        discriminator_steps: Updates of D per batch; rewards are the scores before the first one.
+        discriminator_loss: ``bradley_terry`` or ``cross_entropy`` (the paper's ablation).
+        discriminator_updates: Updates of D per batch; rewards are the scores before the first one.
         discriminator_warmup: Whether the warmup trains D; False is the paper's ablation "no D warmup".
         discriminator_frozen: Whether D stays as it is in the adversarial stage; True provokes reward hacking.
-        replay_groups: Groups of past steps from which each update of D draws as many as it has fresh ones; 0 is off.
+        replay_steps: Past steps that D remembers; its updates then draw ``replay_fraction`` of their groups from them.
         micro_batch: Sequences in one forward pass (of D: whole groups, at least one); memory, not mathematics.
     """
 
@@ -249,10 +235,11 @@ class Settings:
     kl_reference: str = "warmed_up"
     reset_optimizer_at_switch: bool = True
     discriminator_loss: str = "bradley_terry"
-    discriminator_steps: int = 1
+    discriminator_updates: int = 1
     discriminator_warmup: bool = True
     discriminator_frozen: bool = False
-    replay_groups: int = 0
+    replay_steps: int = 0
+    replay_fraction: float = 0.5
     micro_batch: int = 256
     seed: int = 1
 
@@ -270,7 +257,8 @@ class Gad:
             ``SequenceBuilder.student_response``: sampled ids are often not what the tokenizer yields for the text.
 
     Raises:
-        GadConfigError: If there are fewer rows than prompts in a step, or a name is unknown.
+        GadConfigError: If there are fewer rows than prompts in a step.
+        ValueError: For settings out of range.
     """
 
     def __init__(
@@ -284,8 +272,6 @@ class Gad:
     ) -> None:
         if len(examples) < settings.batch_size:
             raise GadConfigError(f"{len(examples)} rows do not fill a batch of {settings.batch_size}: lower batch_size")
-        if settings.discriminator_loss not in DISCRIMINATOR_LOSSES:
-            raise GadConfigError(f"discriminator_loss must be one of {', '.join(DISCRIMINATOR_LOSSES)}")
         self.settings, self.examples, self.stop_ids = settings, examples, stop_ids
         self.reread = reread or (lambda ids: EncodedResponse(ids, ids[-1] in stop_ids, ids[-1] not in stop_ids))
         # Without dropout: a score must not depend on chance, and rewards come from the pass that trains D.
@@ -294,12 +280,17 @@ class Gad:
         self.schedule = StageSchedule(
             settings.stage, settings.total_steps, settings.warmup_steps, settings.discriminator_only_steps
         )
-        self.loss = DISCRIMINATOR_LOSSES[settings.discriminator_loss]
+        # All options of the core, such as label smoothing or a D that waits, are set on these.
+        self.pair_loss = PairLossOptions(kind=settings.discriminator_loss)
+        self.gate = UpdateGate(GateOptions(updates_per_step=settings.discriminator_updates))
+        self.replay: ReplayBuffer[Group] = ReplayBuffer(settings.replay_steps, seed=settings.seed)
         self.student_optimizer = torch.optim.AdamW(student.parameters(), weight_decay=settings.weight_decay)
         self.discriminator_optimizer = torch.optim.AdamW(discriminator.parameters(), weight_decay=settings.weight_decay)
         self.random = random.Random(settings.seed)
-        self.replay: list[Group] = []
         self.steps_done = 0
+        # Of the last step with rollouts, for callbacks: the groups, D's scores (G, 1 + n) with the teacher's first.
+        self.groups: list[Group] = []
+        self.scores = torch.empty(0)
         self._batches = self._epochs()
         self._adversarial = False
         torch.manual_seed(settings.seed)
@@ -332,8 +323,10 @@ class Gad:
         if phase is Phase.ADVERSARIAL or (phase.trains_discriminator and self.settings.discriminator_warmup):
             groups = self.rollout(chosen)
             metrics["timing_s/gen"] = time.perf_counter() - begin
-            learns = phase is not Phase.ADVERSARIAL or not self.settings.discriminator_frozen
-            scores, weights = self.update_discriminator(groups, metrics, learns)
+            updates = 1
+            if phase is Phase.ADVERSARIAL:
+                updates = 0 if self.settings.discriminator_frozen else self.gate.updates()
+            scores, weights = self.update_discriminator(groups, metrics, updates)
             metrics |= text_metrics(groups, scores)
             if phase is Phase.ADVERSARIAL:
                 self.update_student(groups, self.advantages(scores, weights, metrics), metrics)
@@ -383,27 +376,29 @@ class Gad:
     # ---- discriminator
 
     def update_discriminator(
-        self, groups: list[Group], metrics: dict[str, float], learns: bool = True
+        self, groups: list[Group], metrics: dict[str, float], updates: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """Scores (G, n) of the rollouts by the D of BEFORE its update, and weights (0 where there is no score).
+        """Scores (G, n) of the rollouts by the D of BEFORE its updates, and weights (0 where there is no score).
 
-        ONE pass gives the loss of all pairs, its gradient, and the scores. With replay, as many groups of past steps
-        join the loss; scores and statistics are those of the fresh pairs.
+        ONE pass gives the loss of all pairs, its gradient, and the scores. With replay, groups of past steps join the
+        loss; scores and statistics are those of the fresh pairs.
         """
-        for update in range(self.settings.discriminator_steps if learns else 1):
-            old = self.random.sample(self.replay, min(len(self.replay), len(groups))) if learns else []
-            loss, scores, weights = self._pair_loss([*groups, *old], learns)
+        for update in range(max(1, updates)):
+            count = replay_count(len(groups), self.settings.replay_fraction) if updates and len(self.replay) else 0
+            old = self.replay.sample(count, self.steps_done)
+            loss, scores, weights = self._pair_loss([*groups, *old], learns=updates > 0)
             if update == 0:
                 metrics["disc/loss"] = loss
-                fresh, fresh_weights = scores[: len(groups)], weights[: len(groups)]
-            if learns:
+                self.groups, self.scores, fresh = groups, scores[: len(groups)], weights[: len(groups)]
+            if updates:
                 metrics |= self._optimizer_step(self.discriminator, self.discriminator_optimizer, "disc")
-        self._remember(groups)
-        teacher, students = fresh[:, 0], fresh[:, 1:]
-        statistics = score_statistics(teacher, students, fresh_weights)
+        self.replay.add(self.steps_done, groups)
+        teacher, students = self.scores[:, 0], self.scores[:, 1:]
+        statistics = score_statistics(teacher, students, fresh)
+        self.gate.observe(statistics.get("accuracy"))
         metrics |= {f"disc/{name}": value for name, value in statistics.items()}
-        usable = torch.isfinite(students) & (fresh_weights > 0)
-        metrics["gad/nonfinite_scores"] = float(((fresh_weights > 0) & ~usable).sum())
+        usable = torch.isfinite(students) & (fresh > 0)
+        metrics["gad/nonfinite_scores"] = float(((fresh > 0) & ~usable).sum())
         if not bool(usable.any()):
             raise FloatingPointError("every score of the discriminator is nan or inf: lower its learning rate")
         return torch.where(usable, students, 0.0), usable.float()
@@ -418,20 +413,12 @@ class Gad:
                 rows = [row for group in groups[begin : begin + size] for row in group.rows()]
                 scores = sequence_scores(self.discriminator, rows).view(-1, width)
                 part = weights[begin : begin + size].to(scores.device)
-                loss = self.loss(scores[:, 0], scores[:, 1:], part, num_pairs)
+                loss = discriminator_pair_loss(scores[:, 0], scores[:, 1:], part, num_pairs, self.pair_loss)
                 if learns:
                     loss.backward()
                 total += loss.item()
                 parts.append(scores.detach().cpu())
         return total, torch.cat(parts), weights
-
-    def _remember(self, groups: list[Group]) -> None:
-        """Keep a random choice of all groups since the memory became full."""
-        for group in groups if self.settings.replay_groups else ():
-            if len(self.replay) < self.settings.replay_groups:
-                self.replay.append(group)
-            else:
-                self.replay[self.random.randrange(len(self.replay))] = group
 
     # ---- student
 
@@ -447,9 +434,9 @@ class Gad:
         """
         settings = self.settings
         rows = [
-            (group.prompt_ids, ids, advantages[number, session])
-            for number, group in enumerate(groups)
-            for session, ids in enumerate(group.sampled)
+            (group.prompt_ids, ids, advantage)
+            for group, row in zip(groups, advantages.tolist(), strict=True)
+            for ids, advantage in zip(group.sampled, row, strict=True)
             if ids is not None
         ]
         tokens = sum(len(ids) for _, ids, _ in rows)
@@ -458,7 +445,7 @@ class Gad:
             prompts, responses, values = zip(*rows[begin : begin + settings.micro_batch], strict=True)
             log_probs, entropy, row = token_log_probs(self.student, prompts, responses, settings.temperature)
             ratio = (log_probs - log_probs.detach()).exp()
-            policy = -(torch.stack(values).to(row.device)[row] * ratio).sum() / tokens
+            policy = -(torch.tensor(values, device=row.device)[row] * ratio).sum() / tokens
             kl = torch.zeros_like(policy)
             if settings.kl_loss_coef and self.reference is not None:
                 with torch.no_grad():
@@ -505,7 +492,8 @@ def load_models(path: str, num_layers: int | None, seed: int) -> tuple[Any, nn.M
         student = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise GadConfigError(f"--student {path}: no model that transformers can load: {error}") from None
+        reason = str(error).splitlines()[0]
+        raise GadConfigError(f"--student {path}: no model that transformers can load: {reason}") from None
     prepare_config(config, num_layers)
     discriminator = load_discriminator(path, config, torch.float32, fresh_head=True, seed=seed)
     return student, discriminator, tokenizer, stop_token_ids(tokenizer, student.generation_config)
@@ -561,17 +549,23 @@ def train(options: argparse.Namespace) -> None:
     examples = load_examples(options.data, builder, options.prompt_key, options.teacher_key)
     gad = Gad(student, discriminator, examples, settings, stop_ids, builder.student_response)
     output.mkdir(parents=True)
+    record = RunRecord.open(output, resume_step=None)
+    record.write_run(vars(options), output / "metrics.jsonl")
     with tqdm(total=settings.total_steps, unit="step") as bar:
 
         def show(step: int, metrics: dict[str, float], _: Gad) -> None:
             names = ("gad/stage", "actor/loss", "disc/accuracy", "gad/length_ratio")
             bar.set_postfix({name: f"{metrics[name]:.2f}" for name in names if name in metrics}, refresh=False)
             bar.update(step - bar.n)
+            if "disc/loss" in metrics:
+                phase = gad.schedule.phase(step).name.lower()
+                record.scores(step, phase, gad.scores[:, 0].tolist(), gad.scores[:, 1:].flatten().tolist())
 
         gad.run([show], output / "metrics.jsonl")
     for name, module in (("student", student), ("discriminator", discriminator)):
         module.save_pretrained(output / name)
         tokenizer.save_pretrained(output / name)
+    record.finish()
     logger.info("student, discriminator and metrics.jsonl are in %s", output)
 
 
@@ -580,7 +574,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         train(build_parser().parse_args(argv))
-    except (*USER_ERRORS, ValueError) as error:
+    except (*USER_ERRORS, ValueError, FloatingPointError) as error:
         sys.stderr.write(f"gad_in_one_file: {error}\n")
         return 2
     return 0

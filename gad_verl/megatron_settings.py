@@ -225,11 +225,6 @@ def _check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
             "gad.discriminator_share_prompt=always works on FSDP only: with discriminator.strategy=megatron set it to "
             "auto"
         )
-    if gad_config.discriminator_loss.gradient_penalty > 0:
-        raise GadConfigError(
-            "gad.discriminator_loss.gradient_penalty works on FSDP only: with discriminator.strategy=megatron set it "
-            "to 0"
-        )
 
 
 def tokens_per_micro_batch(section: Any) -> int:

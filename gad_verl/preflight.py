@@ -36,6 +36,7 @@ from gad_verl.megatron_settings import (
     check_strategies,
     tokens_per_micro_batch,
 )
+from gad_verl.preflight_tools import check_held_out, check_task_columns, check_tools
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ _GROUP_ESTIMATORS = (
     "opo",
     "optimal_token_baseline",
     "tir_optimal_token_baseline",
+    "gad_process",
 )
 
 
@@ -83,6 +85,7 @@ def check_config(config: DictConfig) -> GadConfig:
             "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )
     check_lora(config)
+    check_tools(config, gad_config)
     check_strategies(config)
     check_megatron(config, gad_config)
     if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -150,6 +153,8 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
             "one step could be made. Lower data.train_batch_size or add data"
         )
     checks.check_together(1, _length_of_run(config, gad_config, rows)[1])
+    check_task_columns(config, gad_config)
+    check_held_out(gad_config, rows)
     return rows
 
 

@@ -21,12 +21,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from omegaconf import DictConfig
 
 sys.path.insert(0, str(Path(__file__).parent / "tools"))
 
 # A wrong path in a test must fail at once instead of asking a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# No test fails because the machine was busy.
+settings.register_profile("gad_verl", deadline=None)
+settings.load_profile("gad_verl")
 
 
 @pytest.fixture(scope="session")

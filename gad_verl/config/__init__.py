@@ -22,6 +22,7 @@ from gad_verl.config.stability import (
     RecordConfig,
     ReplayConfig,
     RewardConfig,
+    TrustConfig,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "RewardConfig",
     "StageOptimConfig",
     "TeacherMixConfig",
+    "TrustConfig",
     "WatchdogConfig",
     "load_gad_config",
 ]

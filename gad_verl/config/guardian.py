@@ -24,12 +24,14 @@ POLICIES = ("off", "warn", "adapt", "stop")
 DIRECTIONS = ("up", "down")
 
 
+def _as_policy(policy: str | None) -> str | None:
+    """YAML 1.1 reads a bare off as False."""
+    return "off" if policy == "False" else policy
+
+
 def _check_policy(key: str, policy: str | None) -> None:
-    hint = ' (in a YAML file write "off" in quotes)' if policy == "False" else ""
-    require(
-        policy is None or policy in POLICIES,
-        f"gad.guardian.{key} must be one of {', '.join(POLICIES)}; got {policy!r}{hint}",
-    )
+    if policy is not None:
+        require_choice(f"guardian.{key}", policy, POLICIES)
 
 
 def _check_range(key: str, value: float, low: float, high: float = float("inf")) -> None:
@@ -42,6 +44,9 @@ class RuleConfig:
     """What every rule has: a policy of its own; None takes ``gad.guardian.policy``."""
 
     policy: str | None = None
+
+    def __post_init__(self) -> None:
+        self.policy = _as_policy(self.policy)
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Lowest and highest value of each field that is a number."""
@@ -275,6 +280,9 @@ class GuardianConfig:
     indistinguishable: IndistinguishableConfig = field(default_factory=IndistinguishableConfig)
     no_improvement: NoImprovementConfig = field(default_factory=NoImprovementConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+
+    def __post_init__(self) -> None:
+        self.policy = _as_policy(self.policy) or self.policy
 
     def rules(self) -> dict[str, RuleConfig]:
         """The section of each rule by its name."""

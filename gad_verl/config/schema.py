@@ -29,6 +29,7 @@ from gad_verl.config.stability import (
     RecordConfig,
     ReplayConfig,
     RewardConfig,
+    TrustConfig,
 )
 from gad_verl.core.schedule import STAGES, StageSchedule
 from gad_verl.errors import GadConfigError
@@ -108,6 +109,7 @@ class GadConfig:
     discriminator_loss: DiscriminatorLossConfig = field(default_factory=DiscriminatorLossConfig)
     discriminator_updates: DiscriminatorUpdatesConfig = field(default_factory=DiscriminatorUpdatesConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    trust: TrustConfig = field(default_factory=TrustConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     guardian: GuardianConfig = field(default_factory=GuardianConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
@@ -154,6 +156,7 @@ class GadConfig:
             self.discriminator_loss,
             self.discriminator_updates,
             self.replay,
+            self.trust,
             self.reward,
             self.guardian,
             self.record,

@@ -24,6 +24,7 @@ from gad_verl.core.gating import GateOptions
 from gad_verl.core.pair_loss import LOSS_KINDS, PairLossOptions
 from gad_verl.core.replay import REPLAY_ORDERS
 from gad_verl.core.reward_shaping import LENGTH_CORRECTIONS, LOGARITHM, PER_TOKEN, WHITENINGS
+from gad_verl.core.trust import TrustOptions
 from gad_verl.data.alignment import UNITS
 
 
@@ -103,6 +104,37 @@ class ReplayConfig:
             f"gad.replay.fraction must be at least 0 and below 1 (the rest is fresh); got {self.fraction}",
         )
         require_choice("replay.order", self.order, REPLAY_ORDERS)
+
+
+@dataclass
+class TrustConfig:
+    """Holds the student back in proportion to what the discriminator knows."""
+
+    held_out_fraction: float = 0.0
+    full_accuracy: float = 0.65
+    confidence: float = 1.0
+    window: int = 200
+    least_prompts: int = 16
+    seed: int = 0
+
+    @property
+    def enabled(self) -> bool:
+        """Whether prompts are held out from the discriminator's training."""
+        return self.held_out_fraction > 0
+
+    def validate(self) -> None:
+        require(
+            0 <= self.held_out_fraction < 1,
+            f"gad.trust.held_out_fraction must be at least 0 and below 1; got {self.held_out_fraction}",
+        )
+        try:
+            self.options()
+        except ValueError as error:
+            require(False, f"gad.trust.{error}")
+
+    def options(self) -> TrustOptions:
+        """Without the choice of prompts."""
+        return TrustOptions(self.full_accuracy, self.confidence, self.window, self.least_prompts)
 
 
 @dataclass

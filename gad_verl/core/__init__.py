@@ -11,9 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The mathematics of GAD on plain tensors: imports torch and nothing of verl, Ray or Hydra."""
+"""The mathematics of GAD on plain tensors: imports torch, numpy and nothing of verl, Ray or Hydra."""
 
 from gad_verl.core.bradley_terry import bradley_terry_loss, bradley_terry_score_gradients, pair_margins
+from gad_verl.core.diversity import rollout_diversity
 from gad_verl.core.pair_loss import (
     LOSS_KINDS,
     PairLossOptions,
@@ -40,6 +41,7 @@ __all__ = [
     "pair_loss_score_gradients",
     "pair_weights",
     "pair_margins",
+    "rollout_diversity",
     "score_statistics",
     "sequence_rewards_to_token_level",
 ]

@@ -38,6 +38,12 @@ def group_means(values: Tensor, weights: Tensor) -> Tensor:
     return (safe * weights).sum(dim=1, keepdim=True) / torch.where(total > 0, total, torch.ones_like(total))
 
 
+def group_spreads(values: Tensor, weights: Tensor) -> Tensor:
+    """Standard deviation (n, not n - 1, in the denominator) of each row of (G, n), as (G, 1)."""
+    centred = values - group_means(values, weights)
+    return group_means(centred.square(), weights).sqrt()
+
+
 def clip_margins(student_scores: Tensor, teacher_scores: Tensor, limit: float) -> Tensor:
     """Scores that differ from the teacher's by at most ``limit``.
 
@@ -126,8 +132,8 @@ def whiten_groups(rewards: Tensor, weights: Tensor) -> Tensor:
     verl's GRPO does the same afterwards; this is for other estimators and for mixing with other rewards.
     """
     centred = rewards - group_means(rewards, weights)
-    variance = group_means(centred.square(), weights)
-    return torch.where(variance > _EPSILON**2, centred / (variance.sqrt() + _EPSILON), torch.zeros_like(centred))
+    spread = group_spreads(rewards, weights)
+    return torch.where(spread > _EPSILON, centred / (spread + _EPSILON), torch.zeros_like(centred))
 
 
 class RunningWhitening:

@@ -150,6 +150,15 @@ def _columns_and_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], It
     return sorted({name for row in rows[:100] for name in row}), iter(rows)
 
 
+def column_names(path: str | Path) -> list[str]:
+    """Columns of a data file (of the first rows, for JSON).
+
+    Raises:
+        GadDataError: If the file is not readable.
+    """
+    return _columns_and_rows(Path(path).expanduser(), [])[0]
+
+
 def check_file(
     path: str | Path,
     prompt_key: str,

@@ -169,7 +169,7 @@ def _row_tensors(rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
 def noise_seeds(num_groups: int, layout: GroupLayout, seed: int) -> torch.Tensor:
     """Seed of the noise of each row, (G, group size); 0 means none.
 
-    A seed belongs to a row of the batch, not to a micro-batch or rank: any split draws the same noise.
+    A seed belongs to a row of the batch as it was given, not to a micro-batch or rank: any plan draws the same noise.
     """
     seeds = torch.zeros(num_groups, layout.group_size, dtype=torch.long)
     copies = len(layout.moved_rows)
@@ -180,7 +180,10 @@ def noise_seeds(num_groups: int, layout: GroupLayout, seed: int) -> torch.Tensor
 
 
 def build_group_batch(
-    groups: Sequence[SequenceGroup], num_students: int, layout: GroupLayout | None = None, noise_seed: int = 0
+    groups: Sequence[SequenceGroup],
+    num_students: int,
+    layout: GroupLayout | None = None,
+    seeds: torch.Tensor | None = None,
 ) -> TensorDict:
     """Rows of all groups as verl's engines read them, with the weight of each row.
 
@@ -188,7 +191,7 @@ def build_group_batch(
         groups: Groups with ``num_students`` sessions each.
         num_students: n.
         layout: Rows of a group; None means that of ``groups`` without copies.
-        noise_seed: Of the copies, if the layout has any.
+        seeds: (G, group size) seed of each row's noise (:func:`noise_seeds`); wanted where the layout has copies.
 
     Returns:
         TensorDict of R rows: ``input_ids``, ``position_ids``, ``loss_mask`` (nested, jagged), ``row_weight`` (R,)
@@ -208,7 +211,7 @@ def build_group_batch(
     }
     if layout.has_moved:
         # Noise on the prompt's embeddings: the prompt of a copy is no common one.
-        tensors["noise_seed"] = noise_seeds(len(groups), layout, noise_seed).flatten()
+        tensors["noise_seed"] = seeds.flatten()
     else:
         prompt_length = torch.tensor([group.prompt_length for group in groups])
         tensors["prompt_length"] = prompt_length.repeat_interleave(layout.group_size)

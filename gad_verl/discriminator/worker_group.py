@@ -288,7 +288,9 @@ class DiscriminatorGroup:
         lengths = [[len(row) for row in layout.rows(group)] for group in groups]
         plan = plan_batch(lengths, ranks, self._micro_batch_size)
         units = plan.padded(groups, padding_group(layout.num_students))
-        data = build_group_batch(units, layout.num_students, layout, options.noise_seed or 0)
+        seeds = noise_seeds(len(groups), layout, options.noise_seed or 0)
+        seeds = torch.stack(plan.padded(list(seeds), torch.zeros_like(seeds[0])))
+        data = build_group_batch(units, layout.num_students, layout, seeds)
         if options.return_values:
             tu.assign_non_tensor(data, return_values=True)
         future = call(data)

@@ -85,7 +85,7 @@ class Watch:
 
     def _said(self, step: int) -> Event:
         means = self._means()
-        seen = f"{self.rule.name}: {self.rule.finding(means)} ({self._span()})"
+        seen = f"{self.rule.name}: {self.rule.finding(means)}{self._span()}"
         if not self.tripped:
             return Event(step, self.rule.name, "info", f"{seen}. The condition has passed.", means)
         action = "stop" if self.policy == "stop" else "warn"
@@ -114,8 +114,8 @@ class Watch:
     def _span(self) -> str:
         debounce = self._debounce
         if debounce.window == 1:
-            return "in this reading"
-        return f"held in {debounce.held} of the last {debounce.readings} readings; figures are their means"
+            return ""
+        return f"; this held in {debounce.held} of the last {debounce.readings} readings; figures are means over these"
 
     def _means(self) -> dict[str, float]:
         names = self._figures[-1] if self._figures else {}

@@ -121,7 +121,7 @@ DISCRIMINATOR = Section(
 
 TEXTS = Section(
     "texts",
-    "Texts",
+    "Lengths and endings",
     (
         Panel(
             "Length in tokens",

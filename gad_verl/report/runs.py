@@ -173,7 +173,7 @@ class Run:
             return f"as of step {self.last_step}; nothing says whether the run is finished"
         state = f"still training, as of step {self.last_step}{of_total}"
         if self.quiet_s > _QUIET_S:
-            state += f", or interrupted: nothing was written for {_duration(self.quiet_s)}"
+            state += f", or interrupted: nothing was written for {duration(self.quiet_s)}"
         return state
 
 
@@ -252,8 +252,9 @@ def read_metrics(path: Path) -> tuple[dict[str, Series], dict[str, int], int]:
     for piece in content.splitlines(keepends=True):
         try:
             line = json.loads(piece)
-            steps.setdefault(int(line["step"]), {}).update(line["data"])
-        except (ValueError, KeyError, TypeError):
+            step, data = int(line["step"]), line["data"].items()
+            steps.setdefault(step, {}).update(data)
+        except (ValueError, KeyError, TypeError, AttributeError):
             damaged += bool(piece.strip()) and piece.endswith(b"\n")
     if not steps:
         raise GadDataError(
@@ -309,7 +310,10 @@ def _make_names_unique(runs: Sequence[Run]) -> None:
                 run.name = f"{name} ({number})"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
     if seconds < 5400:
         return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.0f} hours" if seconds < 172800 else f"{seconds / 86400:.0f} days"
+    return f"{seconds / 3600:.1f} hours" if seconds < 172800 else f"{seconds / 86400:.0f} days"

@@ -18,13 +18,13 @@ those of ``docs/curves.md``; those without a source are rules of thumb, and the 
 not logged says that it cannot tell.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from gad_verl.report.runs import ADVERSARIAL, DISCRIMINATOR_ONLY, EMPTY, SEQKD, WARMUP, Run, Series
+from gad_verl.report.runs import ADVERSARIAL, DISCRIMINATOR_ONLY, EMPTY, SEQKD, WARMUP, Run, Series, duration
 
 Level = Literal["good", "watch", "bad", "unknown", "note"]
 
@@ -45,6 +45,7 @@ _HELD_OUT_GAP = (0.15, 0.25)
 _FAILED_SHARE = 0.02
 _SPIKE = 20.0
 _ENTROPY_FALL = 0.25
+_EVENT_TEXT = 240
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,8 @@ def _headline(run: Run, findings: list[Finding]) -> str:
         first = "Something went wrong."
     elif count["watch"]:
         first = "Nothing is clearly wrong, but not all is well."
+    elif count["unknown"] > count["good"]:
+        first = "Nothing looks wrong, but most cannot be told yet."
     elif _has_adversarial(run):
         first = "The curves look healthy."
     else:
@@ -116,8 +119,8 @@ def _adversarial(run: Run, metric: str) -> Series:
     return run.in_stages(metric, (ADVERSARIAL,)) if run.spans else run.get(metric)
 
 
-def _end(series: Series) -> Series:
-    """The last quarter, at least FEWEST points; no points where there are fewer."""
+def last_part(series: Series) -> Series:
+    """The end that the verdict speaks of: the last quarter, at least FEWEST points; none where there are fewer."""
     if len(series) < FEWEST:
         return EMPTY
     size = max(FEWEST, len(series) // 4)
@@ -139,6 +142,11 @@ def _steps(series: Series) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3g}"
+
+
+def _short(event: Mapping[str, Any]) -> str:
+    text = str(event.get("text", ""))
+    return text if len(text) <= _EVENT_TEXT else f"{text[:_EVENT_TEXT]} …"
 
 
 def _too_few(run: Run, topic: str, metric: str) -> Finding:
@@ -173,7 +181,7 @@ def _accuracy(run: Run) -> Finding | None:
     if _is_seqkd(run):
         return None
     topic = "D's accuracy"
-    end = _end(_adversarial(run, "disc/accuracy"))
+    end = last_part(_adversarial(run, "disc/accuracy"))
     if not len(end):
         return _too_few(run, topic, "disc/accuracy")
     low, high = HEALTHY_ACCURACY
@@ -227,17 +235,22 @@ def _saturation(run: Run) -> Finding | None:
     if _is_seqkd(run):
         return None
     topic = "saturation"
-    loss, share = (_end(_adversarial(run, metric)) for metric in ("disc/loss", "disc/saturated_fraction"))
+    loss, share = (last_part(_adversarial(run, metric)) for metric in ("disc/loss", "disc/saturated_fraction"))
     if not len(loss) and not len(share):
         return _too_few(run, topic, "disc/loss")
     said = []
     if len(loss):
         said.append(f"D's loss is {_number(_median(loss))} (median of {_steps(loss)}; ln 2 = 0.693 is guessing)")
     if len(share):
-        said.append(f"{_median(share):.0%} of the pairs have sigmoid(margin) above 0.99")
+        said.append(
+            f"{share.values.mean():.0%} of the pairs have sigmoid(margin) above 0.99 (mean of {_steps(share)}; "
+            f"{share.values[-1]:.0%} at the last step)"
+        )
     text = "; ".join(said) + "."
-    if (len(loss) and _median(loss) < _SATURATED_LOSS) or (len(share) and _median(share) > _SATURATED_SHARE):
+    if (len(loss) and _median(loss) < _SATURATED_LOSS) or (len(share) and share.values.mean() > _SATURATED_SHARE):
         return Finding("bad", topic, f"{text} The discriminator is saturated, the student gets hardly any direction.")
+    if len(share) and share.values[-1] > _SATURATED_SHARE:
+        return Finding("watch", topic, f"{text} It is about to saturate.")
     return Finding("good", topic, text)
 
 
@@ -245,7 +258,7 @@ def _spread(run: Run) -> Finding | None:
     if _is_seqkd(run):
         return None
     topic = "direction for the student"
-    end = _end(_adversarial(run, "disc/no_spread_fraction"))
+    end = last_part(_adversarial(run, "disc/no_spread_fraction"))
     if not len(end):
         return _too_few(run, topic, "disc/no_spread_fraction")
     share = float(end.values.mean())
@@ -268,12 +281,12 @@ def _length(run: Run) -> Finding | None:
             f"On held-out prompts the responses are {series.values[-1]:.2f} times as long as the teacher's "
             f"(step {int(series.steps[-1])}).",
         )
-    end = _end(series)
+    end = last_part(series)
     if not len(end):
         return _too_few(run, topic, "gad/length_ratio")
     ratio, growth = _median(end), _median(end) / max(_median(_begin(series)), 1e-9)
     text = f"Responses are {ratio:.2f} times as long as the teacher's (median of {_steps(end)})."
-    correlation = _end(_adversarial(run, "gad/score_length_correlation"))
+    correlation = last_part(_adversarial(run, "gad/score_length_correlation"))
     if len(correlation):
         text += f" Score and length correlate by {_median(correlation):.2f}."
     if len(series) >= 2 * FEWEST and growth > _LENGTH_GROWTH[0]:
@@ -293,13 +306,13 @@ def _finishing(run: Run) -> Finding | None:
     student, teacher = (_adversarial(run, f"gad/{side}_finished_rate") for side in ("student", "teacher"))
     if _is_seqkd(run):
         return None
-    end = _end(student)
+    end = last_part(student)
     if not len(end):
         return _too_few(run, topic, "gad/student_finished_rate")
     rate, fall = _median(end), _median(_begin(student)) - _median(end)
     text = f"{rate:.0%} of the responses end by themselves (median of {_steps(end)})"
-    if len(_end(teacher)):
-        others = _median(_end(teacher))
+    if len(last_part(teacher)):
+        others = _median(last_part(teacher))
         text += f", {others:.0%} of the teacher's texts are uncut"
         if abs(others - rate) > _FINISHED_GAP:
             return Finding(
@@ -387,7 +400,7 @@ def _stability(run: Run) -> list[Finding]:
 
 def _entropy(run: Run) -> Finding | None:
     series = _adversarial(run, "actor/entropy")
-    end = _end(series)
+    end = last_part(series)
     if not len(end) or len(series) < 2 * FEWEST:
         return None
     first, last = _median(_begin(series)), _median(end)
@@ -399,7 +412,7 @@ def _entropy(run: Run) -> Finding | None:
 
 def _kl(run: Run) -> Finding | None:
     series = _adversarial(run, "actor/kl_loss")
-    end = _end(series)
+    end = last_part(series)
     if not len(end):
         return None
     return Finding("note", "KL", f"The KL to the reference is {_number(_median(end))} (median of {_steps(end)}).")
@@ -423,17 +436,18 @@ def _events(run: Run) -> Finding | None:
     count = {action: sum(event.get("action") == action for event in run.events) for action in ("warn", "adapt", "stop")}
     if count["stop"]:
         last = [event for event in run.events if event.get("action") == "stop"][-1]
-        return Finding("bad", "events", f"The run was stopped at step {last['step']}: {last.get('text', '')}")
+        return Finding("bad", "events", f"The run was stopped at step {last['step']}: {_short(last)}")
     if count["warn"] or count["adapt"]:
-        said = f"{count['warn']} warnings and {count['adapt']} adaptations are noted, see Events."
-        return Finding("watch", "events", said)
+        latest = [event for event in run.events if event.get("action") in ("warn", "adapt")][-1]
+        said = f"Noted: warnings {count['warn']}, adaptations {count['adapt']}. The last, at step {latest['step']}: "
+        return Finding("watch", "events", said + _short(latest))
     return Finding("good", "events", "No warning is noted.")
 
 
 def _trust(run: Run) -> Finding | None:
     found = []
     for metric in sorted(name for name in run.metrics if name.startswith("gad/trust")):
-        end = _end(_adversarial(run, metric))
+        end = last_part(_adversarial(run, metric))
         if len(end):
             found.append(f"{metric} {_number(_median(end))}")
     return Finding("note", "trust", f"Medians at the end: {', '.join(found)}.") if found else None
@@ -443,7 +457,7 @@ def _time(run: Run) -> Finding | None:
     steps = run.get("timing_s/step")
     if not len(steps):
         return None
-    text = f"{len(steps)} steps took {steps.values.sum() / 3600:.1f} hours, {_number(_median(steps))} s each (median)"
+    text = f"{len(steps)} steps took {duration(steps.values.sum())}, {_number(_median(steps))} s each (median)"
     parts = {
         name: float(series.values.sum())
         for name, series in run.metrics.items()

@@ -212,7 +212,7 @@ class TrainingDataMixin(PPOTrainer):
         return batch
 
     def _decide(self, source: str, rule: str, action: str, text: str, figures: dict[str, float]) -> None:
-        logger.log(logging.WARNING if action == "warn" else logging.INFO, "step %d: %s", self.global_steps, text)
+        logger.log(logging.INFO if action == "info" else logging.WARNING, "step %d: %s", self.global_steps, text)
         self._data_events.append(
             {
                 "step": self.global_steps,

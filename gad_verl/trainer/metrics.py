@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gad_verl.core import Phase, correlation, score_statistics
+from gad_verl.core import Phase, correlation, rollout_diversity, score_statistics
 
 if TYPE_CHECKING:
     # examples/gad_in_one_file.py reads this module without verl.
@@ -32,7 +32,7 @@ def discriminator_metrics(
 
 
 def text_metrics(groups: "list[EncodedGroup]", student_scores: torch.Tensor) -> dict[str, float]:
-    """Lengths, finished and cut texts of both sides, and whether the score follows the length.
+    """Lengths, finished and cut texts of both sides, their diversity, and whether the score follows the length.
 
     Args:
         groups: Encoded groups.
@@ -50,7 +50,12 @@ def text_metrics(groups: "list[EncodedGroup]", student_scores: torch.Tensor) -> 
     lengths = torch.tensor([len(student.token_ids) for student, _ in students], dtype=torch.float64)
     teacher_lengths = torch.tensor([len(teacher.token_ids) for teacher in teachers], dtype=torch.float64)
     scores = torch.tensor([score for _, score in students], dtype=torch.float64)
+    diversity = rollout_diversity(
+        [[student.token_ids for student in group.students if student is not None] for group in groups],
+        [teacher.token_ids for teacher in teachers],
+    )
     return {
+        "gad/prompts": float(len(groups)),
         "gad/student_length_mean": lengths.mean().item(),
         "gad/teacher_length_mean": teacher_lengths.mean().item(),
         "gad/length_ratio": (lengths.mean() / teacher_lengths.mean()).item(),
@@ -60,7 +65,7 @@ def text_metrics(groups: "list[EncodedGroup]", student_scores: torch.Tensor) -> 
         "gad/student_cut_texts": float(sum(student.cut for student, _ in students)),
         "gad/teacher_cut_texts": float(sum(teacher.cut for teacher in teachers)),
         "gad/failed_rollouts": float(sum(student is None for group in groups for student in group.students)),
-    }
+    } | {f"gad/{name}": value for name, value in diversity.items()}
 
 
 def phase_metrics(phase: Phase) -> dict[str, float]:

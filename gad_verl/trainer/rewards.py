@@ -30,6 +30,7 @@ from gad_verl.core.reward_shaping import (
     RunningWhitening,
     clip_margins,
     correct_length,
+    group_spreads,
     whiten_groups,
 )
 
@@ -45,13 +46,17 @@ class Answers:
         lengths: Tokens; 1 where a rollout failed.
         finished: Whether a response ended by itself.
         texts: The texts; None where a rollout failed.
+        teacher_lengths: (G,) tokens of the teacher's text.
         task_rewards: Reward of verl's reward interface; None where it is not asked.
+        length_penalty: The guardian's knob: off a reward, in units of its group's spread, for each teacher's length.
     """
 
     lengths: torch.Tensor
     finished: torch.Tensor
     texts: Sequence[Sequence[str | None]]
+    teacher_lengths: torch.Tensor
     task_rewards: torch.Tensor | None = None
+    length_penalty: float = 0.0
 
 
 @dataclass
@@ -76,7 +81,6 @@ class RewardPipeline:
         student_scores: torch.Tensor,
         weights: torch.Tensor,
         answers: Answers,
-        length_price: float = 0.0,
     ) -> tuple[torch.Tensor, dict[str, float]]:
         """Rewards of a batch.
 
@@ -87,7 +91,6 @@ class RewardPipeline:
             student_scores: (G, n).
             weights: (G, n), 0 for failed rollouts.
             answers: The responses.
-            length_price: A further price of a token (the guardian's knob).
 
         Returns:
             (G, n), and metrics. With the configuration at its defaults the rewards are ``student_scores`` itself.
@@ -105,8 +108,9 @@ class RewardPipeline:
             metrics["gad/reward_length_slope"] = self._regression.slope
         elif config.length_correction != NO_CORRECTION:
             rewards = correct_length(rewards, answers.lengths, config.length_correction, config.length_coefficient)
-        if length_price > 0:
-            rewards = rewards - length_price * answers.lengths.to(rewards.dtype)
+        if answers.length_penalty > 0:
+            lengths = answers.lengths / answers.teacher_lengths.unsqueeze(1)
+            rewards = rewards - answers.length_penalty * group_spreads(rewards, valid) * lengths.to(rewards.dtype)
         if config.whitening == GROUP_WHITENING:
             rewards = whiten_groups(rewards, valid)
         elif config.whitening == RUNNING_WHITENING:

@@ -17,7 +17,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gad_verl.data.schema import teacher_texts
+from gad_verl.core.teacher_mix import TeacherMix, WeightedText
+from gad_verl.data.schema import teacher_names, teacher_texts
 from gad_verl.data.tokens import EncodedResponse, SequenceBuilder
 from gad_verl.discriminator.groups import SequenceGroup
 
@@ -33,11 +34,6 @@ def rollout_order(keys: Sequence[str], indices: Sequence[int]) -> list[int]:
     return sorted(range(len(keys)), key=lambda position: (int(indices[position]), *parse_key(keys[position])))
 
 
-def choose_text(texts: Sequence[str], index: int, visit: int) -> str:
-    """One of several teacher texts: another one at each visit, and not the same number in every row."""
-    return texts[(index + visit) % len(texts)]
-
-
 @dataclass(frozen=True)
 class RolloutGroup:
     """All responses to one prompt.
@@ -45,10 +41,11 @@ class RolloutGroup:
     Args:
         index: Row of the data set.
         messages: The prompt.
-        teacher_text: The teacher text of this visit.
+        teacher_text: The teacher text that the supervised stages train on.
         rows: Positions in the batch of each session's LAST output; None where the session failed.
         response_ids: Sampled ids of each session; None where it failed.
         prompt_ids: Ids of the prompt as the rollout was asked.
+        teachers: The teacher texts that the discriminator compares with; none means ``teacher_text`` alone.
     """
 
     index: int
@@ -57,6 +54,7 @@ class RolloutGroup:
     rows: list[int | None]
     response_ids: list[list[int] | None]
     prompt_ids: list[int]
+    teachers: tuple[WeightedText, ...] = ()
 
 
 def group_rollouts(
@@ -68,6 +66,9 @@ def group_rollouts(
     response_ids: Sequence[list[int]],
     num_sessions: int,
     visit: int,
+    step: int = 1,
+    mix: TeacherMix | None = None,
+    teacher_name_values: Sequence[object] | None = None,
 ) -> list[RolloutGroup]:
     """Collect the trajectories of each prompt.
 
@@ -76,7 +77,11 @@ def group_rollouts(
         indices, messages, teacher_values, prompt_ids, response_ids: One entry per key.
         num_sessions: Rollouts per prompt; missing ones are failed ones.
         visit: How often the data were seen; with several teacher texts, each visit uses the next one.
+        step: Training step, for schedules of teachers.
+        mix: Which of several teacher texts take part; None takes one per visit.
+        teacher_name_values: Content of the column of the teachers' names, one entry per key.
     """
+    mix = TeacherMix() if mix is None else mix
     positions: dict[str, dict[int, int]] = defaultdict(dict)
     outputs: dict[tuple[str, int], int] = {}
     for position, key in enumerate(keys):
@@ -87,16 +92,21 @@ def group_rollouts(
     groups = []
     for sessions in positions.values():
         first = next(iter(sessions.values()))
-        texts = teacher_texts(teacher_values[first], f"row {indices[first]} of the training data")
+        index, where = int(indices[first]), f"row {indices[first]} of the training data"
+        texts = teacher_texts(teacher_values[first], where)
+        names = None
+        if teacher_name_values is not None and mix.needs_names:
+            names = teacher_names(teacher_name_values[first], len(texts), where)
         rows = [sessions.get(session) for session in range(num_sessions)]
         groups.append(
             RolloutGroup(
-                index=int(indices[first]),
+                index=index,
                 messages=list(messages[first]),
-                teacher_text=choose_text(texts, int(indices[first]), visit),
+                teacher_text=mix.choose_one(texts, names, index, step, visit).text,
                 rows=rows,
                 response_ids=[None if row is None else list(response_ids[row]) for row in rows],
                 prompt_ids=list(prompt_ids[first]),
+                teachers=tuple(mix.choose(texts, names, index, step, visit)),
             )
         )
     return groups
@@ -104,18 +114,31 @@ def group_rollouts(
 
 @dataclass(frozen=True)
 class EncodedGroup:
-    """A group as the discriminator reads it."""
+    """A group as the discriminator reads it.
+
+    Args:
+        prompt_ids: The prompt.
+        teacher: The first teacher response.
+        students: The student's, None for failed rollouts.
+        other_teachers: Further teacher responses.
+        teacher_weights: Share of each teacher response in the pairs.
+    """
 
     prompt_ids: list[int]
     teacher: EncodedResponse
     students: list[EncodedResponse | None]
+    other_teachers: tuple[EncodedResponse, ...] = ()
+    teacher_weights: tuple[float, ...] = (1.0,)
 
-    def sequences(self) -> SequenceGroup:
-        """Prompt and response of each row."""
+    def sequences(self, trains: bool = True) -> SequenceGroup:
+        """Prompt and response of each row; ``trains`` False for a group that is scored only."""
         return SequenceGroup(
             teacher_ids=self.prompt_ids + self.teacher.token_ids,
             student_ids=[None if student is None else self.prompt_ids + student.token_ids for student in self.students],
             prompt_length=len(self.prompt_ids),
+            other_teacher_ids=tuple(self.prompt_ids + teacher.token_ids for teacher in self.other_teachers),
+            teacher_weights=self.teacher_weights,
+            trains=trains,
         )
 
 
@@ -127,8 +150,12 @@ def encode_group(group: RolloutGroup, student: SequenceBuilder, reader: Sequence
         student: Builder of the student's tokenizer, which decodes the rollouts.
         reader: Builder of the discriminator's tokenizer.
     """
+    teachers = [(choice.text, choice.weight) for choice in group.teachers] or [(group.teacher_text, 1.0)]
+    first, *others = [reader.response(text) for text, _ in teachers]
     return EncodedGroup(
         prompt_ids=reader.prompt(group.messages),
-        teacher=reader.response(group.teacher_text),
+        teacher=first,
         students=[None if ids is None else student.student_response(ids, reader) for ids in group.response_ids],
+        other_teachers=tuple(others),
+        teacher_weights=tuple(weight for _, weight in teachers),
     )

@@ -19,72 +19,47 @@ supervised phases; the actor stage trains on the teacher's text there.
 """
 
 import logging
-import time
-from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 import transfer_queue as tq
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
-from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
-from verl.utils.metric import reduce_metrics
 from verl.utils.model import get_generation_config
-from verl.utils.py_functional import rename_dict
 
 from gad_verl.config import StageOptimConfig, load_gad_config
-from gad_verl.core import Phase, sequence_rewards_to_token_level
-from gad_verl.data.schema import teacher_texts
+from gad_verl.core import Phase
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
-from gad_verl.discriminator.worker_group import (
-    DiscriminatorGroup,
-    DiscriminatorOutput,
-    PendingUpdate,
-    data_parallel_size,
-)
+from gad_verl.discriminator.worker_group import DiscriminatorGroup
 from gad_verl.errors import GadStalledError
-from gad_verl.trainer import checkpoints, metrics_file
+from gad_verl.trainer import estimators, metrics_file
+from gad_verl.trainer.adversary import Adversary
+from gad_verl.trainer.checkpoint_stage import DISCRIMINATOR_FOLDER, CheckpointStageMixin
 from gad_verl.trainer.data_reload import TrainingDataMixin
-from gad_verl.trainer.metrics import discriminator_metrics, phase_metrics, text_metrics
-from gad_verl.trainer.rollouts import (
-    EncodedGroup,
-    RolloutGroup,
-    choose_text,
-    encode_group,
-    group_rollouts,
-    rollout_order,
-)
-from gad_verl.trainer.session_rewards import session_of, session_rewards
-from gad_verl.trainer.supervised import build_supervised_batch
+from gad_verl.trainer.metrics import phase_metrics
+from gad_verl.trainer.reward_stage import PendingReward, RewardStageMixin
+from gad_verl.trainer.supervised_stage import SupervisedStageMixin
+from gad_verl.trainer.toolbox import Toolbox
 from gad_verl.trainer.validation import ValidationRecord
-from gad_verl.trainer.watchdog import Watchdog
+from gad_verl.trainer.watchdog import Watchdog, watched
 from gad_verl.workers.student import POLICY_LOSS, SUPERVISED_LOSS, StudentWorker
 
 logger = logging.getLogger(__name__)
+
+# Registers the estimators of gad_verl with verl.
+assert estimators
 
 DISCRIMINATOR = "discriminator"
 DISCRIMINATOR_POOL = "discriminator_pool"
 
 # Names of the learning-rate stages, in checkpoints.
 _STAGE_WARMUP, _STAGE_ADVERSARIAL, _STAGE_SEQKD = "warmup", "adversarial", "seqkd"
-
-
-@dataclass(frozen=True)
-class _PendingReward:
-    """Rollouts whose scores are being computed on the discriminator's own pool."""
-
-    partition_id: str
-    keys: list[str]
-    groups: list[RolloutGroup]
-    encoded: list[EncodedGroup]
-    update: PendingUpdate
 
 
 class _ColocatedReward:
@@ -103,20 +78,12 @@ class _ColocatedReward:
         return getattr(self.manager, name)
 
 
-def _watched(method: Any) -> Any:
-    """Tell the watchdog that this stage began."""
-
-    @wraps(method)
-    def run(self: "GadTrainerSync", *args: Any, **kwargs: Any) -> Any:
-        self.watchdog.beat(method.__name__.strip("_"))
-        return method(self, *args, **kwargs)
-
-    return run
-
-
 @register_trainer("gad_sync")
-class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
-    """GAD on verl's synchronous trainer. Configured by ``gad_trainer.yaml``."""
+class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixin, TrainingDataMixin, PPOTrainerSync):
+    """GAD on verl's synchronous trainer. Configured by ``gad_trainer.yaml``.
+
+    The stages of a step stand in the mixins; here is what holds them together: set-up, stages, decisions.
+    """
 
     def __init__(self, config: DictConfig) -> None:
         self.gad_config = load_gad_config(config)
@@ -124,9 +91,11 @@ class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
         self.watchdog = Watchdog(self.gad_config.watchdog, self._watched_actors, progress=lambda: len(vars(self)))
         super().__init__(config)
         self.discriminator: DiscriminatorGroup | None = None
+        self.adversary: Adversary | None = None
+        self.toolbox = Toolbox(self.gad_config)
         self._entered_stage: str | None = None
         self._kl_reference: str | None = None
-        self._pending: _PendingReward | None = None
+        self._pending: PendingReward | None = None
         self._step_student_rows: list[tuple[list[int], list[int]]] = []
         self._validation = ValidationRecord()
         self._replicas_asleep = False
@@ -150,10 +119,20 @@ class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
         self._ending_with_reason(super().init)
 
     def fit(self, agent_loop_manager: Any) -> None:
-        self._logged_before = metrics_file.lines_until(metrics_file.file_logger_path(self.config), self.global_steps)
+        file = metrics_file.file_logger_path(self.config)
+        self._logged_before = metrics_file.lines_until(file, self.global_steps)
+        self.toolbox.open_record(
+            Path(self.config.trainer.default_local_dir).absolute(),
+            self.global_steps or None,
+            OmegaConf.to_container(self.config, resolve=True),
+            file,
+        )
+        finished = False
         try:
             self._ending_with_reason(super().fit, agent_loop_manager)
+            finished = True
         finally:
+            self.toolbox.close_record(finished)
             self.watchdog.stop()
 
     def on_validate_begin(self) -> None:
@@ -257,6 +236,8 @@ class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
         self._reader_builder = self._student_builder
         if self._has_discriminator:
             self._start_discriminator(lengths, template_kwargs)
+        if self._resume_folder is not None:
+            self.toolbox.load(self._resume_folder, self.adversary)
 
     @property
     def _has_discriminator(self) -> bool:
@@ -264,10 +245,11 @@ class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
 
     def _start_discriminator(self, lengths: tuple[int, int], template_kwargs: dict[str, Any]) -> None:
         self.discriminator.load_model()
+        self.adversary = Adversary(self.discriminator, self.gad_config)
         if self.config.discriminator.model.path != self.config.actor_rollout_ref.model.path:
             self._reader_builder = SequenceBuilder(self.discriminator.tokenizer, *lengths, None, template_kwargs)
         if self._resumed_from is not None:
-            self.discriminator.load(self._resumed_from / DISCRIMINATOR)
+            self.discriminator.load(self._resumed_from / DISCRIMINATOR_FOLDER)
 
     def get_reward_handles(self) -> Any:
         """No rule-based reward while the rollouts stream: the reward is the discriminator's score."""
@@ -300,17 +282,11 @@ class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
 
     def _enter_stage(self) -> None:
         """Learning rates, losses and the KL reference where a stage begins. The rollout is asleep."""
-        stage, rates = self._stage_of(self.phase)
-        actor_lr = self.config.actor_rollout_ref.actor.optim.lr if rates.actor_lr is None else rates.actor_lr
+        stage, _ = self._stage_of(self.phase)
         is_switch = self._entered_stage is not None and self._entered_stage != stage
         if self._entered_stage != stage:
             reset = self._entered_stage is None or self.gad_config.reset_optimizer_at_switch
-            self.actor_rollout_wg.begin_stage(actor_lr, self._stage_steps(stage), reset)
-            if self._has_discriminator:
-                disc_lr = self.config.discriminator.optim.lr
-                if rates.discriminator_lr is not None:
-                    disc_lr = rates.discriminator_lr
-                self.discriminator.begin_stage(disc_lr, self.total_training_steps)
+            self._begin_rates(reset)
             # A student that starts from an adapter is its own reference; without one, model.path is.
             starts_adapted = self._entered_stage is None and stage == _STAGE_ADVERSARIAL and self._starts_from_adapter
             if (is_switch or starts_adapted) and self._wants_new_reference:
@@ -320,8 +296,45 @@ class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
                 self.actor_rollout_wg.load_reference_weights(path)
                 self._kl_reference = name
             self._entered_stage = stage
-            logger.info("step %d: stage %s begins, student lr %g", self.global_steps, stage, actor_lr)
+            text = f"stage {stage} begins, learning rate of the student {self._actor_lr:g}"
+            logger.info("step %d: %s", self.global_steps, text)
+            self.toolbox.note(self.global_steps, "schedule", "stage", "info", text, {"actor_lr": self._actor_lr})
+        else:
+            self._apply_factors()
+        self.toolbox.apply_knobs(self.adversary)
         self.actor_rollout_wg.use_loss(SUPERVISED_LOSS if self.phase.trains_student_supervised else POLICY_LOSS)
+
+    @property
+    def _actor_lr(self) -> float:
+        """Peak learning rate of the student in this stage, without factors."""
+        rate = self._stage_of(self.phase)[1].actor_lr
+        return self.config.actor_rollout_ref.actor.optim.lr if rate is None else rate
+
+    @property
+    def _wanted_factors(self) -> dict[str, float]:
+        """Factors of the learning rates in this step."""
+        knobs = self.toolbox.knobs
+        trust = self.toolbox.trust_factor if self.phase is Phase.ADVERSARIAL else None
+        actor = knobs["actor_lr_factor"] * (1.0 if trust is None else trust)
+        return {"actor": actor, "discriminator": knobs["discriminator_lr_factor"]}
+
+    def _begin_rates(self, reset_optimizer: bool) -> None:
+        """Give the learning rates of a stage to the workers."""
+        self.toolbox.applied_factors = {}
+        self._apply_factors(reset_optimizer)
+
+    def _apply_factors(self, reset_optimizer: bool = False) -> None:
+        """Give the workers the learning rates that have changed; the others are not disturbed at their work."""
+        wanted, applied = self._wanted_factors, self.toolbox.applied_factors
+        stage, rates = self._stage_of(self.phase)
+        if wanted["actor"] != applied.get("actor"):
+            rate = self._actor_lr * wanted["actor"]
+            self.actor_rollout_wg.begin_stage(rate, self._stage_steps(stage), reset_optimizer)
+        if self._has_discriminator and wanted["discriminator"] != applied.get("discriminator"):
+            rate = rates.discriminator_lr
+            rate = self.config.discriminator.optim.lr if rate is None else rate
+            self.discriminator.begin_stage(rate * wanted["discriminator"], self.total_training_steps)
+        self.toolbox.applied_factors = wanted
 
     @property
     def _wants_new_reference(self) -> bool:
@@ -354,207 +367,74 @@ class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
         seqkd = self.phase is Phase.SEQKD
         batch = self._step_seqkd(metrics, timing_raw) if seqkd else super().step(metrics, timing_raw)
         metrics.update(self.data_metrics())
+        # Before verl saves: what is decided by this step's metrics belongs to its checkpoint.
+        self._decide_by(metrics)
         return batch
 
-    def _step_seqkd(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
-        """Cross-entropy on the teacher's text, straight from the data: nothing is generated."""
-        if not self._replicas_asleep:
-            self.checkpoint_manager.sleep_replicas()
-            self._replicas_asleep = True
-        self._enter_stage()
-        batch = self._next_train_batch()
-        # Known to TransferQueue like the prompts of a rollout: verl clears a step's keys and takes no empty list.
-        keys = list(batch["uid"])
-        tags = [{"is_prompt": True, "status": "finished", "global_steps": self.global_steps}] * len(keys)
-        tq.kv_batch_put(keys=keys, partition_id="train", tags=tags)
-        builder = self._student_builder
-        rows = []
-        for index, messages, value in zip(
-            batch["index"], batch["raw_prompt"], batch[self.gad_config.teacher_key], strict=True
-        ):
-            texts = teacher_texts(value, f"row {index} of the training data")
-            text = choose_text(texts, int(index), self._epoch)
-            rows.append((builder.prompt(messages), builder.response(text).token_ids))
-        with marked_timer("update_actor", timing_raw, color="red"):
-            self._update_student_supervised(rows, metrics)
-        return KVBatchMeta(partition_id="train", keys=keys, tags=tags)
+    def _decide_by(self, metrics: dict) -> None:
+        """Let the guardian judge the step, and end the run where it says so."""
+        for event in self.take_data_events():
+            self.toolbox.note(**event)
+        self.toolbox.judge(self.global_steps, self.phase, metrics)
+        if self.gad_config.guardian.enable:
+            metrics.update(self.toolbox.guardian.metrics())
+        stop = self.toolbox.guardian.stop
+        if stop is None:
+            return
+        logger.warning("the guardian ends the run after step %d: %s", self.global_steps, stop.reason)
+        is_saved_by_verl = self._saves_after_this_step()
+        # verl's loop ends behind its last step.
+        self.total_training_steps = self.global_steps
+        if stop.save_checkpoint and not is_saved_by_verl and self.config.trainer.save_freq > 0:
+            self._save_checkpoint()
 
-    @_watched
+    def _saves_after_this_step(self) -> bool:
+        frequency = self.config.trainer.save_freq
+        return frequency > 0 and (self.global_steps >= self.total_training_steps or self.global_steps % frequency == 0)
+
+    def _after_validation(self, metrics: dict) -> None:
+        """Judge a validation. It comes after the step's checkpoint, so that one's state of the tools is renewed."""
+        self.toolbox.judge(self.global_steps, self.phase, metrics)
+        folder = self._checkpoint_root / f"global_step_{self.global_steps}"
+        if folder.is_dir():
+            self._save_tools(folder)
+
+    @watched
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
         if self._pending is not None:
             self._receive_scores(metrics)
             with marked_timer("wait_discriminator_step", timing_raw, color="brown"):
-                report = self._pending.update.finish()
-            metrics.update({f"disc/{name}": value for name, value in report.items()})
-            self._pending = None
+                self._finish_update(metrics)
         return batch
-
-    @_watched
-    def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
-        """Score the rollouts, and train the discriminator on them unless this is validation.
-
-        Where the discriminator has a pool of its own, its work only begins here: the scores are awaited where the
-        advantages need them, the optimizer step at the end of the step.
-        """
-        validating = batch.partition_id == "val"
-        self._sort_rows(batch)
-        num_sessions = self._num_sessions(validating)
-        groups = self._read_groups(batch, num_sessions)
-        encoded = [encode_group(group, self._student_builder, self._reader_builder) for group in groups]
-        sequences = [group.sequences() for group in encoded]
-        zeros = torch.zeros(len(groups), num_sessions)
-        if validating:
-            output = self.discriminator.score(sequences, num_sessions) if self._has_discriminator else None
-            self._record_validation(batch, groups, encoded, output)
-            scores = zeros if output is None else output.student_scores
-            self._write_rewards(batch.partition_id, batch.keys, groups, scores, {} if metrics is None else metrics)
-            return batch
-        self._remember_supervised_rows(groups, encoded)
-        if self._overlaps:
-            update = self.discriminator.begin_update(sequences, num_sessions)
-            self._pending = _PendingReward(batch.partition_id, list(batch.keys), groups, encoded, update)
-            # verl copies a row's fields, the reward among them, where it fills up the batch.
-            self._write_rewards(batch.partition_id, batch.keys, groups, zeros, metrics)
-            return batch
-        output = self.discriminator.update(sequences, num_sessions)
-        metrics.update({f"disc/{name}": value for name, value in output.report.items()})
-        self._use_scores(batch.partition_id, batch.keys, groups, encoded, output, metrics)
-        return batch
-
-    @property
-    def _overlaps(self) -> bool:
-        return self.gad_config.discriminator_overlap and self.gad_config.discriminator_n_gpus_per_node > 0
-
-    def _receive_scores(self, metrics: dict) -> None:
-        """Wait for the scores of the step's rollouts, once."""
-        pending = self._pending
-        if pending is None or pending.update.has_scores:
-            return
-        begin = time.perf_counter()
-        output = pending.update.scores()
-        metrics["disc/wait_scores_s"] = time.perf_counter() - begin
-        self._use_scores(pending.partition_id, pending.keys, pending.groups, pending.encoded, output, metrics)
-
-    def _use_scores(
-        self,
-        partition_id: str,
-        keys: list[str],
-        groups: list[RolloutGroup],
-        encoded: list[EncodedGroup],
-        output: DiscriminatorOutput,
-        metrics: dict,
-    ) -> None:
-        metrics.update(discriminator_metrics(output.teacher_scores, output.student_scores, output.weights))
-        metrics.update(text_metrics(encoded, output.student_scores))
-        self.observe_scores(
-            [group.index for group in groups], output.teacher_scores, output.student_scores, output.weights
-        )
-        self._write_rewards(partition_id, keys, groups, output.student_scores, metrics)
-
-    def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
-        """Fewer rollouts where the warmup asks for fewer: only the discriminator reads them."""
-        sessions = self._num_sessions(validating=False)
-        if sessions != self.config.actor_rollout_ref.rollout.n:
-            tu.assign_non_tensor_data(batch, "__rollout_n__", sessions)
-        return super()._submit_batch_to_rollout(batch)
-
-    def _num_sessions(self, validating: bool) -> int:
-        rollout = self.config.actor_rollout_ref.rollout
-        if validating:
-            return rollout.val_kwargs.n
-        if self.phase.is_warmup and self.gad_config.warmup_rollout_n is not None:
-            return self.gad_config.warmup_rollout_n
-        return rollout.n
-
-    def _sort_rows(self, batch: KVBatchMeta) -> None:
-        if len(batch) == 0:
-            raise GadStalledError(
-                f"all rollouts of step {self.global_steps} failed; the errors of the agent loops are in the log above"
-            )
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["index"])
-        batch.reorder(rollout_order(batch.keys, [int(index) for index in data["index"]]))
-
-    def _read_groups(self, batch: KVBatchMeta, num_sessions: int) -> list[RolloutGroup]:
-        key = self.gad_config.teacher_key
-        fields = ["index", "raw_prompt", key, "prompts", "responses"]
-        data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
-        groups = group_rollouts(
-            keys=batch.keys,
-            indices=[int(index) for index in data["index"]],
-            messages=list(data["raw_prompt"]),
-            teacher_values=list(data[key]),
-            prompt_ids=[ids.tolist() for ids in data["prompts"].unbind()],
-            response_ids=[ids.tolist() for ids in data["responses"].unbind()],
-            num_sessions=num_sessions,
-            visit=0 if batch.partition_id == "val" else self._epoch,
-        )
-        if not self._checked_prompts:
-            self._checked_prompts = True
-            self._warn_of_other_prompts(groups)
-        return groups
-
-    def _warn_of_other_prompts(self, groups: list[RolloutGroup]) -> None:
-        """Once: the chat template is the same in every step."""
-        if any(group.prompt_ids != self._student_builder.prompt(group.messages) for group in groups):
-            logger.warning(
-                "the rollout renders prompts differently from gad_verl (system prompt, tools or chat template?): the "
-                "warmup trains the student on other prompt tokens than it is asked with"
-            )
-
-    def _write_rewards(
-        self, partition_id: str, keys: list[str], groups: list[RolloutGroup], scores: torch.Tensor, metrics: dict
-    ) -> None:
-        """Write ``rm_scores``: the score of a session on the last token of each of its outputs."""
-        rewards, nonfinite = session_rewards(keys, groups, scores)
-        metrics["gad/nonfinite_scores"] = float(nonfinite)
-        responses = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["responses"])
-        token_level = sequence_rewards_to_token_level(rewards, responses["responses"].offsets().diff())
-        rm_scores = torch.nested.as_nested_tensor(token_level, layout=torch.jagged)
-        tq.kv_batch_put(
-            keys=keys, partition_id=partition_id, fields=TensorDict({"rm_scores": rm_scores}, batch_size=len(keys))
-        )
-
-    def _remember_supervised_rows(self, groups: list[RolloutGroup], encoded: list[EncodedGroup]) -> None:
-        if not self.phase.trains_student_supervised:
-            return
-        builder = self._student_builder
-        shared = self._reader_builder is builder
-        self._step_student_rows = [
-            (
-                encoding.prompt_ids if shared else builder.prompt(group.messages),
-                encoding.teacher.token_ids if shared else builder.response(group.teacher_text).token_ids,
-            )
-            for group, encoding in zip(groups, encoded, strict=True)
-        ]
 
     # ------------------------------ stages that the supervised phases leave out ------------------------------
 
-    @_watched
+    @watched
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
         if self.phase is not Phase.ADVERSARIAL:
             return batch
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
-    @_watched
+    @watched
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.phase is not Phase.ADVERSARIAL:
             return batch
         return super()._compute_old_log_prob(batch, metrics)
 
-    @_watched
+    @watched
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.phase is not Phase.ADVERSARIAL:
             return batch
         return super()._compute_ref_log_prob(batch, metrics)
 
-    @_watched
+    @watched
     def _compute_values(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.phase is not Phase.ADVERSARIAL:
             return batch
         return super()._compute_values(batch, metrics)
 
-    @_watched
+    @watched
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.phase is Phase.ADVERSARIAL:
             self._receive_scores(metrics)
@@ -568,36 +448,23 @@ class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
         )
         return batch
 
-    @_watched
+    @watched
     def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.phase is not Phase.ADVERSARIAL:
             return batch
         return super()._update_critic(batch, metrics)
 
-    @_watched
+    @watched
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self.phase is Phase.ADVERSARIAL:
+            if self.toolbox.trust_factor == 0:
+                # A rate of 0 with none of the work, and Adam's averages are spared gradients that mean nothing.
+                return batch
+            self._apply_factors()
             return super()._update_actor(batch, metrics)
         if self.phase is Phase.WARMUP:
             self._update_student_supervised(self._step_student_rows, metrics)
         return batch
-
-    def _update_student_supervised(self, rows: list[tuple[list[int], list[int]]], metrics: dict) -> None:
-        mini_batches = self.config.data.train_batch_size // self.config.actor_rollout_ref.actor.ppo_mini_batch_size
-        mini_batches = max(1, mini_batches)
-        actor_config = self.config.actor_rollout_ref.actor
-        micro = 1 if actor_config.use_dynamic_bsz else actor_config.ppo_micro_batch_size_per_gpu
-        data = build_supervised_batch(
-            rows,
-            multiple_of=data_parallel_size(self.actor_rollout_wg, "actor") * mini_batches * micro,
-            num_mini_batches=mini_batches,
-            pad_token_id=self._student_builder.eos_token_id,
-        )
-        output: TensorDict = self.actor_rollout_wg.update_actor(data)
-        output = rename_dict(output["metrics"], "actor/")
-        output["perf/mfu/actor"] = output.pop("actor/mfu")
-        metrics.update(reduce_metrics(output))
-        metrics["gad/supervised_tokens"] = float(sum(len(response) for _, response in rows))
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
@@ -617,121 +484,3 @@ class GadTrainerSync(TrainingDataMixin, PPOTrainerSync):
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
         if self.phase is not Phase.SEQKD:
             super()._log_rollout_data(batch, timing_raw, rollout_data_dir)
-
-    # ------------------------------ validation ------------------------------
-
-    @_watched
-    def _validate(self) -> dict[str, float]:
-        self._validation = ValidationRecord()
-        metrics = super()._validate()
-        self._replicas_asleep = False
-        return metrics | self._validation.metrics()
-
-    def _record_validation(
-        self,
-        batch: KVBatchMeta,
-        groups: list[RolloutGroup],
-        encoded: list[EncodedGroup],
-        output: DiscriminatorOutput | None,
-    ) -> None:
-        if output is not None:
-            self._validation.add_scores(output.teacher_scores, output.student_scores, output.weights)
-        teacher_of_session: dict[str, str] = {}
-        for group, encoding in zip(groups, encoded, strict=True):
-            texts = [None if ids is None else self._student_builder.student_text(ids)[0] for ids in group.response_ids]
-            self._validation.add_texts(group, encoding, texts)
-            for row in group.rows:
-                if row is not None:
-                    teacher_of_session[session_of(batch.keys[row])] = group.teacher_text
-        self._offer_ground_truth(batch, teacher_of_session)
-
-    def _offer_ground_truth(self, batch: KVBatchMeta, teacher_of_session: dict[str, str]) -> None:
-        """Show the teacher's text as the ground truth of verl's dumped generations, where the row has none."""
-        if "reward_model" in self.val_dataset.dataframe.column_names:
-            return
-        truths = [{"ground_truth": teacher_of_session.get(session_of(key))} for key in batch.keys]
-        tq.kv_batch_put(
-            keys=batch.keys, partition_id=batch.partition_id, fields=tu.get_tensordict({"reward_model": truths})
-        )
-
-    # ------------------------------ checkpoints ------------------------------
-
-    @property
-    def _discriminator_shape(self) -> dict[str, Any] | None:
-        if not self._has_discriminator:
-            return None
-        return checkpoints.discriminator_shape(
-            self.discriminator.hf_config, self.gad_config.discriminator_num_layers, self.config.discriminator.model
-        )
-
-    @property
-    def _checkpoint_root(self) -> Path:
-        return Path(self.config.trainer.default_local_dir).absolute()
-
-    def _load_checkpoint(self) -> None:
-        """Resume from a complete checkpoint only; the discriminator's part is loaded once its workers exist."""
-        trainer = self.config.trainer
-        self._resumed_from = None
-        if trainer.resume_mode == "auto":
-            folder = checkpoints.find_resumable(self._checkpoint_root)
-            if folder is not None:
-                checkpoints.write_tracker(self._checkpoint_root, int(folder.name.rsplit("_", 1)[1]))
-        elif trainer.resume_mode == "resume_path":
-            folder = Path(trainer.resume_from_path).absolute()
-        else:
-            folder = None
-        super()._load_checkpoint()
-        if folder is None:
-            return
-        state = checkpoints.read_state(folder)
-        self._resumed_from = folder if state.has_discriminator else None
-        self._entered_stage, self._kl_reference = state.stage, state.kl_reference
-        self.actor_rollout_wg.resume_stage(self._stage_steps(state.stage))
-        if state.kl_reference is not None and self._wants_new_reference:
-            self.actor_rollout_wg.load_reference_weights(str(folder.parent / state.kl_reference))
-        logger.info("resumed from %s in stage %s", folder, state.stage)
-
-    @_watched
-    def _save_checkpoint(self) -> None:
-        """Discriminator and state first, verl's tracker last: a checkpoint that is tracked is whole."""
-        folder = self._checkpoint_root / f"global_step_{self.global_steps}"
-        if self._has_discriminator:
-            self.discriminator.save(folder / DISCRIMINATOR, self.global_steps)
-        checkpoints.GadState(
-            step=self.global_steps,
-            stage=self._entered_stage,
-            has_discriminator=self._has_discriminator,
-            kl_reference=self._kl_reference,
-            discriminator_shape=self._discriminator_shape,
-            has_critic=self.use_critic,
-        ).write(folder)
-        keep_actor = self.config.trainer.get("max_actor_ckpt_to_keep", None)
-        keep = self.gad_config.keep_checkpoints or keep_actor
-        keep_critic = self.config.trainer.get("max_critic_ckpt_to_keep", None)
-        with open_dict(self.config.trainer):
-            # verl's rotation would delete the student of a checkpoint before the tracker has moved on.
-            self.config.trainer.max_actor_ckpt_to_keep = None
-            self.config.trainer.max_critic_ckpt_to_keep = None
-            try:
-                super()._save_checkpoint()
-            finally:
-                self.config.trainer.max_actor_ckpt_to_keep = keep_actor
-                self.config.trainer.max_critic_ckpt_to_keep = keep_critic
-        checkpoints.mark_complete(folder)
-        self._remove_everywhere(checkpoints.folders_to_remove(self._checkpoint_root, keep, self.global_steps))
-
-    def _remove_everywhere(self, folders: list[Path]) -> None:
-        """Delete checkpoints on every node that holds a part of them."""
-        if not folders:
-            return
-        paths = [str(folder) for folder in folders]
-
-        def remove(_: Any, targets: list[str] = paths) -> None:
-            import shutil
-
-            for target in targets:
-                shutil.rmtree(target, ignore_errors=True)
-
-        groups = [self.actor_rollout_wg, *([self.discriminator] if self._has_discriminator else [])]
-        ray.get([worker.__ray_call__.remote(remove) for group in groups for worker in group.workers])
-        logger.info("removed old checkpoints: %s", ", ".join(paths))

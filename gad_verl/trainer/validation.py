@@ -57,7 +57,7 @@ class ValidationRecord:
             statistics = score_statistics(
                 torch.cat(self.teacher_scores), torch.cat(self.student_scores), torch.cat(self.weights)
             )
-            names = ("accuracy", "margin_mean", "margin_std", "teacher_score_mean", "student_score_mean")
+            names = ("accuracy", "margin_mean", "margin_std", "teacher_score_mean", "student_score_mean", "num_pairs")
             result |= {f"val-gad/{name}": statistics[name] for name in names if name in statistics}
         if self.rouge_l:
             count = len(self.rouge_l)

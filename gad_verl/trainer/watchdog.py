@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import wraps
 from typing import Any
 
 import ray
@@ -36,6 +37,17 @@ def actor_is_dead(actor: Any) -> bool:
     """Whether Ray's control store knows the actor as dead. Works without Ray's dashboard and beside a busy actor."""
     info = ray._private.state.actors(actor._actor_id.hex())
     return bool(info) and info.get("State") == "DEAD"
+
+
+def watched(method: Any) -> Any:
+    """Decorator of a method of an object with a ``watchdog``: tells it that this stage began."""
+
+    @wraps(method)
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.watchdog.beat(method.__name__.strip("_"))
+        return method(self, *args, **kwargs)
+
+    return run
 
 
 class Watchdog:

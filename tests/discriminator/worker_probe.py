@@ -94,7 +94,7 @@ def build_worker(
     from gad_verl.discriminator.worker import DiscriminatorWorker
 
     remove_padding = engine.pop("use_remove_padding", False)
-    model, seed = engine.pop("model", {}), engine.pop("seed", 3)
+    model, seed, loss = engine.pop("model", {}), engine.pop("seed", 3), engine.pop("loss", None)
     optimizer = {"lr": 1.0, "optimizer": "SGD"} | engine.pop("optimizer", {})
     options = {
         "strategy": strategy,
@@ -117,7 +117,12 @@ def build_worker(
         optimizer_config=FSDPOptimizerConfig(weight_decay=0.0, clip_grad=1e9, total_training_steps=10, **optimizer),
         checkpoint_config=CheckpointConfig(),
     )
-    discriminator = DiscriminatorOptions(fresh_head=seed is not None, seed=seed or 0, share_prompt=share_prompt)
+    discriminator = DiscriminatorOptions(
+        fresh_head=seed is not None,
+        seed=seed or 0,
+        share_prompt=share_prompt,
+        **({} if loss is None else {"loss": loss}),
+    )
     worker = DiscriminatorWorker(config, discriminator)
     worker.reset()
     return worker

@@ -265,6 +265,31 @@ def test_steps_are_counted_from_the_samples(tiny_config: DictConfig) -> None:
     rejects(config, GadConfigError, "gad.warmup_steps")
 
 
+def test_teachers_of_the_mixture_are_looked_for(tiny_config: DictConfig, tmp_path: Path) -> None:
+    path = data_file(tmp_path, [*rows(8, teacher="small"), *rows(8, teacher="large")])
+    config = changed(tiny_config, data__train_files=path, gad__teachers__mode="weighted", gad__warmup_steps=2)
+    config.gad.teachers.schedule = {"small": 1, "large": 1}
+    preflight.run_preflight(config)
+    # 2 steps an epoch, 3 epochs: step 6 is the last one.
+    config.gad.teachers.schedule = {"small": 1, "large": [[0, 1], [7, 0]]}
+    preflight.run_preflight(config)
+    config.gad.teachers.schedule = {"small": 1, "large": [[0, 1], [6, 0]]}
+    rejects(config, GadDataError, f"{path}, row 8", "at step 6", "gad.teachers.schedule")
+    config.gad.teachers.schedule = {"small": 1, "large": 1, "huge": 1}
+    rejects(config, GadConfigError, "'huge'", "'large', 'small'")
+    config.gad.teachers.column = "who"
+    rejects(config, GadDataError, "no column 'who'", "gad.teachers.column")
+
+
+def test_the_column_of_a_curriculum_is_checked(tiny_config: DictConfig, tmp_path: Path) -> None:
+    content = rows(level=1.5)
+    content[9]["level"] = None
+    config = changed(tiny_config, data__train_files=data_file(tmp_path, content), gad__curriculum__column="level")
+    preflight.run_preflight(config)
+    changed(config, gad__curriculum__mode="pool", gad__curriculum__difficulty="column")
+    rejects(config, GadDataError, "row 9, column 'level'", "finite number")
+
+
 # ------------------------------ tokenizers ------------------------------
 
 

@@ -184,6 +184,15 @@ def test_preset_has_every_setting_of_the_paper():
     assert differences(compose_paper([]), PAPER) == {}
 
 
+def test_preset_of_the_paper_has_every_tool_off():
+    from gad_verl.config import GadConfig, load_gad_config
+
+    found, plain = load_gad_config(compose_paper([])), GadConfig()
+    for section in "discriminator_loss discriminator_updates replay trust reward teachers curriculum guardian".split():
+        assert getattr(found, section) == getattr(plain, section), section
+    assert plain.replay.capacity_steps == 0 and not plain.trust.enabled and plain.reload_data == "never"
+
+
 def test_preset_passes_the_check_of_the_configuration(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # vLLM need not be installed here
     gad_config = check_config(compose_paper([]))

@@ -60,7 +60,8 @@ class Length(Rule):
     def remedy(self) -> str:
         return (
             "The sign of reward hacking by length: look at gad/score_length_correlation and at samples, take a "
-            "checkpoint from before, raise actor_rollout_ref.actor.kl_loss_coef. Is the discriminator being trained?"
+            "checkpoint from before, raise actor_rollout_ref.actor.kl_loss_coef. A frozen "
+            "discriminator does this: see that it is trained."
         )
 
 

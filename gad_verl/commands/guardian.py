@@ -1,0 +1,61 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl guardian``: what the guardian says to the metrics of a run."""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command and its options."""
+    parser = commands.add_parser(
+        "guardian",
+        help="judge the metrics of a run, finished or running",
+        description="Replays a file of metrics (verl's file logger) through the guardian and prints what it says.",
+    )
+    parser.add_argument("metrics", type=Path, metavar="METRICS.jsonl")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting below gad.guardian, such as saturated.accuracy=0.95; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print one line of JSON an event")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from omegaconf import OmegaConf
+
+    from gad_verl.config import load_gad_config
+    from gad_verl.guardian.replay import read_metrics, replay
+
+    settings = OmegaConf.from_dotlist(arguments.set)
+    config = load_gad_config(OmegaConf.create({"gad": {"guardian": settings}})).guardian
+    steps = read_metrics(arguments.metrics.expanduser())
+    # The events are printed below.
+    logging.getLogger("gad_verl.guardian").setLevel(logging.ERROR)
+    guardian, events = replay(config, steps)
+    if arguments.json:
+        for event in events:
+            sys.stdout.write(json.dumps(event.as_dict(), ensure_ascii=False) + "\n")
+        return
+    for event in events:
+        sys.stdout.write(f"step {event.step}  {event.action}  {event.text}\n")
+    stands = ", ".join(guardian.tripped) or "nothing"
+    sys.stdout.write(f"steps {min(steps)} to {max(steps)}: {len(events)} events; standing at the end: {stands}\n")

@@ -1,0 +1,56 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl report``: one HTML page that shows how a run went, also while it trains."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Register the command and its options."""
+    parser = commands.add_parser(
+        "report",
+        help="one HTML page with curves, texts and a verdict",
+        description="Writes one page that shows how a run went: a verdict in words, curves, scores, sample texts, "
+        "events, configuration. It may still be training. Several runs are drawn over each other.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="[NAME=]PATH: folder of a run (trainer.default_local_dir), or a JSONL file of metrics",
+    )
+    parser.add_argument("--output", type=Path, default=Path("report.html"), help="default: %(default)s")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from gad_verl.errors import GadConfigError
+    from gad_verl.report.runs import read_runs
+
+    output = arguments.output.expanduser()
+    if output.is_dir():
+        raise GadConfigError(f"--output {output} is a folder: name a file, such as {output / 'report.html'}")
+    runs = read_runs(arguments.runs)
+    try:
+        from gad_verl.report.page import write_page
+    except ModuleNotFoundError as error:
+        if error.name not in ("bokeh", "jinja2", "markupsafe"):
+            raise
+        raise GadConfigError(f"{error.name} is missing: pip install 'gad-verl[report]'") from None
+    verdicts = write_page(runs, output)
+    for run, verdict in zip(runs, verdicts, strict=True):
+        sys.stdout.write(f"{run.name}: {run.state}. {verdict.headline}\n")
+    sys.stdout.write(f"wrote {output}\n")

@@ -1,0 +1,106 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Whether the options of ``gad`` fit each other and the rest of the configuration."""
+
+from omegaconf import DictConfig
+
+from gad_verl.config import GadConfig
+from gad_verl.config.checks import require
+from gad_verl.data.file_stamps import file_list
+from gad_verl.data.schema import column_names
+
+# Estimators that sum the rewards of a response: shares of tokens would add up to its score again.
+_SEQUENCE_ESTIMATORS = (
+    "grpo",
+    "grpo_vectorized",
+    "grpo_passk",
+    "gdpo",
+    "rloo",
+    "rloo_vectorized",
+    "opo",
+    "remax",
+    "reinforce_plus_plus_baseline",
+)
+_ENGINES_WITH_NOISE = ("fsdp", "fsdp2")
+_TASK_COLUMNS = ("data_source", "reward_model")
+
+
+def check_tools(config: DictConfig, gad_config: GadConfig) -> None:
+    """Check the options that need something of the rest.
+
+    Raises:
+        GadConfigError: Names the key and the remedy.
+    """
+    estimator = str(config.algorithm.adv_estimator)
+    reward, loss = gad_config.reward, gad_config.discriminator_loss
+    require(
+        not (reward.wants_shares and estimator in _SEQUENCE_ESTIMATORS),
+        f"gad.reward.phrase_weight or token_weight is above 0, but algorithm.adv_estimator={estimator} sums the "
+        "rewards of a response, so they would have no effect: set algorithm.adv_estimator=gad_process",
+    )
+    require(
+        not (reward.sequence_weight == 0 and not reward.wants_shares),
+        "gad.reward.sequence_weight is 0 and so are phrase_weight and token_weight: there is no reward",
+    )
+    if loss.gradient_penalty > 0:
+        strategy = config.discriminator.strategy
+        require(
+            strategy in _ENGINES_WITH_NOISE,
+            f"gad.discriminator_loss.gradient_penalty needs discriminator.strategy fsdp or fsdp2; got {strategy}",
+        )
+        require(
+            config.discriminator.fsdp.ulysses_sequence_parallel_size == 1,
+            "gad.discriminator_loss.gradient_penalty reads whole rows: set "
+            "discriminator.fsdp.ulysses_sequence_parallel_size to 1",
+        )
+    require(
+        gad_config.replay.capacity_steps == 0 or gad_config.replay.fraction > 0,
+        f"gad.replay.capacity_steps={gad_config.replay.capacity_steps} with gad.replay.fraction=0 remembers and never "
+        "uses: set the fraction above 0, or the capacity to 0",
+    )
+
+
+def check_held_out(gad_config: GadConfig, rows: int) -> None:
+    """Check that enough prompts are held out for the student ever to learn.
+
+    Raises:
+        GadConfigError: Names the keys and what would do.
+    """
+    trust = gad_config.trust
+    expected = trust.held_out_fraction * rows
+    require(
+        not trust.enabled or gad_config.stage == "seqkd" or expected >= 1.5 * trust.least_prompts,
+        f"gad.trust.held_out_fraction={trust.held_out_fraction} of {rows} training rows holds out about "
+        f"{expected:.0f} prompts, but gad.trust.least_prompts={trust.least_prompts} must have been seen before the "
+        "student learns from scores: raise the fraction to at least "
+        f"{min(0.5, 1.5 * trust.least_prompts / max(1, rows)):.2f}, lower least_prompts, or add data",
+    )
+
+
+def check_task_columns(config: DictConfig, gad_config: GadConfig) -> None:
+    """Check that rows have what verl's reward interface reads, where it is asked.
+
+    Raises:
+        GadConfigError: Names the file and the column.
+    """
+    if gad_config.reward.task_weight == 0:
+        return
+    for path in file_list(config.data.train_files):
+        names = column_names(path)
+        for column in _TASK_COLUMNS:
+            require(
+                column in names,
+                f"gad.reward.task_weight={gad_config.reward.task_weight} asks verl's reward interface, which reads the "
+                f"column {column!r}, but {path} has {', '.join(names)}. Add it, or set gad.reward.task_weight=0",
+            )

@@ -1,0 +1,156 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""One page out of runs: a single HTML file that needs nothing else and asks no network."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from bokeh.resources import Resources
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from gad_verl import __version__
+from gad_verl.report import charts, panels, texts
+from gad_verl.report.runs import Run
+from gad_verl.report.verdict import Verdict, judge
+
+LINE_POINTS = 110_000
+"""Points of all lines of the drawn panels together, about; 11 bytes each."""
+
+_OTHER_POINTS = 45_000
+_LEAST, _MOST = 80, 800
+_LISTED_EVENTS = 300
+
+
+@dataclass(frozen=True)
+class DrawnSection:
+    """A heading with its charts."""
+
+    key: str
+    title: str
+    charts: list[charts.Chart]
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The page of one or several runs as HTML.
+
+    Args:
+        runs: At least one, names unique.
+    """
+    sections = _sections(runs)
+    others, other_limit = texts.other_metrics(runs, _OTHER_POINTS)
+    samples = texts.choose_samples(runs)
+    data = {
+        "charts": {chart.key: chart.item for section in sections for chart in section.charts},
+        "samples": samples.runs,
+        "others": others,
+        "runs": [run.name for run in runs],
+        "empty": charts.empty_lines(runs) if others else None,
+    }
+    environment = Environment(
+        loader=PackageLoader("gad_verl.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    folder = resources.files("gad_verl.report") / "template"
+    return environment.get_template("page.html").render(
+        runs=runs,
+        several=len(runs) > 1,
+        verdicts=[judge(run) for run in runs],
+        words={"bad": "wrong", "watch": "watch", "good": "in order", "unknown": "cannot tell", "note": "note"},
+        colors=[charts.COLORS[index % len(charts.COLORS)] for index in range(len(runs))],
+        sections=sections,
+        key_figures=texts.key_figures(runs),
+        events=[(run, _listed_events(run)) for run in runs if run.events],
+        samples=samples,
+        others=sorted(others),
+        other_limit=other_limit,
+        settings=texts.settings(runs),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
+        script=_for_script((folder / "page.js").read_text(encoding="utf-8")),
+        library=_for_script("\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)),
+        data=_as_json(data),
+    )
+
+
+def write_page(runs: Sequence[Run], output: Path) -> list[Verdict]:
+    """Write the page; the file is whole or not there.
+
+    Returns:
+        The verdict on each run.
+    """
+    page = render(runs)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.partial")
+    temporary.write_text(page, encoding="utf-8", errors="replace")
+    os.replace(temporary, output)
+    return [judge(run) for run in runs]
+
+
+def _sections(runs: Sequence[Run]) -> list[DrawnSection]:
+    several = len(runs) > 1
+    trust = sorted({name for run in runs for name in run.metrics if name.startswith(panels.TRUST_PREFIX)})
+    plan = [*panels.SECTIONS]
+    if trust:
+        curves = (panels.Panel(name, (panels.Curve(name, "training"),)) for name in trust)
+        plan.insert(1, panels.Section("trust", "Trust in the discriminator", tuple(curves)))
+    drawn_panels = [panel for section in plan for panel in section.panels] + [panels.MEMORY]
+    limit = max(_LEAST, min(_MOST, LINE_POINTS // max(1, charts.count_series(drawn_panels, runs))))
+
+    drawn = []
+    for section in plan:
+        found = [
+            charts.draw_panel(f"{section.key}-{number}", panel, runs, limit)
+            for number, panel in enumerate(section.panels)
+        ]
+        drawn.append(_section(section.key, section.title, found))
+        if section.key == panels.DISCRIMINATOR.key:
+            scores = [charts.draw_scores(f"scores-{number}", run, several) for number, run in enumerate(runs)]
+            drawn.append(_section("scores", "Scores of both sides", scores))
+    drawn.append(_section("events", "Events", [charts.draw_events("events-0", runs)]))
+    times = [charts.draw_times(f"time-{number}", run, several) for number, run in enumerate(runs)]
+    times.append(charts.draw_panel("memory-0", panels.MEMORY, runs, limit))
+    drawn.append(_section("time", "Time and memory", times))
+    return [section for section in drawn if section.charts]
+
+
+def _section(key: str, title: str, found: Sequence[charts.Chart | None]) -> DrawnSection:
+    return DrawnSection(key, title, [chart for chart in found if chart is not None])
+
+
+def _listed_events(run: Run) -> list[dict[str, Any]]:
+    """The last events that matter, newest first; notes only where there is room for all."""
+    matter = [event for event in run.events if event.get("action") != "info"]
+    chosen = run.events if len(run.events) <= _LISTED_EVENTS else matter[-_LISTED_EVENTS:]
+    return chosen[::-1]
+
+
+def _as_json(value: Any) -> Markup:
+    """JSON for a script element: a text in it cannot end the element."""
+    # What json writes is ASCII, so no half of a surrogate pair reaches the file.
+    return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _for_script(code: str) -> Markup:
+    return Markup(code.replace("</script", "<\\/script"))

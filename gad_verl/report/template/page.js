@@ -1,0 +1,162 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+
+  // ------------------------------------------------------------------------------------------------ figures
+
+  // A copy of a figure in the colours of the reader's scheme.
+  function coloured(item) {
+    const copy = structuredClone(item);
+    const [text, line, grid] = dark.matches ? ["#b9c0ca", "#4a515c", "#2b313a"] : ["#4a525c", "#b5bbc4", "#e6e9ed"];
+    const axis = {
+      axis_label_text_color: text, major_label_text_color: text, axis_line_color: line,
+      major_tick_line_color: line, minor_tick_line_color: null,
+    };
+    const styles = {
+      Figure: { background_fill_color: null, border_fill_color: null, outline_line_color: line },
+      LinearAxis: axis, LogAxis: axis, CategoricalAxis: axis, Grid: { grid_line_color: grid },
+    };
+    const visit = (node) => {
+      if (Array.isArray(node)) {
+        node.forEach(visit);
+      } else if (node !== null && typeof node === "object") {
+        if (node.type === "object" && node.attributes && styles[node.name]) {
+          Object.assign(node.attributes, styles[node.name]);
+        }
+        Object.values(node).forEach(visit);
+      }
+    };
+    visit(copy.doc.roots);
+    return copy;
+  }
+
+  async function draw(place, item) {
+    place.replaceChildren();
+    await Bokeh.embed.embed_item(coloured(item), place.id);
+    place.dataset.drawn = "yes";
+  }
+
+  const drawn = new Set();
+  const seen = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (entry.isIntersecting) {
+        seen.unobserve(entry.target);
+        drawn.add(entry.target);
+        draw(entry.target, data.charts[entry.target.dataset.chart]);
+      }
+    }
+  }, { rootMargin: "800px" });
+  document.querySelectorAll("[data-chart]").forEach((place) => seen.observe(place));
+
+  // ------------------------------------------------------------------------------------------ other metrics
+
+  const metric = document.getElementById("other-metric");
+  async function drawOther() {
+    const place = document.getElementById("plot-others");
+    const lines = data.others[metric.value];
+    const item = structuredClone(data.empty);
+    const fill = (node) => {
+      if (Array.isArray(node)) {
+        node.forEach(fill);
+      } else if (node !== null && typeof node === "object") {
+        const name = node.name === "ColumnDataSource" && node.attributes && node.attributes.name;
+        if (name) {
+          const line = lines[Number(name.replace("line-", ""))] || [[], []];
+          node.attributes.data = { type: "map", entries: [["x", line[0]], ["y", line[1]]] };
+        }
+        Object.values(node).forEach(fill);
+      }
+    };
+    fill(item.doc.roots);
+    await draw(place, item);
+    const said = lines.map((line, index) => {
+      const name = data.runs.length > 1 ? `${data.runs[index]}: ` : "";
+      if (!line) return `${name}not logged`;
+      const last = line[0].length - 1;
+      const [low, high] = [Math.min(...line[1]), Math.max(...line[1])];
+      return `${name}${line[1][last]} at step ${line[0][last]}, between ${low} and ${high}`;
+    });
+    const summary = said.join("; ");
+    document.getElementById("other-summary").textContent = summary;
+    place.setAttribute("aria-label", `${metric.value}. ${summary}`);
+  }
+  if (metric) {
+    metric.addEventListener("change", drawOther);
+    drawOther();
+  }
+
+  dark.addEventListener("change", () => {
+    drawn.forEach((place) => draw(place, data.charts[place.dataset.chart]));
+    if (metric) drawOther();
+  });
+
+  // ------------------------------------------------------------------------------------------------- samples
+
+  const list = document.getElementById("sample-list");
+  if (!list) return;
+  const [run, split, range, step] = ["run", "split", "range", "step"].map((name) =>
+    document.getElementById(`sample-${name}`));
+  const names = { val: "held out", train: "training" };
+
+  function element(kind, className, text) {
+    const made = document.createElement(kind);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    return made;
+  }
+
+  function side(className, title, score, text) {
+    const made = element("div", `side ${className}`);
+    made.append(element("h4", "", score === null || score === undefined ? title : `${title}, score ${score}`));
+    made.append(element("pre", "", text));
+    return made;
+  }
+
+  function steps() {
+    return data.samples[run.value].splits[split.value];
+  }
+
+  function show() {
+    const chosen = steps()[range.value];
+    step.textContent = chosen.step;
+    range.setAttribute("aria-valuetext", `step ${chosen.step}`);
+    list.replaceChildren(...chosen.samples.map((sample) => {
+      const card = element("article", "sample");
+      card.append(element("h4", "", sample.index === null ? "Prompt" : `Prompt ${sample.index}`));
+      card.append(element("pre", "", sample.prompt));
+      const sides = element("div", "sides");
+      sides.append(side("teacher", "Teacher", sample.teacher_score, sample.teacher));
+      const students = element("div", "");
+      sample.students.forEach((text, index) => {
+        const title = sample.students.length > 1 ? `Student ${index + 1}` : "Student";
+        students.append(side("student", title, sample.student_scores[index], text));
+      });
+      sides.append(students);
+      card.append(sides);
+      return card;
+    }));
+  }
+
+  function chooseSplit() {
+    range.max = steps().length - 1;
+    range.value = range.max;
+    show();
+  }
+
+  function chooseRun() {
+    const splits = Object.keys(data.samples[run.value].splits);
+    split.replaceChildren(...splits.map((name) => {
+      const option = element("option", "", names[name] || name);
+      option.value = name;
+      return option;
+    }));
+    chooseSplit();
+  }
+
+  document.getElementById("sample-controls").addEventListener("submit", (event) => event.preventDefault());
+  run.addEventListener("change", chooseRun);
+  split.addEventListener("change", chooseSplit);
+  range.addEventListener("input", show);
+  chooseRun();
+})();

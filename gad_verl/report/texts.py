@@ -1,0 +1,247 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Sample texts, configuration and figures of runs, made small enough for a page."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gad_verl.report.charts import number
+from gad_verl.report.panels import drawn_metrics
+from gad_verl.report.runs import ADVERSARIAL, Run, Series
+from gad_verl.report.series import thin
+from gad_verl.report.verdict import last_part
+
+SAMPLE_CHARACTERS = 700_000
+"""Characters of all sample texts of a page together."""
+
+_TEXT = 1500
+_PER_STEP = 8
+_STEPS = 40
+_FEWEST_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts for the page.
+
+    Args:
+        runs: For each run with texts its name and, by split, the steps and their samples.
+        note: What was left out, in words; empty if nothing was.
+    """
+
+    runs: list[dict[str, Any]]
+    note: str
+
+
+def choose_samples(runs: Sequence[Run], budget: int = SAMPLE_CHARACTERS) -> Samples:
+    """Sample texts of all runs: evenly chosen steps, and long texts cut, so that the page stays small.
+
+    Args:
+        runs: The runs.
+        budget: Characters of all texts together, about.
+    """
+    whole = _grouped(runs)
+    steps, text = _STEPS, _TEXT
+    while True:
+        chosen = [
+            {
+                "name": run["name"],
+                "splits": {split: _some_steps(by_step, steps, text) for split, by_step in run["splits"].items()},
+            }
+            for run in whole
+        ]
+        if len(json.dumps(chosen, ensure_ascii=False)) <= budget or (steps == _FEWEST_STEPS and text <= 100):
+            break
+        if steps > _FEWEST_STEPS:
+            steps = max(_FEWEST_STEPS, steps * 2 // 3)
+        else:
+            text //= 2
+    notes = []
+    most = max((len(by_step) for run in whole for by_step in run["splits"].values()), default=0)
+    if most > steps:
+        notes.append(f"at most {steps} of up to {most} steps, evenly chosen")
+    if any(
+        len(of_step) > _PER_STEP for run in whole for by_step in run["splits"].values() for of_step in by_step.values()
+    ):
+        notes.append(f"the first {_PER_STEP} samples of a step")
+    if any(len(words) > text for run in runs for line in run.samples for words in _texts(line)):
+        notes.append(f"texts cut after {text} characters")
+    return Samples(chosen, f"Shown: {'; '.join(notes)}." if notes else "")
+
+
+def _grouped(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    grouped = []
+    for run in runs:
+        splits: dict[str, dict[int, list[dict[str, Any]]]] = {}
+        for line in run.samples:
+            splits.setdefault(str(line.get("split", "train")), {}).setdefault(line["step"], []).append(line)
+        if splits:
+            grouped.append(
+                {"name": run.name, "splits": {split: splits[split] for split in sorted(splits, reverse=True)}}
+            )
+    return grouped
+
+
+def _texts(line: Mapping[str, Any]) -> list[str]:
+    students = line.get("students")
+    students = students if isinstance(students, list) else []
+    return [str(words or "") for words in (line.get("prompt"), line.get("teacher"), *students)]
+
+
+def _some_steps(by_step: Mapping[int, list[dict[str, Any]]], limit: int, length: int) -> list[dict[str, Any]]:
+    steps = sorted(by_step)
+    if len(steps) > limit:
+        steps = [steps[index] for index in np.unique(np.linspace(0, len(steps) - 1, limit).round().astype(int))]
+    return [{"step": step, "samples": [_sample(line, length) for line in by_step[step][:_PER_STEP]]} for step in steps]
+
+
+def _sample(line: Mapping[str, Any], length: int) -> dict[str, Any]:
+    prompt, teacher, *students = (_cut(words, length) for words in _texts(line))
+    scores = line.get("student_scores")
+    return {
+        "index": line.get("index"),
+        "prompt": prompt,
+        "teacher": teacher,
+        "students": students,
+        "teacher_score": _score(line.get("teacher_score")),
+        "student_scores": [_score(score) for score in scores] if isinstance(scores, list) else [],
+    }
+
+
+def _cut(words: str, length: int) -> str:
+    return words if len(words) <= length else f"{words[:length]} … ({len(words) - length} more characters)"
+
+
+def _score(value: Any) -> str | None:
+    return f"{value:.3f}" if isinstance(value, int | float) else None
+
+
+# ------------------------------------------------------------------------------------------------------- configuration
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key with its value in each run; ``differs`` where they are not all the same."""
+
+    key: str
+    values: list[str]
+    differs: bool
+
+
+def settings(runs: Sequence[Run]) -> list[Setting]:
+    """Versions and configuration of all runs, keys in their order; what differs between runs comes first."""
+    flat = [_flatten(_described(run)) for run in runs]
+    keys = list(dict.fromkeys(key for of_run in flat for key in of_run))
+    found = []
+    for key in keys:
+        values = [of_run.get(key, "-") for of_run in flat]
+        found.append(Setting(key, values, len(set(values)) > 1))
+    return sorted(found, key=lambda setting: not setting.differs)
+
+
+def _described(run: Run) -> dict[str, Any]:
+    info = run.info or {}
+    versions = info.get("versions")
+    config = info.get("config")
+    return {
+        **({"version": {"gad_verl": info["gad_verl"]}} if "gad_verl" in info else {}),
+        **({"versions": versions} if isinstance(versions, Mapping) else {}),
+        **(config if isinstance(config, Mapping) else {}),
+    }
+
+
+def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            flat |= _flatten(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+    return flat
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A figure of every run under one name."""
+
+    name: str
+    explanation: str
+    values: list[str]
+
+
+_KEY_FIGURES = (
+    ("D's accuracy", "disc/accuracy", True),
+    ("D's accuracy, held out", "val-gad/accuracy", False),
+    ("margin", "disc/margin_mean", True),
+    ("D's loss", "disc/loss", True),
+    ("length ratio", "gad/length_ratio", True),
+    ("finished", "gad/student_finished_rate", True),
+    ("ROUGE-L", "val-gad/rouge_l", False),
+    ("KL", "actor/kl_loss", True),
+    ("seconds a step", "timing_s/step", True),
+)
+
+
+def key_figures(runs: Sequence[Run]) -> list[KeyFigure]:
+    """A few figures of the end of each run: medians of the last quarter of a stage, last values of the validation."""
+    found = []
+    for name, metric, is_training in _KEY_FIGURES:
+        values = [_end_value(run, metric, is_training) for run in runs]
+        if any(value is not None for value in values):
+            explanation = f"{metric}, {'median of the end' if is_training else 'last'}"
+            found.append(KeyFigure(name, explanation, ["-" if value is None else f"{value:.3g}" for value in values]))
+    return found
+
+
+def _end_value(run: Run, metric: str, is_training: bool) -> float | None:
+    series: Series = run.get(metric)
+    if is_training and any(span.stage == ADVERSARIAL for span in run.spans):
+        series = run.in_stages(metric, (ADVERSARIAL,))
+    if not len(series):
+        return None
+    if not is_training:
+        return float(series.values[-1])
+    end = last_part(series)
+    return float(np.median(end.values if len(end) else series.values))
+
+
+def other_metrics(runs: Sequence[Run], points: int) -> tuple[dict[str, list[list[list[float]] | None]], int]:
+    """The metrics that no panel draws, for the page's last figure.
+
+    Args:
+        runs: The runs.
+        points: Of all lines together, about.
+
+    Returns:
+        Name to one pair of steps and values per run (None where it was not logged), and the points of a line at most.
+    """
+    drawn = drawn_metrics()
+    names = sorted({name for run in runs for name in run.metrics} - drawn)
+    limit = max(40, min(300, points // max(1, len(names) * len(runs))))
+    found: dict[str, list[list[list[float]] | None]] = {}
+    for name in names:
+        lines: list[list[list[float]] | None] = []
+        for run in runs:
+            series = thin(run.get(name), limit)
+            rounded = [float(number(value)) for value in series.values]
+            lines.append([series.steps.tolist(), rounded] if len(series) else None)
+        found[name] = lines
+    return found, limit

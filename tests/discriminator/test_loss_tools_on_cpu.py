@@ -1,0 +1,154 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Options of the discriminator's loss in the real worker, against plain transformers and autograd."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_model import build_model
+from tools_probe import NOISE_SEED, loss_options, tool_groups
+from transformers import AutoConfig
+from worker_probe import NUM_STUDENTS
+
+from gad_verl.core import discriminator_pair_loss, pair_weights
+from gad_verl.discriminator.embedding_noise import row_noise
+from gad_verl.discriminator.groups import GroupLayout, noise_seeds
+from gad_verl.discriminator.model import load_discriminator, prepare_config
+
+LAYOUTS = [(1, "fsdp"), (2, "fsdp2")]
+NAMES = ["plain", "cross_entropy", "softened", "pinned", "penalty", "everything"]
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("tools") / "model")
+
+
+@pytest.fixture(scope="module")
+def probe(model_folder: Path) -> dict[tuple[int, str], dict[Any, Any]]:
+    results = {}
+    for world_size, strategy in LAYOUTS:
+        output = model_folder.parent / f"{world_size}_{strategy}.pt"
+        script = Path(__file__).parent / "tools_probe.py"
+        command = [sys.executable, str(script), str(model_folder), str(output), str(world_size), strategy]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        results[world_size, strategy] = torch.load(output, weights_only=False)
+    return results
+
+
+def build_reference(model_folder: Path) -> Any:
+    config = AutoConfig.from_pretrained(model_folder, attn_implementation="sdpa")
+    prepare_config(config, None)
+    return load_discriminator(model_folder, config, torch.float32, fresh_head=True, seed=3)
+
+
+def score(model: Any, ids: list[int], seed: int = 0, distance: float = 0.0) -> torch.Tensor:
+    """Score of one sequence, with noise on its embeddings where there is a seed."""
+    embeddings = model.get_input_embeddings()(torch.tensor([ids]))
+    if seed:
+        embeddings = embeddings + row_noise(embeddings[0], seed, distance)
+    return model(inputs_embeds=embeddings).logits[0, -1, 0]
+
+
+@pytest.fixture(scope="module")
+def reference(model_folder: Path) -> dict[str, Any]:
+    """Loss and gradient written down pair by pair."""
+    groups = tool_groups()
+    results = {}
+    for name, options in loss_options().items():
+        model = build_reference(model_folder)
+        moved = options.penalty_coefficient > 0
+        layout = GroupLayout.of(groups, NUM_STUDENTS, 1 if moved else None)
+        seeds = noise_seeds(len(groups), layout, NOISE_SEED)
+        total, count, penalty, penalised = torch.zeros(()), 0.0, torch.zeros(()), 0
+        for number, group in enumerate(groups):
+            if not group.trains:
+                continue
+            teachers = [group.teacher_ids, *group.other_teacher_ids]
+            students = [(ids, group.weight) for ids in group.student_ids if ids is not None]
+            weights = pair_weights(torch.tensor([group.teacher_weights]), torch.tensor([[w for _, w in students]]))
+            scores = [score(model, ids) for ids in teachers], [score(model, ids) for ids, _ in students]
+            if students:
+                teacher, student = (torch.stack(side).unsqueeze(0) for side in scores)
+                total = total + discriminator_pair_loss(teacher, student, weights, 1.0, options.pairs)
+                count += weights.sum().item()
+            if moved:
+                rows = [(place, ids) for place, ids in enumerate(teachers)]
+                if group.student_ids[0] is not None:
+                    rows.append((layout.num_teachers, group.student_ids[0]))
+                for place, ids in rows:
+                    copy = layout.clean_size + layout.moved_rows.index(place)
+                    seed = int(seeds[number, copy])
+                    slope = score(model, ids, seed, options.penalty_distance) - score(model, ids)
+                    penalty = penalty + 0.5 * (slope / options.penalty_distance) ** 2
+                    penalised += 1
+        loss = total / count
+        if moved:
+            loss = loss + options.penalty_coefficient * penalty / penalised
+        loss.backward()
+        gradient = {key: parameter.grad for key, parameter in model.named_parameters()}
+        results[name] = {"loss": loss.item(), "gradient": gradient}
+    return results
+
+
+@pytest.mark.parametrize("form", ["one", "two"])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_every_option_in_every_form_is_what_is_written_down(
+    probe: dict, reference: dict, layout: tuple[int, str], name: str, form: str
+) -> None:
+    found, expected = probe[layout][name, form], reference[name]
+    assert found["loss"] == pytest.approx(expected["loss"], abs=TOLERANCE)
+    scale = max(gradient.abs().max().item() for gradient in expected["gradient"].values())
+    assert scale > 1e-3
+    for key, gradient in found["gradient"].items():
+        torch.testing.assert_close(
+            gradient, expected["gradient"][key], atol=TOLERANCE * max(1.0, scale), rtol=1e-4, msg=lambda m, k=key: k + m
+        )
+
+
+def test_options_differ_from_each_other(reference: dict) -> None:
+    losses = [round(reference[name]["loss"], 4) for name in NAMES]
+    assert len(set(losses)) == len(NAMES)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_values_at_every_token_end_with_the_score(probe: dict, model_folder: Path, layout: tuple[int, str]) -> None:
+    for name in NAMES:
+        result = probe[layout][name, "one"]
+        for row, value in zip(result["values"], result["scores"], strict=True):
+            assert row[-1] == value
+    model, group = build_reference(model_folder), tool_groups()[4]
+    rows = probe[layout]["plain", "one"]["values"]
+    logits = model(input_ids=torch.tensor([group.teacher_ids])).logits[0, :, 0]
+    torch.testing.assert_close(rows[4 * 5], logits.detach(), atol=TOLERANCE, rtol=0)
+
+
+def test_the_penalty_is_the_squared_gradient_at_the_embeddings(model_folder: Path) -> None:
+    """Finite differences along z against z . gradient by autograd, for the model itself."""
+    model, distance = build_reference(model_folder), 1e-3
+    for number, group in enumerate(tool_groups()):
+        embeddings = model.get_input_embeddings()(torch.tensor([group.teacher_ids])).detach().requires_grad_()
+        value = model(inputs_embeds=embeddings).logits[0, -1, 0]
+        (gradient,) = torch.autograd.grad(value, embeddings)
+        noise = row_noise(embeddings[0], number + 1, distance)
+        slope = (model(inputs_embeds=embeddings + noise).logits[0, -1, 0] - value).item()
+        exact = (gradient[0] * noise).sum().item()
+        assert slope == pytest.approx(exact, rel=0.05, abs=2e-6)

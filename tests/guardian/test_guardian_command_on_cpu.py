@@ -1,0 +1,92 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``gad-verl guardian``: the guardian over a file of metrics."""
+
+import json
+from pathlib import Path
+
+import pytest
+from streams import stream
+
+from gad_verl import cli
+from gad_verl.errors import GadDataError
+from gad_verl.guardian.replay import read_metrics
+
+
+def write(path: Path, rows: list[tuple[int, dict]], tail: str = "") -> Path:
+    lines = [json.dumps({"step": step, "data": data}) for step, data in rows]
+    path.write_text("\n".join(lines) + "\n" + tail, encoding="utf-8")
+    return path
+
+
+def run(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, str]:
+    code = cli.main(["guardian", *map(str, arguments)])
+    output = capsys.readouterr()
+    return code, output.out, output.err
+
+
+def test_events_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = write(tmp_path / "metrics.jsonl", stream("saturated", range(41, 81), 80))
+    code, output, _ = run(capsys, path)
+    lines = output.splitlines()
+    assert code == 0 and len(lines) == 2
+    assert lines[0].startswith("step 55  warn  saturated: ")
+    assert lines[1] == "steps 1 to 80: 1 events; standing at the end: saturated"
+    code, output, _ = run(
+        capsys, path, "--json", "--set", "saturated.policy=adapt", "--set", "window=10", "--set", "count=5"
+    )
+    events = [json.loads(line) for line in output.splitlines()]
+    assert code == 0 and [(event["step"], event["action"]) for event in events][:2] == [(45, "warn"), (45, "adapt")]
+    code, output, _ = run(capsys, path, "--set", "policy=off")
+    assert code == 0 and output == "steps 1 to 80: 0 events; standing at the end: nothing\n"
+
+
+def test_a_run_that_still_writes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = stream("length", range(11, 61), 60)
+    path = write(tmp_path / "metrics.jsonl", rows, tail='{"step": 61, "data": {"gad/len')
+    code, output, _ = run(capsys, path)
+    assert code == 0 and "steps 1 to 60: 1 events; standing at the end: length" in output
+
+
+def test_lines_of_one_step_are_put_together_and_later_ones_hold(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.jsonl", [(2, {"a": 1.0}), (1, {"a": 0.0}), (2, {"b": 3.0}), (2, {"a": 2.0})])
+    assert read_metrics(path) == {1: {"a": 0.0}, 2: {"a": 2.0, "b": 3.0}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "no such file"),
+        ("", "no step"),
+        ('{"step": 1', "no step"),
+        ('hello\n{"step": 1, "data": {}}\n', "line 1"),
+        ('{"step": 1, "data": {}}\n{"epoch": 1}\n{"step": 2, "data": {}}\n', "line 2"),
+        ('{"step": 1, "data": {}}\n[1]\n\n{"step": 2, "data": {}}\n', "line 2"),
+    ],
+)
+def test_files_of_another_kind(tmp_path: Path, capsys: pytest.CaptureFixture, text: str | None, message: str) -> None:
+    path = tmp_path / "metrics.jsonl"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(GadDataError, match=message):
+        read_metrics(path)
+    code, output, error = run(capsys, path)
+    assert code == 2 and output == "" and str(path) in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("setting", ["nonsense=1", "kl.highest=-1", "policy=panic", "window"])
+def test_bad_settings(tmp_path: Path, capsys: pytest.CaptureFixture, setting: str) -> None:
+    path = write(tmp_path / "m.jsonl", stream(None, [], 3))
+    code, output, error = run(capsys, path, "--set", setting)
+    assert code == 2 and output == "" and "gad.guardian" in error and len(error.splitlines()) == 1

@@ -1,0 +1,332 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Each rule on streams in closed form: what trips it, when, and what does not."""
+
+import math
+import random
+import re
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+from scipy.stats import binomtest
+from streams import SICK, healthy, stream
+
+from gad_verl.config import GuardianConfig
+from gad_verl.guardian import Event, Guardian
+from gad_verl.guardian.rules import RULES
+from gad_verl.guardian.rules.stopping import wilson
+from gad_verl.guardian.windows import Baseline, Debounce, Trace
+
+NAMES = [rule.name for rule in RULES]
+# Two conditions in one: where the accuracy is high, the other one speaks too, or may.
+EARLY_STOPPING = {"indistinguishable", "no_improvement"}
+EVERY_STAGE = {"nonfinite"}
+
+
+def config(**changes: Any) -> GuardianConfig:
+    """Default settings with a metric for the patience; dotted keys are written with two underscores."""
+    made = GuardianConfig()
+    made.no_improvement.metric = "val-gad/rouge_l"
+    for key, value in changes.items():
+        section, _, name = key.rpartition("__")
+        setattr(getattr(made, section) if section else made, name, value)
+    made.validate()
+    return made
+
+
+def observe(guardian: Guardian, rows: list[tuple[int, dict]]) -> list[Event]:
+    return [event for step, metrics in rows for event in guardian.observe(step, metrics)]
+
+
+def test_every_rule_has_a_section_and_a_sick_stream() -> None:
+    assert set(NAMES) == set(GuardianConfig().rules()) == set(SICK) and len(set(NAMES)) == len(RULES)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_healthy_run_is_left_alone(seed: int) -> None:
+    guardian = Guardian(config())
+    assert observe(guardian, stream(None, [], 400, seed)) == []
+    assert guardian.tripped == [] and guardian.stop is None
+    assert guardian.knobs == {
+        "discriminator_lr_factor": 1.0,
+        "actor_lr_factor": 1.0,
+        "discriminator_every": 1.0,
+        "discriminator_steps": 1.0,
+        "length_penalty": 0.0,
+    }
+
+
+@pytest.mark.parametrize("rule", NAMES)
+def test_each_rule_sees_its_sickness_once_and_says_when_it_has_passed(rule: str) -> None:
+    guardian = Guardian(config(nonfinite__policy="warn"))
+    events = observe(guardian, stream(rule, range(41, 141), 240))
+    assert {event.rule for event in events} == {rule}
+    assert [event.action for event in events] == ["warn", "info"]
+    # By default 15 of 20 steps; swings want a window and a quarter, patience five validations.
+    delay = {"nonfinite": 3, "skipped": 2, "indistinguishable": 3, "no_improvement": 6, "oscillation": 25}.get(rule, 15)
+    assert events[0].step <= 40 + delay
+    if rule not in ("oscillation", "no_improvement"):
+        assert events[0].step == 40 + delay
+    assert 141 <= events[1].step <= 180
+    assert events[0].figures and all(math.isfinite(value) for value in events[0].figures.values())
+    assert guardian.tripped == []
+    # Armed again.
+    again = observe(Guardian(config(nonfinite__policy="warn")), stream(rule, [*range(41, 141), *range(281, 381)], 480))
+    assert [event.action for event in again] == ["warn", "info", "warn", "info"]
+    assert again[:2] == events and again[2].step <= 280 + delay
+
+
+@pytest.mark.parametrize("rule", sorted(set(NAMES) - EARLY_STOPPING - EVERY_STAGE))
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_only_the_adversarial_stage_is_judged(rule: str, stage: int) -> None:
+    events = observe(Guardian(config()), stream(rule, range(1, 101), 100, stage=stage))
+    seen = {event.rule for event in events}
+    if rule == "skipped" and stage != 3 or rule == "end_of_text" and stage == 1:
+        assert seen == {rule}
+    else:
+        assert seen == set()
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_numbers_that_are_none_are_seen_in_every_stage(stage: int) -> None:
+    guardian = Guardian(config())
+    events = observe(guardian, stream("nonfinite", [5, 7, 9], 14, stage=stage))
+    assert [(event.rule, event.action, event.step) for event in events] == [("nonfinite", "stop", 9)]
+    assert guardian.stop is not None and not guardian.stop.save_checkpoint and guardian.stop.reason == events[0].text
+
+
+@settings(max_examples=60, deadline=None)
+@given(rule=st.sampled_from(NAMES), data=st.data())
+def test_metrics_that_are_absent_never_trip_a_rule(rule: str, data: st.DataObject) -> None:
+    """Without a metric that a rule reads it is silent, and no other rule speaks for it."""
+    used = sorted(SICK[rule](1))
+    gone = data.draw(st.sampled_from(used), label="gone")
+    values = data.draw(st.sampled_from(["absent", "none", "nan"]), label="how")
+    rows = []
+    for step, metrics in stream(rule, range(21, 101), 100):
+        kept = {name: value for name, value in metrics.items() if name != gone}
+        # Not a number is no reading either, except where that is what is looked for.
+        replacement = {"absent": {}, "none": {gone: None}, "nan": {gone: math.nan}}[values]
+        rows.append((step, kept | ({} if gone == "disc/loss" else replacement)))
+    others = "warn" if rule == "nonfinite" else "off"
+    assert observe(Guardian(config(nonfinite__policy=others)), rows) == []
+
+
+def test_without_a_stage_nothing_is_judged() -> None:
+    rows = [(step, {"disc/accuracy": 1.0, "disc/saturated_fraction": 1.0}) for step in range(100)]
+    assert observe(Guardian(config()), rows) == []
+    assert observe(Guardian(config()), [(step, {}) for step in range(100)]) == []
+
+
+LIMITS = [
+    ("saturated", {"disc/accuracy": 0.97, "disc/saturated_fraction": 0.5}, {"disc/accuracy": 0.969}),
+    ("saturated", {"disc/accuracy": 0.97, "disc/saturated_fraction": 0.5}, {"disc/saturated_fraction": 0.49}),
+    ("weak", {"disc/accuracy": 0.599}, {"disc/accuracy": 0.6}),
+    ("no_spread", {"disc/no_spread_fraction": 0.1}, {"disc/no_spread_fraction": 0.099}),
+    ("score_length", {"gad/score_length_correlation": 0.8}, {"gad/score_length_correlation": 0.799}),
+    ("repetition", {"gad/repetition": 0.2301}, {"gad/repetition": 0.2299}),
+    ("collapse", {"gad/self_bleu": 0.9}, {"gad/self_bleu": 0.899}),
+    ("kl", {"actor/kl_loss": 1.0}, {"actor/kl_loss": 0.999}),
+    (
+        "end_of_text",
+        {"gad/student_finished_rate": 0.78, "disc/accuracy": 0.85},
+        {"gad/student_finished_rate": 0.8},
+    ),
+    (
+        "end_of_text",
+        {"gad/student_finished_rate": 0.78, "disc/accuracy": 0.85},
+        {"disc/accuracy": 0.849},
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "at", "short_of"), LIMITS)
+def test_limits(rule: str, at: dict, short_of: dict) -> None:
+    rng = random.Random(1)
+    base = healthy(1, rng)
+    only = config(policy="off", nonfinite__policy="off", **{f"{rule}__policy": "warn"})
+    events = observe(Guardian(only), [(step, base | at) for step in range(1, 40)])
+    assert [(event.rule, event.step) for event in events] == [(rule, 15)]
+    assert observe(Guardian(only), [(step, base | at | short_of) for step in range(1, 200)]) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "metric", "before", "bad", "good"),
+    [
+        ("length", "gad/length_ratio", 1.0, 1.5, 1.49),
+        # 1.25 times where it began.
+        ("length", "gad/length_ratio", 1.4, 1.751, 1.749),
+        # And the other way.
+        ("length", "gad/length_ratio", 1.0, 0.5, 0.51),
+        ("length", "gad/length_ratio", 0.5, 0.399, 0.401),
+        ("entropy", "actor/entropy", 0.5, 0.099, 0.101),
+        ("entropy", "actor/entropy", 0.5, 1.501, 1.499),
+        ("collapse", "gad/distinct_2", 0.6, 0.299, 0.301),
+    ],
+)
+def test_limits_against_the_beginning(rule: str, metric: str, before: float, bad: float, good: float) -> None:
+    base = healthy(1, random.Random(2))
+    for value, trips in ((bad, [25]), (good, [])):
+        rows = [(step, base | {metric: before if step <= 10 else value}) for step in range(1, 101)]
+        events = observe(Guardian(config()), rows)
+        assert [event.step for event in events if event.rule == rule] == trips
+        assert {event.rule for event in events} <= {rule}
+
+
+def test_a_drift_of_the_accuracy_is_no_swing_and_neither_is_sampling() -> None:
+    base = healthy(1, random.Random(3)) | {"disc/saturated_fraction": 0.0}
+    drift = [(step, base | {"disc/accuracy": 0.95 - 0.3 * step / 40}) for step in range(1, 41)]
+    assert observe(Guardian(config()), drift) == []
+    # Eight prompts whose pairs all agree: a deviation of 0.15 is what sampling gives, and 4 of 20 runs must not trip.
+    rng = np.random.default_rng(0)
+    rows = [(step, base | {"gad/prompts": 8.0, "disc/accuracy": rng.binomial(8, 0.75) / 8}) for step in range(1, 2001)]
+    assert observe(Guardian(config()), rows) == []
+    # The same deviation with many prompts is one.
+    rows = [(step, base | {"disc/accuracy": 0.72 + 0.2 * (-1) ** step}) for step in range(1, 101)]
+    assert {event.rule for event in observe(Guardian(config()), rows)} == {"oscillation"}
+
+
+def test_a_discriminator_that_never_learned_is_no_reason_to_stop() -> None:
+    guardian = Guardian(config(indistinguishable__policy="stop", weak__policy="off", no_improvement__policy="off"))
+    rows = [
+        (step, metrics | {"val-gad/accuracy": 0.5, "val-gad/num_pairs": 1000.0})
+        for step, metrics in stream(None, [], 100)
+    ]
+    assert observe(guardian, rows) == [] and guardian.stop is None
+
+
+@pytest.mark.parametrize(("pairs", "stops"), [(50.0, False), (400.0, True)])
+def test_few_held_out_pairs_prove_nothing(pairs: float, stops: bool) -> None:
+    guardian = Guardian(config(indistinguishable__policy="stop", no_improvement__policy="off"))
+    rows = stream("indistinguishable", range(50, 101), 100)
+    events = observe(guardian, [(step, metrics | {"val-gad/num_pairs": pairs}) for step, metrics in rows])
+    assert [event.action for event in events] == (["stop"] if stops else [])
+    assert (guardian.stop is not None) == stops
+
+
+@settings(deadline=None)
+@given(best=st.integers(1, 40), patience=st.integers(1, 10), direction=st.sampled_from(["up", "down"]))
+def test_patience(best: int, patience: int, direction: str) -> None:
+    """A metric that rises until one validation and falls after it."""
+    sign = 1 if direction == "up" else -1
+    guardian = Guardian(
+        config(no_improvement__policy="stop", no_improvement__patience=patience, no_improvement__direction=direction)
+    )
+    for number in range(1, 60):
+        value = sign * (number if number <= best else best - 0.1 * number)
+        guardian.observe(10 * number, {"gad/stage": 2.0, "val-gad/rouge_l": value})
+        # Steps between two validations say nothing.
+        guardian.observe(10 * number + 5, {"gad/stage": 2.0})
+        assert (guardian.stop is not None) == (number >= best + patience)
+    assert guardian.stop is not None and guardian.stop.step == 10 * (best + patience) and guardian.stop.save_checkpoint
+
+
+def test_an_improvement_must_exceed_delta() -> None:
+    guardian = Guardian(config(no_improvement__policy="stop", no_improvement__delta=0.5))
+    for number in range(12):
+        guardian.observe(number, {"gad/stage": 2.0, "val-gad/rouge_l": 0.1 * number})
+    # 0, then 0.6 is better by more than 0.5, then 1.1 is not; six validations to 0.6, five and more after it.
+    assert guardian.stop is not None and guardian.stop.step == 5
+
+
+# ------------------------------ windows ------------------------------
+
+
+@settings(deadline=None)
+@given(held=st.lists(st.booleans(), max_size=120), window=st.integers(1, 25), data=st.data())
+def test_debounce(held: list[bool], window: int, data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, window))
+    debounce = Debounce(window, count)
+    before = False
+    for place, one in enumerate(held):
+        changed = debounce.add(one)
+        recent = held[max(0, place + 1 - window) : place + 1]
+        if sum(recent) >= count:
+            expected = True
+        elif len(recent) == window and sum(recent) <= count // 3:
+            expected = False
+        else:
+            expected = before
+        assert debounce.tripped == expected and changed == (expected != before)
+        before = expected
+
+
+@settings(deadline=None)
+@given(values=st.lists(st.floats(-10, 10), min_size=3, max_size=40))
+def test_deviation_about_a_line(values: list[float]) -> None:
+    trace = Trace(len(values))
+    for value in values:
+        trace.add(value)
+    places = np.arange(len(values))
+    rest = np.array(values) - np.polyval(np.polyfit(places, values, 1), places)
+    assert trace.deviation_from_line() == pytest.approx((rest**2).sum() ** 0.5 / (len(values) - 2) ** 0.5, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(values=st.lists(st.floats(-10, 10), max_size=20), size=st.integers(1, 10))
+def test_baseline(values: list[float], size: int) -> None:
+    baseline = Baseline(size)
+    known = [baseline.add(value) for value in values]
+    assert known[:size] == [None] * len(known[:size])
+    assert known[size:] == [sum(values[:size]) / size] * len(known[size:])
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 2000), data=st.data())
+def test_interval_of_a_share(count: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, count))
+    expected = binomtest(hits, count).proportion_ci(method="wilson")
+    assert wilson(hits / count, count) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+# ------------------------------ texts, imports ------------------------------
+
+
+@pytest.fixture(scope="module")
+def composed(compose_config: Any) -> DictConfig:
+    return compose_config("gad_trainer")
+
+
+@pytest.mark.parametrize("rule", NAMES)
+def test_the_text_has_the_figures_and_a_remedy_with_keys_that_exist(rule: str, composed: DictConfig) -> None:
+    events = observe(Guardian(config()), stream(rule, range(41, 141), 140))
+    text = events[0].text
+    assert text.startswith(f"{rule}: ") and text.endswith(".") and re.search(r"\d\.\d", text)
+    assert len(text.split(". ")) >= 2 and "\n" not in text
+    keys = re.findall(
+        r"(?<![\w./-])((?:gad|discriminator|actor_rollout_ref|data|trainer)\.[a-z_]+(?:\.[a-z_]+)*)", text
+    )
+    for key in keys:
+        parent, name = key.rsplit(".", 1)
+        assert name in OmegaConf.select(composed, parent), key
+    line = events[0].as_dict()
+    assert list(line) == ["step", "source", "rule", "action", "text", "figures"] and line["source"] == "guardian"
+
+
+def test_the_guardian_needs_neither_torch_nor_verl_nor_ray() -> None:
+    code = """
+import sys
+for name in ("torch", "verl", "ray", "hydra", "omegaconf", "transformers", "numpy"):
+    sys.modules[name] = None  # importing it raises ImportError
+import gad_verl.guardian, gad_verl.guardian.replay
+print(len(gad_verl.guardian.guardian.RULES))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == str(len(RULES)), result.stderr
