@@ -23,8 +23,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from gad_verl.compat import MEGATRON_USES, unread_uses
 from gad_verl.config import GadConfig
-from gad_verl.errors import GadConfigError
+from gad_verl.errors import GadCompatError, GadConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,7 @@ def check_installed(config: DictConfig) -> None:
 
     Raises:
         GadConfigError: Names the missing package.
+        GadCompatError: If verl's Megatron engine is another than the one that is used.
     """
     sections = (config.actor_rollout_ref.actor, config.discriminator)
     if all(section.strategy != MEGATRON for section in sections):
@@ -98,6 +100,9 @@ def check_installed(config: DictConfig) -> None:
                 f"strategy=megatron, but the package {package} is not installed: use an image of verl with Megatron, "
                 "or set the strategies to fsdp2"
             )
+    unread = unread_uses(MEGATRON_USES)
+    if unread:
+        raise GadCompatError(f"the installed verl lacks what gad_verl uses of its Megatron engine: {', '.join(unread)}")
 
 
 def _model_config(model: Any) -> Any | None:

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from gad_verl.compat import MEGATRON_USES, VerlUse, unread_uses
 from gad_verl.config import load_gad_config
 from gad_verl.errors import GadConfigError
 from gad_verl.megatron_settings import check_installed, tokens_per_micro_batch
@@ -100,7 +101,7 @@ REFUSED = [
     (STUDENT_ONLY, "actor_rollout_ref.actor.optim.use_checkpoint_opt_param_scheduler=False", "use_checkpoint_opt"),
     (STUDENT_ONLY, "actor_rollout_ref.ref.strategy=fsdp2", "same engine"),
     (DISCRIMINATOR_ONLY, "gad.discriminator_share_prompt=always", "share_prompt"),
-    (DISCRIMINATOR_ONLY, "gad.discriminator_loss.gradient_penalty=1.0", "gradient_penalty"),
+    (DISCRIMINATOR_ONLY, "gad.discriminator_loss.gradient_penalty=1.0", "gradient_penalty needs"),
     (("gad_trainer", "model_engine=veomni"), "gad.stage=auto", "critic@discriminator=dp_critic"),
 ]
 
@@ -133,3 +134,9 @@ def test_missing_packages_are_named(compose: Callable, monkeypatch: pytest.Monke
     check_installed(compose(("gad_trainer",)))
     with pytest.raises(GadConfigError, match=r"megatron\.core is not installed"):
         check_installed(compose(DISCRIMINATOR_ONLY))
+
+
+def test_what_is_used_of_verls_megatron_engine_is_there() -> None:
+    assert unread_uses(MEGATRON_USES) == []
+    gone = VerlUse("verl.workers.engine.megatron.transformer_impl", ("MegatronEngine.of_another_release",), "test")
+    assert unread_uses((gone,)) == ["verl.workers.engine.megatron.transformer_impl.MegatronEngine.of_another_release"]
