@@ -32,7 +32,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["gad_verl", "gad_verl.*"]) + ["hydra_plugins.gad_verl_searchpath"],
-    package_data={"gad_verl.config": ["*.yaml", "*/*.yaml"]},
+    package_data={"gad_verl.config": ["*.yaml", "*/*.yaml"], "gad_verl.report": ["template/*"]},
     install_requires=[
         # Subclasses of verl's trainer and workers: private parts move with each minor release (gad_verl/compat.py).
         "verl>=0.9.1,<0.10",
@@ -57,6 +57,8 @@ setup(
         "data": ["scikit-learn>=1.5", "datasketch>=2.0", "py3langid>=0.3", "scipy", "pyarrow", "numpy"],
         # gad-verl evaluate and compare: scikit-learn for the two-sample tests, openai and tenacity for the judge.
         "evaluation": ["scikit-learn>=1.4,<2", "scipy>=1.11", "openai>=2.0.0", "tenacity>=8.2", "tqdm"],
+        # gad-verl report: BokehJS goes into the page, so the page needs no network.
+        "report": ["bokeh>=3.9,<4", "jinja2>=3.1", "markupsafe", "numpy"],
         # aiohttp: the server on loopback that tests and benchmarks ask; sacrebleu: self-BLEU is tested against it.
         "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9", "sacrebleu>=2.4"],
     },

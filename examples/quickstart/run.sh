@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole quickstart: student, teacher, training, export, table, curves. Interrupt it at any time and start it again:
+# The whole quickstart: student, teacher, training, export, table, page. Interrupt it at any time and start it again:
 # every part goes on where it was. RUN=folder and CACHE=folder choose where things lie.
 set -euo pipefail
 
@@ -37,11 +37,13 @@ for step in "$WARMUP_STEPS" "$TOTAL_STEPS"; do
 done
 
 say "5/5 evaluation on held-out prompts"
-python "$HERE/curves.py" --log "$RUN/metrics.jsonl" --output "$RUN/curves.png"
 python "$HERE/evaluate.py" --val "$RUN/data/val.parquet" --output "$RUN/evaluation" --max-new-tokens 96 \
     --checkpoints before="$RUN/student" after_warmup="$RUN/exported/step_$WARMUP_STEPS" \
     after_gad="$RUN/exported/step_$TOTAL_STEPS"
 
+say "the run on one page"
+gad-verl report quickstart="$CHECKPOINTS" --output "$RUN/report.html"
+
 say "done in $(((SECONDS - STARTED) / 60)) minutes"
-echo "table:  $RUN/evaluation/table.md"
-echo "curves: $RUN/curves.png"
+echo "table: $RUN/evaluation/table.md"
+echo "page:  $RUN/report.html"

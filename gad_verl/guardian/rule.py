@@ -93,6 +93,10 @@ class Rule(ABC):
     def finding(self, figures: Mapping[str, float]) -> str:
         """What was seen, with the figures. Begins in lower case, ends without a full stop."""
 
+    def knob_helps(self, figures: Mapping[str, float]) -> bool:
+        """Whether turning the knob is a remedy here, for a condition that has two sides."""
+        return True
+
     @property
     @abstractmethod
     def remedy(self) -> str:

@@ -94,7 +94,7 @@ class Watch:
     def _turn(self, step: int, changed: bool) -> list[Event]:
         window, before = self._debounce.window, self._level
         if self.tripped and (changed or self._since >= window):
-            self._level += 1
+            self._level += self.rule.knob_helps(self._means())
         elif not self.tripped and before > 0 and self._since >= window * self._patience:
             self._level -= 1
         if self._level == before:

@@ -116,7 +116,7 @@ def draw_panel(key: str, panel: Panel, runs: Sequence[Run], limit: int) -> Chart
     several = len(runs) > 1
     thinned, lines = 0, []
     for number_of_run, number_of_curve, run, curve, series in drawn:
-        color = COLORS[(number_of_run if several else number_of_curve) % len(COLORS)]
+        color = COLORS[number_of_run % len(COLORS)] if several else _color(curve, number_of_curve)
         dash = DASHES[number_of_curve % len(DASHES)] if several else "solid"
         label = f"{run.name}: {curve.label}" if several else curve.label
         thinned = max(thinned, len(series) if len(series) > limit else 0)
@@ -322,6 +322,13 @@ def empty_lines(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 # --------------------------------------------------------------------------------------------------------------- parts
+
+
+def _color(curve: Curve, number_of_curve: int) -> str:
+    if curve.side is not None:
+        return TEACHER_COLOR if curve.side == "teacher" else STUDENT_COLOR
+    # Held-out figures, the only sparse ones, are orange; the first training curve is blue.
+    return COLORS[1 if curve.sparse and number_of_curve else number_of_curve % len(COLORS)]
 
 
 def _figure(runs: Sequence[Run], height: int = _HEIGHT, **arguments: Any) -> Any:

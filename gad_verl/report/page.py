@@ -110,11 +110,11 @@ def write_page(runs: Sequence[Run], output: Path) -> list[Verdict]:
 
 def _sections(runs: Sequence[Run]) -> list[DrawnSection]:
     several = len(runs) > 1
-    trust = sorted({name for run in runs for name in run.metrics if name.startswith(panels.TRUST_PREFIX)})
-    plan = [*panels.SECTIONS]
-    if trust:
-        curves = (panels.Panel(name, (panels.Curve(name, "training"),)) for name in trust)
-        plan.insert(1, panels.Section("trust", "Trust in the discriminator", tuple(curves)))
+    plan = [
+        section
+        for section in panels.SECTIONS
+        if section is not panels.TRUST or any(name.startswith("gad/trust") for run in runs for name in run.metrics)
+    ]
     drawn_panels = [panel for section in plan for panel in section.panels] + [panels.MEMORY]
     limit = max(_LEAST, min(_MOST, LINE_POINTS // max(1, charts.count_series(drawn_panels, runs))))
 

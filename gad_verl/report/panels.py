@@ -15,6 +15,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from gad_verl.report.runs import ADVERSARIAL, SEQKD, WARMUP
 from gad_verl.report.verdict import HEALTHY_ACCURACY
@@ -29,12 +30,14 @@ class Curve:
         label: For people.
         stages: Only the steps of these stages; None for all.
         sparse: Drawn as dots that are joined: it is not logged at every step.
+        side: "teacher" and "student" have the same colours on the whole page.
     """
 
     metric: str
     label: str
     stages: tuple[int, ...] | None = None
     sparse: bool = False
+    side: Literal["teacher", "student"] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,16 @@ class Section:
 _SHARE = (-0.02, 1.04)
 
 
-def _held_out(metric: str, label: str = "held out") -> Curve:
-    return Curve(metric, label, sparse=True)
+def _held_out(metric: str, label: str = "held out", side: Literal["teacher", "student"] | None = None) -> Curve:
+    return Curve(metric, label, sparse=True, side=side)
+
+
+def _student(metric: str) -> Curve:
+    return Curve(metric, "student", side="student")
+
+
+def _teacher(metric: str) -> Curve:
+    return Curve(metric, "teacher", side="teacher")
 
 
 DISCRIMINATOR = Section(
@@ -84,7 +95,11 @@ DISCRIMINATOR = Section(
     (
         Panel(
             "Accuracy on fresh pairs",
-            (Curve("disc/accuracy", "training"), _held_out("val-gad/accuracy")),
+            (
+                Curve("disc/accuracy", "training"),
+                _held_out("val-gad/accuracy"),
+                Curve("disc/replay_accuracy", "replayed pairs"),
+            ),
             "Share of pairs in which the teacher's text scores higher. The band is where replications with other codes "
             "stayed healthy in the adversarial stage.",
             level=0.5,
@@ -125,7 +140,7 @@ TEXTS = Section(
     (
         Panel(
             "Length in tokens",
-            (Curve("gad/student_length_mean", "student"), Curve("gad/teacher_length_mean", "teacher")),
+            (_student("gad/student_length_mean"), _teacher("gad/teacher_length_mean")),
         ),
         Panel(
             "Length, student / teacher",
@@ -137,8 +152,8 @@ TEXTS = Section(
         Panel(
             "Finished texts",
             (
-                Curve("gad/student_finished_rate", "student"),
-                Curve("gad/teacher_finished_rate", "teacher"),
+                _student("gad/student_finished_rate"),
+                _teacher("gad/teacher_finished_rate"),
                 _held_out("val-gad/student_finished_rate", "student, held out"),
             ),
             "Share that ended by itself. Where the sides differ, the end of the text gives them away.",
@@ -150,6 +165,20 @@ TEXTS = Section(
             "Near 1 or -1 the discriminator judges length.",
             level=0.0,
             bounds=(-1.05, 1.05),
+        ),
+        Panel(
+            "Variety of the responses",
+            (Curve("gad/distinct_2", "distinct pairs of tokens"), Curve("gad/self_bleu", "likeness of a group")),
+            "Share of pairs that are distinct, and self-BLEU of the responses to one prompt.",
+            bounds=_SHARE,
+        ),
+        Panel(
+            "Repetition within a text",
+            (
+                Curve("gad/repetition", "student", side="student"),
+                Curve("gad/teacher_repetition", "teacher", side="teacher"),
+            ),
+            "Share of four tokens in a row that stood in the text before.",
         ),
     ),
 )
@@ -198,11 +227,17 @@ VALIDATION = Section(
         ),
         Panel(
             "Scores",
-            (_held_out("val-gad/teacher_score_mean", "teacher"), _held_out("val-gad/student_score_mean", "student")),
+            (
+                _held_out("val-gad/teacher_score_mean", "teacher", "teacher"),
+                _held_out("val-gad/student_score_mean", "student", "student"),
+            ),
         ),
         Panel(
             "Length in tokens",
-            (_held_out("val-gad/student_length_mean", "student"), _held_out("val-gad/teacher_length_mean", "teacher")),
+            (
+                _held_out("val-gad/student_length_mean", "student", "student"),
+                _held_out("val-gad/teacher_length_mean", "teacher", "teacher"),
+            ),
         ),
     ),
 )
@@ -216,8 +251,28 @@ MEMORY = Panel(
     ),
 )
 
-SECTIONS = (DISCRIMINATOR, TEXTS, STUDENT, VALIDATION)
-TRUST_PREFIX = "gad/trust"
+TRUST = Section(
+    "trust",
+    "Trust in the discriminator",
+    (
+        Panel(
+            "Factor on the student's learning rate",
+            (Curve("gad/trust_factor", "factor"),),
+            "0 where the discriminator knows nothing on prompts it never trains on.",
+        ),
+        Panel(
+            "Accuracy on prompts that never train the discriminator",
+            (Curve("gad/trust_accuracy", "kept away"), Curve("disc/accuracy", "training")),
+            level=0.5,
+            level_name="guessing",
+            bounds=_SHARE,
+        ),
+        Panel("Standard error of that accuracy", (Curve("gad/trust_error", "error"),)),
+        Panel("Prompts in the window", (Curve("gad/trust_prompts", "prompts"),)),
+    ),
+)
+
+SECTIONS = (DISCRIMINATOR, TRUST, TEXTS, STUDENT, VALIDATION)
 
 
 def drawn_metrics() -> set[str]:

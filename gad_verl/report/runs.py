@@ -37,6 +37,7 @@ _TOTAL_STEPS = (
     ("total_steps",),
     ("steps",),
 )
+_CHECKPOINTS = "checkpoints"
 _QUIET_S = 1800.0
 
 
@@ -165,10 +166,10 @@ class Run:
         """In words: finished, stopped, still training, or unknown."""
         of_total = f" of {self.total_steps}" if self.total_steps else ""
         stops = [event for event in self.events if event.get("action") == "stop"]
+        if stops and self.last_step != self.total_steps:
+            return f"stopped by the {stops[-1].get('source', 'guardian')} at step {stops[-1]['step']}{of_total}"
         if self.finished:
             return f"finished at step {self.last_step}{of_total}"
-        if stops:
-            return f"stopped by the {stops[-1].get('source', 'guardian')} at step {stops[-1]['step']}{of_total}"
         if self.finished is None:
             return f"as of step {self.last_step}; nothing says whether the run is finished"
         state = f"still training, as of step {self.last_step}{of_total}"
@@ -283,6 +284,8 @@ def _find_metrics(folder: Path, info: Mapping[str, Any] | None) -> Path | None:
         # The second and third: the folder was copied from another machine.
         candidates = [Path(noted), folder / Path(noted).name, folder.parent / Path(noted).name]
     candidates.append(folder / "metrics.jsonl")
+    if folder.resolve().name == _CHECKPOINTS:
+        candidates.append(folder.resolve().parent / "metrics.jsonl")
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -297,7 +300,7 @@ def _quiet(files: Sequence[Path]) -> float:
 
 def _folder_name(folder: Path) -> str:
     resolved = folder.resolve()
-    return resolved.parent.name if resolved.name == "checkpoints" else resolved.name
+    return resolved.parent.name if resolved.name == _CHECKPOINTS else resolved.name
 
 
 def _make_names_unique(runs: Sequence[Run]) -> None:

@@ -45,6 +45,7 @@ _HELD_OUT_GAP = (0.15, 0.25)
 _FAILED_SHARE = 0.02
 _SPIKE = 20.0
 _ENTROPY_FALL = 0.25
+_NO_TRUST = 0.05
 _EVENT_TEXT = 240
 
 
@@ -271,16 +272,8 @@ def _spread(run: Run) -> Finding | None:
 def _length(run: Run) -> Finding | None:
     topic = "length"
     series = _adversarial(run, "gad/length_ratio")
-    if _is_seqkd(run) or not len(series):
-        series = run.get("val-gad/length_ratio")
-        if not len(series):
-            return _too_few(run, topic, "gad/length_ratio")
-        return Finding(
-            "note",
-            topic,
-            f"On held-out prompts the responses are {series.values[-1]:.2f} times as long as the teacher's "
-            f"(step {int(series.steps[-1])}).",
-        )
+    if _is_seqkd(run):
+        return None
     end = last_part(series)
     if not len(end):
         return _too_few(run, topic, "gad/length_ratio")
@@ -299,6 +292,17 @@ def _length(run: Run) -> Finding | None:
     if len(correlation) and abs(_median(correlation)) > _LENGTH_CORRELATION:
         return Finding("watch", topic, f"{text} The discriminator judges length.")
     return Finding("good", topic, text)
+
+
+def _held_out_length(run: Run) -> Finding | None:
+    series = run.get("val-gad/length_ratio")
+    if not len(series):
+        return None
+    ratio, step = float(series.values[-1]), int(series.steps[-1])
+    text = f"On held-out prompts the responses are {ratio:.2f} times as long as the teacher's (step {step})."
+    if not _LENGTH_RATIO[0] <= ratio <= _LENGTH_RATIO[1]:
+        return Finding("watch", "held-out length", f"{text} That is far from 1: read the texts below.")
+    return Finding("good", "held-out length", text)
 
 
 def _finishing(run: Run) -> Finding | None:
@@ -450,7 +454,13 @@ def _trust(run: Run) -> Finding | None:
         end = last_part(_adversarial(run, metric))
         if len(end):
             found.append(f"{metric} {_number(_median(end))}")
-    return Finding("note", "trust", f"Medians at the end: {', '.join(found)}.") if found else None
+    if not found:
+        return None
+    text = f"Medians at the end: {', '.join(found)}."
+    factor = last_part(_adversarial(run, "gad/trust_factor"))
+    if len(factor) and _median(factor) < _NO_TRUST:
+        return Finding("watch", "trust", f"{text} The student hardly learns.")
+    return Finding("note", "trust", text)
 
 
 def _time(run: Run) -> Finding | None:
@@ -484,6 +494,7 @@ _RULES: tuple[Callable[[Run], "Finding | list[Finding] | None"], ...] = (
     _saturation,
     _spread,
     _length,
+    _held_out_length,
     _finishing,
     _held_out,
     _supervised,

@@ -127,6 +127,8 @@ class RewardStageMixin(PPOTrainer):
         teacher_scores, student_scores, weights = output.teacher_scores, output.student_scores, output.weights
         metrics.update(discriminator_metrics(teacher_scores, student_scores, weights))
         metrics.update(text_metrics(encoded, student_scores))
+        if self.teacher_mix.mode != "cycle":
+            metrics.update(self.teacher_mix.metrics([group.teachers for group in groups]))
         self.observe_scores([group.index for group in groups], teacher_scores, student_scores, weights)
         metrics.update(self.toolbox.observe_trust(self.global_steps, self.phase, groups, output))
         self.toolbox.record_scores(self.global_steps, self.phase, output)

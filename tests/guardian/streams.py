@@ -62,7 +62,7 @@ SICK: dict[str, Callable[[int], Metrics]] = {
     "oscillation": lambda step: {"disc/accuracy": 0.98 if step % 6 < 3 else 0.35},
     "no_spread": lambda step: {"disc/no_spread_fraction": 0.4},
     "length": lambda step: {"gad/length_ratio": 2.5},
-    "score_length": lambda step: {"gad/score_length_correlation": -0.9},
+    "score_length": lambda step: {"gad/score_length_correlation": 0.9},
     "repetition": lambda step: {"gad/repetition": 0.5},
     "collapse": lambda step: {"gad/self_bleu": 0.97},
     "kl": lambda step: {"actor/kl_loss": 3.0},

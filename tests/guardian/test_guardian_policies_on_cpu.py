@@ -61,6 +61,15 @@ def test_a_knob_is_turned_window_by_window_to_its_limit_and_back() -> None:
     assert turned == [115, 135, 155, 175] and values[-1] == 1.0
 
 
+@pytest.mark.parametrize(("correlation", "helps"), [(0.9, True), (-0.9, False)])
+def test_a_price_of_length_is_set_only_where_long_responses_score_higher(correlation: float, helps: bool) -> None:
+    guardian = Guardian(loaded({"policy": "off", "score_length": {"policy": "adapt"}}))
+    rows = [(step, {**metrics, "gad/score_length_correlation": correlation}) for step, metrics in stream(None, [], 60)]
+    events = observe(guardian, rows)
+    assert [event.action for event in events][:1] == ["warn"]
+    assert (guardian.knobs["length_penalty"] > 0) == helps
+
+
 def test_events_of_a_knob_name_it_with_both_values() -> None:
     guardian = Guardian(loaded({"saturated": {"policy": "adapt"}}))
     events = [event for event in observe(guardian, stream("saturated", range(1, 101), 300)) if event.action == "adapt"]

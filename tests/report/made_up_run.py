@@ -47,6 +47,8 @@ def metrics_of_step(step: int, steps: int, generator: np.random.Generator) -> di
         "disc/num_pairs": 64.0,
         "disc/skipped_steps": 0.0,
         "disc/memory_peak_gb": 12.5,
+        "gad/trust_factor": share,
+        "gad/trust_accuracy": accuracy - 0.05,
         "disc/teacher_score_mean": 0.5 + share,
         "disc/teacher_score_std": 0.4,
         "disc/student_score_mean": 0.5 + share - margin,

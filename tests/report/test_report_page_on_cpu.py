@@ -15,6 +15,7 @@
 
 import html
 import json
+import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -88,7 +89,18 @@ def test_structure(page: str) -> None:
     ids = [attributes["id"] for _, attributes in parsed.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     sections = {attributes["id"] for attributes in parsed.all("section")}
-    wanted = {"verdict", "discriminator", "scores", "texts", "student", "validation", "events", "time", "samples"}
+    wanted = {
+        "verdict",
+        "discriminator",
+        "trust",
+        "scores",
+        "texts",
+        "student",
+        "validation",
+        "events",
+        "time",
+        "samples",
+    }
     assert wanted | {"others", "settings"} == sections
     anchors = {link.removeprefix("#") for link in parsed.links if link.startswith("#")}
     assert anchors == sections
@@ -209,27 +221,39 @@ window.addEventListener("unhandledrejection", (event) => problems.push(String(ev
 document.addEventListener("securitypolicyviolation", (event) => problems.push(`blocked ${event.blockedURI}`));
 for (const kind of ["error", "warn"]) console[kind] = (...words) => problems.push(words.join(" "));
 </script>"""
-_TELL = """<script>setTimeout(() => {
+_TELL = """<script>
+const until = async (holds) => {
+  for (let tries = 0; tries < 200 && !holds(); tries += 1) await new Promise((done) => setTimeout(done, 100));
+};
+(async () => {
+  const plots = [...document.querySelectorAll("[data-chart]")];
+  const empty = () => plots.filter((place) => !place.dataset.drawn || !place.firstElementChild
+    || place.firstElementChild.getBoundingClientRect().height < 50);
+  await until(() => empty().length === 0);
   document.querySelectorAll("details").forEach((details) => { details.open = true; });
   const range = document.getElementById("sample-range");
   range.value = 0;
   range.dispatchEvent(new Event("input"));
-  const metric = document.getElementById("other-metric");
+  const [metric, summary] = [document.getElementById("other-metric"), document.getElementById("other-summary")];
+  await until(() => summary.textContent);
+  summary.textContent = "";
   metric.selectedIndex = 3;
   metric.dispatchEvent(new Event("change"));
-  setTimeout(() => {
-    const empty = [...document.querySelectorAll("[data-chart]")].filter((place) =>
-      !place.dataset.drawn || !place.firstElementChild || place.firstElementChild.getBoundingClientRect().height < 50);
-    parent.postMessage({
-      problems, hacked: window.hacked === 1, width: innerWidth, page: document.documentElement.scrollWidth,
-      empty: empty.map((place) => place.id), plots: document.querySelectorAll("[data-chart]").length,
-      fetched: performance.getEntriesByType("resource").map((entry) => entry.name),
-      step: document.getElementById("sample-step").textContent,
-      sample: document.querySelector("#sample-list .teacher pre").textContent,
-      metric: document.getElementById("other-summary").textContent,
-    }, "*");
-  }, 3000);
-}, 5000);</script></body>"""
+  await until(() => summary.textContent);
+  const filter = document.getElementById("key-filter");
+  filter.value = "TRAINING_steps";
+  filter.dispatchEvent(new Event("input"));
+  parent.postMessage({
+    problems, hacked: window.hacked === 1, width: innerWidth, page: document.documentElement.scrollWidth,
+    empty: empty().map((place) => place.id), plots: plots.length,
+    fetched: performance.getEntriesByType("resource").map((entry) => entry.name),
+    step: document.getElementById("sample-step").textContent,
+    sample: document.querySelector("#sample-list .teacher pre").textContent,
+    metric: summary.textContent,
+    keys: [...document.querySelectorAll("#all-keys tbody tr:not([hidden]) th")].map((cell) => cell.textContent),
+  }, "*");
+})();
+</script></body>"""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -259,18 +283,20 @@ def test_in_a_browser(page: str, tmp_path: Path) -> None:
     command = [
         str(CHROMIUM),
         *"--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking".split(),
-        *"--disable-component-update --disable-sync --virtual-time-budget=60000 --timeout=60000".split(),
+        *"--disable-component-update --disable-sync --virtual-time-budget=60000".split(),
         f"--user-data-dir={tmp_path / 'profile'}",
         "--window-size=1800,21000",
         "--dump-dom",
         (tmp_path / "frames.html").as_uri(),
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
-    assert 'id="told"' in found.stdout, found.stderr[-2000:]
-    everything = json.loads(html.unescape(found.stdout.split('id="told">')[1].split("</pre>")[0]))
+    found = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    told_by = re.search(r'<pre id="told"[^>]*>(.*?)</pre>', found.stdout, re.DOTALL)
+    assert told_by is not None, found.stderr[-2000:]
+    everything = json.loads(html.unescape(told_by.group(1)))
     assert set(everything) == {str(width) for width in WIDTHS}
     for width in WIDTHS:
         told = everything[str(width)]
         assert told["problems"] == [] and told["fetched"] == [] and not told["hacked"]
         assert told["page"] <= width and told["plots"] > 20 and told["empty"] == []
         assert told["step"] == "3" and told["sample"] == HOSTILE and " at step 60" in told["metric"]
+        assert told["keys"] == ["trainer.total_training_steps"]

@@ -129,6 +129,7 @@ def test_state_says_what_is_known(tmp_path: Path) -> None:
     assert read_run(early).state == "finished at step 6 of 10"
     with RunRecord.open(running, 6) as record:
         record.event(6, "guardian", "collapse", "stop", "The loss is 0.")
+        record.finish()
     assert read_run(running).state == "stopped by the guardian at step 6 of 10"
 
 
@@ -228,6 +229,10 @@ def test_accuracy(accuracy: list[float], level: str, words: str) -> None:
         ({"gad/failed_rollouts": [9.0] * 9, "disc/num_pairs": [50.0] * 9}, "stability", "watch"),
         ({"disc/loss": [0.4]}, "stability", "unknown"),
         ({"actor/entropy": [1.0] * 20}, "variety", "good"),
+        ({"val-gad/length_ratio": [1.0, 1.1]}, "held-out length", "good"),
+        ({"val-gad/length_ratio": [1.0, 0.1]}, "held-out length", "watch"),
+        ({"gad/trust_factor": [0.6] * 9}, "trust", "note"),
+        ({"gad/trust_factor": [0.0] * 9}, "trust", "watch"),
         ({"actor/entropy": [1.0] * 10 + [0.1] * 10}, "variety", "watch"),
     ],
 )

@@ -56,6 +56,10 @@ class Length(Rule):
             f"{figures['length_ratio_before']:.2f} times (limits {self.config.lowest:g} and {self.config.highest:g})"
         )
 
+    def knob_helps(self, figures: Mapping[str, float]) -> bool:
+        """A price of length helps against long responses only."""
+        return figures["length_ratio"] > 1
+
     @property
     def remedy(self) -> str:
         return (
@@ -86,6 +90,10 @@ class ScoreLength(Rule):
             f"score and length of a response correlate by {figures['score_length_correlation']:.2f} "
             f"(limit {self.config.correlation:g} either way)"
         )
+
+    def knob_helps(self, figures: Mapping[str, float]) -> bool:
+        """A price of length helps where long responses score higher, and makes the contrary worse."""
+        return figures["score_length_correlation"] > 0
 
     @property
     def remedy(self) -> str:

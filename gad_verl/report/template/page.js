@@ -21,8 +21,8 @@
       if (Array.isArray(node)) {
         node.forEach(visit);
       } else if (node !== null && typeof node === "object") {
-        if (node.type === "object" && node.attributes && styles[node.name]) {
-          Object.assign(node.attributes, styles[node.name]);
+        if (node.type === "object" && styles[node.name]) {
+          node.attributes = { ...node.attributes, ...styles[node.name] };
         }
         Object.values(node).forEach(visit);
       }
@@ -56,6 +56,8 @@
     const place = document.getElementById("plot-others");
     const lines = data.others[metric.value];
     const item = structuredClone(data.empty);
+    const values = lines.flatMap((line) => (line ? line[1] : []));
+    const [lowest, highest] = [Math.min(...values), Math.max(...values)];
     const fill = (node) => {
       if (Array.isArray(node)) {
         node.forEach(fill);
@@ -64,6 +66,10 @@
         if (name) {
           const line = lines[Number(name.replace("line-", ""))] || [[], []];
           node.attributes.data = { type: "map", entries: [["x", line[0]], ["y", line[1]]] };
+        }
+        // By itself the axis would reach one unit to both sides of a line that is level.
+        if (node.name === "DataRange1d" && lowest === highest && lowest !== 0) {
+          node.attributes = { ...node.attributes, start: Math.min(0, 2 * lowest), end: Math.max(0, 2 * lowest) };
         }
         Object.values(node).forEach(fill);
       }
@@ -91,6 +97,19 @@
     if (metric) drawOther();
   });
 
+  // ------------------------------------------------------------------------------------------- configuration
+
+  const wanted = document.getElementById("key-filter");
+  if (wanted) {
+    const rows = [...document.querySelectorAll("#all-keys tbody tr")];
+    wanted.addEventListener("input", () => {
+      const words = wanted.value.toLowerCase().split(" ");
+      for (const row of rows) {
+        row.hidden = !words.every((word) => row.textContent.toLowerCase().includes(word));
+      }
+    });
+  }
+
   // ------------------------------------------------------------------------------------------------- samples
 
   const list = document.getElementById("sample-list");
@@ -109,7 +128,7 @@
   function side(className, title, score, text) {
     const made = element("div", `side ${className}`);
     made.append(element("h4", "", score === null || score === undefined ? title : `${title}, score ${score}`));
-    made.append(element("pre", "", text));
+    made.append(text ? element("pre", "", text) : element("p", "small", "(no text)"));
     return made;
   }
 
