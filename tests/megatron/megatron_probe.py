@@ -226,6 +226,118 @@ def run_training(build: Any, folder: Path, groups: list[Any]) -> dict[str, Any]:
     return found
 
 
+def build_student(model_folder: Path, megatron: bool, forward_only: bool = False, packed: bool = False) -> Any:
+    """The student's training worker, or with ``forward_only`` the reference's."""
+    from verl.trainer.config import CheckpointConfig
+    from verl.workers.config import (
+        FSDPEngineConfig,
+        FSDPOptimizerConfig,
+        HFModelConfig,
+        McoreEngineConfig,
+        McoreOptimizerConfig,
+        TrainingWorkerConfig,
+    )
+    from verl.workers.engine_workers import TrainingWorker
+
+    tokens = {"use_dynamic_bsz": True, "max_token_len_per_gpu": 100, "infer_max_token_len_per_gpu": 100}
+    common = {"weight_decay": 0.0, "clip_grad": 1e9, "total_training_steps": 10, "lr": 1e-2}
+    if megatron:
+        from megatron_cpu import TRANSFORMER_CONFIG
+
+        transformer = dict(TRANSFORMER_CONFIG)
+        engine = McoreEngineConfig(
+            dtype="float32", forward_only=forward_only, override_transformer_config=transformer, **tokens
+        )
+        optimizer = McoreOptimizerConfig(
+            lr_decay_style="constant", override_optimizer_config={"adam_eps": ADAM["eps"]}, **common
+        )
+    else:
+        engine = FSDPEngineConfig(
+            use_torch_compile=False,
+            forward_only=forward_only,
+            mixed_precision={"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
+            **tokens,
+        )
+        optimizer = FSDPOptimizerConfig(override_optimizer_config={"eps": ADAM["eps"]}, **common)
+    model = HFModelConfig(
+        path=str(model_folder),
+        override_config={"attn_implementation": "sdpa"},
+        use_remove_padding=packed,
+        enable_gradient_checkpointing=False,
+    )
+    worker = TrainingWorker(
+        TrainingWorkerConfig(
+            model_type="language_model",
+            model_config=model,
+            engine_config=engine,
+            optimizer_config=optimizer,
+            checkpoint_config=CheckpointConfig(),
+        )
+    )
+    worker.reset()
+    return worker
+
+
+def run_student(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
+    """Cross-entropy on the rows of the probe, and the reference that takes the weights after two steps."""
+    from functools import partial
+    from types import SimpleNamespace
+
+    from verl.utils import tensordict_utils as tu
+    from verl.workers.utils.losses import sft_loss
+    from worker_probe import make_groups
+
+    from gad_verl.discriminator.groups import build_row_batch
+    from gad_verl.workers.stage import begin_stage
+    from gad_verl.workers.student import StudentWorker
+
+    if megatron:
+        from megatron.core import parallel_state
+
+        if parallel_state.is_initialized():
+            parallel_state.destroy_model_parallel()
+    rows = [row for group in make_groups() for row in group.rows() if len(row) > 1]
+    settings = {"use_remove_padding": packed, "use_dynamic_bsz": True, "max_token_len_per_gpu": 100}
+
+    def batch() -> Any:
+        data = build_row_batch(rows)
+        # As in training: what a row begins with is no target (verl's loss rolls the masks of all rows together).
+        data["loss_mask"] = torch.nested.as_nested_tensor(
+            [torch.tensor([0] + [1] * (len(row) - 1)) for row in rows], layout=torch.jagged
+        )
+        tu.assign_non_tensor(data, use_fused_kernels=False, calculate_entropy=False, **settings)
+        return data
+
+    def log_probs(worker: Any) -> torch.Tensor:
+        with worker.engine.eval_mode():
+            output = worker.engine.infer_batch(batch(), loss_function=None)
+        found = output["model_output"]["log_probs"]
+        # The last token of a row has no next one.
+        return torch.cat([row[:-1] for row in found.unbind()]).float()
+
+    def update(worker: Any) -> tuple[float, float]:
+        with worker.engine.train_mode():
+            worker.engine.optimizer_zero_grad()
+            output = worker.engine.forward_backward_batch(batch(), partial(sft_loss, config=None), forward_only=False)
+            norm = float(worker.engine.optimizer_step())
+            worker.engine.lr_scheduler_step()
+        return sum(output["loss"]), norm
+
+    student = build_student(folder / "model", megatron, packed=packed)
+    found: dict[str, Any] = {"start": log_probs(student), "updates": [update(student)]}
+    begin_stage(student.engine, 3e-3, 5, reset_optimizer=True, restart_schedule=True)
+    found["updates"].append(update(student))
+    found["end"] = log_probs(student)
+    path = folder / f"reference_{'megatron' if megatron else 'fsdp'}"
+    whole = SimpleNamespace(actor=student, save_checkpoint=student.save_checkpoint)
+    StudentWorker.save_student_weights(whole, str(path))
+    whole.ref = build_student(folder / "model", megatron, forward_only=True, packed=packed)
+    found["reference_before"] = log_probs(whole.ref)
+    StudentWorker.load_reference_weights(whole, str(path))
+    found["reference"] = log_probs(whole.ref)
+    return found
+
+
 def run_restart(folder: Path, groups: list[Any]) -> dict[str, Any]:
     """A stage that begins with a new optimizer and schedule, and one that is resumed."""
     from gad_verl.workers.stage import begin_stage, resume_stage
@@ -310,6 +422,10 @@ def main_rank(rank: int, folder: str, ranks: int, port: int) -> None:
             lambda layout=layout, **options: build(root / "model", layout, **options), root / f"saved_{name}", groups
         )
         results[name] = found
+    if ranks < 2:
+        for packed in (False, True):
+            name = f"{'packed' if packed else 'padded'}_student_{'megatron' if ranks else 'fsdp'}"
+            results[name] = run_student(root, megatron=ranks == 1, packed=packed)
     if ranks == 1:
         results["special"] = run_special(root, groups)
     if rank == 0:

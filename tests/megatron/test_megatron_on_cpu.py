@@ -166,3 +166,18 @@ def test_a_missing_head_is_an_error_on_megatron_too(probe: dict) -> None:
 def test_a_step_whose_gradient_is_not_finite_is_left_out(probe: dict) -> None:
     skipped = probe["special"]["skipped"]
     assert skipped != skipped and probe["special"]["unharmed"]
+
+
+@pytest.mark.parametrize("form", ["padded", "packed"])
+def test_the_student_trains_on_megatron_as_on_fsdp(probe: dict, form: str) -> None:
+    """Cross-entropy, a stage that begins with a new optimizer, and the reference that takes the student's weights."""
+    found, reference = probe[f"{form}_student_megatron"], probe[f"{form}_student_fsdp"]
+    torch.testing.assert_close(found["start"], reference["start"], atol=TOLERANCE, rtol=0)
+    for (loss, norm), (expected_loss, expected_norm) in zip(found["updates"], reference["updates"], strict=True):
+        assert loss == pytest.approx(expected_loss, abs=TOLERANCE)
+        assert norm == pytest.approx(expected_norm, rel=1e-4)
+    assert (found["end"] - found["start"]).abs().max() > 0.1
+    torch.testing.assert_close(found["end"], reference["end"], atol=1e-4, rtol=0)
+    for result in (found, reference):
+        torch.testing.assert_close(result["reference_before"], result["start"], atol=1e-6, rtol=0)
+        torch.testing.assert_close(result["reference"], result["end"], atol=1e-6, rtol=0)
