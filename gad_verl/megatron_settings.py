@@ -52,6 +52,13 @@ def check_strategies(config: DictConfig) -> None:
             if key == _DISCRIMINATOR and section.strategy == "veomni":
                 hint = ": with the student on VeOmni set critic@discriminator=dp_critic"
             raise GadConfigError(f"{key}.strategy must be one of {', '.join(known)}; got {section.strategy!r}{hint}")
+        if (section.strategy == MEGATRON) != ("megatron" in section):
+            choice = (
+                "choose the engine by --config-name gad_trainer or gad_megatron_trainer"
+                if key == _STUDENT
+                else "choose the engine by critic@discriminator=dp_critic or critic@discriminator=megatron_critic"
+            )
+            raise GadConfigError(f"{key}.strategy={section.strategy}, but {key} has another engine's keys: {choice}")
     if config.actor_rollout_ref.actor.strategy == "veomni":
         logger.warning("actor_rollout_ref.actor.strategy=veomni is checked by its configuration alone, never run")
 

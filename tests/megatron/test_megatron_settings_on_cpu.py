@@ -102,6 +102,9 @@ REFUSED = [
     (STUDENT_ONLY, "actor_rollout_ref.ref.strategy=fsdp2", "same engine"),
     (DISCRIMINATOR_ONLY, "gad.discriminator_share_prompt=always", "share_prompt"),
     (DISCRIMINATOR_ONLY, "gad.discriminator_loss.gradient_penalty=1.0", "gradient_penalty needs"),
+    (BOTH, "discriminator.strategy=fsdp2", "critic@discriminator=dp_critic"),
+    (BOTH, "actor_rollout_ref.actor.strategy=fsdp", "--config-name gad_trainer"),
+    (("gad_trainer",), "discriminator.strategy=megatron", "critic@discriminator=megatron_critic"),
     (("gad_trainer", "model_engine=veomni"), "gad.stage=auto", "critic@discriminator=dp_critic"),
 ]
 
