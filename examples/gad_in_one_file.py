@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from gad_verl.core import PairLossOptions, Phase, StageSchedule, discriminator_pair_loss, score_statistics
 from gad_verl.core.gating import GateOptions, UpdateGate
 from gad_verl.core.replay import ReplayBuffer, replay_count
+from gad_verl.core.reward_shaping import group_means
 from gad_verl.data.schema import check_file, teacher_texts
 from gad_verl.data.tokens import EncodedResponse, SequenceBuilder, stop_token_ids
 from gad_verl.errors import USER_ERRORS, GadConfigError
@@ -257,8 +258,8 @@ class Gad:
             ``SequenceBuilder.student_response``: sampled ids are often not what the tokenizer yields for the text.
 
     Raises:
-        GadConfigError: If there are fewer rows than prompts in a step.
-        ValueError: For settings out of range.
+        GadConfigError: If there are fewer rows than prompts in a step, or a setting is out of range.
+        ValueError: The same, where the core says so.
     """
 
     def __init__(
@@ -272,6 +273,8 @@ class Gad:
     ) -> None:
         if len(examples) < settings.batch_size:
             raise GadConfigError(f"{len(examples)} rows do not fill a batch of {settings.batch_size}: lower batch_size")
+        if settings.temperature <= 0 or settings.kl_reference not in ("warmed_up", "initial"):
+            raise GadConfigError("temperature must be positive, kl_reference one of warmed_up, initial")
         self.settings, self.examples, self.stop_ids = settings, examples, stop_ids
         self.reread = reread or (lambda ids: EncodedResponse(ids, ids[-1] in stop_ids, ids[-1] not in stop_ids))
         # Without dropout: a score must not depend on chance, and rewards come from the pass that trains D.
@@ -378,7 +381,7 @@ class Gad:
     def update_discriminator(
         self, groups: list[Group], metrics: dict[str, float], updates: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """Scores (G, n) of the rollouts by the D of BEFORE its updates, and weights (0 where there is no score).
+        """Scores (G, n) of the rollouts by the D of BEFORE its updates, and weights (0 where a rollout failed).
 
         ONE pass gives the loss of all pairs, its gradient, and the scores. With replay, groups of past steps join the
         loss; scores and statistics are those of the fresh pairs.
@@ -401,7 +404,8 @@ class Gad:
         metrics["gad/nonfinite_scores"] = float(((fresh > 0) & ~usable).sum())
         if not bool(usable.any()):
             raise FloatingPointError("every score of the discriminator is nan or inf: lower its learning rate")
-        return torch.where(usable, students, 0.0), usable.float()
+        # The mean of its group instead of a score that is not finite: no direction for the student.
+        return torch.where(usable, students, group_means(students, usable.float())), fresh
 
     def _pair_loss(self, groups: list[Group], learns: bool) -> tuple[float, Tensor, Tensor]:
         """Loss, scores (G, 1 + n) with the teacher's first, and weights (G, n); adds up the gradient of D."""

@@ -36,25 +36,14 @@ from gad_verl.megatron_settings import (
     check_strategies,
     tokens_per_micro_batch,
 )
-from gad_verl.preflight_tools import check_held_out, check_task_columns, check_tools
+from gad_verl.preflight_tools import OUTCOME_ESTIMATORS, check_held_out, check_task_columns, check_tools
 
 logger = logging.getLogger(__name__)
 
 TRAINER_MODE = "gad_sync"
 
 # Estimators whose advantage compares the responses of one prompt.
-_GROUP_ESTIMATORS = (
-    "grpo",
-    "grpo_vectorized",
-    "grpo_passk",
-    "gdpo",
-    "rloo",
-    "rloo_vectorized",
-    "opo",
-    "optimal_token_baseline",
-    "tir_optimal_token_baseline",
-    "gad_process",
-)
+_GROUP_ESTIMATORS = (*OUTCOME_ESTIMATORS, "optimal_token_baseline", "tir_optimal_token_baseline", "gad_process")
 
 
 def check_config(config: DictConfig) -> GadConfig:

@@ -20,18 +20,10 @@ from gad_verl.config.checks import require
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.schema import column_names
 
-# Estimators that sum the rewards of a response: shares of tokens would add up to its score again.
-_SEQUENCE_ESTIMATORS = (
-    "grpo",
-    "grpo_vectorized",
-    "grpo_passk",
-    "gdpo",
-    "rloo",
-    "rloo_vectorized",
-    "opo",
-    "remax",
-    "reinforce_plus_plus_baseline",
-)
+# Estimators of groups that sum the rewards of a response.
+OUTCOME_ESTIMATORS = ("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "rloo", "rloo_vectorized", "opo")
+# For these, shares of tokens would add up to the score again.
+_SEQUENCE_ESTIMATORS = (*OUTCOME_ESTIMATORS, "remax", "reinforce_plus_plus_baseline")
 _ENGINES_WITH_NOISE = ("fsdp", "fsdp2")
 _TASK_COLUMNS = ("data_source", "reward_model")
 

@@ -212,6 +212,7 @@ COLUMNS = [
     Column("KL(student, teacher)", "kl_student_teacher"),
     Column("in the valley, %", "valley", 1, 100),
     Column("near one mode, %", "near", 1, 100),
+    Column("width", "width"),
     Column("accuracy of D, last 100 steps", "accuracy"),
 ]
 

@@ -63,7 +63,7 @@ class RuleConfig:
 class SaturatedConfig(RuleConfig):
     """The discriminator is too strong."""
 
-    accuracy: float = 0.97
+    accuracy: float = 0.9
     fraction: float = 0.5
 
     def ranges(self) -> dict[str, tuple[float, float]]:

@@ -112,7 +112,7 @@ class TrustConfig:
 
     held_out_fraction: float = 0.0
     full_accuracy: float = 0.65
-    confidence: float = 1.0
+    confidence: float = 2.0
     window: int = 200
     least_prompts: int = 16
     seed: int = 0

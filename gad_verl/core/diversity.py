@@ -64,11 +64,10 @@ def _ngram_counts(responses: Sequence[Ids], highest: int) -> Iterator[_Array]:
 
 def _closest_lengths(lengths: _Array) -> _Array:
     """Of each response, the length of the other one that is nearest; of two equally near, the shorter."""
-    closest = np.empty_like(lengths)
-    for place, length in enumerate(lengths):
-        others = np.delete(lengths, place)
-        closest[place] = min(others, key=lambda other: (abs(int(other) - int(length)), other))
-    return closest
+    distances = np.abs(lengths[:, None] - lengths[None, :])
+    np.fill_diagonal(distances, np.iinfo(np.int64).max // 2)
+    nearest = distances.min(axis=1, keepdims=True)
+    return np.where(distances == nearest, lengths[None, :], np.iinfo(np.int64).max).min(axis=1)
 
 
 def self_bleu(responses: Sequence[Ids]) -> float:

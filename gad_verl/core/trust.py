@@ -92,7 +92,7 @@ class TrustOptions:
     """
 
     full_accuracy: float = 0.65
-    confidence: float = 1.0
+    confidence: float = 2.0
     window: int = 200
     least_prompts: int = 16
 

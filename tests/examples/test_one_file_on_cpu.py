@@ -191,9 +191,8 @@ def test_each_epoch_sees_every_row_once_with_the_next_text() -> None:
     examples = make_examples(count=8, texts=3)
     gad = make_gad(examples, stage="gad", total_steps=6)
     seen: dict[int, list[int]] = {example.index: [] for example in examples}
-    prompts = {
-        id(text): (example.index, number) for example in examples for number, text in enumerate(example.teachers)
-    }
+    texts = [(row.index, number, text) for row in examples for number, text in enumerate(row.teachers)]
+    which = {id(text): (index, number) for index, number, text in texts}
     for _ in range(6):
         gad.step()
         for group in gad.groups:
@@ -219,18 +218,17 @@ def test_same_seed_same_run_and_metrics_are_explained(tmp_path: Path) -> None:
     assert len(names) > 20 and all(f"`{name}`" in curves for name in names)
 
 
-def test_a_score_that_is_not_finite_takes_no_part() -> None:
+def test_a_score_that_is_not_finite_gives_no_direction() -> None:
     gad = make_gad(stage="gad")
     groups = gad.rollout([(example, example.teachers[0]) for example in gad.examples[:2]])
-    finite = torch.tensor([[0.0, 1.0, 2.0, float("nan")], [0.0, 1.0, 2.0, 4.0]])
-    gad._pair_loss = lambda groups, learns: (0.0, finite, torch.ones(2, 3))
+    given = torch.tensor([[0.0, 1.0, 2.0, float("nan")], [0.0, 1.0, 2.0, 4.0]])
+    gad._pair_loss = lambda groups, learns: (0.0, given, torch.ones(2, 3))
     metrics: dict[str, float] = {}
     scores, weights = gad.update_discriminator(groups, metrics, updates=0)
     assert metrics["gad/nonfinite_scores"] == 1.0
-    assert weights.tolist() == [[1, 1, 0], [1, 1, 1]]
-    advantages = grpo_advantages(scores, weights)
-    assert advantages[0].tolist() == pytest.approx([-(0.5**0.5), 0.5**0.5, 0.0], abs=1e-4)
-    finite[:] = float("nan")
+    assert scores.tolist() == [[1.0, 2.0, 1.5], [1.0, 2.0, 4.0]] and bool((weights == 1).all())
+    assert grpo_advantages(scores, weights)[0].tolist() == pytest.approx([-1.0, 1.0, 0.0], abs=1e-4)
+    given[:] = float("nan")
     with pytest.raises(FloatingPointError, match="learning rate"):
         gad.update_discriminator(groups, {}, updates=0)
 
@@ -351,6 +349,7 @@ def test_command_trains_and_saves(tiny_folder: Path, tmp_path: Path) -> None:
         (("--batch-size", "1000"), "48 rows do not fill a batch of 1000"),
         (("--discriminator-loss", "hinge"), "bradley_terry"),
         (("--warmup-steps", "3"), "no adversarial step"),
+        (("--temperature", "0"), "temperature must be positive"),
     ],
 )
 def test_command_says_what_is_wrong(

@@ -129,6 +129,18 @@ def test_metrics_that_are_absent_never_trip_a_rule(rule: str, data: st.DataObjec
     assert observe(Guardian(config(nonfinite__policy=others)), rows) == []
 
 
+def test_metrics_of_a_validation_alone_are_no_reading_of_the_step() -> None:
+    """The trainer judges a step and its validation one after the other; a file has both in one line."""
+    together, apart = Guardian(config()), Guardian(config())
+    for step, metrics in stream("nonfinite", range(3, 40, 4), 60):
+        expected = together.observe(step, metrics)
+        validation = {name: value for name, value in metrics.items() if name.startswith("val-")}
+        training = {name: value for name, value in metrics.items() if name not in validation}
+        found = apart.observe(step, training) + apart.observe(step, validation | {"gad/stage": 2.0})
+        assert found == expected
+    assert apart.state_dict() == together.state_dict()
+
+
 def test_without_a_stage_nothing_is_judged() -> None:
     rows = [(step, {"disc/accuracy": 1.0, "disc/saturated_fraction": 1.0}) for step in range(100)]
     assert observe(Guardian(config()), rows) == []
@@ -136,8 +148,8 @@ def test_without_a_stage_nothing_is_judged() -> None:
 
 
 LIMITS = [
-    ("saturated", {"disc/accuracy": 0.97, "disc/saturated_fraction": 0.5}, {"disc/accuracy": 0.969}),
-    ("saturated", {"disc/accuracy": 0.97, "disc/saturated_fraction": 0.5}, {"disc/saturated_fraction": 0.49}),
+    ("saturated", {"disc/accuracy": 0.9, "disc/saturated_fraction": 0.5}, {"disc/accuracy": 0.899}),
+    ("saturated", {"disc/accuracy": 0.9, "disc/saturated_fraction": 0.5}, {"disc/saturated_fraction": 0.49}),
     ("weak", {"disc/accuracy": 0.599}, {"disc/accuracy": 0.6}),
     ("no_spread", {"disc/no_spread_fraction": 0.1}, {"disc/no_spread_fraction": 0.099}),
     ("score_length", {"gad/score_length_correlation": 0.8}, {"gad/score_length_correlation": 0.799}),

@@ -64,8 +64,8 @@ class Length(Rule):
     def remedy(self) -> str:
         return (
             "The sign of reward hacking by length: look at gad/score_length_correlation and at samples, take a "
-            "checkpoint from before, raise actor_rollout_ref.actor.kl_loss_coef. A frozen "
-            "discriminator does this: see that it is trained."
+            "checkpoint from before, and take length out of the reward (gad.reward.length_correction=regression). "
+            "A frozen discriminator does this: see that it is trained."
         )
 
 
@@ -98,6 +98,6 @@ class ScoreLength(Rule):
     @property
     def remedy(self) -> str:
         return (
-            "The discriminator judges length. Watch gad/length_ratio; compare the lengths of both sides (gad-verl "
-            "data preflight), and warm the student up until they agree."
+            "The discriminator judges length. Watch gad/length_ratio; take length out of the reward "
+            "(gad.reward.length_correction=regression), or warm the student up until the lengths agree."
         )

@@ -62,8 +62,12 @@ class Nonfinite(Rule):
         return Debounce(self.config.window, self.config.count)
 
     def read(self, metrics: Mapping[str, Any]) -> Reading | None:
-        broken = sum(_nonfinite(metrics[name]) for name in _WATCHED if name in metrics)
-        scores = number(metrics, "gad/nonfinite_scores") or 0.0
+        present = [metrics[name] for name in _WATCHED if metrics.get(name) is not None]
+        scores = number(metrics, "gad/nonfinite_scores")
+        if not present and scores is None:
+            # Such as the metrics of a validation, which are judged apart from those of their step.
+            return None
+        broken, scores = sum(map(_nonfinite, present)), scores or 0.0
         return Reading(broken > 0 or scores > 0, {"broken_metrics": float(broken), "nonfinite_scores": scores})
 
     def finding(self, figures: Mapping[str, float]) -> str:
