@@ -393,6 +393,11 @@ def detected(row: Row) -> int | None:
     return min(steps) - row["first_step"] + 1 if steps else None
 
 
+def _begins(row: Row, metric: str) -> float:
+    """Mean of the first ten steps."""
+    return statistics.fmean(row["stream"][metric][:10])
+
+
 def _ends(row: Row, metric: str) -> float:
     """Mean of the last ten steps."""
     return statistics.fmean(row["stream"][metric][-10:])
@@ -430,10 +435,12 @@ def _detections(rows: Sequence[Row]) -> str:
                 f"{len(steps)} of {len(mine)}" if name in SICK else f"{alarms} false alarms in {len(mine)} runs",
                 _middle(steps, 0),
                 _spoken(mine),
+                _middle([100 * _begins(row, VALID) for row in mine], 0),
+                _middle([100 * _ends(row, VALID) for row in mine], 0),
             ]
         )
-    heads = ["arm", "what is broken", "rule that must see it", "seen", "adversarial step", "all that spoke (runs)"]
-    return table(heads, lines)
+    heads = ["arm", "what is broken", "rules made for it", "seen", "adversarial step", "all that spoke (runs)"]
+    return table([*heads, "valid %, first ten steps", "last ten"], lines)
 
 
 def _cures(rows: Sequence[Row]) -> str:

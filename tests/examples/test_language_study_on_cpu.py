@@ -176,10 +176,16 @@ def fake_row(regime: str, arm: str, seed: int, valid: float) -> dict:
     row = {"regime": regime, "arm": arm, "seed": seed, "valid": valid, "greedy": valid, "covered": 1.0, "length": 5.0}
     row |= {"reverse": 0.1, "two": 0.2, "doubled": 0.1, "cpu_s": 30.0}
     if arm == SEQKD:
-        return row | {"best_length_valid": valid + 0.05}
+        return row | {"best_length_valid": valid + 0.05, "curve": [[100, 0.7, 0.2], [200, 0.6, 0.3]]}
     factor = 0.5 if arm == TRUSTED else None
     series = {"disc_accuracy": [0.5, 0.7], "gad_trust_accuracy": [0.5, 0.6] if factor else [None, None]}
-    return row | {"accuracy": 0.7, "factor": factor, "curve": [[0, 0.3], [50, valid]], "series": series}
+    return row | {
+        "validation_loss": 0.9,
+        "accuracy": 0.7,
+        "factor": factor,
+        "curve": [[0, 0.3], [50, valid]],
+        "series": series,
+    }
 
 
 def test_tables_and_figure_from_rows():
@@ -191,7 +197,7 @@ def test_tables_and_figure_from_rows():
     assert "the trust keeps 90 %" in regimes
     assert "| few texts | 60.0 ± 0.0 | -30.0 ± 0.0 | 0.0 ± 0.0 | -30.0 | +0.0 |" in regimes
     assert "| SeqKD | 30.0 ± 0.0 |" in arms and "best length by the oracle: 35.0 ± 0.0" in arms
-    assert "weak D" not in regimes
+    assert "SeqKD 0.60 ± 0.00, GAD 0.90 ± 0.00" in arms and "weak D" not in regimes
     assert len(language.figure(rows).axes) == 4
 
 

@@ -113,10 +113,11 @@ class Oscillation(Rule):
         return Debounce(steps, steps)
 
     def read(self, metrics: Mapping[str, Any]) -> Reading | None:
-        accuracy = number(metrics, "disc/accuracy")
-        prompts = number(metrics, "gad/prompts") or number(metrics, "disc/num_pairs")
-        if accuracy is None or prompts is None or prompts < 1:
+        # Pairs instead of prompts, as in files of older runs, would take sampling for swings.
+        found = numbers(metrics, "disc/accuracy", "gad/prompts")
+        if found is None or found[1] < 1:
             return None
+        accuracy, prompts = found
         self.trace.add(accuracy)
         if not self.trace.full:
             return None
