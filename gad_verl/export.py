@@ -29,7 +29,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gad_verl.adapter_export import build_adapted, has_adapter
+from gad_verl.discriminator.conversion import prepare_classifier_config
 from gad_verl.errors import GadCheckpointError
+from gad_verl.megatron_export import is_megatron, load_megatron_state, transformers_folder
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ def _empty_model(part: str, config_folder: Path) -> Any:
 
     config = AutoConfig.from_pretrained(config_folder)
     if part == "discriminator":
-        config.num_labels = 1
+        prepare_classifier_config(config)
     with torch.device("meta"):
         return _auto_class(part).from_config(config, attn_implementation="eager")
 
@@ -160,8 +162,10 @@ def export_part(
         raise GadCheckpointError(f"{checkpoint} holds no {part} ({folder.name}/ is missing)")
     if output.exists() and any(output.iterdir()):
         raise FileExistsError(f"{output} is not empty: remove it or choose another folder")
-    config_folder = folder / "huggingface"
-    state = load_state(folder)
+    if is_megatron(folder):
+        config_folder, state = transformers_folder(folder), load_megatron_state(folder, part)
+    else:
+        config_folder, state = folder / "huggingface", load_state(folder)
     if adapter_only and not has_adapter(state):
         raise GadCheckpointError(f"the {part} of {checkpoint} was trained without LoRA: there is no adapter to write")
     if has_adapter(state):
@@ -178,7 +182,8 @@ def export_part(
     try:
         model.save_pretrained(temporary)
         for file in config_folder.iterdir():
-            if file.name != "config.json" and not (temporary / file.name).exists():
+            of_weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
+            if file.name != "config.json" and not of_weights and not (temporary / file.name).exists():
                 shutil.copy2(file, temporary / file.name)
         if output.exists():
             output.rmdir()

@@ -29,6 +29,13 @@ from gad_verl.data.schema import check_file
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
 from gad_verl.lora_settings import check_lora
+from gad_verl.megatron_settings import (
+    MEGATRON,
+    check_installed,
+    check_megatron,
+    check_strategies,
+    tokens_per_micro_batch,
+)
 from gad_verl.preflight_tools import OUTCOME_ESTIMATORS, check_held_out, check_task_columns, check_tools
 
 logger = logging.getLogger(__name__)
@@ -37,7 +44,6 @@ TRAINER_MODE = "gad_sync"
 
 # Estimators whose advantage compares the responses of one prompt.
 _GROUP_ESTIMATORS = (*OUTCOME_ESTIMATORS, "optimal_token_baseline", "tir_optimal_token_baseline", "gad_process")
-_STRATEGIES = ("fsdp", "fsdp2")
 
 
 def check_config(config: DictConfig) -> GadConfig:
@@ -69,12 +75,8 @@ def check_config(config: DictConfig) -> GadConfig:
         )
     check_lora(config)
     check_tools(config, gad_config)
-    for key, strategy in (
-        ("actor_rollout_ref.actor.strategy", config.actor_rollout_ref.actor.strategy),
-        ("discriminator.strategy", config.discriminator.strategy),
-    ):
-        if strategy not in _STRATEGIES:
-            raise GadConfigError(f"{key} must be one of {', '.join(_STRATEGIES)} for now; got {strategy!r}")
+    check_strategies(config)
+    check_megatron(config, gad_config)
     if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
         raise GadConfigError(
             "actor_rollout_ref.rollout.name=vllm, but vLLM is not installed: install it (on a CPU: make install), or "
@@ -104,7 +106,7 @@ def check_config(config: DictConfig) -> GadConfig:
             "teacher and n students per micro-batch)"
         )
     longest = config.data.max_prompt_length + config.data.max_response_length
-    micro_batch = discriminator.ppo_max_token_len_per_gpu * discriminator.fsdp.ulysses_sequence_parallel_size
+    micro_batch = tokens_per_micro_batch(discriminator)
     if gad_config.stage != "seqkd" and discriminator.use_dynamic_bsz:
         if gad_config.discriminator_passes == "one":
             longest *= rollout.n + 1
@@ -237,6 +239,8 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
         if head_is_in_model and (head == "load" or (head == "auto" and not same_model)):
             shapes = _safetensors_shapes(path)
             found = [(name, shape) for name, shape in shapes.items() if name in ("score.weight", "classifier.weight")]
+            if config.discriminator.strategy == MEGATRON and shapes.get("lm_head.weight", [0])[0] == 1:
+                found.append(("lm_head.weight", shapes["lm_head.weight"]))
             if shapes and not found:
                 raise GadCheckpointError(
                     f"discriminator.model.path={path} has no scalar head (score.weight). Set "
@@ -284,6 +288,7 @@ def run_preflight(config: DictConfig) -> None:
     check_schedule(config, gad_config, rows)
     check_tokenizers(config)
     check_discriminator(config, gad_config)
+    check_installed(config)
     compat.check(quick=True)
 
 

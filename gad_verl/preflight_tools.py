@@ -46,13 +46,13 @@ def check_tools(config: DictConfig, gad_config: GadConfig) -> None:
         "gad.reward.sequence_weight is 0 and so are phrase_weight and token_weight: there is no reward",
     )
     if loss.gradient_penalty > 0:
-        strategy, sequence_parallel = config.discriminator.strategy, config.discriminator.fsdp
+        strategy = config.discriminator.strategy
         require(
             strategy in _ENGINES_WITH_NOISE,
             f"gad.discriminator_loss.gradient_penalty needs discriminator.strategy fsdp or fsdp2; got {strategy}",
         )
         require(
-            sequence_parallel.ulysses_sequence_parallel_size == 1,
+            config.discriminator.fsdp.ulysses_sequence_parallel_size == 1,
             "gad.discriminator_loss.gradient_penalty reads whole rows: set "
             "discriminator.fsdp.ulysses_sequence_parallel_size to 1",
         )

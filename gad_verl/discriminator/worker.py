@@ -59,6 +59,8 @@ class DiscriminatorWorker(TrainingWorker):
     def __init__(self, config: TrainingWorkerConfig, options: DiscriminatorOptions) -> None:
         if config.model_type != MODEL_TYPE:
             raise ValueError(f"the discriminator's model_type must be {MODEL_TYPE!r}; got {config.model_type!r}")
+        if config.engine_config.strategy == "megatron":
+            import gad_verl.discriminator.megatron_engine  # noqa: F401  registers the engine; needs Megatron
         super().__init__(config)
         self.engine.options = options
         self.loss_fn = partial(discriminator_loss, options=options.loss)
@@ -95,7 +97,7 @@ class DiscriminatorWorker(TrainingWorker):
             self.engine.optimizer_zero_grad()
             output = self._forward_backward(data)
             step = self._optimizer_step()
-        return self._rows(data, output, busy_s=timer.seconds, loss=self._global_loss(output["loss"]), **step)
+        return self._rows(data, output, busy_s=timer.seconds, loss=self._global_loss(output), **step)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
     def accumulate(self, data: TensorDict) -> TensorDict | None:
@@ -108,7 +110,7 @@ class DiscriminatorWorker(TrainingWorker):
         with self.engine.train_mode(zero_grad_on_exit=False):
             self.engine.optimizer_zero_grad()
             output = self._forward_backward(data)
-        return self._rows(data, output, busy_s=timer.seconds, loss=self._global_loss(output["loss"]))
+        return self._rows(data, output, busy_s=timer.seconds, loss=self._global_loss(output))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
     def apply(self) -> dict[str, float]:
@@ -150,7 +152,9 @@ class DiscriminatorWorker(TrainingWorker):
         }
         tu.assign_non_tensor(data, **{key: value for key, value in defaults.items() if key not in data.keys()})
 
-    def _global_loss(self, losses: list[float]) -> float:
+    def _global_loss(self, output: dict[str, Any]) -> float:
+        # Of a pipeline, the last stage alone has a loss.
+        losses = output.get("loss", [])
         total = torch.tensor(float(sum(losses)), dtype=torch.float64, device=get_device_id())
         group = self.engine.get_data_parallel_group()
         if group is not None:

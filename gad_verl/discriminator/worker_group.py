@@ -43,6 +43,7 @@ from gad_verl.discriminator.groups import (
 from gad_verl.discriminator.loss import LossOptions, group_loss, group_score_gradients
 from gad_verl.discriminator.plan import BatchPlan, fits_one_pass, plan_batch
 from gad_verl.discriminator.worker import DiscriminatorWorker
+from gad_verl.megatron_settings import tokens_per_micro_batch
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class DiscriminatorGroup:
         self._max_tokens: int | None = None
         self._micro_batch_size = engine.micro_batch_size_per_gpu
         if engine.use_dynamic_bsz:
-            self._max_tokens = engine.max_token_len_per_gpu * engine.ulysses_sequence_parallel_size
+            self._max_tokens = tokens_per_micro_batch(config.discriminator)
             self._micro_batch_size = 1
         self._workers = RayWorkerGroup(
             resource_pool=pool,

@@ -11,26 +11,30 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Learning rate and optimizer state at the beginning of a training stage, on an FSDP engine of verl."""
+"""Learning rate and optimizer state at the beginning of a training stage, on an engine of verl."""
 
 from typing import Any
+
+from gad_verl.workers import megatron_stage
 
 
 def begin_stage(engine: Any, lr: float, total_steps: int, reset_optimizer: bool, restart_schedule: bool) -> None:
     """Give the engine's optimizer the learning rate of a stage.
 
     Args:
-        engine: verl's FSDP engine (verl/workers/engine/fsdp/transformer_impl.py), initialized.
+        engine: verl's FSDP or Megatron engine (verl/workers/engine/), initialized.
         lr: Peak learning rate of the stage.
         total_steps: Optimizer steps of the stage, the horizon of a decaying schedule.
         reset_optimizer: Forget the moments of the optimizer.
         restart_schedule: Start the schedule (and its warmup) anew; else it goes on with the new peak rate.
 
     Raises:
-        NotImplementedError: If the engine is not one of FSDP.
+        NotImplementedError: If the engine is neither one of FSDP nor of Megatron.
     """
-    if not hasattr(engine, "_build_lr_scheduler"):
-        raise NotImplementedError(f"stages are implemented for FSDP engines only; got {type(engine).__name__}")
+    _check(engine)
+    if megatron_stage.has_megatron_schedule(engine):
+        megatron_stage.begin_stage(engine, lr, total_steps, reset_optimizer, restart_schedule)
+        return
     optimizer = engine.optimizer
     if reset_optimizer:
         optimizer.state.clear()
@@ -50,8 +54,10 @@ def begin_stage(engine: Any, lr: float, total_steps: int, reset_optimizer: bool,
 
 def resume_stage(engine: Any, total_steps: int) -> None:
     """Give a resumed schedule the horizon of its stage: a checkpoint holds its position, not its shape."""
-    if not hasattr(engine, "_build_lr_scheduler"):
-        raise NotImplementedError(f"stages are implemented for FSDP engines only; got {type(engine).__name__}")
+    _check(engine)
+    if megatron_stage.has_megatron_schedule(engine):
+        megatron_stage.resume_stage(engine, total_steps)
+        return
     state = engine.lr_scheduler.state_dict()
     rates = [(group["lr"], group["initial_lr"]) for group in engine.optimizer.param_groups]
     engine.optimizer_config.total_training_steps = total_steps
@@ -60,3 +66,8 @@ def resume_stage(engine: Any, total_steps: int) -> None:
     engine.checkpoint_manager.lr_scheduler = engine.lr_scheduler
     for group, (lr, initial_lr) in zip(engine.optimizer.param_groups, rates, strict=True):
         group["lr"], group["initial_lr"] = lr, initial_lr
+
+
+def _check(engine: Any) -> None:
+    if not hasattr(engine, "_build_lr_scheduler"):
+        raise NotImplementedError(f"stages are implemented for FSDP and Megatron only; got {type(engine).__name__}")

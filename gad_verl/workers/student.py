@@ -28,6 +28,7 @@ from gad_verl.workers.adapter import (
     send_whole_adapters,
     trains_adapters_alone,
 )
+from gad_verl.workers.megatron_stage import checkpoint_manager, is_forward_only_megatron, load_forward_only
 from gad_verl.workers.stage import begin_stage, resume_stage
 
 SUPERVISED_LOSS = "supervised"
@@ -78,7 +79,7 @@ class StudentWorker(ActorRolloutRefWorker):
     def save_student_weights(self, path: str) -> None:
         """Save the student's weights alone, outside every rotation of checkpoints; under LoRA the adapter alone."""
         engine = self.actor.engine
-        manager = engine.checkpoint_manager
+        manager = checkpoint_manager(engine)
         contents, paths = manager.checkpoint_save_contents, list(manager.previous_saved_paths)
         settings = manager.checkpoint_config
         manager.checkpoint_save_contents = ["model"]
@@ -125,7 +126,10 @@ class StudentWorker(ActorRolloutRefWorker):
 
 def _load_weights(worker: TrainingWorker, path: str) -> None:
     """Load the weights of a checkpoint and nothing else of it."""
-    manager = worker.engine.checkpoint_manager
+    if is_forward_only_megatron(worker.engine):
+        load_forward_only(worker.engine, path)
+        return
+    manager = checkpoint_manager(worker.engine)
     contents = manager.checkpoint_load_contents
     manager.checkpoint_load_contents = ["model"]
     try:

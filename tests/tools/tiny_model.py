@@ -19,6 +19,7 @@ Run as a script: ``python tests/tools/tiny_model.py FOLDER`` writes ``model/``, 
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -48,25 +49,25 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def build_model(folder: Path, seed: int = 0, layers: int = 2, hidden: int = 64) -> Path:
-    """Write a random Qwen2 of about 0.1 million parameters with its tokenizer."""
+def build_model(folder: Path, seed: int = 0, layers: int = 2, hidden: int = 64, **settings: Any) -> Path:
+    """Write a random Qwen2 of about 0.1 million parameters with its tokenizer; ``settings`` of Qwen2Config."""
     tokenizer = build_tokenizer()
     torch.manual_seed(seed)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        num_hidden_layers=layers,
+    defaults = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
         # 32 values a head: the smallest that vLLM on a CPU computes.
-        num_attention_heads=hidden // 32,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        tie_word_embeddings=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    model = Qwen2ForCausalLM(config)
+        "num_attention_heads": hidden // 32,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 1024,
+        "tie_word_embeddings": False,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+    }
+    model = Qwen2ForCausalLM(Qwen2Config(**(defaults | settings)))
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
