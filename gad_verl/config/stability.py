@@ -24,8 +24,8 @@ from gad_verl.core.gating import GateOptions
 from gad_verl.core.pair_loss import LOSS_KINDS, PairLossOptions
 from gad_verl.core.replay import REPLAY_ORDERS
 from gad_verl.core.reward_shaping import LENGTH_CORRECTIONS, LOGARITHM, PER_TOKEN, WHITENINGS
+from gad_verl.core.shares import UNITS
 from gad_verl.core.trust import TrustOptions
-from gad_verl.data.alignment import UNITS
 
 
 @dataclass

@@ -22,6 +22,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# What shares may be summed over (gad_verl.data.alignment finds where each ends).
+SENTENCE, PHRASE = "sentence", "phrase"
+UNITS = (SENTENCE, PHRASE)
+
 
 def value_shares(values: Tensor, start: float = 0.0) -> Tensor:
     """Difference of the value at each token to the one before.

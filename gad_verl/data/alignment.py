@@ -20,10 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gad_verl.core.shares import value_shares
-
-SENTENCE, PHRASE = "sentence", "phrase"
-UNITS = (SENTENCE, PHRASE)
+from gad_verl.core.shares import PHRASE, SENTENCE, value_shares
 
 # A unit ends behind its mark, closing quotes and brackets, and the white space that follows.
 _CLOSING = "[\"\u201d\u2019'\u00bb)\\]]*"
@@ -118,6 +115,8 @@ def shares_of_response(
     """
     if same_tokens:
         return value_shares(values, prompt_value)
-    if reader_ends is None or student_ends is None or len(reader_ends) != len(values) or not student_ends:
+    if reader_ends is None or student_ends is None or len(reader_ends) != len(values):
+        return None
+    if not reader_ends or not student_ends:
         return None
     return value_shares(carry_values(values, reader_ends, student_ends, prompt_value), prompt_value)

@@ -76,10 +76,11 @@ class RewardStageMixin(PPOTrainer):
         num_sessions = self._num_sessions(validating)
         groups = self._read_groups(batch, num_sessions)
         encoded = [encode_group(group, self._student_builder, self._reader_builder) for group in groups]
-        sequences = [group.sequences() for group in encoded]
         zeros = torch.zeros(len(groups), num_sessions)
         if validating:
-            output = self.discriminator.score(sequences, num_sessions) if self._has_discriminator else None
+            output = None
+            if self._has_discriminator:
+                output = self.discriminator.score([group.sequences() for group in encoded], num_sessions)
             self._record_validation(batch, groups, encoded, output)
             scores = zeros if output is None else output.student_scores
             self._write_rewards(batch.partition_id, batch.keys, groups, scores, {} if metrics is None else metrics)

@@ -38,7 +38,10 @@ from gad_verl.core import Phase
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.discriminator.worker_group import DiscriminatorGroup
 from gad_verl.errors import GadStalledError
-from gad_verl.trainer import estimators, metrics_file
+from gad_verl.trainer import (
+    estimators,  # noqa: F401  registers the estimator gad_process with verl
+    metrics_file,
+)
 from gad_verl.trainer.adversary import Adversary
 from gad_verl.trainer.checkpoint_stage import DISCRIMINATOR_FOLDER, CheckpointStageMixin
 from gad_verl.trainer.data_reload import TrainingDataMixin
@@ -51,9 +54,6 @@ from gad_verl.trainer.watchdog import Watchdog, watched
 from gad_verl.workers.student import POLICY_LOSS, SUPERVISED_LOSS, StudentWorker
 
 logger = logging.getLogger(__name__)
-
-# Registers the estimators of gad_verl with verl.
-assert estimators
 
 DISCRIMINATOR = "discriminator"
 DISCRIMINATOR_POOL = "discriminator_pool"

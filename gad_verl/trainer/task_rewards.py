@@ -22,8 +22,6 @@ import transfer_queue as tq
 from tensordict import TensorDict
 from verl import DataProto
 
-from gad_verl.errors import GadConfigError
-
 # What verl's reward managers read of a row (verl/experimental/reward_loop/reward_manager/naive.py).
 _ROW_FIELDS = ("data_source", "reward_model", "extra_info")
 
@@ -49,18 +47,10 @@ def task_rewards(
         partition_id: Of TransferQueue.
         keys: Of the trajectories.
         lengths_to_mask: verl's helper of the trainer.
-
-    Raises:
-        GadConfigError: If the rows lack what the reward reads.
     """
     fields = ["prompts", "responses", "raw_prompt", *_ROW_FIELDS]
-    try:
-        data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=fields)
-    except Exception as error:
-        raise GadConfigError(
-            "gad.reward.task_weight is above 0, but the rows lack a column that verl's reward interface reads "
-            f"({', '.join(_ROW_FIELDS)}): {error}"
-        ) from error
+    # The check before the run has seen data_source and reward_model; verl's data set gives every row an extra_info.
+    data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=fields)
     prompts, responses = data["prompts"], data["responses"]
     padding = tokenizer.pad_token_id
     padded = {"prompts": prompts.to_padded_tensor(padding), "responses": responses.to_padded_tensor(padding)}

@@ -177,3 +177,16 @@ def test_a_response_spelled_by_other_tokens_keeps_its_reward_at_the_end(
     token_level = [torch.tensor([0.0, 0.0, 0.0, 7.0])]
     metrics = mix_into(token_level, torch.tensor([7.0]), [group], [found], RewardConfig(token_weight=1.0))
     assert metrics == {"gad/shares_missing": 1.0} and token_level[0].tolist() == [0, 0, 0, 7]
+
+
+def test_a_response_of_which_nothing_is_left_has_no_shares(
+    builders: tuple[SequenceBuilder, SequenceBuilder],
+) -> None:
+    """Replacement characters alone, not ended: the discriminator reads an empty response."""
+    student, reader = builders
+    sampled = student.response("\ufffd" * 21).token_ids[:-1]
+    group = RolloutGroup(0, MESSAGES, "teacher", [0], [sampled], student.prompt(MESSAGES))
+    encoded = encode_group(group, student, reader)
+    assert encoded.students[0].token_ids == []
+    values = [torch.randn(len(encoded.prompt_ids))]
+    assert response_shares(group, encoded, values, student, reader, "sentence") == [None]
