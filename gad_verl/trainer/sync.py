@@ -100,6 +100,7 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
         self._validation = ValidationRecord()
         self._replicas_asleep = False
         self._checked_prompts = False
+        self._training_began = False
 
     # ------------------------------ verl's own mode ------------------------------
 
@@ -141,6 +142,7 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
 
     def on_train_begin(self) -> None:
         self._restore_logged_lines()
+        self._training_began = True
         super().on_train_begin()
 
     def _restore_logged_lines(self) -> None:
@@ -393,7 +395,12 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
         return frequency > 0 and (self.global_steps >= self.total_training_steps or self.global_steps % frequency == 0)
 
     def _after_validation(self, metrics: dict) -> None:
-        """Judge a validation. It comes after the step's checkpoint, so that one's state of the tools is renewed."""
+        """Judge a validation. It comes after the step's checkpoint, so that one's state of the tools is renewed.
+
+        What verl validates before a resumed run goes on was judged when that step was made, if it was to be.
+        """
+        if self._resume_folder is not None and not self._training_began:
+            return
         self.toolbox.judge(self.global_steps, self.phase, metrics)
         folder = self._checkpoint_root / f"global_step_{self.global_steps}"
         if folder.is_dir():
