@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as multiprocessing
 
 STRATEGIES = ("fsdp", "fsdp2")
 LORA = {"lora_rank": 4, "lora_alpha": 8}
@@ -122,41 +121,23 @@ def run_strategy(model_folder: str, root: Path, rank: int, world_size: int, stra
     return found
 
 
-def main_rank(rank: int, model_folder: str, output: str, world_size: int, port: int) -> None:
+def main_rank(rank: int, model_folder: str, output: str, world_size: int) -> None:
     """Both strategies on one rank."""
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_RANK=str(rank),
-        LOCAL_WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
     root = Path(output).with_suffix("")
     found = {name: run_strategy(model_folder, root / name, rank, world_size, name) for name in STRATEGIES}
     if rank == 0:
         torch.save(found, output)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 def main() -> None:
     """Start the ranks."""
-    import socket
+    from gloo_ranks import run_ranks
 
     model_folder, output, world_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = (model_folder, output, world_size, port)
-    if world_size == 1:
-        main_rank(0, *arguments)
-    else:
-        multiprocessing.spawn(main_rank, args=arguments, nprocs=world_size, join=True)
+    run_ranks(main_rank, world_size, model_folder, output, world_size)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
     os.environ["VERL_PLATFORM"] = "cpu"
     main()

@@ -124,17 +124,8 @@ class _Rows(list):
         return list(self)
 
 
-def main_rank(rank: int, model_folder: str, output: str, world_size: int, strategy: str, port: int) -> None:
+def main_rank(rank: int, model_folder: str, output: str, world_size: int, strategy: str) -> None:
     """All scenarios on one rank."""
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_RANK=str(rank),
-        LOCAL_WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
     groups = tool_groups()
     # Micro-batches of about one group, and of about one row.
     longest_row = max(len(row) for group in groups for row in group.rows())
@@ -148,26 +139,17 @@ def main_rank(rank: int, model_folder: str, output: str, world_size: int, strate
             results[name, form] = run_tools(worker, options, groups, world_size, form)
     if rank == 0:
         torch.save(results, output)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 def main() -> None:
     """Start the ranks."""
-    import socket
+    from gloo_ranks import run_ranks
 
     model_folder, output, world_size, strategy = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = (model_folder, output, world_size, strategy, port)
-    if world_size == 1:
-        main_rank(0, *arguments)
-    else:
-        torch.multiprocessing.spawn(main_rank, args=arguments, nprocs=world_size, join=True)
+    run_ranks(main_rank, world_size, model_folder, output, world_size, strategy)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
     os.environ["VERL_PLATFORM"] = "cpu"
     main()

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as multiprocessing
 
 NUM_STUDENTS = 3
 
@@ -199,17 +198,8 @@ def run_scenario(
     }
 
 
-def main_rank(rank: int, model_folder: str, output: str, world_size: int, strategy: str, port: int) -> None:
+def main_rank(rank: int, model_folder: str, output: str, world_size: int, strategy: str) -> None:
     """All scenarios on one rank."""
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_RANK=str(rank),
-        LOCAL_WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
     groups = make_groups()
     longest = max(
         len(group.teacher_ids) + sum(len(ids) if ids is not None else 1 for ids in group.student_ids)
@@ -241,26 +231,17 @@ def main_rank(rank: int, model_folder: str, output: str, world_size: int, strate
     results["bf16"] = run_scenario(build_worker(model_folder, strategy, precision="bf16"), groups, world_size)
     if rank == 0:
         torch.save(results, output)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 def main() -> None:
     """Start the ranks."""
-    import socket
+    from gloo_ranks import run_ranks
 
     model_folder, output, world_size, strategy = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = (model_folder, output, world_size, strategy, port)
-    if world_size == 1:
-        main_rank(0, *arguments)
-    else:
-        multiprocessing.spawn(main_rank, args=arguments, nprocs=world_size, join=True)
+    run_ranks(main_rank, world_size, model_folder, output, world_size, strategy)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
     os.environ["VERL_PLATFORM"] = "cpu"
     main()

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.multiprocessing as multiprocessing
 
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "tools"), str(TESTS / "discriminator")]
@@ -393,17 +392,8 @@ def run_special(folder: Path, groups: list[Any]) -> dict[str, Any]:
     return found
 
 
-def main_rank(rank: int, folder: str, ranks: int, port: int) -> None:
+def main_rank(rank: int, folder: str, ranks: int) -> None:
     """Everything on one rank."""
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(max(1, ranks)),
-        LOCAL_RANK=str(rank),
-        LOCAL_WORLD_SIZE=str(max(1, ranks)),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    torch.set_num_threads(1)
     if ranks:
         import megatron_cpu
 
@@ -430,22 +420,14 @@ def main_rank(rank: int, folder: str, ranks: int, port: int) -> None:
         results["special"] = run_special(root, groups)
     if rank == 0:
         torch.save(results, root / f"{ranks}.pt")
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 def main() -> None:
     """Start the ranks."""
-    import socket
+    from gloo_ranks import run_ranks
 
     folder, ranks = sys.argv[1], int(sys.argv[2])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    if ranks < 2:
-        main_rank(0, folder, ranks, port)
-    else:
-        multiprocessing.spawn(main_rank, args=(folder, ranks, port), nprocs=ranks, join=True)
+    run_ranks(main_rank, max(1, ranks), folder, ranks)
 
 
 if __name__ == "__main__":
