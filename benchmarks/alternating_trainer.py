@@ -49,4 +49,6 @@ def _install(module: ModuleType) -> None:
     trainer._compute_reward_colocate = in_turns
 
 
-wrapt.register_post_import_hook(_install, "gad_verl.trainer.sync")
+# Only where step.py set the modes: who imports this module for its names gets a trainer that is left alone.
+if "GAD_BENCH_MODES" in os.environ:
+    wrapt.register_post_import_hook(_install, "gad_verl.trainer.sync")
