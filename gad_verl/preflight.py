@@ -15,6 +15,7 @@
 
 import importlib.util
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from omegaconf import DictConfig
 
 from gad_verl import compat
 from gad_verl.config import GadConfig, load_gad_config
+from gad_verl.core.schedule import StageSchedule
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
@@ -44,6 +46,25 @@ TRAINER_MODE = "gad_sync"
 
 # Estimators whose advantage compares the responses of one prompt.
 _GROUP_ESTIMATORS = (*OUTCOME_ESTIMATORS, "optimal_token_baseline", "tir_optimal_token_baseline", "gad_process")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What the checks found out about a run.
+
+    Args:
+        gad_config: The section ``gad``.
+        rows: Training rows.
+        steps_per_epoch: Steps in which all rows are gone through.
+        schedule: Stages of the run.
+        resume_folder: Checkpoint that it would go on from; None for a start from the beginning.
+    """
+
+    gad_config: GadConfig
+    rows: int
+    steps_per_epoch: int
+    schedule: StageSchedule
+    resume_folder: Path | None
 
 
 def check_config(config: DictConfig) -> GadConfig:
@@ -158,15 +179,15 @@ def _length_of_run(config: DictConfig, gad_config: GadConfig, rows: int) -> tupl
     return steps_per_epoch, config.trainer.total_training_steps or steps_per_epoch * config.trainer.total_epochs
 
 
-def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> None:
-    """Check that the stages fit into the run (before the data set may drop rows).
+def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> StageSchedule:
+    """Check that the stages fit into the run (before the data set may drop rows); returns them.
 
     Raises:
         GadConfigError: Names the keys.
     """
     steps_per_epoch, total = _length_of_run(config, gad_config, rows)
     try:
-        gad_config.build_schedule(total, steps_per_epoch)
+        return gad_config.build_schedule(total, steps_per_epoch)
     except ValueError as error:
         raise GadConfigError(str(error)) from None
 
@@ -277,19 +298,20 @@ def _resume_folder(config: DictConfig) -> Path | None:
     return None
 
 
-def run_preflight(config: DictConfig) -> None:
-    """All checks, the cheap ones first.
+def run_preflight(config: DictConfig) -> PlannedRun:
+    """All checks, the cheap ones first; returns what they found out.
 
     Raises:
         GadConfigError, GadDataError, GadCheckpointError, GadCompatError: One error with the remedy.
     """
     gad_config = check_config(config)
     rows = check_data(config, gad_config)
-    check_schedule(config, gad_config, rows)
+    schedule = check_schedule(config, gad_config, rows)
     check_tokenizers(config)
     check_discriminator(config, gad_config)
     check_installed(config)
     compat.check(quick=True)
+    return PlannedRun(gad_config, rows, _length_of_run(config, gad_config, rows)[0], schedule, _resume_folder(config))
 
 
 class PreflightCallback(Callback):

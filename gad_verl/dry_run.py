@@ -1,0 +1,203 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""``python -m gad_verl.dry_run``: what ``python -m verl.trainer.main_ppo`` with the same arguments would train.
+
+Composes the configuration as verl's entry point does, runs the check of :mod:`gad_verl.preflight` and verl's own,
+prints the settings that decide a run, and ends. No Ray, no accelerator, no weights: of a model, only tokenizer and
+configuration are read.
+"""
+
+import argparse
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from gad_verl.config import GadConfig
+from gad_verl.core.schedule import Phase, StageSchedule
+from gad_verl.errors import USER_ERRORS, GadConfigError
+from gad_verl.preflight import TRAINER_MODE, PlannedRun, run_preflight
+
+# Where verl.trainer.main_ppo has its configuration.
+VERL_CONFIG = "verl.trainer.config"
+
+_PHASE_NAMES = {
+    Phase.DISCRIMINATOR_ONLY: "discriminator alone",
+    Phase.WARMUP: "warmup",
+    Phase.ADVERSARIAL: "adversarial",
+    Phase.SEQKD: "SeqKD",
+}
+
+
+def compose_config(config_name: str, overrides: Sequence[str], config_path: str | None = None) -> DictConfig:
+    """Compose as ``python -m verl.trainer.main_ppo --config-path .. --config-name .. overrides`` does.
+
+    Args:
+        config_name: Name of the configuration.
+        overrides: Hydra's overrides.
+        config_path: Absolute folder of the configuration; None takes verl's and gad_verl's own.
+
+    Raises:
+        GadConfigError: If there is no such configuration, or an override does not fit.
+    """
+    if config_path is None:
+        place = initialize_config_module(VERL_CONFIG, version_base=None)
+    elif not Path(config_path).is_absolute():
+        raise GadConfigError(
+            f"--config-path {config_path} is relative, which Hydra would read from verl's folder: give an absolute path"
+        )
+    else:
+        place = initialize_config_dir(config_path, version_base=None)
+    try:
+        with place:
+            return compose(config_name, overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise GadConfigError(" ".join(str(error).split())) from None
+
+
+def check_verl(config: DictConfig) -> None:
+    """verl's own check of a configuration, which ``main_ppo`` runs first.
+
+    Raises:
+        GadConfigError: With what verl says.
+    """
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    try:
+        # It prints that all is well and warns that there is no critic: neither belongs to the settings.
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(sys.stderr):
+            validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    except (AssertionError, ValueError, NotImplementedError) as error:
+        raise GadConfigError(f"verl refuses the configuration: {error}") from None
+
+
+def stages(schedule: StageSchedule) -> Iterator[tuple[Phase, int, int]]:
+    """Phases of a run with their first and last step, in order."""
+    first = 1
+    borders = {schedule.discriminator_only_steps, schedule.warmup_steps, schedule.total_steps}
+    for last in sorted(border for border in borders if 1 <= border <= schedule.total_steps):
+        phase = schedule.phase(first)
+        # SeqKD and a stage alone have one phase over a border of "auto".
+        if last == schedule.total_steps or schedule.phase(last + 1) is not phase:
+            yield phase, first, last
+            first = last + 1
+
+
+def _differences(found: Any, default: Any, prefix: str) -> Iterator[str]:
+    for key, value in found.items():
+        if isinstance(value, dict) and isinstance(default[key], dict) and default[key]:
+            yield from _differences(value, default[key], f"{prefix}.{key}")
+        elif value != default[key]:
+            yield f"{prefix}.{key}={value}"
+
+
+def _engine(section: DictConfig) -> str:
+    if "megatron" not in section:
+        return section.strategy
+    layout = section.megatron
+    sizes = {
+        "TP": layout.tensor_model_parallel_size,
+        "PP": layout.pipeline_model_parallel_size,
+        "CP": layout.context_parallel_size,
+        "EP": layout.expert_model_parallel_size,
+    }
+    return f"{section.strategy} " + " ".join(f"{name}={size}" for name, size in sizes.items())
+
+
+def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
+    data, student, rollout = config.data, config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    discriminator, trainer, gad = config.discriminator, config.trainer, run.gad_config
+    yield "student", f"{config.actor_rollout_ref.model.path}, {_engine(student)}"
+    if gad.stage != "seqkd":
+        own = gad.discriminator_nnodes * gad.discriminator_n_gpus_per_node
+        pool = f"{own} GPUs of its own" if own else "on the student's GPUs"
+        yield "discriminator", f"{discriminator.model.path}, {_engine(discriminator)}, {pool}"
+    yield "GPUs", f"{trainer.nnodes} x {trainer.n_gpus_per_node}"
+    yield "rollout", f"{rollout.name}, TP={rollout.tensor_model_parallel_size}, temperature {rollout.temperature}"
+    yield (
+        "batch",
+        f"{data.train_batch_size} prompts x {rollout.n} responses, optimizer steps of {student.ppo_mini_batch_size}; "
+        f"at most {data.max_prompt_length} + {data.max_response_length} tokens",
+    )
+    rates = f"student {student.optim.lr}"
+    if gad.warmup.actor_lr is not None:
+        rates += f" (warmup {gad.warmup.actor_lr})"
+    if gad.stage != "seqkd":
+        rates += f", discriminator {discriminator.optim.lr}"
+    yield "learning rates", rates
+    if student.use_kl_loss and gad.stage != "seqkd":
+        yield "KL loss", f"{student.kl_loss_coef} {student.kl_loss_type}, reference {gad.kl_reference}"
+    yield "rows", f"{run.rows}, {run.steps_per_epoch} steps an epoch"
+    for phase, first, last in stages(run.schedule):
+        yield f"steps {first}-{last}", _PHASE_NAMES[phase]
+    kept = gad.keep_checkpoints or trainer.max_actor_ckpt_to_keep or "all"
+    yield "checkpoints", f"{trainer.default_local_dir}, every {trainer.save_freq} steps, kept: {kept}"
+    yield "goes on from", "the beginning" if run.resume_folder is None else str(run.resume_folder)
+    default = asdict(GadConfig())
+    for line in _differences(asdict(gad), default, "gad"):
+        yield "not gad's default", line
+
+
+def describe(config: DictConfig, run: PlannedRun) -> str:
+    """The settings that decide a run, one a line."""
+    lines = list(_lines(config, run))
+    width = max(len(name) for name, _ in lines)
+    return "".join(f"{name:<{width}}  {text}\n" for name, text in lines)
+
+
+def dry_run(config: DictConfig) -> PlannedRun:
+    """Run every check that comes before a run.
+
+    Raises:
+        GadConfigError, GadDataError, GadCheckpointError, GadCompatError: One error with the remedy.
+    """
+    if config.trainer.v1.trainer_mode != TRAINER_MODE:
+        raise GadConfigError(
+            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is stock verl: a dry run checks "
+            f"trainer.v1.trainer_mode={TRAINER_MODE}"
+        )
+    check_verl(config)
+    return run_preflight(config)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code: 0, or 2 for an error that the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m gad_verl.dry_run", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--config-name", default="gad_trainer", help="default: %(default)s")
+    parser.add_argument("--config-path", default=None, help="absolute folder (default: verl's and gad_verl's own)")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides")
+    arguments = parser.parse_intermixed_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        config = compose_config(arguments.config_name, arguments.overrides, arguments.config_path)
+        text = describe(config, dry_run(config))
+    except USER_ERRORS as error:
+        sys.stderr.write(f"gad_verl: {type(error).__name__}: {error}\n")
+        return 2
+    sys.stdout.write(f"{text}All checks passed. Nothing was started.\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

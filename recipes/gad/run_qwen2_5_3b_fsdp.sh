@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# GAD | Qwen2.5-3B-Instruct | FSDP training | vLLM rollout | one node with 8 GPUs of 80 GB
+# METHOD=seqkd trains the baseline, PRESET=recommended adds tools to the paper's settings, DRY_RUN=1 checks and starts nothing.
+# A student of the paper.
+# NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").
+
+set -xeuo pipefail
+
+# ---- user-adjustable: what is particular to this student; common.sh has the rest ----
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-3B-Instruct}
+MODEL_TAG=${MODEL_TAG:-qwen2_5_3b}
+# estimate: 3.1 billion parameters leave room for longer micro-batches; NGPUS_PER_NODE=4 fits too
+ACTOR_MAX_TOKENS=${ACTOR_MAX_TOKENS:-24576}
+ROLLOUT_GPU_MEM_UTIL=${ROLLOUT_GPU_MEM_UTIL:-0.6}
+BACKEND=fsdp
+# ---- end user-adjustable ----
+
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+launch "$@"

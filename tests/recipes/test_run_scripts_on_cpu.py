@@ -1,0 +1,375 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Every run script starts what it says: composed against the paper's table, and dry-run on tiny files."""
+
+import functools
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fake_commands import FakeCommands
+from megatron_cpu import megatron_folder
+from omegaconf import DictConfig
+from paper_settings import PAPER_FSDP, PAPER_MEGATRON, SEQKD, TOOLS, differences
+from tiny_model import build_all, build_tokenizer
+
+from gad_verl import dry_run
+from gad_verl.config import GadConfig, load_gad_config
+from gad_verl.dry_run import compose_config
+from gad_verl.preflight import check_config
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes" / "gad"
+CONFIG_DIR = RECIPE / "config"
+MEGATRON = "run_qwen3_30b_a3b_megatron.sh"
+# Script: what differs from the paper's table, the number of GPUs, the model on the hub.
+SCRIPTS = {
+    "run_qwen2_5_3b_fsdp.sh": ({}, (1, 8), "Qwen/Qwen2.5-3B-Instruct"),
+    "run_qwen2_5_7b_fsdp.sh": ({}, (1, 8), "Qwen/Qwen2.5-7B-Instruct"),
+    "run_qwen2_5_14b_fsdp.sh": ({}, (2, 8), "Qwen/Qwen2.5-14B-Instruct"),
+    "run_llama3_2_3b_fsdp.sh": ({}, (1, 8), "meta-llama/Llama-3.2-3B-Instruct"),
+    "run_llama3_1_8b_fsdp.sh": ({}, (1, 8), "meta-llama/Llama-3.1-8B-Instruct"),
+    MEGATRON: ({}, (4, 8), "Qwen/Qwen3-30B-A3B-Instruct-2507"),
+}
+METHODS = {
+    "paper": {},
+    "recommended": {"PRESET": "recommended"},
+    "seqkd": {"METHOD": "seqkd"},
+}
+# One script of each engine: what does not depend on the student is tested with them.
+ENGINES = ("run_qwen2_5_7b_fsdp.sh", MEGATRON)
+DRY_RUNS = [(script, "paper") for script in SCRIPTS]
+DRY_RUNS += [(script, method) for script in ENGINES for method in ("recommended", "seqkd")]
+
+
+def paper_of(script: str) -> dict:
+    return PAPER_MEGATRON if script == MEGATRON else PAPER_FSDP
+
+
+@functools.cache
+def _compose(name: str, overrides: tuple[str, ...]) -> DictConfig:
+    return compose_config(name, overrides, str(CONFIG_DIR))
+
+
+@dataclass
+class Launch:
+    """What a script would have started."""
+
+    module: str
+    name: str
+    overrides: list[str]
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["--config-path", str(CONFIG_DIR), "--config-name", self.name, *self.overrides]
+
+    @property
+    def config(self) -> DictConfig:
+        """The composed configuration; nobody changes what is returned."""
+        return _compose(self.name, tuple(self.overrides))
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Runs a script with a ``python3`` that writes down its arguments."""
+    fakes = FakeCommands(tmp_path)
+    fakes.add("python3")
+
+    def run(script: str, arguments: list[str] = (), **variables: str) -> Launch:
+        command = ["bash", str(RECIPE / script), *arguments]
+        before = len(fakes.calls())
+        subprocess.run(
+            command, env=fakes.environment(variables), cwd=tmp_path, check=True, timeout=20, capture_output=True
+        )
+        (call,) = fakes.calls()[before:]
+        module, path, folder, name, config_name, *overrides = call["arguments"][1:]
+        assert call["arguments"][0] == "-m"
+        assert (path, folder, name) == ("--config-path", str(CONFIG_DIR), "--config-name")
+        return Launch(module, config_name, overrides)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    """A tiny model, a mixture of experts without weights, and data with the columns of the published set."""
+    from transformers import Qwen3MoeConfig
+
+    folder = build_all(tmp_path_factory.mktemp("tiny"))
+    tokenizer = build_tokenizer()
+    # Heads, vocabulary and experts divide by the layout of the script; a dry run reads no weights.
+    Qwen3MoeConfig(
+        vocab_size=260,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        num_experts=8,
+        architectures=["Qwen3MoeForCausalLM"],
+    ).save_pretrained(folder / "experts")
+    tokenizer.save_pretrained(folder / "experts")
+    for name in ("train", "val"):
+        rows = pd.read_parquet(folder / f"{name}.parquet").rename(columns={"prompt": "content"})
+        rows[["content", "teacher_response"]].to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.fixture
+def megatron_on_path(monkeypatch):
+    """Megatron's packages can be found, and are not imported."""
+    folder = megatron_folder()
+    assert folder is not None, "Megatron's packages are missing: run make install"
+    monkeypatch.setattr(sys, "path", [*sys.path, str(folder)])
+    monkeypatch.delitem(sys.modules, "megatron", raising=False)
+    yield
+    sys.modules.pop("megatron", None)
+
+
+def tiny_variables(tiny: Path, script: str, tmp_path: Path) -> dict[str, str]:
+    """Sizes of the tiny files, as a user would set them."""
+    return {
+        "MODEL_PATH": str(tiny / ("experts" if script == MEGATRON else "model")),
+        "TRAIN_FILE": str(tiny / "train.parquet"),
+        "TEST_FILE": str(tiny / "val.parquet"),
+        "CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
+        "TRAIN_BATCH_SIZE": "8",
+    }
+
+
+# The tiny data have 48 rows: half of them held out are enough for the recommended preset.
+TINY_ARGUMENTS = [
+    "gad.discriminator_only_steps=2",
+    "actor_rollout_ref.rollout.name=hf",
+]
+TINY_TRUST = ["gad.trust.held_out_fraction=0.5"]
+
+
+# ------------------------------ the presets ------------------------------
+
+
+@pytest.mark.parametrize(("name", "paper"), [("gad_paper", PAPER_FSDP), ("gad_paper_megatron", PAPER_MEGATRON)])
+def test_preset_has_every_setting_of_the_paper(name, paper):
+    config = _compose(name, ())
+    assert differences(config, paper) == {}
+    found, plain = load_gad_config(config), GadConfig()
+    for section in TOOLS:
+        assert getattr(found, section) == getattr(plain, section), section
+    assert plain.replay.capacity_steps == 0 and not plain.trust.enabled and plain.reload_data == "never"
+
+
+def test_preset_passes_the_check_of_the_configuration(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # vLLM need not be installed here
+    gad_config = check_config(_compose("gad_paper", ()))
+    # Rows of the published data set.
+    assert gad_config.resolve_warmup_steps(192_014 // 256) == 750
+
+
+def test_gradient_clip_reaches_the_engines(tiny):
+    from verl.utils.config import omega_conf_to_dataclass
+
+    from gad_verl.discriminator.group_config import build_worker_config
+
+    config = _compose("gad_paper", (f"actor_rollout_ref.model.path={tiny / 'model'}",))
+    worker_config, options = build_worker_config(config, load_gad_config(config), total_steps=10)
+    # verl's FSDP engine clips by optimizer_config.clip_grad.
+    assert worker_config.optimizer_config.clip_grad == 0.2
+    assert worker_config.optimizer_config.lr == 1e-6
+    assert options.fresh_head
+    assert omega_conf_to_dataclass(config.actor_rollout_ref.actor).optim.clip_grad == 0.2
+
+
+# ------------------------------ what the scripts start ------------------------------
+
+
+def test_there_is_a_script_for_every_student():
+    assert sorted(path.name for path in RECIPE.glob("run_*.sh")) == sorted(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_starts_the_settings_of_the_paper(script, launch):
+    changes, gpus, model = SCRIPTS[script]
+    started = launch(script)
+    assert started.module == "verl.trainer.main_ppo"
+    config = started.config
+    # Written out, and the paper's: null would take the student's rate, which is the same.
+    assert differences(config, paper_of(script) | {"gad.warmup.actor_lr": 1e-6} | changes) == {}
+    found, plain = load_gad_config(config), GadConfig()
+    for section in TOOLS:
+        assert getattr(found, section) == getattr(plain, section), section
+    assert config.actor_rollout_ref.model.path == config.discriminator.model.path == model
+    assert (config.trainer.nnodes, config.trainer.n_gpus_per_node) == gpus
+    assert config.data.prompt_key == "content"
+    assert config.gad.teacher_key == config.data.teacher_key == "teacher_response"
+    assert config.data.train_files == "/home/user/data/lmsys_gpt5_chat/train.parquet"
+    assert config.trainer.resume_mode == "auto"
+
+
+@pytest.mark.parametrize("script", ENGINES)
+def test_recommended_is_the_paper_and_the_tools_of_the_preset(script, launch):
+    from hydra import compose, initialize_config_module
+
+    config = launch(script, PRESET="recommended").config
+    assert differences(config, paper_of(script) | {"gad.warmup.actor_lr": 1e-6}) == {}
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        recommended = load_gad_config(compose("gad_trainer", overrides=["gad=recommended"]))
+    found = load_gad_config(config)
+    for section in TOOLS:
+        assert getattr(found, section) == getattr(recommended, section), section
+    assert found.trust.enabled and found.replay.capacity_steps > 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_seqkd_is_the_baseline_of_the_paper(script, launch):
+    config = launch(script, METHOD="seqkd").config
+    assert differences(config, paper_of(script) | SEQKD) == {}
+
+
+def test_all_runs_keep_their_checkpoints_apart(launch):
+    folders = [
+        override
+        for script in SCRIPTS
+        for variables in METHODS.values()
+        for override in launch(script, **variables).overrides
+        if override.startswith("trainer.default_local_dir=")
+    ]
+    assert len(set(folders)) == len(folders) == len(METHODS) * len(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_longest_sequences_fit_their_micro_batches(script, launch):
+    config = launch(script).config
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    assert config.discriminator.ppo_max_token_len_per_gpu >= (config.actor_rollout_ref.rollout.n + 1) * longest
+    assert config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu >= longest
+    gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    assert gpus % config.actor_rollout_ref.rollout.tensor_model_parallel_size == 0
+
+
+def test_micro_batch_of_the_discriminator_follows_the_lengths(launch):
+    config = launch("run_qwen2_5_7b_fsdp.sh", ROLLOUT_N="4", MAX_PROMPT_LENGTH="100", MAX_RESPONSE_LENGTH="20").config
+    assert config.discriminator.ppo_max_token_len_per_gpu == 5 * 120
+
+
+def test_reference_and_discriminator_have_the_layout_of_the_student_on_megatron(launch):
+    config = launch(MEGATRON, TP="2", PP="2", EP="4").config
+    sections = (config.actor_rollout_ref.actor, config.actor_rollout_ref.ref, config.discriminator)
+    for section in sections:
+        layout = section.megatron
+        found = [layout.tensor_model_parallel_size, layout.pipeline_model_parallel_size]
+        found += [layout.expert_model_parallel_size, layout.expert_tensor_parallel_size]
+        assert found == [2, 2, 4, 1]
+        assert layout.override_transformer_config.recompute_granularity == "full"
+        assert layout.override_transformer_config.moe_router_dtype == "fp32"
+
+
+def test_variables_and_arguments_win_over_the_script(launch):
+    config = launch(
+        "run_qwen2_5_14b_fsdp.sh",
+        ["trainer.nnodes=3", "gad.keep_checkpoints=null"],
+        NNODES="5",
+        ROLLOUT_TP="4",
+        ACTOR_LR="2e-6",
+        FSDP_STRATEGY="fsdp2",
+        DISCRIMINATOR_PATH="Qwen/Qwen2.5-7B-Instruct",
+    ).config
+    wanted = {
+        "trainer.nnodes": 3,
+        "gad.keep_checkpoints": None,
+        "actor_rollout_ref.rollout.tensor_model_parallel_size": 4,
+        "actor_rollout_ref.actor.optim.lr": 2e-6,
+        "actor_rollout_ref.actor.strategy": "fsdp2",
+        "actor_rollout_ref.ref.strategy": "fsdp2",
+        "discriminator.strategy": "fsdp2",
+        "discriminator.model.path": "Qwen/Qwen2.5-7B-Instruct",
+        "actor_rollout_ref.model.path": "Qwen/Qwen2.5-14B-Instruct",
+    }
+    assert differences(config, wanted) == {}
+
+
+@pytest.mark.parametrize(("variable", "value"), [("METHOD", "sft"), ("PRESET", "papers"), ("BACKEND", "deepspeed")])
+def test_a_wrong_choice_is_refused_before_anything_starts(variable, value, tmp_path):
+    fakes = FakeCommands(tmp_path)
+    fakes.add("python3")
+    script = RECIPE / "run_qwen2_5_7b_fsdp.sh"
+    if variable == "BACKEND":
+        script = tmp_path / "run_x.sh"
+        script.write_text(f"set -eu\nMODEL_PATH=a\nMODEL_TAG=b\nBACKEND=none\nsource {RECIPE}/common.sh\nlaunch\n")
+    done = subprocess.run(
+        ["bash", str(script)], env=fakes.environment({variable: value}), capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 2 and f"{variable}=" in done.stderr and fakes.calls() == []
+
+
+# ------------------------------ dry runs ------------------------------
+
+
+@pytest.mark.parametrize(("script", "method"), DRY_RUNS)
+def test_script_dry_runs_on_tiny_files(script, method, launch, tiny, tmp_path, megatron_on_path, capsys):
+    arguments = TINY_ARGUMENTS + (TINY_TRUST if method == "recommended" else [])
+    started = launch(script, arguments, DRY_RUN="1", **tiny_variables(tiny, script, tmp_path), **METHODS[method])
+    assert started.module == "gad_verl.dry_run"
+    assert started.overrides[-len(arguments) :] == arguments
+    assert dry_run.main(started.arguments) == 0
+    shown = capsys.readouterr().out
+    assert "All checks passed" in shown and "48, 6 steps an epoch" in shown
+    stages = ["steps 1-18"] if method == "seqkd" else ["steps 1-2", "steps 3-6", "steps 7-18"]
+    assert [line.split("  ")[0] for line in shown.splitlines() if line.startswith("steps")] == stages
+    assert ("gad.trust.held_out_fraction" in shown) == (method == "recommended")
+    assert ("megatron TP=4" in shown) == (script == MEGATRON)
+
+
+def test_dry_run_of_the_megatron_script_sees_a_layout_that_does_not_fit(
+    launch, tiny, tmp_path, megatron_on_path, capsys
+):
+    started = launch(MEGATRON, TINY_ARGUMENTS, EP="3", **tiny_variables(tiny, MEGATRON, tmp_path))
+    assert dry_run.main(started.arguments) == 2
+    assert "expert_model_parallel_size=3 does not divide the experts (8)" in capsys.readouterr().err
+
+
+def test_dry_run_as_a_user_starts_it(tiny, tmp_path):
+    script = "run_qwen2_5_7b_fsdp.sh"
+    variables = tiny_variables(tiny, script, tmp_path) | {"DRY_RUN": "1", "PYTHON": sys.executable}
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [str(RECIPE / script), *TINY_ARGUMENTS],
+        env=os.environ | variables | {"PYTHONPATH": paths},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "steps 7-18" in done.stdout and "Nothing was started" in done.stdout
+    assert not (tmp_path / "checkpoints").exists() and list(tmp_path.iterdir()) == []
+
+
+# ------------------------------ their form ------------------------------
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_script_has_the_form_of_upstream(script):
+    text = (RECIPE / script).read_text(encoding="utf-8")
+    assert "set -xeuo pipefail" in text
+    assert text.rstrip().endswith('"$@"')
+    assert "NOT YET RUN ON GPUS" in text
+    assert os.access(RECIPE / script, os.X_OK)
+    common = (RECIPE / "common.sh").read_text(encoding="utf-8")
+    assert "NOT YET RUN ON GPUS" in common
+    for name in ("DATA", "MODEL", "ACTOR", "ROLLOUT", "DISCRIMINATOR", "TRAINER"):
+        assert f"{name}=(" in common and f'"${{{name}[@]}}"' in common
