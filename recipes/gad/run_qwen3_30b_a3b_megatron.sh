@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GAD | Qwen3-30B-A3B (mixture of experts) | Megatron training | vLLM rollout | four nodes with 8 GPUs of 80 GB
-# METHOD=seqkd trains the baseline, PRESET=recommended adds tools to the paper's settings, DRY_RUN=1 checks and starts nothing.
+# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
 # No student of the paper: its settings on another model. Experts were checked by their configuration alone, never run.
 # The weights of July 2025 answer without thinking, as the teacher's texts do. For Qwen/Qwen3-30B-A3B itself add
 # +data.apply_chat_template_kwargs.enable_thinking=False; gad-verl evaluate has no such option yet.
@@ -22,9 +22,11 @@ ETP=${ETP:-1}
 ACTOR_OFFLOAD=${ACTOR_OFFLOAD:-True}
 # estimate: 61 GB of weights
 ROLLOUT_TP=${ROLLOUT_TP:-4}
+# shellcheck disable=SC2034  # read by common.sh
 BACKEND=megatron
 # ---- end user-adjustable ----
 
+# shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # the router's choice in float32, as in verl's example

