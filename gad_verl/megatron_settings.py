@@ -160,6 +160,12 @@ def _check_engine(
             f"{prefix}: tensor x pipeline x context parallelism is {tensor} x {pipeline} x {context} = {ranks}, which "
             f"does not divide the {gpus} GPUs of its pool"
         )
+    expert_tensor = engine.expert_tensor_parallel_size or tensor
+    if experts > 1 and gpus % (experts * expert_tensor * pipeline):
+        raise GadConfigError(
+            f"{prefix}: expert x expert tensor x pipeline parallelism is {experts} x {expert_tensor} x {pipeline} = "
+            f"{experts * expert_tensor * pipeline}, which does not divide the {gpus} GPUs of its pool"
+        )
     if context > 1 and not remove_padding:
         raise GadConfigError(
             f"{prefix}.context_parallel_size={context} needs packed sequences: use_remove_padding=True"

@@ -117,8 +117,8 @@ def wait_until_ready(
             said = lack
         if now() >= end:
             raise GadClusterError(
-                f"after {timeout_s:.0f} s the Ray cluster is not whole: {lack}. Look at the output of `ray start` on the "
-                "missing nodes: all of them must reach the head's address and run the same version of Ray"
+                f"after {timeout_s:.0f} s the Ray cluster is not whole: {lack}. Look at the output of `ray start` on "
+                "the missing nodes: all of them must reach the head's address and run the same version of Ray"
             )
         sleep(min(poll_s, max(0.0, end - now())))
 

@@ -334,12 +334,20 @@ def test_script_dry_runs_on_tiny_files(script, method, launch, tiny, tmp_path, m
     assert ("megatron TP=4" in shown) == (script == MEGATRON)
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"EP": "16"}, "expert_model_parallel_size=16 does not divide the experts (8)"),
+        ({"NNODES": "3"}, None),
+        ({"NNODES": "1", "NGPUS_PER_NODE": "4"}, "8 x 1 x 1 = 8, which does not divide the 4 GPUs"),
+    ],
+)
 def test_dry_run_of_the_megatron_script_sees_a_layout_that_does_not_fit(
-    launch, tiny, tmp_path, megatron_on_path, capsys
+    variables, expected, launch, tiny, tmp_path, megatron_on_path, capsys
 ):
-    started = launch(MEGATRON, TINY_ARGUMENTS, EP="3", **tiny_variables(tiny, MEGATRON, tmp_path))
-    assert dry_run.main(started.arguments) == 2
-    assert "expert_model_parallel_size=3 does not divide the experts (8)" in capsys.readouterr().err
+    started = launch(MEGATRON, TINY_ARGUMENTS, **variables, **tiny_variables(tiny, MEGATRON, tmp_path))
+    assert dry_run.main(started.arguments) == (0 if expected is None else 2)
+    assert expected is None or expected in capsys.readouterr().err
 
 
 def test_dry_run_as_a_user_starts_it(tiny, tmp_path):
