@@ -15,6 +15,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -81,11 +82,19 @@ def run_script(folder: Path, name: str, *arguments: str, **variables: str) -> Ru
     ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"} | sizes | variables
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        command, cwd=folder, env=environment, timeout=600, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    output = done.stdout.decode("utf-8", errors="replace")
-    return Run(done.returncode, output, read_metrics(folder / name / "gad_verl" / f"{name}.jsonl"))
+    log = folder / f"{name}.log"
+    with log.open("w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            process.wait(timeout=900)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return Run(process.returncode, text, read_metrics(folder / name / "gad_verl" / f"{name}.jsonl"))
 
 
 @pytest.fixture(scope="module")
