@@ -15,6 +15,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,7 +54,15 @@ if not os.environ.get("BROKEN_RAY") or "--head" in sys.argv:
 """
 PYTHON = "sys.exit(int(os.environ.get('READY_CODE', '0')))"
 
-VARIABLES = ("RAY_ADDRESS", "NNODES", "NGPUS_PER_NODE", "SRUN_CPUS_PER_TASK", "METHOD")
+VARIABLES = (
+    "RAY_ADDRESS",
+    "NNODES",
+    "NGPUS_PER_NODE",
+    "SRUN_CPUS_PER_TASK",
+    "METHOD",
+    "RAY_AUTH_MODE",
+    "RAY_AUTH_TOKEN",
+)
 
 
 @pytest.fixture
@@ -141,7 +150,12 @@ def test_ray_joins_before_the_run_starts_on_the_first_node(start, fakes, tmp_pat
     assert run == ["bash", str(tmp_path / "run.sh"), "a.b=1", "c='x y'"]
     (trainer,) = fakes.calls("trainer")
     assert trainer["arguments"] == ["a.b=1", "c='x y'"]
-    assert trainer["variables"] == {
+    tokens = {call["variables"]["RAY_AUTH_TOKEN"] for call in [*fakes.calls("ray"), trainer]}
+    assert len(tokens) == 1 and re.fullmatch("[0-9a-f]{64}", *tokens)
+    assert tokens.pop() not in output
+    assert trainer["variables"] | {"RAY_AUTH_TOKEN": ""} == {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "",
         "RAY_ADDRESS": f"10.0.0.7:{port}",
         "NNODES": "3",
         "NGPUS_PER_NODE": "4",
