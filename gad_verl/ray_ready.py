@@ -18,6 +18,7 @@ A run that starts before the last node has joined fails, or takes fewer GPUs tha
 
 import argparse
 import logging
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,16 +50,28 @@ def read_nodes(address: str) -> list[Node]:
         address: HOST:PORT of the head.
 
     Raises:
-        ConnectionError: If the head does not answer.
+        ConnectionError: If the head does not answer, or does not let us in.
+        GadClusterError: If the address is none.
     """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise GadClusterError(f"--address {address}: HOST:PORT of the head is wanted")
+    try:
+        # ray.init tries for minutes where nobody listens.
+        with socket.create_connection((host, int(port)), timeout=5.0):
+            pass
+    except OSError as error:
+        raise ConnectionError(f"{address}: {error}") from None
     import ray
 
-    if not ray.is_initialized():
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        if not ray.is_initialized():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        nodes = ray.nodes()
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        raise ConnectionError(f"{address}: {error}") from error
     return [
-        Node(str(node["NodeManagerAddress"]), int(node["Resources"].get("GPU", 0)))
-        for node in ray.nodes()
-        if node["Alive"]
+        Node(str(node["NodeManagerAddress"]), int(node["Resources"].get("GPU", 0))) for node in nodes if node["Alive"]
     ]
 
 
@@ -118,7 +131,8 @@ def wait_until_ready(
         if now() >= end:
             raise GadClusterError(
                 f"after {timeout_s:.0f} s the Ray cluster is not whole: {lack}. Look at the output of `ray start` on "
-                "the missing nodes: all of them must reach the head's address and run the same version of Ray"
+                "the missing nodes: all of them must reach the head's address, run the same version of Ray, and share its "
+                "token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
             )
         sleep(min(poll_s, max(0.0, end - now())))
 

@@ -297,6 +297,15 @@ def test_the_wait_ends_with_the_last_node():
     assert waited([[a, b, poor]], 2, 8)[1] == 0 and waited([[poor]], 1, 0)[1] == 0
 
 
+@pytest.mark.parametrize(("address", "expected"), [("127.0.0.1:1", "the head does not answer"), ("node1", "HOST:PORT")])
+def test_no_head_is_one_line(address, expected, capsys):
+    from gad_verl import ray_ready
+
+    assert ray_ready.main(["--address", address, "--nodes", "1", "--timeout", "0"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("gad_verl: GadClusterError: ") and expected in line
+
+
 @pytest.mark.parametrize(
     ("reads", "expected"),
     [
