@@ -131,8 +131,8 @@ def wait_until_ready(
         if now() >= end:
             raise GadClusterError(
                 f"after {timeout_s:.0f} s the Ray cluster is not whole: {lack}. Look at the output of `ray start` on "
-                "the missing nodes: all of them must reach the head's address, run the same version of Ray, and share its "
-                "token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+                "the missing nodes: all of them must reach the head's address, run the same version of Ray and share "
+                "its token (RAY_AUTH_TOKEN or ~/.ray/auth_token)"
             )
         sleep(min(poll_s, max(0.0, end - now())))
 
