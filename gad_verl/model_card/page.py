@@ -176,10 +176,10 @@ def _cell(value: object) -> str:
 
 def _teacher(facts: CardFacts) -> str:
     if facts.request.teacher:
-        return _cell(facts.request.teacher)
+        return facts.request.teacher
     if not facts.data.teachers:
         return f"{_UNKNOWN} (no data card and no column names it)"
-    return f"{_cell(', '.join(facts.data.teachers))} (as {facts.data.teacher_source} says)"
+    return f"{', '.join(facts.data.teachers)} (as {facts.data.teacher_source} says)"
 
 
 def _sections(facts: CardFacts, exported: Exported, evaluations: Sequence[EvaluationFacts]) -> list[str]:
