@@ -137,7 +137,8 @@ def _front_matter(facts: CardFacts, exported: Exported, evaluations: Sequence[Ev
         pipeline = "text-generation"
     else:
         pipeline = "text-classification" if exported.sequence_classifier else "token-classification"
-    tags = ["gad", "generative-adversarial-distillation", "distillation", "verl"]
+    method = ["seqkd"] if facts.run.stage == "seqkd" else ["gad", "generative-adversarial-distillation"]
+    tags = [*method, "distillation", "verl"]
     more: dict[str, Any] = {}
     if base is not None:
         more["base_model_relation"] = "adapter" if exported.adapter else "finetune"
@@ -195,25 +196,24 @@ def _sections(facts: CardFacts, exported: Exported, evaluations: Sequence[Evalua
 
 def _introduction(facts: CardFacts) -> str:
     method = (
-        "Generative Adversarial Distillation (GAD, [arXiv 2511.10643](https://arxiv.org/abs/2511.10643)), by the "
-        "package "
-        "`gad_verl` on [verl](https://github.com/verl-project/verl)"
+        "Generative Adversarial Distillation (GAD, [arXiv 2511.10643](https://arxiv.org/abs/2511.10643)) with the "
+        "package `gad_verl` on [verl](https://github.com/verl-project/verl)"
     )
-    if facts.part == "student":
-        if facts.run.stage == "seqkd":
-            how = f"A language model trained by cross-entropy on a teacher's texts: SeqKD, the baseline of {method}."
-        elif facts.run.stage == "warmup":
-            how = f"A language model in the warmup, cross-entropy on a teacher's texts, of {method}."
-        else:
-            how = f"A language model that learned from nothing but the texts of a teacher, by {method}."
-        return how + " This card was written by `gad-verl export`; what it calls unknown was not recorded."
-    return (
-        f"The discriminator of a run of {method}: a language model with a scalar head, trained to score a teacher's "
-        f"text "
-        "above a student's. The score of a prompt with a response is the head's value at the last token; higher is "
-        "more "
-        "like the teacher. This card was written by `gad-verl export`; what it calls unknown was not recorded."
-    )
+    if facts.part == "discriminator":
+        what = (
+            f"The discriminator of a run of {method}: a language model with a scalar head, trained to score a "
+            "teacher's text above a student's. The score of a prompt with a response is the head's value at the last "
+            "token; higher is more like the teacher."
+        )
+    elif facts.run.stage == "seqkd":
+        what = f"A language model trained by cross-entropy on a teacher's texts: SeqKD, the baseline of {method}."
+    elif facts.run.stage == "warmup":
+        what = f"A language model in the warmup, which is cross-entropy on a teacher's texts, of {method}."
+    elif facts.run.stage is None:
+        what = f"A language model trained on a teacher's texts by {method}, or by its warmup or its baseline SeqKD."
+    else:
+        what = f"A language model that learned from a teacher's texts by {method}."
+    return f"{what} This card was written by `gad-verl export`; what it calls unknown was not recorded."
 
 
 def _loading(facts: CardFacts, exported: Exported) -> list[str]:
@@ -229,8 +229,7 @@ def _loading(facts: CardFacts, exported: Exported) -> list[str]:
         *unknown,
         *usage.reward_model(exported.scoring, one_at_a_time=config["pad_token_id"] is None),
         f"The folder loads as `{exported.sequence_classifier}` and, with `AutoModelForTokenClassification`, in the "
-        f"form "
-        "that was trained: a value for every token, bias included. With `gad_verl` installed, "
+        "form that was trained: a value for every token, bias included. With `gad_verl` installed, "
         "`gad_verl.reward_model.scored_ids` makes the tokens.",
     ]
 
@@ -240,7 +239,7 @@ def _origin(facts: CardFacts, exported: Exported) -> str:
     base = _base_model(facts)
     section = "actor_rollout_ref.model" if facts.part == "student" else "discriminator.model"
     if base is None:
-        base = "a folder that is not on the Hub" if run.get(f"{section}.path") else _UNKNOWN
+        base = "a local folder; its source was not given" if run.get(f"{section}.path") else _UNKNOWN
     rows = [
         ("teacher", _teacher(facts)),
         ("training began with", base),
@@ -274,7 +273,7 @@ def _settings(facts: CardFacts) -> list[str]:
     rows = settings_rows(facts.run)
     if not rows:
         return ["Unknown: the run has no record (`record/run.json`)."]
-    sections = [_table(("setting", "value"), rows)]
+    sections = ["As configured when the run was last started.", _table(("setting", "value"), rows)]
     options = other_options(facts.run)
     if options:
         sections.append("Every option of `gad` that differs from the default of this version of `gad_verl`:")
@@ -287,15 +286,14 @@ def _evaluation(facts: CardFacts, evaluations: Sequence[EvaluationFacts]) -> lis
     for evaluation in evaluations:
         judge = f" Judge: {_cell(evaluation.judge)}." if evaluation.judge else ""
         sections.append(
-            f"`gad-verl evaluate` on `{evaluation.data}`: {evaluation.settings}. In brackets 95 % bootstrap "
-            f"intervals over "
-            f"the prompts.{judge} Two-sample accuracy 0.5: a classifier cannot tell student from teacher."
+            f"`gad-verl evaluate` on `{evaluation.data}`: {evaluation.settings}. In brackets 95 % bootstrap intervals "
+            f"over the prompts.{judge} Two-sample accuracy 0.5: a classifier cannot tell student from teacher."
         )
         sections.append(_table(("figure", "value"), [(figure.title, figure.shown) for figure in evaluation.figures]))
     if facts.part == "student" and not evaluations:
         sections.append("Not evaluated: no result of `gad-verl evaluate` for these weights was found.")
     if facts.part == "discriminator":
-        sections.append("As a reward model it was not evaluated on any benchmark.")
+        sections.append("No evaluation as a reward model is recorded.")
     metrics = {
         name: value for name, value in facts.run.metrics.items() if facts.part == "student" or name in _OF_DISCRIMINATOR
     }
@@ -310,26 +308,23 @@ def _limitations(facts: CardFacts) -> str:
     if facts.part == "student":
         points = [
             "It was trained to write like its teacher, not to be right: it takes over the teacher's errors and "
-            "manner, and "
-            "what a teacher knows and the student does not may come out as fluent nonsense.",
-            "The reward was a discriminator that learned along with it. Watch lengths: growth against the teacher "
-            "is the "
-            "usual sign that a student found a way to please the discriminator.",
-            "The training does nothing for safety by itself. The terms of the teacher and of the model that the "
-            "training "
-            "began with may bind whoever uses this one.",
+            "manner, and what the teacher knows and the student does not may come out as fluent nonsense.",
+            "The training does nothing for safety by itself. The terms of the teacher and of the model that it began "
+            "with may bind whoever uses this one.",
         ]
+        if facts.run.stage == "adversarial":
+            points.append(
+                "The reward was a discriminator that learned along. Watch lengths: growth against the teacher is the "
+                "usual sign that a student found a way to please it."
+            )
     else:
         points = [
             "A score says how much a response looks like the teacher's beside those of the student at this step. It "
-            "is no "
-            "measure of truth or quality, and far from such responses it was never trained.",
-            "Compare responses to the same prompt only: the paper's loss compares nothing else, and a constant on "
-            "all scores "
-            "changes nothing.",
+            "is no measure of truth or quality, and far from such responses it was never trained.",
+            "Compare responses to the same prompt only: the paper's loss compares nothing else, and a constant on all "
+            "scores changes nothing.",
             "A student that is trained on frozen scores learns to fool them (in the paper after about 300 steps, by "
-            "length); "
-            "in the training the discriminator learned along.",
+            "length); in GAD the discriminator learns along.",
             "It may have learned shortcuts of format: length, end-of-text, white space. Keep to the tokens above.",
         ]
     return "\n".join(f"- {point}" for point in points)

@@ -261,7 +261,7 @@ def test_the_card_of_an_adapter(
     assert data["library_name"] == "peft" and "base_model" not in data
     # PEFT's own form to fill in named the folder of the base.
     assert str(root) not in str(card) and "More Information Needed" not in str(card)
-    assert "| training began with | a folder that is not on the Hub |" in card.text
+    assert "| training began with | a local folder; its source was not given |" in card.text
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
     exec("".join(blocks(folder / "README.md", "python")), names)
