@@ -61,6 +61,14 @@ setup(
         "studies": ["matplotlib>=3.8,<4", "scipy>=1.11", "pandas", "pyarrow", "tqdm"],
         # gad-verl report: BokehJS goes into the page, so the page needs no network.
         "report": ["bokeh>=3.9,<4", "jinja2>=3.1", "markupsafe", "numpy"],
+        # make docs. mkdocs <2: material 9 is for mkdocs 1; mkdocstrings reads the sources and imports nothing;
+        # latex2mathml: formulas at build time, so that the pages load no script for them.
+        "docs": [
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.6,<10",
+            "mkdocstrings[python]>=1.0,<2",
+            "latex2mathml>=3.77",
+        ],
         # aiohttp: the server on loopback that tests and benchmarks ask; sacrebleu: self-BLEU is tested against it.
         "dev": ["pytest>=8", "pytest-timeout", "hypothesis", "ruff>=0.14", "build", "aiohttp>=3.9", "sacrebleu>=2.4"],
     },
