@@ -35,6 +35,8 @@ SOURCE = "source"
 _LINK = re.compile(r"(\]\()(?!#|[a-z]+:)([^)#\s]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+# Above a block of code that no test runs or checks, with the reason; readers of the site see it.
+_NOT_RUN = re.compile(r"^( *)<!-- not run: (.*?) -->$", re.MULTILINE)
 _LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".html": "html", ".json": "json"}
 
 
@@ -111,7 +113,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         there = posixpath.relpath(site_path(target), posixpath.dirname(page.file.src_uri) or ".")
         return f"{link[1]}{there}{link[3]}"
 
-    return outside_of_fences(markdown, lambda text: _LINK.sub(relocate, text))
+    def change(text: str) -> str:
+        return _NOT_RUN.sub(r"\1*Not run here: \2.*\n", _LINK.sub(relocate, text))
+
+    return outside_of_fences(markdown, change)
 
 
 def on_page_content(html: str, **_: Any) -> str:
