@@ -35,6 +35,8 @@ SOURCE = "source"
 _LINK = re.compile(r"(\]\()(?!#|[a-z]+:)([^)#\s]+)((?:#[^)\s]*)?\))")
 _FENCE = re.compile(r"^ *(```|~~~).*?^ *\1 *$", re.MULTILINE | re.DOTALL)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+_CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
+_CODE = re.compile(r"(<code>)([^<]*)(</code>)")
 # Above a block of code that no test runs or checks, with the reason; readers of the site see it.
 _NOT_RUN = re.compile(r"^( *)<!-- not run: (.*?) -->$", re.MULTILINE)
 _LANGUAGES = {".py": "python", ".sh": "bash", ".yaml": "yaml", ".html": "html", ".json": "json"}
@@ -120,11 +122,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Formulas as MathML, which browsers draw by themselves."""
+    """Formulas as MathML, which browsers draw by themselves; keys in tables may break at dots and underscores."""
+
+    def breakable(cell: re.Match[str]) -> str:
+        return _CODE.sub(lambda code: code[1] + re.sub(r"([._/]+)(?=\w)", r"\1<wbr>", code[2]) + code[3], cell.group())
 
     def draw(formula: re.Match[str]) -> str:
         block = formula[1] == "div"
         mathml = convert(unescape(formula[2]).strip(), display="block" if block else "inline")
         return f'<div class="formula">{mathml}</div>' if block else mathml
 
-    return _FORMULA.sub(draw, html)
+    return _CELL.sub(breakable, _FORMULA.sub(draw, html))

@@ -81,6 +81,7 @@ def commands(script: str) -> Iterator[list[str]]:
     Variables become their default, or 1.
     """
     script = script.replace("\\\n", " ")
+    script = re.sub(r"(?<= )2>(&1| ?\S+)", "", script)
     script = re.sub(r"\$\(\(.*?\)\)", "1", script)
     script = re.sub(r"\$\{\w+:-([^{}$]*)\}", r"\1", script)
     script = re.sub(r"\$\{\w+(:-[^}]*\}?)?\}|\$\w+", "1", script)
