@@ -14,6 +14,7 @@
 """Functions and classes of the user that the configuration names. Imports neither torch nor verl."""
 
 import functools
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -26,7 +27,8 @@ from gad_verl.errors import GadConfigError
 
 @functools.cache
 def _module_of_file(path: Path) -> ModuleType:
-    name = f"gad_own_{path.stem}"
+    # Two files of one name in different folders are two modules.
+    name = f"gad_own_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
