@@ -86,6 +86,23 @@ def as_page(path: str) -> str:
     return f"---\nsearch:\n  exclude: true\n---\n\n# {path}\n\n{body}\n"
 
 
+def named_pages(nav: Any) -> set[str]:
+    """All pages that a nav of mkdocs.yml names."""
+    if isinstance(nav, str):
+        return {nav}
+    parts = nav.values() if isinstance(nav, dict) else nav
+    return set().union(*map(named_pages, parts))
+
+
+def on_config(config: Any) -> Any:
+    """A page of docs/ that the nav does not name yet is put at its end instead of being lost."""
+    known = named_pages(config.nav)
+    missing = sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name not in known)
+    if missing:
+        config.nav = [*config.nav, {"More": missing}]
+    return config
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add what the pages link to."""
     waiting = [repository_path(file.src_uri) for file in files.documentation_pages()]
