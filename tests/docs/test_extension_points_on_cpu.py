@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from doc_blocks import blocks
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
+from page_blocks import page_blocks
 
 from gad_verl import cli
 from gad_verl.config import GuardianConfig, load_gad_config
@@ -34,7 +34,9 @@ from gad_verl.guardian import Guardian
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 # Each block begins with the name of its file.
 SOURCES = {
-    block.text.partition("\n")[0].removeprefix("# "): block.text for block in blocks(PAGE) if block.language == "python"
+    block.text.partition("\n")[0].removeprefix("# "): block.text
+    for block in page_blocks(PAGE)
+    if block.language == "python"
 }
 
 

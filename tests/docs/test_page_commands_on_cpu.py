@@ -27,15 +27,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from doc_blocks import Block, blocks, commands
 from hydra import compose, initialize_config_dir, initialize_config_module
+from page_blocks import Block, commands, page_blocks
 
 from gad_verl.cli import build_parser
 from gad_verl.config import load_gad_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "recipes" / "gad" / "README.md"]
-BLOCKS = [block for page in PAGES for block in blocks(page)]
+BLOCKS = [block for page in PAGES for block in page_blocks(page)]
 
 # Commands of every system, with nothing to check but their spelling.
 HARMLESS = {"cat", "cd", "echo", "export", "for", "head", "ls", "mkdir", "tail"}

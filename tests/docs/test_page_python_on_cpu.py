@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from doc_blocks import Block, blocks
+from page_blocks import Block, page_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "recipes" / "gad" / "README.md"]
@@ -30,7 +30,7 @@ ELSEWHERE = {
 
 
 def python_blocks(page: Path) -> list[Block]:
-    return [block for block in blocks(page) if block.language == "python"]
+    return [block for block in page_blocks(page) if block.language == "python"]
 
 
 def _a_discriminator(folder: Path) -> None:
