@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The blocks of code of a page of the documentation, with what a comment above says of them, and the commands in them."""
+"""The blocks of code of a page of the documentation, what a comment above says of them, and the commands in them."""
 
 import re
 import shlex
