@@ -41,16 +41,16 @@ class LossOptions:
 
     Args:
         pairs: Loss of the pairs.
-        own: Loss of a pair that the user has written, in the place of ``pairs``
-            (:func:`gad_verl.own_code.load_own`); None takes ``pairs``.
         penalty_coefficient: gamma of the gradient penalty; read where a batch has copies with noise.
         penalty_distance: Standard deviation of their noise over the root mean square of the embeddings.
+        own: Loss of a pair that the user has written, in the place of ``pairs``
+            (:func:`gad_verl.own_code.load_own`); None takes ``pairs``.
     """
 
     pairs: PairLossOptions = field(default_factory=PairLossOptions)
-    own: str | None = None
     penalty_coefficient: float = 0.0
     penalty_distance: float = 0.01
+    own: str | None = None
 
 
 def last_token_scores(values: torch.Tensor) -> torch.Tensor:
