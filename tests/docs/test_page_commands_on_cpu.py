@@ -13,7 +13,8 @@
 # limitations under the License.
 """Every command on the pages is one that exists: parsed by the real command line, composed by Hydra, or marked.
 
-A block that no test can check carries a comment right above it: ``<!-- not run: needs several machines -->``.
+A block that no test can check carries a comment right above it, ``<!-- not run: needs several machines -->``, or begins
+with the line ``# needs several machines``. What is known to the tests is looked at in such a block too.
 """
 
 import ast

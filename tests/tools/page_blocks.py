@@ -23,6 +23,7 @@ from pathlib import Path
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>[\w+-]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```[ ]*$", re.DOTALL | re.MULTILINE
 )
+_NEEDS = re.compile(r"\A# (needs .+)")
 _MARK = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
 _INDENTED = re.compile(r"(?:(?<=\n\n)|\A)(?:    [^\n]*\n)+")
 
@@ -36,7 +37,8 @@ class Block:
         line: Number of its first line.
         language: What the fence says; empty for a block that is only indented.
         text: Without the indentation of the list that it stands in.
-        not_run: Why no test runs or checks it, from a comment ``<!-- not run: ... -->`` right above it.
+        not_run: Why no test runs or checks it: from a comment ``<!-- not run: ... -->`` right above it, or from a first
+            line ``# needs ...``.
     """
 
     page: Path
@@ -66,7 +68,7 @@ def page_blocks(page: Path) -> list[Block]:
 
 
 def _block(page: Path, text: str, fence: re.Match[str]) -> Block:
-    mark = _MARK.search(text[: fence.start()])
+    mark = _MARK.search(text[: fence.start()]) or _NEEDS.match(textwrap.dedent(fence["text"]))
     line = text[: fence.start()].count("\n") + 2
     return Block(page, line, fence["language"], textwrap.dedent(fence["text"]), mark[1] if mark else None)
 
@@ -74,11 +76,12 @@ def _block(page: Path, text: str, fence: re.Match[str]) -> Block:
 def commands(script: str) -> Iterator[list[str]]:
     """The commands of a script of bash, each as its words, without redirections and what joins them.
 
-    Variables become their default, or 1.
+    Variables become their default, or 1; arrays are left out.
     """
     script = script.replace("\\\n", " ")
     script = re.sub(r"(?<= )2>(&1| ?\S+)", "", script)
     script = re.sub(r"\$\(\(.*?\)\)", "1", script)
+    script = re.sub(r"\"\$\{\w+\[@\]\}\"", "", script)
     script = re.sub(r"\$\{\w+:-([^{}$]*)\}", r"\1", script)
     script = re.sub(r"\$\{\w+(:-[^}]*\}?)?\}|\$\w+", "1", script)
     for line in script.splitlines():
