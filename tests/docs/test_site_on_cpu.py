@@ -26,8 +26,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-pytest.importorskip("mkdocs")
-
 ROOT = Path(__file__).resolve().parents[2]
 # Attributes of elements that a browser loads by itself. A link that a reader follows may lead anywhere.
 LOADS = {
