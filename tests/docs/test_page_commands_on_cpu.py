@@ -96,10 +96,14 @@ def _python(arguments: list[str]) -> str | None:
 
 
 def _options_of(script: Path) -> set[str]:
-    """Options that a script gives to argparse, read from its source."""
-    calls = [node for node in ast.walk(ast.parse(script.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    """Options that a script gives to argparse, read from its source and from that of the modules beside it."""
+    nodes = list(ast.walk(ast.parse(script.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+    helpers = [path for name in names if (path := script.parent / f"{name}.py").is_file()]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
     adding = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument"]
-    return {"--help"} | {
+    return {"--help"}.union(*map(_options_of, helpers)) | {
         argument.value
         for call in adding
         for argument in call.args
