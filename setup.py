@@ -59,6 +59,14 @@ setup(
         "data": ["scikit-learn>=1.5", "datasketch>=2.0", "py3langid>=0.3", "scipy", "pyarrow", "numpy"],
         # gad-verl evaluate and compare: scikit-learn for the two-sample tests, openai and tenacity for the judge.
         "evaluation": ["scikit-learn>=1.4,<2", "scipy>=1.11", "openai>=2.0.0", "tenacity>=8.2", "tqdm"],
+        # make docs. mkdocs <2: material 9 is for mkdocs 1; mkdocstrings reads the sources and imports nothing;
+        # latex2mathml: formulas at build time, so that the pages load no script for them.
+        "docs": [
+            "mkdocs>=1.6,<2",
+            "mkdocs-material>=9.6,<10",
+            "mkdocstrings[python]>=1.0,<2",
+            "latex2mathml>=3.77",
+        ],
         # examples/studies and gad_in_one_file.py. matplotlib and scipy: figures and intervals; pandas: rows of data.
         "studies": ["matplotlib>=3.8,<4", "scipy>=1.11", "pandas", "pyarrow", "tqdm"],
         # gad-verl report: BokehJS goes into the page, so the page needs no network.

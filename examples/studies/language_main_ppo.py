@@ -58,13 +58,16 @@ def as_text(ids: Sequence[int]) -> str:
 
 
 def build_tokenizer() -> Any:
-    """One token for each letter, with the ids of ``oracle_language``."""
+    """One token for each letter, with the ids of ``oracle_language``; any other character is padding.
+
+    verl asks a Qwen tokenizer for its newline, which must be one token.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     vocabulary = {letter: number for number, letter in enumerate(LETTERS_AS_TEXT)} | {"<end>": END, "<pad>": VOCABULARY}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>", unk_token="<pad>")
     fast.chat_template = TEMPLATE

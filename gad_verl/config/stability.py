@@ -19,6 +19,8 @@
 import re
 from dataclasses import dataclass
 
+import torch
+
 from gad_verl.config.checks import require, require_choice
 from gad_verl.core.gating import GateOptions
 from gad_verl.core.pair_loss import LOSS_KINDS, PairLossOptions
@@ -26,6 +28,8 @@ from gad_verl.core.replay import REPLAY_ORDERS
 from gad_verl.core.reward_shaping import LENGTH_CORRECTIONS, LOGARITHM, PER_TOKEN, WHITENINGS
 from gad_verl.core.shares import UNITS
 from gad_verl.core.trust import TrustOptions
+from gad_verl.errors import GadConfigError
+from gad_verl.own_code import load_own
 
 
 @dataclass
@@ -37,6 +41,7 @@ class DiscriminatorLossConfig:
     label_smoothing: float = 0.0
     score_l2: float = 0.0
     score_centring: float = 0.0
+    own: str | None = None
     gradient_penalty: float = 0.0
     gradient_penalty_distance: float = 0.05
     gradient_penalty_every: int = 1
@@ -61,10 +66,33 @@ class DiscriminatorLossConfig:
             self.gradient_penalty_every >= 1,
             f"gad.{section}.gradient_penalty_every must be at least 1; got {self.gradient_penalty_every}",
         )
+        if self.own is not None:
+            require(
+                self.pair_options().is_plain,
+                f"gad.{section}.own takes the place of kind, temperature, label_smoothing, score_l2 and "
+                "score_centring: leave these at their defaults",
+            )
+            _try_own_loss(self.own, f"gad.{section}.own")
 
     def pair_options(self) -> PairLossOptions:
         """The part that concerns the pairs."""
         return PairLossOptions(self.kind, self.temperature, self.label_smoothing, self.score_l2, self.score_centring)
+
+
+def _try_own_loss(where: str, key: str) -> None:
+    """Call a loss of the user on a few scores before a run does."""
+    function = load_own(where, key)
+    teacher = torch.linspace(-1, 1, 6).view(2, 1, 3).requires_grad_()
+    student = torch.linspace(1, -2, 6).view(2, 1, 3).requires_grad_()
+    try:
+        losses = function(teacher, student)
+        fits = isinstance(losses, torch.Tensor) and losses.shape == teacher.shape
+        gradients = torch.autograd.grad(losses.sum(), (teacher, student)) if fits else ()
+    except Exception as error:  # whatever the user's function raises
+        raise GadConfigError(f"{key}: {where} failed on a few scores: {type(error).__name__}: {error}") from error
+    require(fits, f"{key}: {where} must return the loss of each pair, a tensor of the shape of the scores it is given")
+    finite = all(bool(torch.isfinite(one).all()) for one in (losses, *gradients))
+    require(finite, f"{key}: {where} gave a loss or a gradient that is nan or inf on a few scores between -2 and 1")
 
 
 @dataclass

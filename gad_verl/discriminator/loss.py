@@ -13,6 +13,7 @@
 # limitations under the License.
 """The discriminator's loss in the form that verl's engines call."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +28,11 @@ from gad_verl.core import (
     pair_loss_score_gradients,
     pair_weights,
 )
+from gad_verl.core.pair_loss import expand_pairs
 from gad_verl.discriminator.groups import GroupLayout, split_group_scores
+from gad_verl.own_code import load_own
+
+OWN_LOSS_KEY = "gad.discriminator_loss.own"
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,14 @@ class LossOptions:
         pairs: Loss of the pairs.
         penalty_coefficient: gamma of the gradient penalty; read where a batch has copies with noise.
         penalty_distance: Standard deviation of their noise over the root mean square of the embeddings.
+        own: Loss of a pair that the user has written, in the place of ``pairs``
+            (:func:`gad_verl.own_code.load_own`); None takes ``pairs``.
     """
 
     pairs: PairLossOptions = field(default_factory=PairLossOptions)
     penalty_coefficient: float = 0.0
     penalty_distance: float = 0.01
+    own: str | None = None
 
 
 def last_token_scores(values: torch.Tensor) -> torch.Tensor:
@@ -55,6 +63,33 @@ def last_token_scores(values: torch.Tensor) -> torch.Tensor:
         (rows,) in float32, with gradient.
     """
     return values.values()[values.offsets()[1:] - 1].float()
+
+
+def own_pair_loss(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    teacher_scores: torch.Tensor,
+    student_scores: torch.Tensor,
+    weights: torch.Tensor,
+    num_pairs: float | None,
+) -> torch.Tensor:
+    """Loss of all pairs by a function of the user: ``sum_p w_p * function(teacher_p, student_p) / num_pairs``.
+
+    Weights and the divisor stay here, so that micro-batches and ranks add up whatever the function is.
+
+    Args:
+        function: Takes the scores of both sides, of one shape, and returns the loss of each pair in that shape.
+        teacher_scores: (G, k).
+        student_scores: (G, n).
+        weights: (G, k, n); pairs of weight 0 are removed exactly.
+        num_pairs: Divisor; None means the sum of the weights.
+    """
+    keep = weights > 0
+    teacher, student = (
+        torch.where(keep, side, torch.zeros_like(side)) for side in expand_pairs(teacher_scores, student_scores)
+    )
+    losses = torch.where(keep, function(teacher, student) * weights, torch.zeros_like(weights))
+    divisor = float(weights.sum()) if num_pairs is None else float(num_pairs)
+    return losses.sum() / (divisor if divisor > 0 else 1.0)
 
 
 def group_loss(
@@ -77,7 +112,10 @@ def group_loss(
     teacher, student, moved = split_group_scores(scores, layout)
     teacher_weight, student_weight, moved_weight = split_group_scores(row_weight, layout)
     weights = pair_weights(teacher_weight, student_weight)
-    loss = discriminator_pair_loss(teacher, student, weights, num_pairs, options.pairs)
+    if options.own is not None:
+        loss = own_pair_loss(load_own(options.own, OWN_LOSS_KEY), teacher, student, weights, num_pairs)
+    else:
+        loss = discriminator_pair_loss(teacher, student, weights, num_pairs, options.pairs)
     if layout.has_moved:
         clean = scores.view(-1, layout.group_size)[:, layout.moved_rows]
         loss = loss + gradient_penalty_from_scores(
@@ -90,7 +128,7 @@ def group_score_gradients(
     scores: torch.Tensor, row_weight: torch.Tensor, layout: GroupLayout, num_moved: float, options: LossOptions
 ) -> torch.Tensor:
     """Gradient of :func:`group_loss` of a whole batch with respect to every score, (R,), without autograd history."""
-    if options.pairs.is_plain and layout == GroupLayout(1, layout.num_students):
+    if options.own is None and options.pairs.is_plain and layout == GroupLayout(1, layout.num_students):
         teacher, student, _ = split_group_scores(scores, layout)
         weights = split_group_scores(row_weight, layout)[1]
         gradients = pair_loss_score_gradients(teacher.squeeze(1), student, weights)

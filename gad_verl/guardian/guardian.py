@@ -40,13 +40,12 @@ class Guardian:
 
     def __init__(self, config: "GuardianConfig") -> None:
         self._config = config
-        sections = config.rules()
         self._watches: dict[str, Watch] = {}
         self._stop: Stop | None = None
-        for rule in RULES:
+        for rule in (*RULES, *config.own_rule_classes()):
             policy = config.policy_of(rule.name)
             if config.enable and policy != "off":
-                self._watches[rule.name] = Watch(rule(sections[rule.name], config), policy, config.limits)
+                self._watches[rule.name] = Watch(rule(config.section_of(rule.name), config), policy, config.limits)
 
     def observe(self, step: int, metrics: Mapping[str, Any]) -> list[Event]:
         """Judge one step.

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from own_losses import squared_hinge
 from tiny_model import build_model
 from tools_probe import NOISE_SEED, loss_options, tool_groups
 from transformers import AutoConfig
@@ -31,7 +32,7 @@ from gad_verl.discriminator.groups import GroupLayout, noise_seeds
 from gad_verl.discriminator.model import load_discriminator, prepare_config
 
 LAYOUTS = [(1, "fsdp"), (2, "fsdp2")]
-NAMES = ["plain", "cross_entropy", "softened", "pinned", "penalty", "everything"]
+NAMES = ["plain", "cross_entropy", "softened", "pinned", "penalty", "everything", "own"]
 TOLERANCE = 1e-5
 
 
@@ -87,7 +88,11 @@ def reference(model_folder: Path) -> dict[str, Any]:
             scores = [score(model, ids) for ids in teachers], [score(model, ids) for ids, _ in students]
             if students:
                 teacher, student = (torch.stack(side).unsqueeze(0) for side in scores)
-                total = total + discriminator_pair_loss(teacher, student, weights, 1.0, options.pairs)
+                if options.own is not None:
+                    pairs = squared_hinge(teacher.unsqueeze(2), student.unsqueeze(1))
+                    total = total + (pairs * weights).sum()
+                else:
+                    total = total + discriminator_pair_loss(teacher, student, weights, 1.0, options.pairs)
                 count += weights.sum().item()
             if moved:
                 rows = [(place, ids) for place, ids in enumerate(teachers)]
