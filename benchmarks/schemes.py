@@ -23,42 +23,17 @@ All give the same loss and gradient (tests/benchmarks).
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gad_verl.discriminator.groups import SequenceGroup, build_group_batch, build_row_batch
+from gad_verl.estimate.cost_model import Shape
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
 
 VOCABULARY = 256
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a batch, in tokens; all rollouts have the same length.
-
-    Args:
-        prompts: G.
-        rollouts: n.
-        prompt, rollout, teacher: Tokens of the prompt, of a rollout and of the teacher's text.
-    """
-
-    prompts: int
-    rollouts: int
-    prompt: int
-    rollout: int
-    teacher: int
-
-    @property
-    def teacher_row(self) -> int:
-        return self.prompt + self.teacher
-
-    @property
-    def student_row(self) -> int:
-        return self.prompt + self.rollout
 
 
 def random_groups(shape: Shape, seed: int = 0) -> list[SequenceGroup]:
