@@ -32,7 +32,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["gad_verl", "gad_verl.*"]) + ["hydra_plugins.gad_verl_searchpath"],
-    package_data={"gad_verl.config": ["*.yaml", "*/*.yaml"], "gad_verl.report": ["template/*"]},
+    package_data={
+        "gad_verl.config": ["*.yaml", "*/*.yaml"],
+        "gad_verl.report": ["template/*"],
+        "gad_verl.estimate": ["*.json"],
+    },
     install_requires=[
         # Subclasses of verl's trainer and workers: private parts move with each minor release (gad_verl/compat.py).
         "verl>=0.9.1,<0.10",
