@@ -32,10 +32,12 @@ class ResponseShares:
     Args:
         shares: One per sampled token; their sum is the score less the value at the end of the prompt.
         ends: Sampled tokens with which the units (sentences or phrases) end.
+        aligned: False where it is not known which token brought what: the whole sum then stands on the last one.
     """
 
     shares: torch.Tensor
     ends: list[int]
+    aligned: bool = True
 
 
 def response_shares(
@@ -46,7 +48,10 @@ def response_shares(
     reader: SequenceBuilder,
     unit: str,
 ) -> list[ResponseShares | None]:
-    """Shares of all responses of a group; None for a failed rollout and where tokenizations cannot be aligned.
+    """Shares of all responses of a group; None for a failed rollout.
+
+    Where tokenizations cannot be aligned the sum is kept, on the last token: the rewards of a group must stay on one
+    scale.
 
     Args:
         group: As sampled.
@@ -70,7 +75,9 @@ def response_shares(
             reader_ends = token_ends(reader.tokenizer, response.token_ids, reader_text, extra=int(response.finished))
         shares = shares_of_response(row[prompt:], row[prompt - 1].item(), reader_ends, student_ends, same)
         if shares is None:
-            found.append(None)
+            whole = torch.zeros(len(ids), dtype=row.dtype)
+            whole[-1:] = row[-1] - row[prompt - 1]
+            found.append(ResponseShares(whole, [], aligned=False))
             continue
         found.append(ResponseShares(shares, unit_ends(text, student_ends, unit) if student_ends is not None else []))
     return found
@@ -93,7 +100,7 @@ def mix_into(
         config: ``gad.reward``.
 
     Returns:
-        ``gad/shares_missing``: the fraction of responses that keep their whole reward on the last token.
+        ``gad/shares_missing``: the fraction of responses whose shares stand on the last token as a whole.
     """
     total = missing = 0
     for group, of_group in zip(groups, shares, strict=True):
@@ -105,6 +112,7 @@ def mix_into(
             if not fits or not bool(torch.isfinite(entry.shares).all()):
                 missing += 1
                 continue
+            missing += not entry.aligned
             token_level[position] = mix_granularities(
                 rewards[position].item(),
                 entry.shares.float(),

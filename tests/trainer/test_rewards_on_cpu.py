@@ -162,9 +162,10 @@ def test_shares_lie_on_the_sampled_tokens_and_sum_to_the_score(
     assert token_level[0].sum().item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_response_spelled_by_other_tokens_keeps_its_reward_at_the_end(
+def test_a_response_spelled_by_other_tokens_has_all_its_shares_at_the_end(
     builders: tuple[SequenceBuilder, SequenceBuilder],
 ) -> None:
+    """Its total must be on the scale of the other responses of its group."""
     student = builders[1]
     # "dog" in bytes: the tokenizer itself would write it as one token.
     sampled = [student.tokenizer.convert_tokens_to_ids(char) for char in "dog"] + [student.eos_token_id]
@@ -173,13 +174,16 @@ def test_a_response_spelled_by_other_tokens_keeps_its_reward_at_the_end(
     encoded = encode_group(group, student, student)
     values = [torch.randn(len(encoded.prompt_ids) + len(encoded.students[0].token_ids))]
     found = response_shares(group, encoded, values, student, student, "phrase")
-    assert found == [None]
+    assert not found[0].aligned
     token_level = [torch.tensor([0.0, 0.0, 0.0, 7.0])]
-    metrics = mix_into(token_level, torch.tensor([7.0]), [group], [found], RewardConfig(token_weight=1.0))
-    assert metrics == {"gad/shares_missing": 1.0} and token_level[0].tolist() == [0, 0, 0, 7]
+    config = RewardConfig(sequence_weight=0.5, phrase_weight=1.0, token_weight=0.25)
+    metrics = mix_into(token_level, torch.tensor([7.0]), [group], [found], config)
+    assert metrics == {"gad/shares_missing": 1.0} and token_level[0][:-1].tolist() == [0, 0, 0]
+    score = (values[0][-1] - values[0][len(encoded.prompt_ids) - 1]).item()
+    assert token_level[0][-1].item() == pytest.approx(3.5 + 1.25 * score, abs=1e-5)
 
 
-def test_a_response_of_which_nothing_is_left_has_no_shares(
+def test_a_response_of_which_nothing_is_left_has_shares_of_nothing(
     builders: tuple[SequenceBuilder, SequenceBuilder],
 ) -> None:
     """Replacement characters alone, not ended: the discriminator reads an empty response."""
@@ -189,4 +193,5 @@ def test_a_response_of_which_nothing_is_left_has_no_shares(
     encoded = encode_group(group, student, reader)
     assert encoded.students[0].token_ids == []
     values = [torch.randn(len(encoded.prompt_ids))]
-    assert response_shares(group, encoded, values, student, reader, "sentence") == [None]
+    (entry,) = response_shares(group, encoded, values, student, reader, "sentence")
+    assert not entry.aligned and entry.shares.tolist() == [0.0] * len(sampled)
