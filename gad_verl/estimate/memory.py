@@ -108,7 +108,7 @@ def _megatron_states(role: Role) -> States:
     ends = shape.embedding_parameters + (0 if role.scalar_head or shape.tied else shape.embedding_parameters)
     # The embedding is on the first stage, the head on the last.
     ends = shape.embedding_parameters if layout.pipeline > 1 else ends
-    dense_layers = shape.layers * (shape.layer_parameters - shape.expert_matrices)
+    dense_layers = shape.layers * (shape.layer_parameters - shape.expert_matrices) + shape.hidden
     dense = dense_layers / (layout.tensor * layout.pipeline) + ends / layout.tensor
     expert_replicas = max(1, layout.gpus // (layout.experts * layout.pipeline))
     sharded = dense / (layout.replicas * layout.sequence) + of_experts / expert_replicas
