@@ -58,8 +58,15 @@ def build_model_folder(folder: Path, hidden: int, layers: int) -> Path:
     return build_model(folder, layers=layers, hidden=hidden)
 
 
-def worker_config(model_folder: Path, model_type: str, checkpointing: bool, remove_padding: bool, **optim: Any) -> Any:
-    """verl's configuration of a training worker without mixed precision and with room for any micro-batch."""
+def worker_config(
+    model_folder: Path,
+    model_type: str,
+    checkpointing: bool,
+    remove_padding: bool,
+    max_tokens: int = 10**7,
+    **optim: Any,
+) -> Any:
+    """verl's configuration of a training worker without mixed precision; by default any batch is one micro-batch."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
 
@@ -74,8 +81,8 @@ def worker_config(model_folder: Path, model_type: str, checkpointing: bool, remo
         engine_config=FSDPEngineConfig(
             strategy="fsdp",
             use_dynamic_bsz=True,
-            max_token_len_per_gpu=10**7,
-            infer_max_token_len_per_gpu=10**7,
+            max_token_len_per_gpu=max_tokens,
+            infer_max_token_len_per_gpu=max_tokens,
             use_torch_compile=False,
             mixed_precision={"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
         ),

@@ -150,11 +150,15 @@ def saved_activations(role: Role, tokens: float | None = None) -> float:
 
 
 def working_bytes(role: Role, trains: bool, tokens: float | None = None) -> float:
-    """What lives while one layer computes: its own activations where they are not saved anyway, and gradients."""
+    """What lives while one layer computes.
+
+    Forward alone: the three values of the feed-forward part's width, and the residual stream before and after its norm.
+    Backward: their gradients; with checkpointing also everything that the layer had not saved.
+    """
     tokens = role.micro_tokens if tokens is None else tokens
     shape, element = role.shape, role.computed_bytes
     per_token = layer_working_bytes(shape, element)
-    if not trains or role.checkpointing:
+    if trains and role.checkpointing:
         per_token += layer_saved_bytes(shape, element)
     return tokens * per_token / role.layout.tensor + mask_bytes(role, tokens)
 
