@@ -34,7 +34,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--config-path", metavar="FOLDER", help="folder of the configuration, as for main_ppo")
     parser.add_argument("--dry-run", action="store_true", help="make one step in a process of its own (minutes)")
     parser.add_argument(
-        "--dry-run-timeout", type=float, default=900.0, metavar="SECONDS", help="time limit of it (default: 900)"
+        "--dry-run-timeout", type=float, default=1800.0, metavar="SECONDS", help="time limit of it (default: 1800)"
     )
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     parser.add_argument("--json", action="store_true", help="print JSON")

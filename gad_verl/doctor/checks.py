@@ -44,7 +44,7 @@ class Request:
     config_path: str | None = None
     overrides: tuple[str, ...] = ()
     dry_run: bool = False
-    dry_run_timeout_s: float = 900.0
+    dry_run_timeout_s: float = 1800.0
 
 
 class Doctor:

@@ -26,7 +26,6 @@ from typing import Any
 
 from gad_verl.doctor.finding import Finding, error, ok
 
-TIMEOUT_S = 900.0
 _SECONDS_TO_END = 20.0
 _TAIL_LINES = 30
 _MOST_LINE = 400

@@ -36,7 +36,30 @@ def _load(model: Any) -> Any:
     return tokenizer
 
 
-def check_tokenizer(name: str, key: str, tokenizer: Any, stop_texts: set[str] | None = None) -> list[Finding]:
+def _check_closing(check: str, key: str, tokenizer: Any, stops: set[str]) -> list[Finding]:
+    """Whether the template closes an assistant's turn with a token that ends a response."""
+    turn = [*_QUESTION, {"role": "assistant", "content": _ANSWER}]
+    try:
+        closed = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=False)
+    except Exception as reason:
+        text = f"{key}: the chat template refuses an assistant's turn ({reason})"
+        return [warning(check, text, "Look at the chat template")]
+    ends = closed.rpartition(_ANSWER)[2]
+    if any(stop in ends for stop in stops):
+        return []
+    return [
+        warning(
+            check,
+            f"{key}: the chat template closes an assistant's turn with {ends!r}, the EOS is {tokenizer.eos_token!r}: a "
+            "model that was trained on the template will not stop with it",
+            "Set eos_token in tokenizer_config.json (or eos_token_id in generation_config.json) to that token",
+        )
+    ]
+
+
+def check_tokenizer(
+    name: str, key: str, tokenizer: Any, stop_texts: set[str] | None = None, generates: bool = True
+) -> list[Finding]:
     """One tokenizer: EOS, padding, template, generation prompt, and whether a finished turn ends with the EOS.
 
     Args:
@@ -44,6 +67,7 @@ def check_tokenizer(name: str, key: str, tokenizer: Any, stop_texts: set[str] | 
         key: Its configuration key.
         tokenizer: As transformers loads it.
         stop_texts: Further tokens that end a response (of the generation configuration).
+        generates: Whether the model writes; a discriminator does not, and reads texts whose end gad_verl marks.
     """
     check = f"tokenizer of the {name}"
     if tokenizer.eos_token_id is None:
@@ -66,27 +90,8 @@ def check_tokenizer(name: str, key: str, tokenizer: Any, stop_texts: set[str] | 
                 f"Set {key}.custom_chat_template to one that honours add_generation_prompt",
             )
         )
-    try:
-        turn = [*_QUESTION, {"role": "assistant", "content": _ANSWER}]
-        closed = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=False)
-    except Exception as reason:
-        found.append(
-            warning(
-                check, f"{key}: the chat template refuses an assistant's turn ({reason})", "Look at the chat template"
-            )
-        )
-    else:
-        ends = closed.rpartition(_ANSWER)[2]
-        stops = {str(tokenizer.eos_token), *(stop_texts or set())}
-        if not any(stop in ends for stop in stops):
-            found.append(
-                warning(
-                    check,
-                    f"{key}: the chat template closes an assistant's turn with {ends!r}, the EOS is "
-                    f"{tokenizer.eos_token!r}: a model that was trained on the template will not stop with it",
-                    "Set eos_token in tokenizer_config.json (or eos_token_id in generation_config.json) to that token",
-                )
-            )
+    if generates:
+        found += _check_closing(check, key, tokenizer, {str(tokenizer.eos_token), *(stop_texts or set())})
     if found:
         return found
     pad = "no padding token" if tokenizer.pad_token_id is None else f"pad {tokenizer.pad_token!r}"
@@ -116,7 +121,7 @@ def check_tokenizers(config: Any, has_discriminator: bool) -> list[Finding]:
     if str(judge_model.path) == str(student_model.path):
         return [*found, ok("tokenizer of the discriminator", "the student's")]
     judge = _load(judge_model)
-    found += check_tokenizer("discriminator", "discriminator.model", judge, _stop_texts(judge_model, judge))
+    found += check_tokenizer("discriminator", "discriminator.model", judge, generates=False)
     same = student.get_vocab() == judge.get_vocab()
     text = (
         "the student's vocabulary"

@@ -221,7 +221,9 @@ def checkpoint_bytes(role: Role, contents: tuple[str, ...] = ("model", "optimize
     """Bytes of one role in a checkpoint, all ranks together."""
     size = 0.0
     if "model" in contents:
-        size += role.stored_bytes * role.parameters
+        # A head that is the embedding is written a second time.
+        twice = role.shape.embedding_parameters if role.shape.tied and not role.scalar_head else 0
+        size += role.stored_bytes * (role.parameters + twice)
     if "optimizer" in contents:
         is_megatron = role.layout.engine == "megatron"
         # Megatron keeps a master copy of the parameters with the moments, all in float32.

@@ -111,9 +111,10 @@ def test_results_are_written_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_page_shows_what_was_measured() -> None:
-    text = report.PAGE.read_text(encoding="utf-8")
-    assert report.page(text) == text, "docs/performance.md is out of date: python benchmarks/report.py"
+@pytest.mark.parametrize("path", report.PAGES, ids=lambda path: path.name)
+def test_the_pages_show_what_was_measured(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert report.page(text, path) == text, f"{path.name} is out of date: python benchmarks/report.py"
 
 
 def test_every_figure_is_of_at_least_five_repeats() -> None:

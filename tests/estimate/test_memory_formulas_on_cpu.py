@@ -194,5 +194,7 @@ def test_a_checkpoint_holds_weights_and_moments() -> None:
     assert memory.checkpoint_bytes(role()) == 12 * count
     assert memory.checkpoint_bytes(role(), ("model",)) == 4 * count
     assert memory.checkpoint_bytes(role(), ("model", "hf_model")) == 6 * count
+    tied = find_shape("Qwen/Qwen2.5-3B-Instruct", "key")
+    assert memory.checkpoint_bytes(role(tied), ("model",)) == 4 * (tied.body_parameters + tied.embedding_parameters)
     megatron = role(layout=Layout("megatron", 8), stored_bytes=2)
     assert memory.checkpoint_bytes(megatron) == 14 * count

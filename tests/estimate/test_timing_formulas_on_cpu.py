@@ -14,6 +14,7 @@
 """Seconds by formula: closed forms, and what must hold whatever the figures."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ IDEAL = Assumptions(
     weight_sync=Range.exact(1e30),
 )
 LENGTHS = Lengths(Range.exact(200), Range.exact(400), Range.exact(400), "given")
+PAGE = Path(__file__).parents[2] / "docs" / "estimate.md"
 PAPER = (
     "actor_rollout_ref.model.path=Qwen/Qwen2.5-14B-Instruct",
     "trainer.nnodes=2",
@@ -209,6 +211,8 @@ def test_the_published_run_lies_within_a_factor_of_two(paper: Any) -> None:
         hours = plan.estimate(paper, GPU, lengths=lengths, rows=192_014, scheme=scheme).run.hours
         assert hours.low <= published <= hours.high
         assert published / 2 <= hours.middle <= published * 2
+        row = f"| {hours.low:.1f} to {hours.high:.1f} | {hours.middle:.1f} | {hours.middle / published:.2f} |"
+        assert row in PAGE.read_text(encoding="utf-8")
 
 
 def test_length_of_a_run_is_open_without_rows(paper: Any) -> None:
