@@ -14,6 +14,7 @@
 """All checks in their order: the machine first, then what the configuration asks of it, the dry run last."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -129,7 +130,7 @@ class Doctor:
     def _gpus(self) -> list[Finding]:
         from gad_verl.doctor.machine import check_gpus
 
-        return check_gpus(self.gpus, self.config)
+        return check_gpus(self.gpus, self.config, os.environ.get("RAY_ADDRESS"))
 
     def _machine(self) -> list[Finding]:
         from gad_verl.doctor.machine import check_this_machine

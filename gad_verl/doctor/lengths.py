@@ -18,6 +18,7 @@ from typing import Any
 
 from gad_verl.data.file_stamps import file_list
 from gad_verl.doctor.finding import Finding, ok, warning
+from gad_verl.errors import GadConfigError
 
 SAMPLE = 1000
 # Above these shares a limit changes what is learned.
@@ -25,12 +26,20 @@ _MOST_RESPONSES_CUT, _MOST_PROMPTS_CUT = 0.05, 0.01
 
 
 def check_lengths(config: Any, teacher_key: str) -> list[Finding]:
-    """Share of a sample of prompts and teacher's texts that the limits cut."""
+    """Share of a sample of prompts and teacher's texts that the limits cut.
+
+    Nothing is found without a tokenizer or a file: other checks say so.
+    """
     from gad_verl.data.tools.token_stats import count_tokens, load_builder, summarize
 
     model = config.actor_rollout_ref.model
-    builder = load_builder(str(model.get("tokenizer_path", None) or model.path))
     path = Path(file_list(config.data.train_files)[0]).expanduser()
+    try:
+        builder = load_builder(str(model.get("tokenizer_path", None) or model.path))
+    except GadConfigError:
+        return []
+    if not path.is_file():
+        return []
     counted = count_tokens(path, builder, config.data.prompt_key, teacher_key, SAMPLE)
     found = []
     for name, values, key, most in (

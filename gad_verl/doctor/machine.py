@@ -45,8 +45,14 @@ def find_gpus() -> list[Device]:
     return [Device(device.name, device.total_memory) for device in found]
 
 
-def check_gpus(found: Sequence[Device], config: Any | None) -> list[Finding]:
-    """GPUs of this node against what the configuration takes of one."""
+def check_gpus(found: Sequence[Device], config: Any | None, cluster: str | None = None) -> list[Finding]:
+    """GPUs of this node against what the configuration takes of one.
+
+    Args:
+        found: GPUs of this node.
+        config: The configuration; None without one.
+        cluster: Address of a Ray cluster that the run joins; its nodes are not seen from here.
+    """
     name = "GPUs"
     names = ", ".join(sorted({f"{device.name} ({device.memory / 2**30:.0f} GiB)" for device in found}))
     seen = f"{len(found)} of {names}" if found else "none"
@@ -62,6 +68,9 @@ def check_gpus(found: Sequence[Device], config: Any | None) -> list[Finding]:
     more = (
         "" if int(trainer.nnodes) == 1 else f" on this node; trainer.nnodes={trainer.nnodes}, the others are not seen"
     )
+    if len(found) < wanted and cluster:
+        text = f"{seen} here, {what}; the run joins the Ray cluster at {cluster}, whose GPUs are not seen from here"
+        return [warning(name, text, "Look at `ray status`, or run the doctor on a node of the cluster")]
     if not found:
         return [
             error(

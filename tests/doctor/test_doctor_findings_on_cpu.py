@@ -186,6 +186,8 @@ CARD = machine.Device("H100", 80 * 2**30)
 def test_gpus_against_the_configuration(gpus: list[machine.Device], settings: Any, level: str) -> None:
     (found,) = machine.check_gpus(gpus, settings)
     assert found.level == level
+    (found,) = machine.check_gpus(gpus, settings, cluster="10.0.0.1:6379")
+    assert found.level == (WARNING if level == ERROR else level)
 
 
 def test_ray_needs_room_in_shared_memory() -> None:
