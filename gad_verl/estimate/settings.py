@@ -81,6 +81,7 @@ class RunSettings:
         keep: Checkpoints that stay; None for all.
         save_contents: Of the student's and of the discriminator's checkpoint.
         has_critic: verl's own critic, which is not estimated.
+        on_cpu: The configuration computes on the CPU, which is not estimated.
     """
 
     gad: GadConfig
@@ -103,6 +104,7 @@ class RunSettings:
     keep: int | None
     save_contents: tuple[tuple[str, ...], tuple[str, ...]]
     has_critic: bool
+    on_cpu: bool
 
 
 def _get(config: Any, key: str) -> Any:
@@ -322,4 +324,5 @@ def read_settings(
         keep=keep,
         save_contents=(contents[0], contents[1]),
         has_critic=str(config.algorithm.adv_estimator) == "gae" or config.critic.enable is True,
+        on_cpu=str(trainer.get("device", "cuda")) == "cpu",
     )
