@@ -14,6 +14,7 @@
 """Peak memory and time of updates and scoring passes on small models, against gad_verl.estimate.
 
 python benchmarks/estimate.py                      # writes benchmarks/results/estimate.json and prints the table
+python benchmarks/estimate.py --recompute          # keeps what was measured, estimates anew
 
 verl's own workers on one rank in float32, two micro-batches a call. Memory: bytes that torch's allocator held above the
 start of the call. Time: CPU seconds of this process, so that other work beside it counts little, over the seconds that
@@ -21,6 +22,7 @@ the same multiply-adds take in one large product of matrices, measured in turn w
 """
 
 import gc
+import json
 import statistics
 import sys
 import tempfile
@@ -36,7 +38,7 @@ from tqdm import tqdm
 
 from gad_verl.estimate import memory, timing
 from gad_verl.estimate.roles import Layout, Role
-from gad_verl.estimate.shape import find_shape
+from gad_verl.estimate.shape import find_shape, shape_of_config
 
 SHAPE = Shape(prompts=4, rollouts=3, prompt=32, rollout=96, teacher=96)
 QUICK_SHAPE = Shape(prompts=2, rollouts=1, prompt=4, rollout=8, teacher=8)
@@ -148,52 +150,90 @@ def cpu_seconds(call: Callable[[], None]) -> float:
     return time.process_time() - begin
 
 
-def measure(name: str, folder: Path, shape: Shape, checkpointing: bool, repeats: int) -> dict[str, Any]:
-    """One row of the table."""
-    rows = shape.prompts * (shape.rollouts + 1)
-    tokens = rows * shape.student_row // 2
-    worker = (Student if name == "student" else Discriminator)(folder, shape, checkpointing, tokens)
-    role = Role(
-        name,
-        find_shape(str(folder), "model"),
+def role_of(row: dict[str, Any], tokens: int) -> Role:
+    """The model of a row: one key-value head of 32, a feed-forward of twice the width, a head of its own."""
+    figures = {
+        "model_type": "qwen2",
+        "hidden_size": row["hidden"],
+        "num_hidden_layers": row["layers"],
+        "num_attention_heads": row["hidden"] // 32,
+        "num_key_value_heads": 1,
+        "intermediate_size": 2 * row["hidden"],
+        "vocab_size": row["vocabulary"],
+    }
+    return Role(
+        row["model"],
+        shape_of_config(figures, row["model"]),
         Layout("fsdp", 1),
-        scalar_head=name == "discriminator",
+        scalar_head=row["model"] == "discriminator",
         computed_bytes=4,
-        checkpointing=checkpointing,
+        checkpointing=row["checkpointing"] == "yes",
         remove_padding=False,
         flash_attention=False,
         micro_tokens=tokens,
     )
+
+
+def batch_of(shape: Shape) -> tuple[int, int]:
+    """Rows of a batch, and tokens of one of its two micro-batches."""
+    rows = shape.prompts * (shape.rollouts + 1)
+    return rows, rows * shape.student_row // 2
+
+
+def measure(row: dict[str, Any], folder: Path, shape: Shape, repeats: int) -> dict[str, Any]:
+    """What is measured of one row."""
+    rows, tokens = batch_of(shape)
+    role = role_of(row, tokens)
+    kind = Student if row["model"] == "student" else Discriminator
+    worker = kind(folder, shape, role.checkpointing, tokens)
     # The moments of Adam exist after the first step.
     worker.update()
     worker.score()
-    states = memory.states(role)
-    update, score = peak_bytes(worker.update), peak_bytes(worker.score)
+    measured = {
+        "held_bytes": held_bytes(worker.worker),
+        "update_bytes": peak_bytes(worker.update),
+        "score_bytes": peak_bytes(worker.score),
+    }
     forward = rows * timing.row_work(role, shape.student_row)
     ratios: dict[str, tuple[list[float], list[float]]] = {"update": ([], []), "score": ([], [])}
-    for _ in tqdm(range(repeats), desc=f"{name} {folder.name}", leave=False, file=sys.stderr):
+    for _ in tqdm(range(repeats), desc=f"{row['model']} {folder.name}", leave=False, file=sys.stderr):
         one = statistics.median(product_seconds() for _ in range(3))
-        for kind, passes in (("update", timing.update_passes(role)), ("score", 1)):
-            ratios[kind][0].append(cpu_seconds(getattr(worker, kind)))
-            ratios[kind][1].append(passes * forward * one)
-    training, scoring = memory.training_bytes(role), memory.scoring_bytes(role)
+        for name, passes in (("update", timing.update_passes(role)), ("score", 1)):
+            ratios[name][0].append(cpu_seconds(getattr(worker, name)))
+            ratios[name][1].append(passes * forward * one)
+    return measured | {f"{name}_time": Ratio.of(*seconds) for name, seconds in ratios.items()}
+
+
+def compare(row: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """What was measured of one row, over the estimate."""
+    role = role_of(row, tokens)
+    states, update, score = memory.states(role), memory.training_bytes(role), memory.scoring_bytes(role)
     return {
         "parameters": role.parameters / 1e6,
-        "states": held_bytes(worker.worker) / (states.parameters + states.optimizer),
-        "update_memory": update / training.middle,
-        "update_memory_in_range": training.low <= update <= training.high,
-        "score_memory": score / scoring.middle,
-        "update_bytes": update,
-        "update_estimate": [training.low, training.high],
-        "score_bytes": score,
-        "score_estimate": [scoring.low, scoring.high],
-        "update_time": Ratio.of(*ratios["update"]),
-        "score_time": Ratio.of(*ratios["score"]),
+        "states": row["held_bytes"] / (states.parameters + states.optimizer),
+        "update_memory": row["update_bytes"] / update.middle,
+        "score_memory": row["score_bytes"] / score.middle,
+        "update_estimate": [round(update.low), round(update.high)],
+        "score_estimate": [round(score.low), round(score.high)],
     }
 
 
+def recompute(path: Path) -> None:
+    """Estimate anew beside what a file holds."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    tokens = batch_of(SHAPE)[1]
+    rows = [row | compare(row, tokens) for row in document["rows"]]
+    write(path, rows, document["settings"])
+    sys.stdout.write(table(rows, COLUMNS))
+
+
 def main() -> None:
-    options = arguments(__doc__, "estimate.json").parse_args()
+    parser = arguments(__doc__, "estimate.json")
+    parser.add_argument("--recompute", action="store_true", help="measure nothing, estimate anew for the output file")
+    options = parser.parse_args()
+    if options.recompute:
+        recompute(options.output)
+        return
     shape = QUICK_SHAPE if options.quick else SHAPE
     rows = []
     with tempfile.TemporaryDirectory() as folder, one_rank(options.threads):
@@ -204,14 +244,15 @@ def main() -> None:
             if not path.exists():
                 more = {"vocab_size": vocabulary} if vocabulary else {}
                 build_model(path, layers=layers, hidden=hidden, **more)
-            row = {
+            row: dict[str, Any] = {
                 "model": name,
                 "hidden": hidden,
                 "layers": layers,
                 "vocabulary": find_shape(str(path), "model").vocab,
                 "checkpointing": "yes" if checkpointing else "no",
             }
-            rows.append(row | measure(name, path, shape, checkpointing, options.repeats))
+            row |= measure(row, path, shape, options.repeats)
+            rows.append(row | compare(row, batch_of(shape)[1]))
             gc.collect()
     settings = {"shape": str(shape), "repeats": options.repeats, "micro_batches": 2, "product": PRODUCT}
     write(options.output, rows, settings | machine(options.threads))

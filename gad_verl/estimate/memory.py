@@ -28,10 +28,10 @@ from gad_verl.estimate.shape import ModelShape
 LIBRARIES = Range(1.0 * GIB, 3.0 * GIB)  # CUDA context, NCCL buffers, kernels
 FRAGMENTATION = Range(1.0, 1.15)  # of what is allocated and freed in a step
 ROLLOUT_EXTRA = Range(1.0 * GIB, 4.0 * GIB)  # vLLM's activations and CUDA graphs inside its share
-# Copies of the logits that live at once: 1 with flash-attention's in-place cross-entropy at temperature 1; more where
-# the temperature, the entropy and the gradient each make one.
-TRAINED_LOGITS = Range(2.0, 3.0)
-SCORED_LOGITS = Range(2.0, 3.0)
+# Copies of the logits that live at once: the temperature, the entropy and the gradient each may make one. With
+# flash-attention comes a cross-entropy that works in place; without it an update held 4 of them (docs/estimate.md).
+TRAINED_LOGITS, TRAINED_LOGITS_WITHOUT_FLASH = Range(2.0, 3.0), Range(4.0, 5.0)
+SCORED_LOGITS = Range(2.0, 4.0)
 FUSED_CHUNK = 1024
 GRADIENT_BUFFER_BYTES = 4
 
@@ -66,10 +66,14 @@ def layer_saved_bytes(shape: ModelShape, element: int) -> float:
     return norms + attention + routed
 
 
-def layer_working_bytes(shape: ModelShape, element: int) -> float:
-    """Gradients that live at once while a token passes a layer backwards: of the feed-forward part's three outputs."""
+def layer_working_bytes(shape: ModelShape, element: int, trains: bool) -> float:
+    """What lives of one token while a layer computes, beside what is saved.
+
+    Backward: the gradients of the residual stream and of the feed-forward part's width; what was saved is freed as it
+    is used. Forward alone: three values of that width, and the residual stream before and after layer and norm.
+    """
     width = shape.active_experts * shape.expert_intermediate if shape.experts else shape.intermediate
-    return element * (3 * width + 2 * shape.hidden)
+    return element * (width + shape.hidden if trains else 3 * width + 4 * shape.hidden)
 
 
 def mask_bytes(role: Role, tokens: float) -> float:
@@ -150,14 +154,10 @@ def saved_activations(role: Role, tokens: float | None = None) -> float:
 
 
 def working_bytes(role: Role, trains: bool, tokens: float | None = None) -> float:
-    """What lives while one layer computes.
-
-    Forward alone: the three values of the feed-forward part's width, and the residual stream before and after its norm.
-    Backward: their gradients; with checkpointing also everything that the layer had not saved.
-    """
+    """What lives while one layer computes; with checkpointing also everything that the layer had not saved."""
     tokens = role.micro_tokens if tokens is None else tokens
     shape, element = role.shape, role.computed_bytes
-    per_token = layer_working_bytes(shape, element)
+    per_token = layer_working_bytes(shape, element, trains)
     if trains and role.checkpointing:
         per_token += layer_saved_bytes(shape, element)
     return tokens * per_token / role.layout.tensor + mask_bytes(role, tokens)
@@ -171,7 +171,7 @@ def training_bytes(role: Role, tokens: float | None = None) -> Range:
     count = role.micro_tokens if tokens is None else tokens
     fixed = states(role).gradients + unsharded_bytes(role, trains=True) + saved_activations(role, tokens)
     inside = working_bytes(role, True, tokens)
-    head = logits_bytes(role, count, TRAINED_LOGITS)
+    head = logits_bytes(role, count, TRAINED_LOGITS if role.flash_attention else TRAINED_LOGITS_WITHOUT_FLASH)
     moving = Range(max(inside, head.low), max(inside, head.high))
     return (fixed + moving) * FRAGMENTATION
 
