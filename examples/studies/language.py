@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy import stats
 from study_common import (
     Column,
     Row,
@@ -64,11 +65,11 @@ from gad_verl.core import discriminator_pair_loss
 from gad_verl.core.trust import DiscriminatorTrust, TrustOptions, is_held_out
 
 NAME = "language"
-# Settings were chosen on seeds below 10.
-FIRST_SEED = 100
+# Settings were chosen on seeds below 10; 100 to 201 were looked at before the last choice.
+FIRST_SEED = 300
 VALIDATION_TEXTS, TEST_PROMPTS, SAMPLES = 250, 500, 8
 HELD_OUT = 0.125
-TRUST = TrustOptions(full_accuracy=0.65, confidence=2.0, window=200, least_prompts=16)
+TRUST = TrustOptions(full_accuracy=0.6, confidence=2.0, window=200, least_prompts=16)
 WINDOW = 25  # steps of a point of the accuracy curve
 SEQKD, GAD, TRUSTED = "SeqKD", "GAD", "GAD, trust"
 
@@ -86,7 +87,7 @@ class Regime:
         discriminator_width: Of a transformer of two layers.
         warmup: Steps that train D alone.
         adversarial: Steps after them.
-        seeds: At most so many seeds; None for all.
+        seeds: At most so many seeds.
     """
 
     student: Callable[[], nn.Module]
@@ -97,8 +98,8 @@ class Regime:
     actor_lr: float = 1e-3
     discriminator_width: int = 64
     warmup: int = 200
-    adversarial: int = 300
-    seeds: int | None = None
+    adversarial: int = 500
+    seeds: int = 5
 
 
 def _transformer(width: int, layers: int, heads: int) -> Callable[[], nn.Module]:
@@ -112,7 +113,8 @@ def _recurrent(width: int, embedding: int) -> Callable[[], nn.Module]:
 # Transformers learn within a few hundred steps of SeqKD and are led astray within a hundred of GAD.
 _QUICK = {"actor_lr": 3e-4, "warmup": 100, "adversarial": 150}
 REGIMES = {
-    "small student": Regime(_recurrent(32, 16)),
+    # Seeds differ much here, and the share of a gain that is kept is a ratio: more of them.
+    "small student": Regime(_recurrent(32, 16), seeds=10),
     "good student": Regime(_transformer(24, 1, 2), seqkd_steps=450, seqkd_every=50, **_QUICK),
     "few texts": Regime(_transformer(32, 2, 4), texts=250, seqkd_steps=300, seqkd_every=25, **_QUICK),
     "weak D": Regime(_recurrent(32, 16), length=4, seqkd_steps=1500, discriminator_width=48, adversarial=200, seeds=3),
@@ -128,19 +130,21 @@ class Arm:
     Args:
         changes: Of :class:`gad_in_one_file.Settings`.
         trust: Whether the student's rate follows what D knows.
+        seeds: At most so many seeds.
     """
 
     changes: dict[str, Any] = field(default_factory=dict)
     trust: bool = False
+    seeds: int = 10
 
 
 ARMS = {
     GAD: Arm(),
     TRUSTED: Arm(trust=True),
-    "GAD, no D warmup": Arm({"discriminator_warmup": False}),
-    "GAD, frozen D": Arm({"discriminator_frozen": True}),
-    "GAD, cross-entropy D": Arm({"discriminator_loss": "cross_entropy"}),
-    "GAD, replay": Arm({"replay_steps": 20}),
+    "GAD, no D warmup": Arm({"discriminator_warmup": False}, seeds=5),
+    "GAD, frozen D": Arm({"discriminator_frozen": True}, seeds=5),
+    "GAD, cross-entropy D": Arm({"discriminator_loss": "cross_entropy"}, seeds=5),
+    "GAD, replay": Arm({"replay_steps": 20}, seeds=5),
 }
 
 
@@ -299,15 +303,14 @@ def averaged(values: Sequence[float]) -> list[float | None]:
 
 
 def all_runs(seeds: int) -> list[Run]:
-    """Every run. What the study is about comes first: SeqKD, GAD and trust where all seeds are asked for."""
-    all_seeds = range(FIRST_SEED, FIRST_SEED + seeds)
+    """Every run. What the study is about comes first: SeqKD, GAD and trust where five seeds or more are asked for."""
     parts: list[list[tuple[str, str, int]]] = [[], [], []]
-    for seed in all_seeds:
+    for number in range(seeds):
+        seed = FIRST_SEED + number
         for name, regime in REGIMES.items():
-            if regime.seeds is None or seed - FIRST_SEED < regime.seeds:
-                part = parts[0 if regime.seeds is None else 1]
-                part += [(name, arm, seed) for arm in (SEQKD, GAD, TRUSTED)]
-        parts[2] += [(MAIN, arm, seed) for arm in ARMS if arm not in (GAD, TRUSTED)]
+            if number < regime.seeds:
+                parts[0 if regime.seeds >= 5 else 1] += [(name, arm, seed) for arm in (SEQKD, GAD, TRUSTED)]
+        parts[2] += [(MAIN, arm, seed) for arm in ARMS if arm not in (GAD, TRUSTED) and number < ARMS[arm].seeds]
     return [
         Run(f"{name}/{arm}/seed={seed}", functools.partial(run, name, arm, seed))
         for part in parts
@@ -332,14 +335,29 @@ def of_regime(rows: Sequence[Row], regime: str) -> list[Row]:
 
 
 def kept_gain(rows: Sequence[Row]) -> str:
-    """How much of GAD's gain over SeqKD in the main regime the trust keeps, a ratio of means over common seeds."""
+    """How much of GAD's gain over SeqKD in the main regime the trust keeps: a ratio of means over common seeds.
+
+    The interval is a bootstrap over seeds: a ratio has no interval of Student's.
+    """
     main = of_regime(rows, MAIN)
     by_seed = {(row["arm"], row["seed"]): row["valid"] for row in main}
     seeds = [seed for arm, seed in by_seed if arm == SEQKD and (GAD, seed) in by_seed and (TRUSTED, seed) in by_seed]
     if not seeds:
         return "–"
-    gains = {arm: np.mean([by_seed[arm, seed] - by_seed[SEQKD, seed] for seed in seeds]) for arm in (GAD, TRUSTED)}
-    return f"{100 * gains[TRUSTED] / gains[GAD]:.0f} %"
+    gains = np.array([[by_seed[arm, seed] - by_seed[SEQKD, seed] for seed in seeds] for arm in (GAD, TRUSTED)])
+    ratio = gains[1].mean() / gains[0].mean()
+    if len(seeds) < 3:
+        return f"{100 * ratio:.0f} %"
+    drawn = stats.bootstrap(
+        (gains[0], gains[1]),
+        lambda gad, trust, axis: trust.mean(axis=axis) / gad.mean(axis=axis),
+        paired=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return (
+        f"{100 * ratio:.0f} % (95 % interval {100 * drawn.low:.0f} to {100 * drawn.high:.0f} %, bootstrap over seeds)"
+    )
 
 
 def regimes_table(rows: Sequence[Row]) -> str:
@@ -422,7 +440,7 @@ def figure(rows: Sequence[Row]) -> "Figure":
 
 
 def main() -> int:
-    options = arguments(__doc__, NAME, seeds=5).parse_args()
+    options = arguments(__doc__, NAME, seeds=10).parse_args()
     torch.set_num_threads(1)
     return 0 if run_all(Rows(options.rows), all_runs(options.seeds), options.budget_s) else 1
 

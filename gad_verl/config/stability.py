@@ -111,7 +111,7 @@ class TrustConfig:
     """Holds the student back in proportion to what the discriminator knows."""
 
     held_out_fraction: float = 0.0
-    full_accuracy: float = 0.65
+    full_accuracy: float = 0.6
     confidence: float = 2.0
     window: int = 200
     least_prompts: int = 16

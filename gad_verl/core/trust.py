@@ -91,7 +91,7 @@ class TrustOptions:
         ValueError: If an argument is out of range.
     """
 
-    full_accuracy: float = 0.65
+    full_accuracy: float = 0.6
     confidence: float = 2.0
     window: int = 200
     least_prompts: int = 16

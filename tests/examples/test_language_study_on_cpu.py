@@ -202,10 +202,12 @@ def test_tables_and_figure_from_rows():
 
 
 def test_every_run_has_its_own_key_and_the_core_of_the_study_comes_first():
-    runs = language.all_runs(5)
+    runs = language.all_runs(10)
     keys = [run.key for run in runs]
-    assert len(set(keys)) == len(keys) == 5 * 3 * 3 + 3 * 2 * 3 + 5 * 4
-    assert all("replay" not in key and "weak D" not in key for key in keys[: 5 * 3 * 3])
+    core = 3 * (10 + 5 + 5)
+    assert len(set(keys)) == len(keys) == core + 3 * (3 + 3) + 4 * 5
+    assert all("replay" not in key and "weak D" not in key for key in keys[:core])
+    assert len(language.all_runs(2)) == 2 * (3 * 5 + 4)
 
 
 # ---- short form

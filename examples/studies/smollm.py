@@ -1,0 +1,356 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Study 4: SmolLM2-135M-Instruct imitates the texts of a real teacher: base, SeqKD and GAD from one warmup.
+
+    gad-verl data import answers.jsonl --output teacher.parquet
+    python examples/studies/smollm.py --data teacher.parquet --work WORK
+
+Both arms of a seed start from the student of the same warmup, and take as many steps on the same rows in the same
+order. The study runs in slices: interrupt it at any time, or let --budget-s end it; the same command goes on. Weights
+and texts stay in WORK; only figures go to the rows. Training is ``examples/gad_in_one_file.py``.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from study_common import RESULTS, Column, Row, Rows, arguments, arm_table, paired_difference, show, table
+from torch import nn
+
+# isort: split
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quickstart"))
+from gad_in_one_file import Example, Gad, Settings, load_models
+from student import ensure_student
+
+from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.errors import USER_ERRORS, GadConfigError, GadDataError
+from gad_verl.evaluation.checkpoint import find_checkpoint
+from gad_verl.evaluation.figures import measure
+from gad_verl.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
+from gad_verl.evaluation.responses import write_text
+from gad_verl.evaluation.rows import Row as TeacherRow
+from gad_verl.evaluation.rows import load_rows
+
+logger = logging.getLogger("studies.smollm")
+
+NAME = "smollm"
+FIRST_SEED = 100
+BASE, WARMED, SEQKD, GAD = "base", "warmup", "SeqKD", "GAD"
+MAX_PROMPT, MAX_RESPONSE, TEST_PROMPTS, LAYERS_OF_D = 80, 48, 96, 6
+SAVE_EVERY = 5  # steps
+ALONE = 2  # first steps of the warmup that train D alone
+SHARED = Settings(
+    batch_size=4,
+    n=4,
+    max_response_length=MAX_RESPONSE,
+    temperature=0.8,
+    actor_lr=1e-5,
+    discriminator_lr=3e-5,
+    clip_grad=1.0,
+    kl_reference="initial",
+    micro_batch=8,
+)
+
+
+class Slice:
+    """A phase of training that goes on where it was interrupted.
+
+    Args:
+        gad: As it starts.
+        folder: Of the saved state and the metrics.
+    """
+
+    def __init__(self, gad: Gad, folder: Path) -> None:
+        self.gad, self.folder = gad, folder
+        self.metrics: list[dict[str, float]] = []
+        self.state = folder / "state.pt"
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.state.is_file():
+            self._load()
+
+    def _load(self) -> None:
+        saved, gad = torch.load(self.state, weights_only=False), self.gad
+        for name in ("student", "discriminator", "student_optimizer", "discriminator_optimizer"):
+            getattr(gad, name).load_state_dict(saved[name])
+        # The order of the rows depends on the seed alone.
+        for _ in range(saved["steps_done"]):
+            next(gad._batches)
+        gad.steps_done, self.metrics = saved["steps_done"], saved["metrics"]
+        # The stage was entered already: its optimizer keeps its moments.
+        gad._adversarial = gad.settings.stage == "gad"
+        torch.set_rng_state(saved["rng"])
+
+    def _save(self) -> None:
+        gad, fresh = self.gad, self.state.with_suffix(".new")
+        names = ("student", "discriminator", "student_optimizer", "discriminator_optimizer")
+        saved: dict[str, Any] = {name: getattr(gad, name).state_dict() for name in names}
+        torch.save(saved | {"steps_done": gad.steps_done, "metrics": self.metrics, "rng": torch.get_rng_state()}, fresh)
+        os.replace(fresh, self.state)
+
+    def run(self, deadline: float) -> bool:
+        """Go on until the end, or until ``deadline`` (of time.monotonic); whether it is the end."""
+        total = self.gad.settings.total_steps
+        while self.gad.steps_done < total:
+            if time.monotonic() > deadline:
+                return False
+            self.metrics.append(self.gad.step())
+            step, last = self.gad.steps_done, self.metrics[-1]
+            shown = {name: round(last[name], 3) for name in ("actor/loss", "disc/accuracy") if name in last}
+            logger.info("%s: step %d of %d, %.0f s, %s", self.folder, step, total, last["timing_s/step"], shown)
+            if step % SAVE_EVERY == 0 or step == total:
+                self._save()
+        return True
+
+
+class Study:
+    """All that the runs share.
+
+    Args:
+        data: Teacher rows, from ``gad-verl data import``.
+        work: Folder of weights, states and texts.
+        student: Folder of the student; None makes SmolLM2-135M-Instruct.
+        warmup: Steps of the warmup.
+        steps: Steps of each arm after it.
+
+    Raises:
+        GadDataError: If too few rows are short enough.
+    """
+
+    def __init__(self, data: Path, work: Path, student: Path | None, warmup: int, steps: int) -> None:
+        self.work, self.warmup, self.steps = work, warmup, steps
+        work.mkdir(parents=True, exist_ok=True)
+        self.student = student or ensure_student(work / "student")
+        self.checkpoint = find_checkpoint(self.student)
+        self.asked = GenerationSettings(
+            max_prompt_length=MAX_PROMPT, max_response_length=MAX_RESPONSE, temperature=SHARED.temperature
+        )
+        self.builder = build_sequences(self.checkpoint, self.asked)
+        rows = [row for row in load_rows(data) if short(row, self.builder)]
+        if len(rows) < TEST_PROMPTS + 4 * SHARED.batch_size:
+            raise GadDataError(
+                f"{data}: {len(rows)} rows have a prompt of at most {MAX_PROMPT} and a teacher's text of at most "
+                f"{MAX_RESPONSE} tokens; the study needs {TEST_PROMPTS + 4 * SHARED.batch_size}"
+            )
+        order = np.random.default_rng(0).permutation(len(rows))
+        self.test = [rows[number] for number in order[:TEST_PROMPTS]]
+        asked = {row.prompt_id for row in self.test}
+        self.train = [
+            Example(
+                number, self.builder.prompt(list(rows[number].messages)), [self.builder.response(rows[number].teacher)]
+            )
+            for number in map(int, order[TEST_PROMPTS:])
+            if rows[number].prompt_id not in asked
+        ]
+
+    def settings(self, stage: str, steps: int, seed: int) -> Settings:
+        """Settings of a phase; the supervised ones learn twice as fast, as in the quickstart."""
+        rate = SHARED.actor_lr * (1 if stage == "gad" else 2)
+        # Another seed for the arms than for the warmup: they go on with other rows.
+        shift = 0 if stage == "warmup" else 1000
+        return replace(
+            SHARED,
+            stage=stage,
+            total_steps=steps,
+            warmup_steps=steps,
+            discriminator_only_steps=ALONE if stage == "warmup" else 0,
+            actor_lr=rate,
+            seed=seed + shift,
+        )
+
+    def models(self, seed: int, folder: Path | None) -> tuple[nn.Module, nn.Module]:
+        """Student and discriminator: of the warmup in ``folder``, or as they start."""
+        student, discriminator, _, _ = load_models(str(self.student), LAYERS_OF_D, seed)
+        if folder is not None:
+            saved = torch.load(folder / "state.pt", weights_only=False)
+            student.load_state_dict(saved["student"])
+            discriminator.load_state_dict(saved["discriminator"])
+        return student, discriminator
+
+    def train_arm(self, arm: str, seed: int, deadline: float) -> bool:
+        """Warmup or one of the arms after it, as far as time allows; whether it is done."""
+        folder, warmed = self.work / f"{arm}-{seed}", self.work / f"{WARMED}-{seed}"
+        if (folder / "model.safetensors").is_file():
+            return True
+        stage, steps = {WARMED: ("warmup", self.warmup), SEQKD: ("seqkd", self.steps), GAD: ("gad", self.steps)}[arm]
+        student, discriminator = self.models(seed, None if arm == WARMED else warmed)
+        stop_ids = self.builder.stop_ids
+        gad = Gad(
+            student,
+            discriminator,
+            self.train,
+            self.settings(stage, steps, seed),
+            stop_ids,
+            self.builder.student_response,
+        )
+        part = Slice(gad, folder)
+        if not part.run(deadline):
+            return False
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in part.metrics))
+        self.builder.tokenizer.save_pretrained(folder)
+        student.save_pretrained(folder)
+        return True
+
+    def judge(self, arm: str, seed: int) -> dict[str, Any]:
+        """Figures of an arm on the test prompts; its texts stay in the work folder."""
+        folder = self.student if arm == BASE else self.work / f"{arm}-{seed}"
+        output = self.work / "answers" / (arm if arm == BASE else f"{arm}-{seed}")
+        settings = replace(self.asked, seed=seed)
+        responses = generate(
+            find_checkpoint(folder), self.test, output, settings, Compute(engine="hf", batch_size=32), self.builder, {}
+        )
+        figures = measure(self.test, responses, self.builder)
+        row: dict[str, Any] = {name: estimate.value for name, estimate in figures.summary.items()}
+        row |= {name: value for name, value in figures.plain.items() if value is not None}
+        row |= {"loss": likelihood(load_models(str(folder), 1, 0)[0], self.test, self.builder)}
+        metrics = folder / "metrics.jsonl"
+        if arm in (WARMED, GAD) and metrics.is_file():
+            lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+            row["accuracy"] = [line.get("disc/accuracy", math.nan) for line in lines]
+            row["accuracy"] = [value for value in row["accuracy"] if not math.isnan(value)]
+        return row
+
+    def samples(self, seed: int, arms: Sequence[str]) -> None:
+        """The same prompts answered by everyone, for reading: WORK/samples-SEED.md."""
+        texts = {}
+        for arm in arms:
+            folder = self.work / "answers" / (arm if arm == BASE else f"{arm}-{seed}")
+            lines = (folder / "responses.jsonl").read_text(encoding="utf-8").splitlines()
+            texts[arm] = {answer["prompt"]: answer["text"] for answer in map(json.loads, lines)}
+        parts = []
+        for number, row in enumerate(self.test[:12]):
+            parts.append(f"## {row.question}\n\nteacher: {row.teacher}\n")
+            parts += [f"{arm}: {texts[arm].get(number, '')}\n" for arm in arms]
+        write_text(self.work / f"samples-{seed}.md", "\n".join(parts))
+
+
+def short(row: TeacherRow, builder: SequenceBuilder) -> bool:
+    """Whether prompt and teacher's text fit the limits whole."""
+    return len(builder.prompt(list(row.messages))) < MAX_PROMPT and not builder.response(row.teacher).cut
+
+
+@torch.no_grad()
+def likelihood(student: nn.Module, rows: Sequence[TeacherRow], builder: SequenceBuilder, batch: int = 16) -> float:
+    """Mean negative log-likelihood of a token of the teacher's texts, in nats."""
+    from gad_in_one_file import token_log_probs
+
+    total = count = 0.0
+    for begin in range(0, len(rows), batch):
+        part = rows[begin : begin + batch]
+        prompts = [builder.prompt(list(row.messages)) for row in part]
+        texts = [builder.response(row.teacher).token_ids for row in part]
+        log_probs = token_log_probs(student, prompts, texts, temperature=1.0)[0]
+        total, count = total - log_probs.sum().item(), count + len(log_probs)
+    return total / count
+
+
+def run(study: Study, rows: Rows, seeds: Sequence[int], deadline: float) -> bool:
+    """Train and judge what is missing; whether all is done."""
+    common = {"warmup": study.warmup, "steps": study.steps, "train_rows": len(study.train), "test": len(study.test)}
+    for seed in seeds:
+        for arm in (BASE, WARMED, SEQKD, GAD):
+            key = f"{arm}/seed={seed}"
+            if key in rows:
+                continue
+            begin = time.process_time()
+            if arm != BASE and not study.train_arm(arm, seed, deadline):
+                return False
+            row = study.judge(arm, seed)
+            rows.add(key, {"arm": arm, "seed": seed, **common, **row, "cpu_s": round(time.process_time() - begin, 1)})
+        study.samples(seed, (BASE, WARMED, SEQKD, GAD))
+    return True
+
+
+# ------------------------------------------------------ tables ------------------------------------------------------
+
+COLUMNS = [
+    Column("two-sample accuracy, words", "two_sample_words"),
+    Column("characters", "two_sample_characters"),
+    Column("ROUGE-L F1", "rouge_l", 3),
+    Column("2-gram F1", "ngram_f1_2", 3),
+    Column("length ratio", "length_ratio"),
+    Column("finished, %", "finished", 0, 100),
+    Column("distinct-2", "distinct_2"),
+    Column("loss on the teacher's texts", "loss"),
+]
+
+
+def tables(rows: Sequence[Row]) -> list[str]:
+    """For docs/studies.md: all arms, and GAD less SeqKD seed by seed."""
+    first = rows[0]
+    accuracy = [float(np.mean(row["accuracy"][-10:])) for row in rows if row["arm"] == GAD]
+    seeds = sorted({row["seed"] for row in rows})
+    note = (
+        f"Seeds {', '.join(map(str, seeds))}; {first['warmup']} steps of warmup, then {first['steps']} of each arm, "
+        f"{SHARED.batch_size} prompts a step and {SHARED.n} rollouts each; {first['train_rows']} training rows, "
+        f"{first['test']} held-out prompts; {sum(row['cpu_s'] for row in rows) / 3600:.1f} hours of one core, judging "
+        f"included. Accuracy of D over the last ten steps of GAD: {show(accuracy)}.\n"
+    )
+    lines = []
+    for column in COLUMNS:
+        differences = paired_difference(rows, SEQKD, GAD, column.key)
+        if differences:
+            digits = column.digits + 1 if column.scale == 1 else column.digits
+            lines.append(
+                [
+                    column.title,
+                    *(f"{column.scale * value:+.{digits}f}" for value in differences),
+                    show(differences, digits, column.scale),
+                ]
+            )
+    both = [seed for seed in seeds if {(arm, seed) for arm in (SEQKD, GAD)} <= {(r["arm"], r["seed"]) for r in rows}]
+    return [
+        arm_table(rows, [BASE, WARMED, SEQKD, GAD], COLUMNS) + "\n" + note,
+        table(["GAD less SeqKD", *(f"seed {seed}" for seed in both), "mean"], lines),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; 2 for an error that the user can mend."""
+    parser = arguments(__doc__, NAME, seeds=2)
+    parser.add_argument("--data", type=Path, required=True, help="teacher rows (gad-verl data import)")
+    parser.add_argument("--work", type=Path, required=True, help="folder of weights, states and texts")
+    parser.add_argument("--student", type=Path, help="folder of a student (default: SmolLM2-135M-Instruct is made)")
+    parser.add_argument("--warmup", type=int, default=40, help="steps of the warmup (default: 40)")
+    parser.add_argument("--steps", type=int, default=40, help="steps of each arm after it (default: 40)")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    deadline = math.inf if options.budget_s is None else time.monotonic() + options.budget_s
+    try:
+        if options.warmup <= ALONE or options.steps < 1:
+            raise GadConfigError(
+                f"--warmup must be above {ALONE}, where the discriminator is alone; --steps at least 1"
+            )
+        study = Study(options.data, options.work, options.student, options.warmup, options.steps)
+        write_text(options.work / "settings.json", json.dumps(asdict(SHARED), indent=2) + "\n")
+        seeds = range(options.first_seed, options.first_seed + options.seeds)
+        done = run(study, Rows(options.rows or RESULTS / f"{NAME}.jsonl"), seeds, deadline)
+    except USER_ERRORS as error:
+        sys.stderr.write(f"smollm: {error}\n")
+        return 2
+    logger.info("complete" if done else "the time is over; the same command goes on")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
