@@ -31,6 +31,17 @@ _TAIL_LINES = 30
 _MOST_LINE = 400
 # verl's console logger begins a step's line with this.
 _STEP_MARK = "step:1"
+# What an output may say, and what to do then.
+_HINTS = (
+    ("timed out during startup", "Ray did not start in time: the machine is busy; end other work and try again"),
+    ("out of memory", "Lower the tokens of a micro-batch, or offload what rests: gad-verl estimate names the settings"),
+    ("OutOfMemoryError", "The host or the GPU is out of memory: gad-verl estimate names the settings"),
+    ("No space left on device", "Free the temporary folder or /dev/shm, or set TMPDIR to another disk"),
+    (
+        "larger than the available KV cache",
+        "Raise actor_rollout_ref.rollout.gpu_memory_utilization, or lower the lengths",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,7 @@ def judge(done: DryRun, timeout_s: float) -> Finding:
     name = "dry run"
     if done.passed:
         return ok(name, f"one step of verl.trainer.main_ppo in {done.seconds:.0f} s, start-up included")
+    known = next((remedy for text, remedy in _HINTS if text in done.output), None)
     if done.returncode is None:
         reason = f"no step within {timeout_s:.0f} s"
         remedy = "Look at the last lines; a large model may need a higher --dry-run-timeout"
@@ -153,7 +165,7 @@ def judge(done: DryRun, timeout_s: float) -> Finding:
     else:
         reason = f"exit code {done.returncode} after {done.seconds:.0f} s"
         remedy = "Look at the last lines, and at docs/troubleshooting.md"
-    return error(name, f"{reason}; the end of its output:\n{tail(done.output)}", remedy)
+    return error(name, f"{reason}; the end of its output:\n{tail(done.output)}", known or remedy)
 
 
 def check_dry_run(

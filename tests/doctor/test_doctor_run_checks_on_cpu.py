@@ -210,6 +210,12 @@ def test_what_came_of_a_dry_run(tmp_path: Path, script: str, limit: float, level
     assert (found.remedy == "") == (level == OK)
 
 
+def test_known_errors_have_a_remedy_of_their_own() -> None:
+    output = "Exception: The current node timed out during startup. This could"
+    assert "busy" in dry_run.judge(dry_run.DryRun(1, 5.0, output), 60).remedy
+    assert "busy" not in dry_run.judge(dry_run.DryRun(1, 5.0, "another"), 60).remedy
+
+
 def test_the_tail_is_short() -> None:
     text = "\n".join(f"{number} " + "x" * 1000 for number in range(100))
     kept = dry_run.tail(text).splitlines()
