@@ -56,6 +56,8 @@ setup(
         "psutil",
         # Progress of exports.
         "tqdm",
+        # Model cards of exports; transformers brings it.
+        "huggingface_hub>=0.24",
         "packaging",
     ],
     extras_require={

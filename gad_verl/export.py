@@ -22,7 +22,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -32,11 +32,16 @@ from gad_verl.adapter_export import build_adapted, has_adapter
 from gad_verl.discriminator.conversion import prepare_classifier_config
 from gad_verl.errors import GadCheckpointError
 from gad_verl.megatron_export import is_megatron, load_megatron_state, transformers_folder
+from gad_verl.reward_model import Scoring, add_reward_form
+
+if TYPE_CHECKING:
+    from gad_verl.model_card.request import CardRequest
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("student", "discriminator")
 _FOLDERS = {"student": "actor", "discriminator": "discriminator"}
+_CARD = "README.md"
 
 
 def _shard_files(folder: Path) -> list[Path]:
@@ -129,32 +134,59 @@ def _build_model(part: str, config_folder: Path, state: Mapping[str, Tensor]) ->
     return model
 
 
+def _copy_other_files(config_folder: Path, target: Path) -> None:
+    """Tokenizer, generation settings and the like; what is there already stays."""
+    for file in config_folder.iterdir():
+        of_weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
+        if file.name == "config.json" or of_weights or (target / file.name).exists():
+            continue
+        # A folder: further chat templates.
+        (shutil.copytree if file.is_dir() else shutil.copy2)(file, target / file.name)
+
+
+def _score_bias(model: Any) -> float:
+    """Bias of the scalar head, also of one that was trained beside an adapter."""
+    from gad_verl.discriminator.conversion import CLASSIFIER_HEADS
+
+    for name, tensor in model.state_dict().items():
+        parts = name.split(".")
+        if parts[-1] == "bias" and "original_module" not in parts and set(parts) & set(CLASSIFIER_HEADS):
+            return float(tensor)
+    return 0.0
+
+
 def export_part(
     checkpoint: str | Path,
     part: str,
     output: str | Path,
     dtype: torch.dtype | None = None,
     adapter_only: bool = False,
+    card: "CardRequest | None" = None,
 ) -> Path:
     """Write one model of a checkpoint as a Hugging Face folder; the folder appears whole or not at all.
 
-    A model that was trained with LoRA is merged into its base, in the widest precision of its weights.
+    A discriminator loads as a token classifier and, where transformers has one with the same weights, as a sequence
+    classifier (:mod:`gad_verl.reward_model`).
 
     Args:
         checkpoint: A folder ``global_step_N``.
         part: "student" or "discriminator".
-        output: The folder to write; must not exist or be empty.
+        output: Folder to write; must not exist or be empty.
         dtype: Precision to write; None keeps that of the checkpoint.
         adapter_only: Write the adapter of LoRA (of a discriminator with its head) in the format of PEFT.
+        card: Write a model card (``README.md``) with what the user adds to it; None writes none.
 
     Returns:
         ``output``.
 
     Raises:
         GadCheckpointError: If the checkpoint cannot be exported.
+        GadConfigError, GadDataError: If the card names what does not exist or does not belong to the checkpoint.
         FileExistsError: If ``output`` holds files.
         ValueError: If ``part`` is unknown.
     """
+    from gad_verl.model_card.run_facts import read_run_facts
+
     if part not in PARTS:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
     output, folder = Path(output), Path(checkpoint) / _FOLDERS[part]
@@ -162,6 +194,12 @@ def export_part(
         raise GadCheckpointError(f"{checkpoint} holds no {part} ({folder.name}/ is missing)")
     if output.exists() and any(output.iterdir()):
         raise FileExistsError(f"{output} is not empty: remove it or choose another folder")
+    run = read_run_facts(checkpoint)
+    facts = None
+    if card is not None:
+        from gad_verl.model_card.page import collect_facts
+
+        facts = collect_facts(checkpoint, part, run, card)
     if is_megatron(folder):
         config_folder, state = transformers_folder(folder), load_megatron_state(folder, part)
     else:
@@ -181,10 +219,26 @@ def export_part(
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         model.save_pretrained(temporary)
-        for file in config_folder.iterdir():
-            of_weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
-            if file.name != "config.json" and not of_weights and not (temporary / file.name).exists():
-                shutil.copy2(file, temporary / file.name)
+        # PEFT leaves a form to fill in, with the folder of the base.
+        (temporary / _CARD).unlink(missing_ok=True)
+        _copy_other_files(config_folder, temporary)
+        scoring, classifier = None, None
+        if part == "discriminator":
+            scoring = Scoring(
+                run.get("data.max_prompt_length"),
+                run.get("data.max_response_length"),
+                dict(run.get("data.apply_chat_template_kwargs") or {}),
+                _score_bias(model),
+            )
+            if adapter_only:
+                scoring.write(temporary)
+            else:
+                classifier = add_reward_form(temporary, scoring)
+        if facts is not None:
+            from gad_verl.model_card.page import Exported, write_card
+
+            precision = str(model.config.dtype).removeprefix("torch.")
+            write_card(facts, Exported(temporary, adapter_only, precision, scoring, classifier))
         if output.exists():
             output.rmdir()
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,8 @@ _SECRET_TEXT = re.compile(
 )
 _USER_IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+(?=@)")
 _SHORTEST = 8
+# The environment variable of the working folder is named like a password.
+_WORKING_FOLDER = "PWD"
 
 
 def is_secret_name(name: str) -> bool:
@@ -62,7 +64,7 @@ def without_secrets(value: Any) -> Any:
     known = [
         text
         for name, text in os.environ.items()
-        if len(text) >= _SHORTEST and not text.isdigit() and _holds(name, text)
+        if len(text) >= _SHORTEST and not text.isdigit() and name != _WORKING_FOLDER and _holds(name, text)
     ]
     return _clean(value, sorted(known, key=len, reverse=True))
 

@@ -222,6 +222,12 @@ def likelihood_loss(student: nn.Module, examples: Sequence[Example]) -> float:
     return -token_log_probs(student, prompts, texts, temperature=1.0)[0].mean().item()
 
 
+def judged(student: nn.Module, corpus: Corpus, seed: int) -> dict[str, float]:
+    """The oracle's figures. All arms of a seed draw by the same random numbers: a student that stood still is equal."""
+    torch.manual_seed(seed)
+    return judge(student, corpus.test, SAMPLES)
+
+
 @functools.cache
 def seqkd(regime_name: str, seed: int) -> tuple[nn.Module, Corpus, dict[str, Any]]:
     """The student of the best validation likelihood, its data, and the row of SeqKD."""
@@ -245,7 +251,7 @@ def seqkd(regime_name: str, seed: int) -> tuple[nn.Module, Corpus, dict[str, Any
 
     Gad(student, nn.Linear(1, 1), corpus.train, options, STOP_IDS).run([watch])
     row = {"best_step": best_step, "best_length_valid": max(point[2] for point in curve), "curve": curve}
-    return best, corpus, row | judge(best, corpus.test, SAMPLES)
+    return best, corpus, row | judged(best, corpus, seed)
 
 
 # ----------------------------------------------------- runs -----------------------------------------------------
@@ -285,7 +291,7 @@ def run(regime_name: str, arm_name: str, seed: int) -> dict[str, Any]:
         **common,
         "warmup": warmup,
         "adversarial": regime.adversarial,
-        **judge(gad.student, corpus.test, SAMPLES),
+        **judged(gad.student, corpus, seed),
         "validation_loss": likelihood_loss(gad.student, corpus.validation),
         "accuracy": float(np.mean(accuracy)),
         "factor": float(np.mean(factors)) if factors else None,

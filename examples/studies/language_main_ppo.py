@@ -162,6 +162,7 @@ def overrides(work: Path, arm: str) -> list[str]:
             f"discriminator.model.path={work / 'discriminator'}",
             f"discriminator.optim.lr={DISCRIMINATOR_LR}",
             "discriminator.optim.clip_grad=1.0",
+            "gad.discriminator_head=fresh",
         ]
     if arm == TRUSTED:
         common += [

@@ -42,6 +42,37 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         action="store_true",
         help="write the adapter of LoRA alone, in the format of PEFT (default: merged into its base)",
     )
+    card = parser.add_argument_group(
+        "model card (README.md)",
+        "Filled from the record of the run, the cards of its data and its evaluations; the rest is said to be unknown.",
+    )
+    card.add_argument("--no-card", action="store_true", help="write no card")
+    card.add_argument("--license", help="license of the exported model, as the Hub names it (default: left out)")
+    card.add_argument("--base-model", metavar="ORG/NAME", help="name on the Hub of what the training began with")
+    card.add_argument(
+        "--dataset",
+        action="append",
+        default=[],
+        metavar="ORG/NAME",
+        help="name on the Hub of the data; may be repeated",
+    )
+    card.add_argument("--teacher", help="name of the teacher (default: as data cards or rows say)")
+    card.add_argument(
+        "--data-card",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="card of the data, where the training files are no longer in their place; may be repeated",
+    )
+    card.add_argument(
+        "--evaluation",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="folder of gad-verl evaluate (default: those in evaluations/ beside the run that are of this checkpoint)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -49,10 +80,21 @@ def _run(arguments: argparse.Namespace) -> None:
     import torch
 
     from gad_verl.export import PARTS, export_part
+    from gad_verl.model_card.request import CardRequest
 
+    card = None
+    if not arguments.no_card:
+        card = CardRequest(
+            license=arguments.license,
+            base_model=arguments.base_model,
+            datasets=arguments.dataset,
+            teacher=arguments.teacher,
+            data_cards=arguments.data_card,
+            evaluations=arguments.evaluation,
+        )
     dtype = None if arguments.dtype == "keep" else getattr(torch, arguments.dtype)
     parts = PARTS if arguments.part == "both" else (arguments.part,)
     for part in parts:
         target = arguments.output / part if arguments.part == "both" else arguments.output
-        export_part(arguments.checkpoint, part, target, dtype, adapter_only=arguments.adapter)
+        export_part(arguments.checkpoint, part, target, dtype, adapter_only=arguments.adapter, card=card)
         sys.stdout.write(f"{target}\n")

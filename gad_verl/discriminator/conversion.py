@@ -279,7 +279,9 @@ def _convert(source: str | Path, target: str | Path, to_causal: bool) -> Path:
     try:
         _write_weights(source, temporary, files, tensors)
         for file in _other_files(source):
-            shutil.copy2(file, temporary / file.name)
+            # A model card describes the form that it was written for.
+            if file.name != "README.md":
+                shutil.copy2(file, temporary / file.name)
         config.save_pretrained(temporary)
         if target.exists():
             target.rmdir()

@@ -175,7 +175,8 @@ def write_evaluation(
 
 # ------------------------------------------------------------------------------------------------------------ Markdown
 
-_TITLES = {
+# Name of a figure to its title and digits.
+TITLES = {
     "length": ("tokens per response", 1),
     "teacher_length": ("tokens per teacher text", 1),
     "length_ratio": ("length ratio student / teacher", 2),
@@ -216,7 +217,7 @@ def render(evaluation: Evaluation) -> str:
     ]
     lines += [
         f"| {title} | {evaluation.figures[name].show(digits)} |"
-        for name, (title, digits) in _TITLES.items()
+        for name, (title, digits) in TITLES.items()
         if name in evaluation.figures
     ]
     for name, title in (("distinct_1", "distinct-1"), ("distinct_2", "distinct-2")):

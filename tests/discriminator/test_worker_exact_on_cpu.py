@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import torch
+from reward_scores import classifier_scores
 from tiny_model import build_model
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig
@@ -155,6 +156,12 @@ def test_export_joins_the_shards_of_every_layout(
     loaded = load_discriminator(exported, config, torch.float32, fresh_head=False, seed=0)
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, state[name]), name
+    # The folder is a plain reward model with the scores of the worker.
+    rows = [row for group in make_groups() for row in group.rows()]
+    trained = probe[layout]["saved_scores"]
+    assert trained.std() > 0.1
+    for side in ("left", "right"):
+        torch.testing.assert_close(classifier_scores(exported, rows, side), trained, atol=TOLERANCE, rtol=0)
 
 
 def test_a_missing_head_is_an_error_unless_a_fresh_one_is_asked_for(model_folder: Path) -> None:

@@ -133,6 +133,21 @@ def full_weights(worker: Any) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in parameters}
 
 
+def score_rows(worker: Any, rows: list[list[int]], world_size: int) -> torch.Tensor:
+    """Scores of single rows by the worker as it is."""
+    import torch.distributed as dist
+    from verl.utils import tensordict_utils as tu
+
+    from gad_verl.discriminator.groups import PLACEHOLDER, build_row_batch
+    from gad_verl.discriminator.plan import plan_batch
+
+    plan = plan_batch([[len(row)] for row in rows], world_size)
+    batch = tu.chunk_tensordict(build_row_batch(plan.padded(rows, PLACEHOLDER)), world_size)[dist.get_rank()]
+    parts: list[Any] = [None] * world_size
+    dist.all_gather_object(parts, worker.score(batch)["scores"])
+    return plan.restored(torch.cat(parts))
+
+
 def run_scenario(
     worker: Any, groups: list[Any], world_size: int, multiple: int = 1, form: str = "one"
 ) -> dict[str, Any]:
@@ -210,6 +225,7 @@ def main_rank(rank: int, model_folder: str, output: str, world_size: int, strate
     results["large"] = run_scenario(large, groups, world_size)
     results["after"] = full_weights(large)
     large.save_checkpoint(str(Path(output).with_suffix("")), None, 1, None)
+    results["saved_scores"] = score_rows(large, [row for group in groups for row in group.rows()], world_size)
     results["identical"] = run_scenario(large, identical_groups(), world_size)
     small = {"max_token_len_per_gpu": longest, "infer_max_token_len_per_gpu": longest}
     results["small"] = run_scenario(build_worker(model_folder, strategy, **small), groups, world_size)

@@ -23,7 +23,12 @@ from pathlib import Path
 
 def bash_blocks(page: Path) -> list[str]:
     """The fenced blocks of bash, in order."""
-    return re.findall(r"^```bash\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return blocks(page, "bash")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def run_bash(script: str, folder: Path, env: dict[str, str], timeout_s: float) -> str:

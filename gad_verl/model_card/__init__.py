@@ -1,0 +1,18 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Model cards of exported models: README.md with the front matter of the Hugging Face Hub.
+
+What a card says is read from the checkpoint, the record of its run, the cards of its data and its evaluations, or given
+by the user. What none of them says is said to be unknown. No network, no secrets, no folders of this machine.
+"""

@@ -1,0 +1,335 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Model cards: what is known stands in them, what is not is called unknown, and nothing else gets in."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from doc_blocks import blocks
+from huggingface_hub import ModelCard
+from omegaconf import DictConfig, open_dict
+from peft import LoraConfig, TaskType, get_peft_model
+from run_folders import build_discriminator, last_values, save_part, write_run
+from tiny_model import build_model, build_rows
+from transformers import AutoModelForCausalLM
+
+from gad_verl import cli
+from gad_verl.export import export_part
+from gad_verl.model_card.data_facts import read_data_facts
+from gad_verl.model_card.request import CardRequest, is_hub_name
+from gad_verl.model_card.run_facts import RunFacts, read_run_facts, without_paths
+from gad_verl.model_card.settings_table import other_options, settings_rows
+from gad_verl.redaction import without_secrets
+
+SECRET = "hf_" + "Q7" * 12
+METRICS = {7: {"disc/accuracy": 0.625, "gad/length_ratio": 1.5}, 8: {"disc/accuracy": 0.99}}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, _tiny_base: DictConfig) -> Path:
+    """``data/`` with cards, ``run/global_step_7`` with its record, ``source``: the model that it began with."""
+    root = tmp_path_factory.mktemp("cards")
+    source = build_model(root / "source", layers=1)
+    data = root / "data"
+    data.mkdir()
+    rows = [
+        {"instruction": row["prompt"][0]["content"], "response": row["teacher_response"]} for row in build_rows(9, 1)
+    ]
+    pd.DataFrame(rows).to_json(data / "raw.jsonl", orient="records", lines=True)
+    imported = ["data", "import", str(data / "raw.jsonl"), "--output", str(data / "all.parquet")]
+    assert cli.main([*imported, "--teacher", "a | teacher"]) == 0
+    assert cli.main(["data", "normalize", str(data / "all.parquet"), "--output", str(data / "train.parquet")]) == 0
+    config = _tiny_base.copy()
+    with open_dict(config):
+        config.data.train_files = "../data/train.parquet"
+        config.actor_rollout_ref.model.path = config.discriminator.model.path = "organisation/model-1B"
+        config.gad.replay.capacity_steps = 5
+        config.gad.reward.malformed_pattern = f"/home/somebody/private {SECRET}"
+        config.trainer.total_training_steps = None
+        config.actor_rollout_ref.actor.optim.lr = 2.5e-6
+    checkpoint = write_run(root / "run", config, 7, metrics=METRICS)
+    save_part(checkpoint / "actor", AutoModelForCausalLM.from_pretrained(source), source)
+    save_part(checkpoint / "discriminator", build_discriminator(source), source)
+    return root
+
+
+@pytest.fixture(scope="module")
+def exported(root: Path) -> Path:
+    options = ["--license", "apache-2.0", "--dataset", "organisation/texts"]
+    command = ["export", str(root / "run" / "global_step_7"), "--part", "both", "--output", str(root / "exported")]
+    assert cli.main([*command, *options]) == 0
+    return root / "exported"
+
+
+@pytest.mark.parametrize(
+    ("part", "pipeline"), [("student", "text-generation"), ("discriminator", "text-classification")]
+)
+def test_the_front_matter_is_read_back_by_the_library(exported: Path, part: str, pipeline: str) -> None:
+    data = ModelCard.load(exported / part / "README.md").data.to_dict()
+    assert data["license"] == "apache-2.0" and data["library_name"] == "transformers"
+    assert data["base_model"] == "organisation/model-1B" and data["base_model_relation"] == "finetune"
+    assert data["datasets"] == ["organisation/texts"] and data["pipeline_tag"] == pipeline
+    assert ("reward-model" in data["tags"]) == (part == "discriminator")
+    assert "model-index" not in data
+
+
+@pytest.mark.parametrize("part", ["student", "discriminator"])
+def test_what_is_known_stands_in_the_card(exported: Path, part: str) -> None:
+    text = (exported / part / "README.md").read_text(encoding="utf-8")
+    assert f"# GAD {part} from organisation/model-1B, step 7\n" in text
+    # The teacher: the rows say it. A bar must not break the table.
+    assert "| teacher | a \\| teacher (as the column teacher of the training rows says) |" in text
+    assert "| `train.parquet` | 9 |" in text
+    normalized, imported = (text.index(f"- {step}") for step in ("Normalized `all.parquet`", "Imported `raw.jsonl`"))
+    assert normalized < imported
+    for row in (
+        "| step | 7 |",
+        "| stage | adversarial |",
+        "| student: learning rate | 2.5e-06 |",
+        "| student: engine | fsdp |",
+        "| `gad.replay.capacity_steps` | `5` |",
+        "| discriminator's accuracy on fresh pairs | 0.625 |",
+        "| precision of the weights | float32 |",
+    ):
+        assert row in text, row
+    assert ("1.5" in text.split("## Limitations")[0].split("Logged by")[1]) == (part == "student")
+    assert "arxiv.org/abs/2511.10643" in text and "2511.10643}" in text
+    assert "| torch |" in text and "| gad_verl (this export) |" in text
+
+
+@pytest.mark.parametrize("part", ["student", "discriminator"])
+def test_neither_secrets_nor_folders_of_this_machine(exported: Path, root: Path, part: str) -> None:
+    text = (exported / part / "README.md").read_text(encoding="utf-8")
+    for hidden in (SECRET, "Q7Q7", "/home/somebody", str(root), str(Path.home()) + "/", str(Path.cwd()), "../data"):
+        assert hidden not in text, hidden
+    assert "malformed_pattern" in text
+
+
+def test_the_students_block_runs_as_it_stands(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(exported / "student")
+    (block,) = blocks(exported / "student" / "README.md", "python")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["answer"].shape[1] > names["ids"]["input_ids"].shape[1]
+    assert capsys.readouterr().out.endswith("\n")
+
+
+def test_without_a_record_everything_is_unknown(root: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "elsewhere" / "global_step_7"
+    for part in ("actor", "discriminator"):
+        shutil.copytree(root / "run" / "global_step_7" / part, checkpoint / part)
+    for part in ("student", "discriminator"):
+        folder = export_part(checkpoint, part, tmp_path / part, card=CardRequest())
+        card = ModelCard.load(folder / "README.md")
+        assert not {"license", "base_model", "datasets", "model-index"} & set(card.data.to_dict())
+        assert "| teacher | unknown (no data card and no column names it) |" in card.text
+        assert "| training began with | unknown |" in card.text and "| stage | unknown |" in card.text
+        assert "| license | not given |" in card.text and "| of the training | unknown |" in card.text
+        assert "Unknown: the run has no record" in card.text
+        assert "Unknown: neither a record of the run nor a data card was found." in card.text
+    assert "not recorded; nothing is cut below" in card.text
+    assert "MAX_" not in card.text
+
+
+def test_what_the_user_says_counts_and_the_data_may_lie_elsewhere(root: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "moved" / "run" / "global_step_7"
+    shutil.copytree(root / "run", checkpoint.parent)
+    shutil.copy(root / "data" / "all.parquet.card.json", tmp_path / "card.json")
+    request = CardRequest(
+        base_model="other/base", teacher="The Teacher", data_cards=[tmp_path / "card.json"], license="mit"
+    )
+    text = (export_part(checkpoint, "student", tmp_path / "out", card=request) / "README.md").read_text()
+    assert "base_model: other/base" in text and "license: mit" in text
+    assert "| teacher | The Teacher |" in text
+    assert "| `train.parquet` | unknown |" in text
+    assert "- Imported `raw.jsonl`" in text and "Normalized" not in text
+
+
+def test_a_card_of_another_version_of_the_file_is_not_believed(root: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(root / "data", tmp_path / "data")
+    run = RunFacts(tmp_path, config={"data": {"train_files": str(data / "train.parquet")}})
+    assert len(read_data_facts(run, []).steps) == 2
+    pd.read_parquet(data / "train.parquet").iloc[:4].to_parquet(data / "train.parquet")
+    facts = read_data_facts(run, [])
+    assert facts.steps == [] and facts.files == [("train.parquet", 4)]
+
+
+def test_no_card(root: Path, tmp_path: Path) -> None:
+    command = ["export", str(root / "run" / "global_step_7"), "--no-card", "--output", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    assert not (tmp_path / "out" / "README.md").exists()
+    # A folder with anything in it, such as a card that somebody wrote, is left alone.
+    (tmp_path / "out" / "README.md").write_text("mine")
+    assert cli.main(command) == 2
+    assert (tmp_path / "out" / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--base-model", "/models/secret"], "--base-model /models/secret: no name of the Hugging Face Hub"),
+        (["--dataset", "texts"], "--dataset texts: no name of the Hugging Face Hub"),
+        (["--data-card", "missing.json"], "--data-card missing.json cannot be read"),
+        (["--evaluation", "missing"], "missing is no folder of gad-verl evaluate"),
+    ],
+)
+def test_mistakes_are_one_line_and_nothing_is_written(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    command = ["export", str(root / "run" / "global_step_7"), "--output", str(tmp_path / "out"), *options]
+    assert cli.main(command) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------------------------- evaluations
+
+
+def evaluate(model: Path, output: Path, data: Path) -> None:
+    options = ["--engine", "hf", "--max-response-length", "4", "--two-sample-splits", "1", "--limit", "4"]
+    command = ["evaluate", "--model", str(model), "--data", str(data), "--output", str(output)]
+    assert cli.main([*command, *options]) == 0
+
+
+def test_only_evaluations_of_these_weights_stand_in_a_card(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(root / "run", tmp_path / "work" / "run")
+    shutil.copytree(root / "data", tmp_path / "work" / "data")
+    checkpoint, data = run / "global_step_7", root / "data" / "train.parquet"
+    # Beside the run: found. Of the model before the training: not believed.
+    evaluate(checkpoint, tmp_path / "work" / "evaluations" / "step_7", data)
+    evaluate(build_model(tmp_path / "other", seed=9, layers=1), tmp_path / "work" / "evaluations" / "base", data)
+    folder = export_part(checkpoint, "student", tmp_path / "out", card=CardRequest())
+    card = ModelCard.load(folder / "README.md")
+    results = json.loads((tmp_path / "work" / "evaluations" / "step_7" / "results.json").read_text())
+    figures = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert figures["length_ratio"] == round(results["figures"]["length_ratio"]["value"], 4)
+    assert card.text.count("`gad-verl evaluate` on") == 1 and "4 prompts" in card.text
+    assert str(tmp_path) not in str(card)
+    # Named, but of other weights: refused, and nothing is left.
+    command = ["export", str(checkpoint), "--output", str(tmp_path / "refused")]
+    named = ["--evaluation", str(tmp_path / "work" / "evaluations" / "base")]
+    assert cli.main([*command, *named]) == 2
+    assert "of other weights" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*refused*"))
+    # Of the exported folder: the same weights under another fingerprint.
+    evaluate(folder, tmp_path / "of_export", data)
+    request = CardRequest(evaluations=[tmp_path / "of_export"])
+    card = ModelCard.load(export_part(checkpoint, "student", tmp_path / "again", card=request) / "README.md")
+    assert card.text.count("`gad-verl evaluate` on") == 2
+
+
+# ---------------------------------------------------------------------------------------------------------------- LoRA
+
+
+@pytest.mark.parametrize("part", ["student", "discriminator"])
+def test_the_card_of_an_adapter(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_config: DictConfig, part: str
+) -> None:
+    source = root / "source"
+    targets = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": False}
+    if part == "student":
+        base = AutoModelForCausalLM.from_pretrained(source)
+        model = get_peft_model(base, LoraConfig(task_type=TaskType.CAUSAL_LM, **targets))
+    else:
+        config = LoraConfig(task_type=TaskType.TOKEN_CLS, modules_to_save=["score"], **targets)
+        model = get_peft_model(build_discriminator(source), config)
+    checkpoint = write_run(tmp_path / "run", tiny_config, 2, stage="warmup")
+    save_part(checkpoint / {"student": "actor"}.get(part, part), model.eval(), source)
+    folder = export_part(checkpoint, part, tmp_path / "adapter", adapter_only=True, card=CardRequest())
+    card = ModelCard.load(folder / "README.md")
+    data = card.data.to_dict()
+    assert data["library_name"] == "peft" and "base_model" not in data
+    # PEFT's own form to fill in named the folder of the base.
+    assert str(root) not in str(card) and "More Information Needed" not in str(card)
+    assert "| training began with | a local folder; its source was not given |" in card.text
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec("".join(blocks(folder / "README.md", "python")), names)
+    if part == "discriminator":
+        assert data["pipeline_tag"] == "token-classification"
+        expected = last_values(model, names["rows"])
+        assert expected.std() > 1e-3
+        torch.testing.assert_close(torch.tensor(names["scores"]), expected, atol=1e-5, rtol=0)
+    else:
+        assert "in the warmup" in card.text
+
+
+# --------------------------------------------------------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", True),
+        ("gpt2", False),
+        ("/models/Qwen", False),
+        ("~/Qwen", False),
+        ("./Qwen", False),
+        ("a/b/c", False),
+        ("(removed)/student", False),
+        (None, False),
+    ],
+)
+def test_names_of_the_hub(name: str | None, expected: bool) -> None:
+    assert is_hub_name(name) is expected
+
+
+def test_a_folder_with_a_name_like_the_hubs_is_a_folder(tmp_path: Path) -> None:
+    facts = RunFacts(tmp_path / "run", config={"actor_rollout_ref": {"model": {"path": "models/student"}}})
+    assert facts.hub_model("actor_rollout_ref.model") == "models/student"
+    (tmp_path / "models" / "student").mkdir(parents=True)
+    assert facts.hub_model("actor_rollout_ref.model") is None
+
+
+def test_paths_are_taken_out_and_other_texts_stay() -> None:
+    value = {"a": ["see /data/x/y.json, or ~/z", "C:\\Users\\me"], "b": "https://arxiv.org/abs/1 and 1/2", "c": 3}
+    cleaned = without_paths(value)
+    assert cleaned["b"] == value["b"] and cleaned["c"] == 3
+    assert cleaned["a"][0] == "see (a local path), or (a local path)" and "Users" not in cleaned["a"][1]
+
+
+def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp_path: Path) -> None:
+    def rows(*overrides: str) -> dict[str, str]:
+        config = compose_config("gad_trainer", *overrides)
+        run = write_run(tmp_path / str(len(list(tmp_path.iterdir()))), config, 1)
+        facts = read_run_facts(run)
+        assert not [name for name in other_options(facts) if f"{name}=" not in " ".join(overrides)]
+        return dict(settings_rows(facts))
+
+    plain = rows()
+    assert plain["student responses per prompt"] == "8" and plain["prompt / response, tokens"] == "2048 / 1536"
+    assert plain["warmup, epochs"] == "1" and plain["KL loss, coefficient"] == "0.001"
+    assert "student: LoRA rank / alpha" not in plain
+    baseline = rows("gad.stage=seqkd", "actor_rollout_ref.model.lora_rank=8")
+    assert not [name for name in baseline if name.startswith(("discriminator", "KL", "warmup"))]
+    assert baseline["student: LoRA rank / alpha"] == "8 / 16"
+    short = rows("gad.warmup_steps=5", "actor_rollout_ref.actor.use_kl_loss=False", "gad.replay.capacity_steps=3")
+    assert short["warmup, steps"] == "5" and "warmup, epochs" not in short
+    assert not [name for name in short if name.startswith("KL")]
+
+
+def test_the_working_folder_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", "/work/of/somebody")
+    monkeypatch.setenv("DB_PWD", "correct-horse")
+    cleaned = without_secrets(["/work/of/somebody/data", "x correct-horse y"])
+    assert cleaned == ["/work/of/somebody/data", "x (removed) y"]
