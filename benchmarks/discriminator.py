@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 from common import Ratio, alternate, arguments, machine, one_rank, peak_bytes, table, write
-from cost_model import Work, update_tokens
+from cost_model import of_qwen2, update_tokens
 from schemes import Schemes, Shape, build_model_folder, build_worker, random_groups, worker_config
 
 HIDDEN, LAYERS = 256, 4
@@ -94,7 +94,7 @@ def measure(model_folder: Path, shape: Shape, checkpointing: bool, remove_paddin
 
     value_update()
     memory["value_model"] = peak_bytes(value_update)
-    work = Work.of_qwen2(HIDDEN, LAYERS, checkpointing).schemes(shape, remove_padding)
+    work = of_qwen2(HIDDEN, LAYERS, checkpointing).schemes(shape, remove_padding)
     tokens = update_tokens(shape, remove_padding)
     return {
         "time_c_over_a": Ratio.of(seconds["c"], seconds["a"]),

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from common import Ratio, alternate, arguments, machine, one_rank, table, write
-from cost_model import Work
+from cost_model import of_qwen2
 from schemes import Schemes, Shape, build_model_folder, build_worker, random_groups
 
 HIDDEN, LAYERS = 256, 4
@@ -44,7 +44,7 @@ def grown(base: Shape, what: str, times: int) -> Shape:
 
 
 def update_work(shape: Shape, hidden: int, layers: int) -> float:
-    return Work.of_qwen2(hidden, layers, checkpointing=False).schemes(shape, remove_padding=False)["c"]
+    return of_qwen2(hidden, layers, checkpointing=False).schemes(shape, remove_padding=False)["c"]
 
 
 def measure_sizes(model: Path, base: Shape, hidden: int, layers: int, repeats: int) -> list[dict]:

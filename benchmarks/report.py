@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Writes the measured tables of docs/performance.md from benchmarks/results, so that no figure is typed by hand.
+"""Writes the measured tables of docs/performance.md and docs/estimate.md from benchmarks/results, none by hand.
 
 python benchmarks/report.py                        # rewrites the tables
 python benchmarks/report.py --check                # fails if the page is out of date
@@ -25,13 +25,15 @@ from pathlib import Path
 
 import client
 import discriminator
+import estimate
 import growth
 import profile_update
 import prompt_sharing
 import step
 from common import RESULTS, table
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE = DOCS / "performance.md"
 COLUMNS = {
     "discriminator": discriminator.COLUMNS,
     "profile_update": profile_update.COLUMNS,
@@ -39,7 +41,10 @@ COLUMNS = {
     "growth": growth.COLUMNS,
     "step": step.COLUMNS,
     "client": client.COLUMNS,
+    "estimate": estimate.COLUMNS,
 }
+ELSEWHERE = {"estimate": DOCS / "estimate.md"}
+PAGES = sorted({PAGE, *ELSEWHERE.values()})
 
 
 def rendered(name: str) -> str:
@@ -49,16 +54,18 @@ def rendered(name: str) -> str:
     return f"{table(document['rows'], COLUMNS[name])}\n`benchmarks/{name}.py`: {settings}.\n"
 
 
-def page(text: str) -> str:
-    """The page with every table between its marks made anew.
+def page(text: str, path: Path = PAGE) -> str:
+    """A page with every table between its marks made anew.
 
     Raises:
         ValueError: If a mark is missing.
     """
     for name in COLUMNS:
+        if ELSEWHERE.get(name, PAGE) != path:
+            continue
         begin, end = f"<!-- BEGIN {name} -->\n", f"<!-- END {name} -->"
         if begin not in text or end not in text:
-            raise ValueError(f"{PAGE} lacks the marks of {name}")
+            raise ValueError(f"{path} lacks the marks of {name}")
         text = re.sub(
             f"{re.escape(begin)}.*?{re.escape(end)}",
             lambda _, begin=begin, end=end, name=name: begin + rendered(name) + end,
@@ -70,16 +77,18 @@ def page(text: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if the page is out of date")
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a page is out of date")
     options = parser.parse_args()
-    text = PAGE.read_text(encoding="utf-8")
-    wanted = page(text)
-    if options.check:
-        if wanted != text:
-            sys.stderr.write(f"{PAGE} is out of date: python benchmarks/report.py\n")
-        return int(wanted != text)
-    PAGE.write_text(wanted, encoding="utf-8")
-    return 0
+    outdated = 0
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        wanted = page(text, path)
+        if not options.check:
+            path.write_text(wanted, encoding="utf-8")
+        elif wanted != text:
+            sys.stderr.write(f"{path} is out of date: python benchmarks/report.py\n")
+            outdated = 1
+    return outdated
 
 
 if __name__ == "__main__":

@@ -23,42 +23,17 @@ All give the same loss and gradient (tests/benchmarks).
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gad_verl.discriminator.groups import SequenceGroup, build_group_batch, build_row_batch
+from gad_verl.estimate.cost_model import Shape
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
 
 VOCABULARY = 256
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a batch, in tokens; all rollouts have the same length.
-
-    Args:
-        prompts: G.
-        rollouts: n.
-        prompt, rollout, teacher: Tokens of the prompt, of a rollout and of the teacher's text.
-    """
-
-    prompts: int
-    rollouts: int
-    prompt: int
-    rollout: int
-    teacher: int
-
-    @property
-    def teacher_row(self) -> int:
-        return self.prompt + self.teacher
-
-    @property
-    def student_row(self) -> int:
-        return self.prompt + self.rollout
 
 
 def random_groups(shape: Shape, seed: int = 0) -> list[SequenceGroup]:
@@ -83,8 +58,15 @@ def build_model_folder(folder: Path, hidden: int, layers: int) -> Path:
     return build_model(folder, layers=layers, hidden=hidden)
 
 
-def worker_config(model_folder: Path, model_type: str, checkpointing: bool, remove_padding: bool, **optim: Any) -> Any:
-    """verl's configuration of a training worker without mixed precision and with room for any micro-batch."""
+def worker_config(
+    model_folder: Path,
+    model_type: str,
+    checkpointing: bool,
+    remove_padding: bool,
+    max_tokens: int = 10**7,
+    **optim: Any,
+) -> Any:
+    """verl's configuration of a training worker without mixed precision; by default any batch is one micro-batch."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
 
@@ -99,8 +81,8 @@ def worker_config(model_folder: Path, model_type: str, checkpointing: bool, remo
         engine_config=FSDPEngineConfig(
             strategy="fsdp",
             use_dynamic_bsz=True,
-            max_token_len_per_gpu=10**7,
-            infer_max_token_len_per_gpu=10**7,
+            max_token_len_per_gpu=max_tokens,
+            infer_max_token_len_per_gpu=max_tokens,
             use_torch_compile=False,
             mixed_precision={"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
         ),

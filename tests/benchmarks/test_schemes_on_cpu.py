@@ -71,7 +71,7 @@ def test_the_cost_model_at_equal_lengths_is_the_closed_form() -> None:
     for checkpointing, update in ((False, 3), (True, 4)):
         for rollouts in (4, 8, 16):
             shape = schemes.Shape(prompts=2, rollouts=rollouts, prompt=8, rollout=32, teacher=32)
-            work = cost_model.Work.of_qwen2(64, 2, checkpointing).schemes(shape, remove_padding=False)
+            work = cost_model.of_qwen2(64, 2, checkpointing).schemes(shape, remove_padding=False)
             once = update * (rollouts + 1) / rollouts
             assert work["c"] / work["a"] == pytest.approx(once / (1 + 2 * update))
             assert work["b"] / work["a"] == pytest.approx((1 + once) / (1 + 2 * update))
@@ -111,9 +111,10 @@ def test_results_are_written_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_page_shows_what_was_measured() -> None:
-    text = report.PAGE.read_text(encoding="utf-8")
-    assert report.page(text) == text, "docs/performance.md is out of date: python benchmarks/report.py"
+@pytest.mark.parametrize("path", report.PAGES, ids=lambda path: path.name)
+def test_the_pages_show_what_was_measured(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert report.page(text, path) == text, f"{path.name} is out of date: python benchmarks/report.py"
 
 
 def test_every_figure_is_of_at_least_five_repeats() -> None:

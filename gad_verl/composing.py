@@ -1,0 +1,62 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A run's configuration as ``python -m verl.trainer.main_ppo`` composes it, for commands that do not train."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from gad_verl.errors import GadCompatError, GadConfigError
+
+DEFAULT_NAME = "gad_trainer"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+def compose_config(name: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> DictConfig:
+    """Compose a configuration.
+
+    Args:
+        name: ``--config-name``.
+        overrides: What stands behind it on the command line, such as ``data.train_batch_size=8``.
+        folder: ``--config-path``; None means verl's own folder, which gad_verl's files are searched with.
+
+    Raises:
+        GadConfigError: If the name, a key or a value is wrong; names it.
+        GadCompatError: If verl is not installed.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if folder is None:
+        # Found without importing verl, which takes seconds.
+        spec = importlib.util.find_spec("verl")
+        if spec is None or not spec.submodule_search_locations:
+            raise GadCompatError("verl is not installed: pip install gad-verl installs it")
+        folder = Path(spec.submodule_search_locations[0]) / "trainer" / "config"
+    folder = Path(folder).expanduser().resolve()
+    if not folder.is_dir():
+        raise GadConfigError(f"--config-path {folder}: no such folder")
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(folder), version_base=None):
+            return compose(name.removesuffix(".yaml"), overrides=list(overrides))
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise GadConfigError(f"--config-name {name} cannot be composed: {_one_line(error)}") from None

@@ -1,0 +1,283 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""All checks in their order: the machine first, then what the configuration asks of it, the dry run last."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from gad_verl.doctor.finding import Finding, error, ok, run_check, warning
+from gad_verl.errors import GadCompatError, GadConfigError
+
+Check = tuple[str, Callable[[], Sequence[Finding]]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Args:
+        config_name: ``--config-name``; None checks the environment alone.
+        config_path: ``--config-path``.
+        overrides: As for ``verl.trainer.main_ppo``.
+        dry_run: Whether a step is made.
+        dry_run_timeout_s: Its time limit.
+    """
+
+    config_name: str | None
+    config_path: str | None = None
+    overrides: tuple[str, ...] = ()
+    dry_run: bool = False
+    dry_run_timeout_s: float = 1800.0
+
+
+class Doctor:
+    """The checks of one request; what several need is made once.
+
+    Args:
+        request: What is asked.
+        config: The composed configuration; None where there is none.
+    """
+
+    def __init__(self, request: Request, config: DictConfig | None) -> None:
+        self.request = request
+        self.config = config
+
+    @cached_property
+    def gad_config(self) -> Any:
+        """The section ``gad``, validated."""
+        from gad_verl.config import load_gad_config
+
+        return load_gad_config(self.config)
+
+    @cached_property
+    def gpus(self) -> Any:
+        """GPUs of this machine."""
+        from gad_verl.doctor.machine import find_gpus
+
+        return find_gpus()
+
+    @property
+    def _has_discriminator(self) -> bool:
+        return self.gad_config.stage != "seqkd"
+
+    def checks(self) -> Iterator[Check]:
+        """Name and function of each check."""
+        yield "versions", self._versions
+        yield "internals of verl", self._internals
+        yield "GPUs", self._gpus
+        yield "machine", self._machine
+        if self.config is None:
+            return
+        yield "configuration", self._configuration
+        yield "data", self._data
+        yield "tokenizers", self._tokenizers
+        yield "length of the rows", self._positions
+        yield "length of the data", self._lengths
+        yield "models", self._models
+        yield "disk", self._disk
+        yield "memory", self._memory
+        if self.request.dry_run:
+            yield "dry run", self._dry_run
+
+    def _strategies(self) -> set[str]:
+        if self.config is None:
+            return set()
+        sections = (self.config.actor_rollout_ref.actor, self.config.get("discriminator", None) or {})
+        return {str(section.get("strategy", "")) for section in sections}
+
+    def _versions(self) -> list[Finding]:
+        from gad_verl.doctor.versions import check_versions
+
+        rollout = None if self.config is None else str(self.config.actor_rollout_ref.rollout.name)
+        return check_versions(rollout, "megatron" in self._strategies())
+
+    def _internals(self) -> list[Finding]:
+        from gad_verl import compat
+        from gad_verl.megatron_settings import check_installed
+
+        name, found = "internals of verl", []
+        try:
+            compat.check(quick=True)
+        except GadCompatError as reason:
+            return [error(name, str(reason), "Install the verl that is named")]
+        found.append(ok(name, f"everything that is used of verl is there ({len(compat.VERL_USES)} modules)"))
+        if "megatron" in self._strategies():
+            check_installed(self.config)
+            found.append(ok("internals of verl's Megatron engine", "there"))
+        if importlib.util.find_spec("hydra_plugins.gad_verl_searchpath") is None:
+            remedy = "Install with --config-settings editable_mode=compat, or as a wheel (README.md, Install)"
+            found.append(error("search path of Hydra", "--config-name gad_trainer will not be found", remedy))
+        return found
+
+    def _gpus(self) -> list[Finding]:
+        from gad_verl.doctor.machine import check_gpus
+
+        return check_gpus(self.gpus, self.config, os.environ.get("RAY_ADDRESS"))
+
+    def _machine(self) -> list[Finding]:
+        from gad_verl.doctor.machine import check_this_machine
+
+        return check_this_machine(self.config)
+
+    def _configuration(self) -> list[Finding]:
+        from gad_verl.preflight import check_config
+
+        check_config(self.config)
+        return [
+            ok("configuration", f"{self.request.config_name}: its keys fit each other; stage {self.gad_config.stage}")
+        ]
+
+    def _data(self) -> list[Finding]:
+        from gad_verl.preflight import check_data, check_schedule
+
+        rows = check_data(self.config, self.gad_config)
+        found = [ok("data", f"{rows} training rows with prompts and teacher's texts")]
+        check_schedule(self.config, self.gad_config, rows)
+        return [*found, ok("stages", "they fit into the run")]
+
+    def _tokenizers(self) -> list[Finding]:
+        from gad_verl.doctor.tokenizers import check_tokenizers
+
+        return check_tokenizers(self.config, self._has_discriminator)
+
+    def _positions(self) -> list[Finding]:
+        from gad_verl.doctor.tokenizers import check_positions
+
+        return check_positions(self.config, self._has_discriminator)
+
+    def _lengths(self) -> list[Finding]:
+        from gad_verl.doctor.lengths import check_lengths
+
+        return check_lengths(self.config, self.gad_config.teacher_key)
+
+    def _models(self) -> list[Finding]:
+        from gad_verl.preflight import check_discriminator
+
+        found = []
+        models = {"actor_rollout_ref.model.path": self.config.actor_rollout_ref.model.path}
+        if self._has_discriminator:
+            models["discriminator.model.path"] = self.config.discriminator.model.path
+        for key, path in models.items():
+            folder = Path(str(path)).expanduser()
+            if folder.is_dir():
+                found += check_weights(key, folder)
+            else:
+                found.append(ok(key, f"{path} is no folder here: it will be loaded from the hub"))
+        check_discriminator(self.config, self.gad_config)
+        return [*found, ok("checkpoint to resume", "nothing that does not fit")]
+
+    @cached_property
+    def _settings(self) -> Any:
+        from gad_verl.estimate.settings import read_settings
+
+        return read_settings(self.config)
+
+    def _settings_or_finding(self, name: str) -> Any:
+        try:
+            return self._settings, []
+        except GadConfigError as reason:
+            remedy = "gad-verl estimate takes the figures by --student-shape"
+            return None, [warning(name, f"cannot be estimated: {reason}", remedy)]
+
+    def _total_steps(self, settings: Any) -> int | None:
+        from gad_verl.estimate.data import count_rows
+
+        if settings.total_steps:
+            return settings.total_steps
+        rows = count_rows(self.config)
+        return None if rows is None else rows // settings.prompts * settings.epochs
+
+    def _disk(self) -> list[Finding]:
+        from gad_verl.doctor.storage import check_disk
+
+        settings, findings = self._settings_or_finding("disk")
+        if settings is None:
+            return findings
+        folder = Path(str(self.config.trainer.default_local_dir)).expanduser()
+        return check_disk(settings, self._total_steps(settings), folder)
+
+    def _memory(self) -> list[Finding]:
+        import psutil
+
+        from gad_verl.doctor.storage import check_host, check_memory, gpu_of
+        from gad_verl.estimate.plan import estimate
+
+        on_cpu = str(self.config.trainer.get("device", "cuda")) == "cpu"
+        if not self.gpus or on_cpu:
+            return []
+        settings, findings = self._settings_or_finding("memory")
+        if settings is None:
+            return findings
+        smallest = min(self.gpus, key=lambda device: device.memory)
+        found = estimate(replace(settings, total_steps=None), gpu_of(smallest))
+        return check_memory(found) + check_host(found, float(psutil.virtual_memory().available))
+
+    def _dry_run(self) -> list[Finding]:
+        from gad_verl.doctor.dry_run import check_dry_run
+
+        request = self.request
+        return check_dry_run(
+            self.config, request.config_name, request.config_path, request.overrides, request.dry_run_timeout_s
+        )
+
+
+def check_weights(key: str, folder: Path) -> list[Finding]:
+    """A model folder has a configuration and weights, and of several files none is missing."""
+    import json
+
+    if not (folder / "config.json").is_file():
+        return [error(key, f"{folder} has no config.json", "Give the folder of a Hugging Face model")]
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        missing = sorted(name for name in names if not (folder / name).is_file())
+        if missing:
+            return [error(key, f"{folder} lacks {', '.join(missing)}", "Download the model again")]
+    found = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    if not found:
+        return [error(key, f"{folder} has no weights (*.safetensors)", "Download the model again")]
+    size = sum(file.stat().st_size for file in found)
+    return [ok(key, f"{folder}: {size / 1e9:.2f} GB of weights")]
+
+
+def examine(request: Request) -> list[Finding]:
+    """Run every check. One that fails does not stop the others."""
+    findings: list[Finding] = []
+    config = None
+    if request.config_name is not None:
+        from gad_verl.composing import compose_config
+
+        def compose() -> list[Finding]:
+            nonlocal config
+            config = compose_config(request.config_name, request.overrides, request.config_path)
+            if config.get("gad", None) is None:
+                config = None
+                raise GadConfigError(
+                    f"--config-name {request.config_name} has no key gad: take gad_trainer, gad_cpu or "
+                    "gad_megatron_trainer, or a configuration over one of them"
+                )
+            return []
+
+        findings += run_check("configuration", compose)
+    doctor = Doctor(request, config)
+    for name, check in doctor.checks():
+        findings += run_check(name, check)
+    return findings
