@@ -34,7 +34,7 @@ def compose_config(name: str, overrides: Sequence[str] = (), folder: str | Path 
     Args:
         name: ``--config-name``.
         overrides: What stands behind it on the command line, such as ``data.train_batch_size=8``.
-        folder: ``--config-path``; None means verl's own folder, which gad_verl's files are searched with.
+        folder: ``--config-path``, absolute; None means verl's own folder, which gad_verl's files are searched with.
 
     Raises:
         GadConfigError: If the name, a key or a value is wrong; names it.
@@ -51,7 +51,11 @@ def compose_config(name: str, overrides: Sequence[str] = (), folder: str | Path 
         if spec is None or not spec.submodule_search_locations:
             raise GadCompatError("verl is not installed: pip install gad-verl installs it")
         folder = Path(spec.submodule_search_locations[0]) / "trainer" / "config"
-    folder = Path(folder).expanduser().resolve()
+    folder = Path(folder).expanduser()
+    if not folder.is_absolute():
+        raise GadConfigError(
+            f"--config-path {folder} is relative, which Hydra would read from verl's folder: give an absolute path"
+        )
     if not folder.is_dir():
         raise GadConfigError(f"--config-path {folder}: no such folder")
     GlobalHydra.instance().clear()

@@ -25,21 +25,15 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir, initialize_config_module
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
+from gad_verl.composing import compose_config
 from gad_verl.config import GadConfig
 from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import USER_ERRORS, GadConfigError
 from gad_verl.preflight import TRAINER_MODE, PlannedRun, run_preflight
-
-# Where verl.trainer.main_ppo has its configuration.
-VERL_CONFIG = "verl.trainer.config"
 
 _PHASE_NAMES = {
     Phase.DISCRIMINATOR_ONLY: "discriminator alone",
@@ -47,32 +41,6 @@ _PHASE_NAMES = {
     Phase.ADVERSARIAL: "adversarial",
     Phase.SEQKD: "SeqKD",
 }
-
-
-def compose_config(config_name: str, overrides: Sequence[str], config_path: str | None = None) -> DictConfig:
-    """Compose as ``python -m verl.trainer.main_ppo --config-path .. --config-name .. overrides`` does.
-
-    Args:
-        config_name: Name of the configuration.
-        overrides: Hydra's overrides.
-        config_path: Absolute folder of the configuration; None takes verl's and gad_verl's own.
-
-    Raises:
-        GadConfigError: If there is no such configuration, or an override does not fit.
-    """
-    if config_path is None:
-        place = initialize_config_module(VERL_CONFIG, version_base=None)
-    elif not Path(config_path).is_absolute():
-        raise GadConfigError(
-            f"--config-path {config_path} is relative, which Hydra would read from verl's folder: give an absolute path"
-        )
-    else:
-        place = initialize_config_dir(config_path, version_base=None)
-    try:
-        with place:
-            return compose(config_name, overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise GadConfigError(" ".join(str(error).split())) from None
 
 
 def check_verl(config: DictConfig) -> None:

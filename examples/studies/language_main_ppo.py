@@ -58,10 +58,7 @@ def as_text(ids: Sequence[int]) -> str:
 
 
 def build_tokenizer() -> Any:
-    """One token for each letter, with the ids of ``oracle_language``; any other character is padding.
-
-    verl asks a Qwen tokenizer for its newline, which must be one token.
-    """
+    """One token for each letter, with the ids of ``oracle_language``; any other character is padding."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -75,11 +72,11 @@ def build_tokenizer() -> Any:
 
 
 def build_model(folder: Path, width: int, layers: int, heads: int, seed: int) -> None:
-    """Write a random Qwen2 with the tokenizer of the language."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    """Write a random Llama with the tokenizer of the language."""
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=VOCABULARY + 1,
         hidden_size=width,
         intermediate_size=2 * width,
@@ -93,7 +90,7 @@ def build_model(folder: Path, width: int, layers: int, heads: int, seed: int) ->
         eos_token_id=END,
         pad_token_id=VOCABULARY,
     )
-    model = Qwen2ForCausalLM(config)
+    model = LlamaForCausalLM(config)
     model.generation_config.eos_token_id, model.generation_config.pad_token_id = END, VOCABULARY
     model.save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)

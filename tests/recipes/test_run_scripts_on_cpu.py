@@ -30,8 +30,8 @@ from paper_settings import PAPER_FSDP, PAPER_MEGATRON, SEQKD, TOOLS, differences
 from tiny_model import build_all, build_tokenizer
 
 from gad_verl import dry_run
+from gad_verl.composing import compose_config
 from gad_verl.config import GadConfig, load_gad_config
-from gad_verl.dry_run import compose_config
 from gad_verl.preflight import check_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -365,6 +365,7 @@ def test_dry_run_of_the_megatron_script_sees_a_layout_that_does_not_fit(
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_dry_run_as_a_user_starts_it(tiny, tmp_path):
     script = "run_qwen2_5_7b_fsdp.sh"
     variables = tiny_variables(tiny, script, tmp_path) | {"DRY_RUN": "1", "PYTHON": sys.executable}
