@@ -111,6 +111,7 @@ class FaultServer:
         key: The key to insist on; None takes every key.
         model: The one model that it has.
         latency_s: Time that every answer takes.
+        hold_after: Requests after so many wait until this is None, so that a client cannot finish meanwhile.
         models_listed: Whether ``/models`` exists.
         host, port: Where it listens; port 0 takes a free one.
     """
@@ -120,6 +121,7 @@ class FaultServer:
     key: str | None = None
     model: str = MODEL
     latency_s: float = 0.0
+    hold_after: int | None = None
     models_listed: bool = True
     host: str = "127.0.0.1"
     port: int = 0
@@ -189,11 +191,14 @@ class FaultServer:
         fault = self.faults.draw(content, self._seen[content])
         self._seen[content] += 1
         self.received.append(Received(arrived, body, fault))
+        number = len(self.received)
         self._in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
         try:
             if self.latency_s:
                 await asyncio.sleep(self.latency_s)
+            while self.hold_after is not None and number > self.hold_after:
+                await asyncio.sleep(0.01)
             return await self._respond(request, body, fault)
         finally:
             self._in_flight -= 1
