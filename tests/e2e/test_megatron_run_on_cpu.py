@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""``main_ppo`` with the discriminator on Megatron (stand-ins for its GPU layers) and the student on FSDP."""
+"""``main_ppo`` with the discriminator, the student, or both on Megatron (stand-ins for its GPU layers)."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from main_ppo import Run, run_main_ppo
 from megatron_cpu import FOLDER, megatron_folder
 from tiny_model import build_all
-from transformers import AutoModelForTokenClassification
+from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
 from gad_verl.export import export_part
 
@@ -71,3 +71,32 @@ def test_the_discriminator_on_megatron_goes_through_both_stages(tmp_path: Path) 
     exported = export_part(checkpoint, "discriminator", tmp_path / "discriminator")
     model = AutoModelForTokenClassification.from_pretrained(exported)
     assert model.num_labels == 1 and torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
+
+
+STUDENT_ON_MEGATRON = (
+    "model_engine=megatron",
+    # gad_cpu sets keys of FSDP's engine.
+    "~actor_rollout_ref.actor.fsdp_config",
+    "~actor_rollout_ref.ref.fsdp_config",
+    "actor_rollout_ref.actor.optim.use_checkpoint_opt_param_scheduler=True",
+)
+
+
+@pytest.mark.parametrize(
+    "discriminator",
+    [("critic@discriminator=dp_critic",), ("~discriminator.fsdp", "discriminator.megatron.dtype=float32")],
+    ids=["on_fsdp", "on_megatron"],
+)
+def test_the_student_on_megatron_goes_through_both_stages(tmp_path: Path, discriminator: tuple[str, ...]) -> None:
+    folder = build_all(tmp_path / "run")
+    run = run_on_megatron(folder, "student", *STUDENT_ON_MEGATRON, *discriminator)
+    assert run.returncode == 0, run.output[-4000:]
+    first, second = run.metrics[1], run.metrics[2]
+    assert (first["gad/stage"], second["gad/stage"]) == (1, 2)
+    assert first["actor/grad_norm"] > 0 and second["actor/grad_norm"] > 0 and second["disc/grad_norm"] > 0
+    # The rollout's weights and the reference are the student that the warmup left.
+    assert second["training/rollout_probs_diff_max"] < 1e-2
+    assert abs(second["actor/kl_loss"]) < 1e-6
+    exported = export_part(folder / "checkpoints" / "global_step_2", "student", tmp_path / "student")
+    logits = AutoModelForCausalLM.from_pretrained(exported)(torch.tensor([[1, 2, 3]])).logits
+    assert torch.isfinite(logits).all()
