@@ -13,7 +13,7 @@
 # limitations under the License.
 """The cost model of the benchmarks: gad_verl's own, for the random models that they train."""
 
-from gad_verl.estimate.cost_model import Shape, Work, update_tokens
+from gad_verl.core.cost_model import Shape, Work, update_tokens
 
 __all__ = ["Shape", "Work", "of_qwen2", "update_tokens"]
 

@@ -28,8 +28,8 @@ from typing import Any
 
 import torch
 
+from gad_verl.core.cost_model import Shape
 from gad_verl.discriminator.groups import SequenceGroup, build_group_batch, build_row_batch
-from gad_verl.estimate.cost_model import Shape
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
 

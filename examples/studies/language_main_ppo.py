@@ -33,7 +33,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from study_common import RESULTS, Row, Rows, arguments, table
+from study_common import Row, Rows, arguments, table
 
 # isort: split
 from gad_in_one_file import Example, Gad, Settings
@@ -190,8 +190,8 @@ def by_main_ppo(work: Path, arm: str) -> tuple[Any, dict[str, Any]]:
     if not exported.is_dir():
         # A run that was cut off starts anew: it is short, and its metrics must not be mixed.
         metrics_file.unlink(missing_ok=True)
-        arguments = overrides(work, arm) + ['trainer.logger=["file"]', "trainer.resume_mode=disable"]
-        command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", *arguments]
+        settings = overrides(work, arm) + ['trainer.logger=["file"]', "trainer.resume_mode=disable"]
+        command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", *settings]
         environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics_file), "HF_HUB_OFFLINE": "1"}
         with log.open("w", encoding="utf-8") as output:
             done = subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
@@ -312,7 +312,7 @@ def main() -> int:
     torch.set_num_threads(1)
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    return 0 if run(work, Rows(options.rows or RESULTS / f"{NAME}.jsonl"), options.budget_s) else 1
+    return 0 if run(work, Rows(options.rows), options.budget_s) else 1
 
 
 if __name__ == "__main__":

@@ -34,12 +34,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from study_common import RESULTS, Column, Row, Rows, arguments, arm_table, paired_difference, show, table
+from study_common import Column, Row, Rows, arguments, arm_table, paired_difference, show, table
 from torch import nn
 
 # isort: split
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quickstart"))
-from gad_in_one_file import Example, Gad, Settings, load_models
+from gad_in_one_file import Example, Gad, Settings, load_models, token_log_probs
 from student import ensure_student
 
 from gad_verl.data.tokens import SequenceBuilder
@@ -251,8 +251,6 @@ def short(row: TeacherRow, builder: SequenceBuilder) -> bool:
 @torch.no_grad()
 def likelihood(student: nn.Module, rows: Sequence[TeacherRow], builder: SequenceBuilder, batch: int = 16) -> float:
     """Mean negative log-likelihood of a token of the teacher's texts, in nats."""
-    from gad_in_one_file import token_log_probs
-
     total = count = 0.0
     for begin in range(0, len(rows), batch):
         part = rows[begin : begin + batch]
@@ -344,7 +342,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         study = Study(options.data, options.work, options.student, options.warmup, options.steps)
         write_text(options.work / "settings.json", json.dumps(asdict(SHARED), indent=2) + "\n")
         seeds = range(options.first_seed, options.first_seed + options.seeds)
-        done = run(study, Rows(options.rows or RESULTS / f"{NAME}.jsonl"), seeds, deadline)
+        done = run(study, Rows(options.rows), seeds, deadline)
     except USER_ERRORS as error:
         sys.stderr.write(f"smollm: {error}\n")
         return 2

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gad_verl.estimate.cost_model import CostModel, packed_length, shared_lengths
+from gad_verl.core.cost_model import CostModel, packed_length, shared_lengths
 
 
 @dataclass(frozen=True)

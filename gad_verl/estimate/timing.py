@@ -13,14 +13,14 @@
 # limitations under the License.
 """Seconds of the stages of a step: work over speed.
 
-Formula: multiply-adds of the passes (gad_verl.estimate.cost_model), bytes that generation reads, bytes that FSDP and
+Formula: multiply-adds of the passes (gad_verl.core.cost_model), bytes that generation reads, bytes that FSDP and
 offloading move. Assumption: which share of its peak a GPU reaches (MFU), speeds of links and disks, mean lengths.
 """
 
 from dataclasses import dataclass, field
 
+from gad_verl.core.cost_model import CostModel
 from gad_verl.estimate import memory
-from gad_verl.estimate.cost_model import CostModel
 from gad_verl.estimate.gpus import Gpu
 from gad_verl.estimate.ranges import Range, hidden_behind
 from gad_verl.estimate.roles import Role

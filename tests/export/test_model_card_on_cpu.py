@@ -329,7 +329,7 @@ def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp
 
 
 def test_the_working_folder_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PWD", "/work/of/somebody")
+    monkeypatch.setenv("PWD", "/home/of/somebody")
     monkeypatch.setenv("DB_PWD", "correct-horse")
-    cleaned = without_secrets(["/work/of/somebody/data", "x correct-horse y"])
-    assert cleaned == ["/work/of/somebody/data", "x (removed) y"]
+    cleaned = without_secrets(["/home/of/somebody/data", "x correct-horse y"])
+    assert cleaned == ["/home/of/somebody/data", "x (removed) y"]
