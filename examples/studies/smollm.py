@@ -213,7 +213,8 @@ class Study:
     def judge(self, arm: str, seed: int) -> dict[str, Any]:
         """Figures of an arm on the test prompts; its texts stay in the work folder."""
         folder = self.student if arm == BASE else self.work / f"{arm}-{seed}"
-        output = self.work / "answers" / (arm if arm == BASE else f"{arm}-{seed}")
+        # By seed, the base too: it is the seed of sampling as well.
+        output = self.work / "answers" / f"{arm}-{seed}"
         settings = replace(self.asked, seed=seed)
         responses = generate(
             find_checkpoint(folder), self.test, output, settings, Compute(engine="hf", batch_size=32), self.builder, {}
@@ -233,7 +234,7 @@ class Study:
         """The same prompts answered by everyone, for reading: WORK/samples-SEED.md."""
         texts = {}
         for arm in arms:
-            folder = self.work / "answers" / (arm if arm == BASE else f"{arm}-{seed}")
+            folder = self.work / "answers" / f"{arm}-{seed}"
             lines = (folder / "responses.jsonl").read_text(encoding="utf-8").splitlines()
             texts[arm] = {answer["prompt"]: answer["text"] for answer in map(json.loads, lines)}
         parts = []

@@ -86,6 +86,9 @@ def test_a_study_runs_to_its_rows_and_goes_on_where_it_was_cut(study: smollm.Stu
     assert json.loads(json.dumps(rows.all())) == rows.all()
     arms, differences = smollm.tables(rows.all())
     assert "| GAD |" in arms and "| base |" in arms and "seed 1" in differences
+    # Another seed in the same folder draws other answers of the base.
+    assert study.judge(smollm.BASE, 2).keys() == study.judge(smollm.BASE, 1).keys()
+    assert {path.name for path in (study.work / "answers").iterdir()} >= {"base-1", "base-2"}
     asked = {tuple(study.builder.prompt(list(row.messages))) for row in study.test}
     assert not asked & {tuple(example.prompt_ids) for example in study.train}
 
