@@ -213,24 +213,34 @@ def test_every_run_has_its_own_key_and_the_core_of_the_study_comes_first():
 # ---- short form
 
 
-@pytest.fixture(scope="module")
-def short_rows():
-    """One seed where the student is good before GAD, with fewer steps."""
-    patch, rows = pytest.MonkeyPatch(), {}
+def short_form(monkeypatch: pytest.MonkeyPatch, regime: str, seed: int, **steps: int) -> dict[str, dict]:
+    """Rows of some arms of one seed after so many adversarial steps."""
+    rows = {}
     language.seqkd.cache_clear()
-    for arm, steps in ((SEQKD, 1), (GAD, 100), (TRUSTED, 40)):
-        short = dataclasses.replace(REGIMES["good student"], warmup=40, adversarial=steps)
-        patch.setitem(REGIMES, "good student", short)
-        rows[arm] = language.run("good student", arm, seed=0)
-    patch.undo()
+    for name, adversarial in steps.items():
+        arm = {"seqkd": SEQKD, "gad": GAD, "trusted": TRUSTED}[name]
+        monkeypatch.setitem(REGIMES, regime, dataclasses.replace(REGIMES[regime], warmup=40, adversarial=adversarial))
+        rows[arm] = language.run(regime, arm, seed)
     language.seqkd.cache_clear()
     return rows
 
 
-def test_gad_hurts_a_good_student_and_trust_does_not_let_it(short_rows):
+def test_gad_helps_a_student_that_cannot_say_everything(monkeypatch):
+    """Thresholds hold with margin: ten seeds of the study gained 8 to 29 points in so many steps."""
+    rows = short_form(monkeypatch, MAIN, 304, seqkd=1, gad=300)
+    seqkd, gad = rows[SEQKD], rows[GAD]
+    assert 0.2 < seqkd["valid"] < 0.5
+    assert gad["valid"] > seqkd["valid"] + 0.04
+    # It gives up the answer that it cannot say for those that it can, and the teacher's texts become less likely.
+    assert gad["reverse"] < seqkd["reverse"] and gad["length"] < seqkd["length"]
+    assert 0.65 < gad["accuracy"] < 0.95
+
+
+def test_gad_hurts_a_good_student_and_trust_does_not_let_it(monkeypatch):
     """Thresholds hold with margin: in trials with five seeds GAD's curve went down by 15 points or more."""
-    start = short_rows[SEQKD]["valid"]
+    rows = short_form(monkeypatch, "good student", 0, seqkd=1, gad=100, trusted=40)
+    start = rows[SEQKD]["valid"]
     assert start > 0.85
-    assert min(valid for _, valid in short_rows[GAD]["curve"]) < start - 0.05
-    assert short_rows[TRUSTED]["valid"] > start - 0.02
-    assert short_rows[TRUSTED]["factor"] < 0.1
+    assert min(valid for _, valid in rows[GAD]["curve"]) < start - 0.05
+    assert rows[TRUSTED]["valid"] > start - 0.02
+    assert rows[TRUSTED]["factor"] < 0.1
