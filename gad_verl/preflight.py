@@ -30,6 +30,7 @@ from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
+from gad_verl.guardian.own import own_rule_classes
 from gad_verl.lora_settings import check_lora
 from gad_verl.megatron_settings import (
     MEGATRON,
@@ -94,6 +95,7 @@ def check_config(config: DictConfig) -> GadConfig:
         raise GadConfigError(
             "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )
+    own_rule_classes(gad_config.guardian)
     check_lora(config)
     check_tools(config, gad_config)
     check_strategies(config)

@@ -19,7 +19,6 @@ Where each threshold comes from stands in docs/guardian.md and in the docstrings
 from dataclasses import dataclass, field, fields
 
 from gad_verl.config.checks import require, require_choice
-from gad_verl.own_code import load_own
 
 POLICIES = ("off", "warn", "adapt", "stop")
 DIRECTIONS = ("up", "down")
@@ -300,31 +299,6 @@ class GuardianConfig:
         """The section of a rule; an empty one for a rule of the user."""
         return self.rules().get(name, RuleConfig())
 
-    def own_rule_classes(self) -> list[type]:
-        """The user's rules, loaded.
-
-        Raises:
-            GadConfigError: If one cannot be loaded, is no rule, or takes a name that is taken.
-        """
-        # Here and not above: the guardian reads this configuration.
-        from gad_verl.guardian.rule import Rule
-
-        key = "gad.guardian.own_rules"
-        names = set(self.rules())
-        classes = []
-        for where in self.own_rules:
-            rule = load_own(where, key)
-            require(
-                isinstance(rule, type) and issubclass(rule, Rule) and not getattr(rule, "__abstractmethods__", None),
-                f"{key}: {where} must be a subclass of gad_verl.guardian.rule.Rule with read, finding and remedy",
-            )
-            name = getattr(rule, "name", None)
-            require(isinstance(name, str), f"{key}: {where} needs a class attribute name")
-            require(name not in names, f"{key}: {where} takes the name {name!r}, which another rule has")
-            names.add(name)
-            classes.append(rule)
-        return classes
-
     def validate(self) -> None:
         """Check every field."""
         _check_policy("policy", self.policy)
@@ -333,5 +307,4 @@ class GuardianConfig:
         _check_range("count", self.count, 1, self.window)
         for name, section in self.rules().items():
             section.validate(name)
-        self.own_rule_classes()
         self.limits.validate("limits")

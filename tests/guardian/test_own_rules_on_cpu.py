@@ -14,15 +14,19 @@
 """Rules that the user has written: named by the configuration, watched like the others."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 from streams import stream
 
 from gad_verl import cli
 from gad_verl.config import GuardianConfig
 from gad_verl.errors import GadConfigError
 from gad_verl.guardian import Guardian
+from gad_verl.guardian.own import own_rule_classes
+from gad_verl.preflight import check_config
 
 RULES = """
 from gad_verl.guardian.rule import Reading, Rule, number
@@ -132,9 +136,18 @@ def test_from_the_command_line(rules: Path, tmp_path: Path, capsys: pytest.Captu
 )
 def test_what_cannot_work_is_refused(rules: Path, name: str, message: str) -> None:
     with pytest.raises(GadConfigError, match=message):
-        GuardianConfig(own_rules=[f"{rules}:{name}"]).validate()
+        own_rule_classes(GuardianConfig(own_rules=[f"{rules}:{name}"]))
 
 
 def test_the_same_rule_twice_is_refused(rules: Path) -> None:
     with pytest.raises(GadConfigError, match="which another rule has"):
-        GuardianConfig(own_rules=[f"{rules}:Slow"] * 2).validate()
+        own_rule_classes(GuardianConfig(own_rules=[f"{rules}:Slow"] * 2))
+
+
+def test_the_check_before_a_run_refuses_it(rules: Path, compose_config: Callable[..., DictConfig]) -> None:
+    good, bad = (
+        compose_config("gad_cpu", f"gad.guardian.own_rules=['{rules}:{name}']") for name in ("Slow", "Missing")
+    )
+    check_config(good)
+    with pytest.raises(GadConfigError, match=r"own_rules: .*Missing cannot be loaded"):
+        check_config(bad)
