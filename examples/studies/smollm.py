@@ -72,6 +72,32 @@ SHARED = Settings(
 )
 
 
+class ResumableGad(Gad):
+    """GAD of one stage that goes on from a saved state as if it had not been interrupted.
+
+    It is built from the models that the stage started from: the KL reference is the first student.
+    """
+
+    _SAVED = ("student", "discriminator", "student_optimizer", "discriminator_optimizer")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizers, the place in the rows and the random numbers."""
+        parts: dict[str, Any] = {name: getattr(self, name).state_dict() for name in self._SAVED}
+        return parts | {"steps_done": self.steps_done, "rng": torch.get_rng_state()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take up a state of :meth:`state_dict`."""
+        for name in self._SAVED:
+            getattr(self, name).load_state_dict(saved[name])
+        # The order of the rows depends on the seed alone.
+        for _ in range(saved["steps_done"]):
+            next(self._batches)
+        self.steps_done = saved["steps_done"]
+        # The stage was entered already: its optimizer keeps its moments.
+        self._adversarial = self.settings.stage == "gad"
+        torch.set_rng_state(saved["rng"])
+
+
 class Slice:
     """A phase of training that goes on where it was interrupted.
 
@@ -80,31 +106,19 @@ class Slice:
         folder: Of the saved state and the metrics.
     """
 
-    def __init__(self, gad: Gad, folder: Path) -> None:
+    def __init__(self, gad: ResumableGad, folder: Path) -> None:
         self.gad, self.folder = gad, folder
         self.metrics: list[dict[str, float]] = []
         self.state = folder / "state.pt"
         folder.mkdir(parents=True, exist_ok=True)
         if self.state.is_file():
-            self._load()
-
-    def _load(self) -> None:
-        saved, gad = torch.load(self.state, weights_only=False), self.gad
-        for name in ("student", "discriminator", "student_optimizer", "discriminator_optimizer"):
-            getattr(gad, name).load_state_dict(saved[name])
-        # The order of the rows depends on the seed alone.
-        for _ in range(saved["steps_done"]):
-            next(gad._batches)
-        gad.steps_done, self.metrics = saved["steps_done"], saved["metrics"]
-        # The stage was entered already: its optimizer keeps its moments.
-        gad._adversarial = gad.settings.stage == "gad"
-        torch.set_rng_state(saved["rng"])
+            saved = torch.load(self.state, weights_only=False)
+            self.metrics = saved["metrics"]
+            gad.load_state_dict(saved)
 
     def _save(self) -> None:
-        gad, fresh = self.gad, self.state.with_suffix(".new")
-        names = ("student", "discriminator", "student_optimizer", "discriminator_optimizer")
-        saved: dict[str, Any] = {name: getattr(gad, name).state_dict() for name in names}
-        torch.save(saved | {"steps_done": gad.steps_done, "metrics": self.metrics, "rng": torch.get_rng_state()}, fresh)
+        fresh = self.state.with_suffix(".new")
+        torch.save(self.gad.state_dict() | {"metrics": self.metrics}, fresh)
         os.replace(fresh, self.state)
 
     def run(self, deadline: float) -> bool:
@@ -194,7 +208,7 @@ class Study:
         stage, steps = {WARMED: ("warmup", self.warmup), SEQKD: ("seqkd", self.steps), GAD: ("gad", self.steps)}[arm]
         student, discriminator = self.models(seed, None if arm == WARMED else warmed)
         stop_ids = self.builder.stop_ids
-        gad = Gad(
+        gad = ResumableGad(
             student,
             discriminator,
             self.train,

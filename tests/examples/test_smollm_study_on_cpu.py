@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import smollm
 import torch
-from gad_in_one_file import Gad, load_models
+from gad_in_one_file import load_models
 from tiny_model import build_all
 
 from gad_verl.errors import GadDataError
@@ -44,7 +44,9 @@ def train(study: smollm.Study, stage: str, folder: Path, deadlines: list[float])
     for deadline in deadlines:
         student, discriminator, _, _ = load_models(str(study.student), 1, 0)
         settings = study.settings(stage, 4, seed=3)
-        gad = Gad(student, discriminator, study.train, settings, study.builder.stop_ids, study.builder.student_response)
+        gad = smollm.ResumableGad(
+            student, discriminator, study.train, settings, study.builder.stop_ids, study.builder.student_response
+        )
         part = smollm.Slice(gad, folder)
         done = part.run(deadline)
     assert done
