@@ -104,6 +104,7 @@ class GadConfig:
     discriminator_share_prompt: str = "auto"
     discriminator_seed: int = 1
     keep_checkpoints: int | None = None
+    stop_file: str | None = None
     replay_poll_interval_s: float = 0.5
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     discriminator_loss: DiscriminatorLossConfig = field(default_factory=DiscriminatorLossConfig)

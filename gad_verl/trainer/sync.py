@@ -45,6 +45,7 @@ from gad_verl.trainer import (
 from gad_verl.trainer.adversary import Adversary
 from gad_verl.trainer.checkpoint_stage import DISCRIMINATOR_FOLDER, CheckpointStageMixin
 from gad_verl.trainer.data_reload import TrainingDataMixin
+from gad_verl.trainer.ending_stage import EndingStageMixin
 from gad_verl.trainer.metrics import phase_metrics
 from gad_verl.trainer.reward_stage import PendingReward, RewardStageMixin
 from gad_verl.trainer.supervised_stage import SupervisedStageMixin
@@ -79,7 +80,9 @@ class _ColocatedReward:
 
 
 @register_trainer("gad_sync")
-class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixin, TrainingDataMixin, PPOTrainerSync):
+class GadTrainerSync(
+    RewardStageMixin, SupervisedStageMixin, EndingStageMixin, CheckpointStageMixin, TrainingDataMixin, PPOTrainerSync
+):
     """GAD on verl's synchronous trainer. Configured by ``gad_trainer.yaml``.
 
     The stages of a step stand in the mixins; here is what holds them together: set-up, stages, decisions.
@@ -100,7 +103,6 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
         self._validation = ValidationRecord()
         self._replicas_asleep = False
         self._checked_prompts = False
-        self._training_began = False
 
     # ------------------------------ verl's own mode ------------------------------
 
@@ -116,6 +118,8 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
     # ------------------------------ set-up ------------------------------
 
     def init(self) -> None:
+        # Early, so that nobody's request is lost who asks while the models are loaded.
+        self._stop_file.clear()
         self.watchdog.start()
         self._ending_with_reason(super().init)
 
@@ -131,10 +135,12 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
         finished = False
         try:
             self._ending_with_reason(super().fit, agent_loop_manager)
-            finished = True
+            finished = self._asked_to_end is None
         finally:
             self.toolbox.close_record(finished)
             self.watchdog.stop()
+        if self._asked_to_end is not None:
+            self._stop_file.confirm(self._asked_to_end)
 
     def on_validate_begin(self) -> None:
         self._restore_logged_lines()
@@ -372,39 +378,6 @@ class GadTrainerSync(RewardStageMixin, SupervisedStageMixin, CheckpointStageMixi
         # Before verl saves: what is decided by this step's metrics belongs to its checkpoint.
         self._decide_by(metrics)
         return batch
-
-    def _decide_by(self, metrics: dict) -> None:
-        """Let the guardian judge the step, and end the run where it says so."""
-        for event in self.take_data_events():
-            self.toolbox.note(**event)
-        self.toolbox.judge(self.global_steps, self.phase, metrics)
-        if self.gad_config.guardian.enable:
-            metrics.update(self.toolbox.guardian.metrics())
-        stop = self.toolbox.guardian.stop
-        if stop is None:
-            return
-        logger.warning("the guardian ends the run after step %d: %s", self.global_steps, stop.reason)
-        is_saved_by_verl = self._saves_after_this_step()
-        # verl's loop ends behind its last step.
-        self.total_training_steps = self.global_steps
-        if stop.save_checkpoint and not is_saved_by_verl and self.config.trainer.save_freq > 0:
-            self._save_checkpoint()
-
-    def _saves_after_this_step(self) -> bool:
-        frequency = self.config.trainer.save_freq
-        return frequency > 0 and (self.global_steps >= self.total_training_steps or self.global_steps % frequency == 0)
-
-    def _after_validation(self, metrics: dict) -> None:
-        """Judge a validation. It comes after the step's checkpoint, so that one's state of the tools is renewed.
-
-        What verl validates before a resumed run goes on was judged when that step was made, if it was to be.
-        """
-        if self._resume_folder is not None and not self._training_began:
-            return
-        self.toolbox.judge(self.global_steps, self.phase, metrics)
-        folder = self._checkpoint_root / f"global_step_{self.global_steps}"
-        if folder.is_dir():
-            self._save_tools(folder)
 
     @watched
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:

@@ -130,6 +130,7 @@ DISCRIMINATOR=(
 
 TRAINER=(
     gad.keep_checkpoints="${KEEP_CHECKPOINTS}"
+    gad.stop_file="${GAD_STOP_FILE:-null}"
     trainer.total_epochs="${TOTAL_EPOCHS}"
     trainer.n_gpus_per_node="${NGPUS_PER_NODE}"
     trainer.nnodes="${NNODES}"

@@ -39,7 +39,7 @@ PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "reci
 BLOCKS = [block for page in PAGES for block in page_blocks(page)]
 
 # Commands of every system, with nothing to check but their spelling.
-HARMLESS = {"cat", "cd", "echo", "export", "for", "head", "ls", "mkdir", "tail"}
+HARMLESS = {"cat", "cd", "echo", "export", "for", "head", "ls", "mkdir", "tail", "touch"}
 PROGRAMS = {"gad-verl", "python", "python3", "make", "pip", "bash", "sbatch", "ray"}
 # Languages whose blocks are commands, and those that hold data, settings or what a command prints.
 SHELL, PYTHON, DATA = {"bash", "sh", "shell", "console"}, {"python"}, {"json", "yaml"}

@@ -89,6 +89,7 @@ def start(fakes: FakeCommands, tmp_path: Path) -> Callable[..., subprocess.Popen
             "SLURM_GPUS_ON_NODE": "4",
             "HOSTS": "node1 node2 node3",
             "POLL_S": "1",
+            "GAD_STOP_FILE": str(tmp_path / "stop"),
         }
         process = subprocess.Popen(
             ["bash", str(SBATCH), str(script), *arguments],
@@ -181,26 +182,49 @@ def test_the_arguments_of_the_readiness_are_those_of_its_command(start, fakes, m
     assert ray_ready.main(arguments) == 0
 
 
-def test_the_time_limit_puts_the_job_into_the_queue_again(start, fakes):
-    process = start("trainer\nexec sleep 60")
+# A trainer that looks for the stop file, as the real one does.
+OBEDIENT = """
+trainer
+until [ -e "$GAD_STOP_FILE" ]; do sleep 0.2; done
+mv "$GAD_STOP_FILE" "$GAD_STOP_FILE.done"
+"""
+DEAF = {"SAVE_TIMEOUT_S": "1"}
+
+
+def test_the_time_limit_asks_the_run_to_end_and_puts_the_job_into_the_queue_again(start, fakes, tmp_path):
+    stop = tmp_path / "stop"
+    stop.touch()  # of an earlier start
+    process = start(OBEDIENT, GAD_STOP_FILE=str(stop))
+    wait_for(lambda: fakes.calls("trainer"))
+    assert not stop.exists()
+    process.send_signal(signal.SIGUSR1)
+    code, output = finish(process)
+    assert code == 0, output
+    assert fakes.calls("scontrol")[-1]["arguments"] == ["requeue", "123"]
+    assert "saves after this step" in output and "did not end" not in output
+
+
+def test_a_step_that_is_too_long_is_cut_off(start, fakes):
+    process = start("trainer\nexec sleep 60", **DEAF)
     wait_for(lambda: fakes.calls("trainer"))
     process.send_signal(signal.SIGUSR1)
     code, output = finish(process)
     assert code == 0, output
     assert fakes.calls("scontrol")[-1]["arguments"] == ["requeue", "123"]
-    assert "goes on from its last checkpoint" in output
+    assert output.count("goes on from the checkpoint before") == 1
 
 
 def test_a_trainer_that_does_not_end_is_killed(start, fakes):
-    process = start("trap '' TERM\ntrainer\nsleep 60 & wait; sleep 60", END_TIMEOUT_S="2")
+    process = start("trap '' TERM\ntrainer\nsleep 60 & wait; sleep 60", END_TIMEOUT_S="2", **DEAF)
     wait_for(lambda: fakes.calls("trainer"))
     process.send_signal(signal.SIGUSR1)
     code, output = finish(process)
     assert code == 0 and fakes.calls("scontrol")[-1]["arguments"] == ["requeue", "123"], output
 
 
-def test_a_run_that_ends_at_the_time_limit_is_not_started_again(start, fakes):
-    process = start("trap 'exit 0' TERM\ntrainer\nsleep 60 & wait")
+@pytest.mark.parametrize("lines", ["trap 'exit 0' TERM\ntrainer\nsleep 60 & wait", "trainer\nsleep 4"])
+def test_a_run_that_ends_at_the_time_limit_is_not_started_again(start, fakes, lines):
+    process = start(lines, SAVE_TIMEOUT_S="8")
     wait_for(lambda: fakes.calls("trainer"))
     process.send_signal(signal.SIGUSR1)
     code, output = finish(process)
@@ -209,7 +233,7 @@ def test_a_run_that_ends_at_the_time_limit_is_not_started_again(start, fakes):
 
 
 def test_the_number_of_starts_is_limited(start, fakes):
-    process = start("trainer\nexec sleep 60", SLURM_RESTART_COUNT="3", MAX_RESTARTS="3")
+    process = start("trainer\nexec sleep 60", SLURM_RESTART_COUNT="3", MAX_RESTARTS="3", **DEAF)
     wait_for(lambda: fakes.calls("trainer"))
     process.send_signal(signal.SIGUSR1)
     code, output = finish(process)
