@@ -83,4 +83,4 @@ def test_the_same_command_goes_on_where_it_ended(runs: tuple[Path, Run, Run]) ->
     assert run.get("finished")
     assert not (folder / "checkpoints" / "stop.done").exists()
     events = (folder / "checkpoints" / "record" / "events.jsonl").read_text(encoding="utf-8")
-    assert events.count("stop_file") == 1
+    assert events.count('"rule": "stop_file"') == 1
