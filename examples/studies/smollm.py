@@ -30,12 +30,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from study_common import Column, Row, Rows, arguments, arm_table, paired_difference, show, table
-from torch import nn
+from study_common import Column, Row, Rows, arguments, table
+from torch import Tensor, nn
 
 # isort: split
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quickstart"))
@@ -47,9 +47,13 @@ from gad_verl.errors import USER_ERRORS, GadConfigError, GadDataError
 from gad_verl.evaluation.checkpoint import find_checkpoint
 from gad_verl.evaluation.figures import measure
 from gad_verl.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
+from gad_verl.evaluation.intervals import Estimate, bootstrap_mean
 from gad_verl.evaluation.responses import write_text
 from gad_verl.evaluation.rows import Row as TeacherRow
 from gad_verl.evaluation.rows import load_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger("studies.smollm")
 
@@ -58,6 +62,10 @@ FIRST_SEED = 100
 BASE, WARMED, SEQKD, GAD = "base", "warmup", "SeqKD", "GAD"
 MAX_PROMPT, MAX_RESPONSE, TEST_PROMPTS, LAYERS_OF_D = 80, 48, 96, 6
 SAVE_EVERY = 5  # steps
+# What a row keeps of each prompt, and of each step, with what it is at best.
+BY_PROMPT = ("rouge_l", "ngram_f1_2", "length", "finished")
+SERIES = {"disc/accuracy": 0.5, "gad/length_ratio": 1.0}
+COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
 ALONE = 2  # first steps of the warmup that train D alone
 SHARED = Settings(
     batch_size=4,
@@ -236,12 +244,13 @@ class Study:
         figures = measure(self.test, responses, self.builder)
         row: dict[str, Any] = {name: estimate.value for name, estimate in figures.summary.items()}
         row |= {name: value for name, value in figures.plain.items() if value is not None}
-        row |= {"loss": likelihood(load_models(str(folder), 1, 0)[0], self.test, self.builder)}
-        metrics = folder / "metrics.jsonl"
-        if arm in (WARMED, GAD) and metrics.is_file():
-            lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-            row["accuracy"] = [line.get("disc/accuracy", math.nan) for line in lines]
-            row["accuracy"] = [value for value in row["accuracy"] if not math.isnan(value)]
+        losses = likelihoods(load_models(str(folder), 1, 0)[0], self.test, self.builder)
+        row["loss"] = float(sum(losses) / sum(len(self.builder.response(one.teacher).token_ids) for one in self.test))
+        row["by_prompt"] = {name: figures.per_prompt[name] for name in BY_PROMPT}
+        if arm != BASE:
+            lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+            row["train_s"] = sum(line["timing_s/step"] for line in lines)
+            row["series"] = {name: [line.get(name) for line in lines] for name in SERIES if name in lines[-1]}
         return row
 
     def samples(self, seed: int, arms: Sequence[str]) -> None:
@@ -264,16 +273,16 @@ def short(row: TeacherRow, builder: SequenceBuilder) -> bool:
 
 
 @torch.no_grad()
-def likelihood(student: nn.Module, rows: Sequence[TeacherRow], builder: SequenceBuilder, batch: int = 16) -> float:
-    """Mean negative log-likelihood of a token of the teacher's texts, in nats."""
-    total = count = 0.0
+def likelihoods(student: nn.Module, rows: Sequence[TeacherRow], builder: SequenceBuilder, batch: int = 16) -> Tensor:
+    """Negative log-likelihood of the teacher's text in each row, in nats."""
+    totals = torch.zeros(len(rows), dtype=torch.float64)
     for begin in range(0, len(rows), batch):
         part = rows[begin : begin + batch]
         prompts = [builder.prompt(list(row.messages)) for row in part]
         texts = [builder.response(row.teacher).token_ids for row in part]
-        log_probs = token_log_probs(student, prompts, texts, temperature=1.0)[0]
-        total, count = total - log_probs.sum().item(), count + len(log_probs)
-    return total / count
+        log_probs, _, place = token_log_probs(student, prompts, texts, temperature=1.0)
+        totals.index_add_(0, begin + place, -log_probs.double())
+    return totals
 
 
 def run(study: Study, rows: Rows, seeds: Sequence[int], deadline: float) -> bool:
@@ -303,38 +312,91 @@ COLUMNS = [
     Column("length ratio", "length_ratio"),
     Column("finished, %", "finished", 0, 100),
     Column("distinct-2", "distinct_2"),
-    Column("loss on the teacher's texts", "loss"),
+    Column("loss on the teacher's texts", "loss", 3),
 ]
+DIFFERENCES = [
+    Column("ROUGE-L F1", "rouge_l", 3),
+    Column("2-gram F1", "ngram_f1_2", 3),
+    Column("tokens", "length", 1),
+    Column("finished, points", "finished", 1, 100),
+]
+PAIRS = [(WARMED, SEQKD), (WARMED, GAD), (SEQKD, GAD)]
+
+
+def difference(rows: Sequence[Row], first: str, second: str, column: str) -> Estimate | None:
+    """Second less first, paired by prompt and seed: the mean over the seeds, with an interval over the prompts."""
+    by_seed: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], {})[row["arm"]] = row["by_prompt"][column]
+    both = [np.subtract(arms[second], arms[first]) for arms in by_seed.values() if {first, second} <= arms.keys()]
+    return bootstrap_mean(np.mean(both, axis=0)) if both else None
+
+
+def shown(estimate: Estimate, column: Column) -> str:
+    """A difference with its sign and interval."""
+    parts = [f"{column.scale * part:+.{column.digits}f}" for part in (estimate.value, estimate.low, estimate.high)]
+    return f"{parts[0]} [{parts[1]}, {parts[2]}]"
 
 
 def tables(rows: Sequence[Row]) -> list[str]:
-    """For docs/studies.md: all arms, and GAD less SeqKD seed by seed."""
+    """For docs/studies.md: all arms with each of their seeds, and what distinguishes them."""
     first = rows[0]
-    accuracy = [float(np.mean(row["accuracy"][-10:])) for row in rows if row["arm"] == GAD]
     seeds = sorted({row["seed"] for row in rows})
+    accuracy = [float(np.mean(row["series"]["disc/accuracy"][-10:])) for row in rows if row["arm"] == GAD]
     note = (
-        f"Seeds {', '.join(map(str, seeds))}; {first['warmup']} steps of warmup, then {first['steps']} of each arm, "
-        f"{SHARED.batch_size} prompts a step and {SHARED.n} rollouts each; {first['train_rows']} training rows, "
-        f"{first['test']} held-out prompts; {sum(row['cpu_s'] for row in rows) / 3600:.1f} hours of one core, judging "
-        f"included. Accuracy of D over the last ten steps of GAD: {show(accuracy)}.\n"
+        f"A cell has a figure for each of the seeds {', '.join(map(str, seeds))}. {first['warmup']} steps of warmup, "
+        f"then {first['steps']} of each arm, {SHARED.batch_size} prompts a step and {SHARED.n} rollouts each; "
+        f"{first['train_rows']} training rows, {first['test']} held-out prompts. Training took "
+        f"{sum(row.get('train_s', 0) for row in rows) / 3600:.1f} hours of one core. Accuracy of D over the last ten "
+        f"steps of GAD: {' / '.join(f'{value:.2f}' for value in accuracy)}.\n"
     )
+    arms = []
+    for arm in (BASE, WARMED, SEQKD, GAD):
+        mine = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"])
+        cells = [[f"{column.scale * row[column.key]:.{column.digits}f}" for row in mine] for column in COLUMNS]
+        arms.append([arm, *(" / ".join(cell) or "–" for cell in cells)])
     lines = []
-    for column in COLUMNS:
-        differences = paired_difference(rows, SEQKD, GAD, column.key)
-        if differences:
-            digits = column.digits + 1 if column.scale == 1 else column.digits
-            lines.append(
-                [
-                    column.title,
-                    *(f"{column.scale * value:+.{digits}f}" for value in differences),
-                    show(differences, digits, column.scale),
-                ]
-            )
-    both = [seed for seed in seeds if {(arm, seed) for arm in (SEQKD, GAD)} <= {(r["arm"], r["seed"]) for r in rows}]
+    for column in DIFFERENCES:
+        found = [difference(rows, *pair, column.key) for pair in PAIRS]
+        lines.append([column.title, *("–" if one is None else shown(one, column) for one in found)])
     return [
-        arm_table(rows, [BASE, WARMED, SEQKD, GAD], COLUMNS) + "\n" + note,
-        table(["GAD less SeqKD", *(f"seed {seed}" for seed in both), "mean"], lines),
+        table(["arm", *(column.title for column in COLUMNS)], arms) + "\n" + note,
+        table(["held-out prompts", *(f"{second} less {first}" for first, second in PAIRS)], lines),
     ]
+
+
+def figure(rows: Sequence[Row]) -> "Figure":
+    """The accuracy of D and the length of the rollouts while training, and ROUGE-L of the arms; lines are seeds."""
+    from matplotlib.figure import Figure
+
+    plot = Figure(figsize=(11, 3.2), layout="constrained")
+    panels = plot.subplots(1, 3)
+    for panel, name in zip(panels, SERIES, strict=False):
+        for row in rows:
+            if row["arm"] in (WARMED, GAD):
+                values = [math.nan if value is None else value for value in row["series"][name]]
+                steps = np.arange(1, len(values) + 1) + (0 if row["arm"] == WARMED else row["warmup"])
+                panel.plot(steps, values, color=COLORS[row["seed"] % len(COLORS)], linewidth=0.8)
+        panel.axvline(rows[0]["warmup"], color="grey", linestyle="--", linewidth=0.7)
+        panel.axhline(SERIES[name], color="grey", linestyle=":", linewidth=0.7)
+        panel.set(title=name, xlabel="step (GAD begins at the dashed line)")
+    arms = [BASE, WARMED, SEQKD, GAD]
+    for seed in sorted({row["seed"] for row in rows}):
+        mine = {row["arm"]: bootstrap_mean(row["by_prompt"]["rouge_l"]) for row in rows if row["seed"] == seed}
+        judged = [arm for arm in arms if arm in mine]
+        values = np.array([mine[arm].value for arm in judged])
+        spread = np.abs(np.array([[mine[arm].low, mine[arm].high] for arm in judged]).T - values)
+        panels[2].errorbar(
+            [arms.index(arm) + 0.1 * (seed % 2) for arm in judged],
+            values,
+            spread,
+            fmt="o",
+            color=COLORS[seed % len(COLORS)],
+            label=f"seed {seed}",
+        )
+    panels[2].set(title="ROUGE-L on held-out prompts, 95 % over prompts", xticks=range(len(arms)), xticklabels=arms)
+    panels[2].legend(frameon=False, fontsize=7)
+    return plot
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -53,6 +53,31 @@ def train(study: smollm.Study, stage: str, folder: Path, deadlines: list[float])
     return part
 
 
+def test_the_loss_of_each_text_and_of_all(study: smollm.Study) -> None:
+    student, _, _, _ = load_models(str(study.student), 1, 0)
+    rows = study.test[:5]
+    together = smollm.likelihoods(student, rows, study.builder, batch=2)
+    alone = [smollm.likelihoods(student, [row], study.builder).item() for row in rows]
+    assert together.tolist() == pytest.approx(alone, rel=1e-4)
+    for row, value in zip(rows, alone, strict=True):
+        ids = study.builder.prompt(list(row.messages)), study.builder.response(row.teacher).token_ids
+        whole = torch.tensor([ids[0] + ids[1]])
+        with torch.no_grad():
+            log_probs = student(whole).logits.log_softmax(-1)[0, :-1].gather(1, whole[0, 1:, None])
+        assert -log_probs[-len(ids[1]) :].sum().item() == pytest.approx(value, rel=1e-4)
+
+
+def test_differences_are_paired_by_prompt_and_seed() -> None:
+    rows = [
+        {"arm": arm, "seed": seed, "by_prompt": {"rouge_l": [0.1 * seed + shift, 0.5 + shift]}}
+        for seed in (1, 2)
+        for arm, shift in (("SeqKD", 0.0), ("GAD", 0.02 * seed))
+    ]
+    found = smollm.difference(rows, "SeqKD", "GAD", "rouge_l")
+    assert (found.value, found.low, found.high) == pytest.approx((0.03, 0.03, 0.03))
+    assert smollm.difference(rows[:1], "SeqKD", "GAD", "rouge_l") is None
+
+
 @pytest.mark.parametrize("stage", ["warmup", "seqkd", "gad"])
 def test_slices_make_the_run_that_was_not_interrupted(
     study: smollm.Study, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -80,14 +105,16 @@ def test_a_study_runs_to_its_rows_and_goes_on_where_it_was_cut(study: smollm.Stu
     assert smollm.run(study, rows, [1], deadline=math.inf)
     assert [row["arm"] for row in rows.all()] == ["base", "warmup", "SeqKD", "GAD"]
     by_arm = {row["arm"]: row for row in rows.all()}
-    assert len(by_arm["GAD"]["accuracy"]) == 3 and "accuracy" not in by_arm["SeqKD"]
+    assert len(by_arm["GAD"]["series"]["disc/accuracy"]) == 3 and by_arm["SeqKD"]["series"] == {}
+    assert by_arm["GAD"]["train_s"] > by_arm["SeqKD"]["train_s"] > 0
     # SeqKD lowers what it trains: the loss on the teacher's texts.
     assert by_arm["warmup"]["loss"] > 0 and by_arm["SeqKD"]["loss"] < by_arm["base"]["loss"]
     texts = (study.work / "samples-1.md").read_text(encoding="utf-8")
     assert texts.count("teacher: ") == 12 and "GAD: " in texts
     assert json.loads(json.dumps(rows.all())) == rows.all()
     arms, differences = smollm.tables(rows.all())
-    assert "| GAD |" in arms and "| base |" in arms and "seed 1" in differences
+    assert "| GAD |" in arms and "| base |" in arms and "GAD less SeqKD" in differences
+    assert len(smollm.figure(rows.all()).axes) == 3
     # Another seed in the same folder draws other answers of the base.
     assert study.judge(smollm.BASE, 2).keys() == study.judge(smollm.BASE, 1).keys()
     assert {path.name for path in (study.work / "answers").iterdir()} >= {"base-1", "base-2"}
