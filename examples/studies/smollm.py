@@ -39,7 +39,8 @@ from torch import Tensor, nn
 
 # isort: split
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quickstart"))
-from gad_in_one_file import Example, Gad, Settings, load_models, token_log_probs
+from gad_command import load_models
+from gad_in_one_file import Example, Gad, Settings, token_log_probs
 from student import ensure_student
 
 from gad_verl.data.tokens import SequenceBuilder

@@ -253,7 +253,7 @@ def test_commands_within_a_sentence_exist() -> None:
         ("python -m verl.trainer.main_ppo --config-name gad_cpu gad.stage=sometimes", "gad.stage must be one of"),
         ("python -m verl.trainer.main_ppo trainer.nnodes=1", "--config-name"),
         ("python examples/no_such_file.py", "no file"),
-        ("python examples/gad_in_one_file.py --no-such-option 1", "--no-such-option"),
+        ("python examples/gad_command.py --no-such-option 1", "--no-such-option"),
         ("make nothing", "Makefile"),
         ("pip install '.[nothing]'", "no extra"),
         ("ray start --no-such-option", "no-such-option"),

@@ -20,7 +20,8 @@ from typing import Any
 
 import pytest
 import torch
-from gad_in_one_file import Example, Gad, Group, Settings, load_models
+from gad_command import load_models
+from gad_in_one_file import Example, Gad, Group, Settings
 from tiny_model import build_model
 from trainer_side_probe import (
     HEAD_SEED,

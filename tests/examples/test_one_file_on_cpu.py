@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gad_command
 import gad_in_one_file
 import pytest
 import torch
@@ -267,7 +268,7 @@ def test_sampling_stops_and_follows_the_distribution() -> None:
 
 
 def test_transformers_generation_is_the_plain_loop(tiny_folder: Path) -> None:
-    student, _, tokenizer, stop_ids = gad_in_one_file.load_models(str(tiny_folder / "model"), None, seed=1)
+    student, _, tokenizer, stop_ids = gad_command.load_models(str(tiny_folder / "model"), None, seed=1)
     prompts = [tokenizer("red cat")["input_ids"], tokenizer("a")["input_ids"]]
     fast = sample_responses(student, prompts, 6, stop_ids, temperature=0)
 
@@ -328,7 +329,7 @@ def test_command_trains_and_saves(tiny_folder: Path, tmp_path: Path) -> None:
 
     output = tmp_path / "run"
     more = ("--actor-lr", "1e-3", "--replay-steps", "2", "--no-reset-optimizer-at-switch", "--micro-batch", "4")
-    assert gad_in_one_file.main(command(tiny_folder, output, *more)) == 0
+    assert gad_command.main(command(tiny_folder, output, *more)) == 0
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["data"]["gad/stage"] for line in lines] == [0.0, 1.0, 2.0]
     trained = AutoModelForCausalLM.from_pretrained(output / "student")
@@ -356,19 +357,19 @@ def test_command_says_what_is_wrong(
     tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], message: str
 ) -> None:
     output = tmp_path / "run"
-    assert gad_in_one_file.main(command(tiny_folder, output, *more)) == 2
+    assert gad_command.main(command(tiny_folder, output, *more)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("gad_in_one_file: ") and message in error
+    assert error.startswith("gad_command: ") and message in error
     assert not output.exists()
 
 
 def test_command_keeps_an_old_run(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gad_in_one_file.main(command(tiny_folder, tmp_path)) == 2
+    assert gad_command.main(command(tiny_folder, tmp_path)) == 2
     assert "exists" in capsys.readouterr().err
 
 
 def test_needs_neither_verl_nor_ray() -> None:
-    code = "import sys, gad_in_one_file; print(sorted({m.split('.')[0] for m in sys.modules} & {'verl', 'ray'}))"
+    code = "import sys, gad_command; print(sorted({m.split('.')[0] for m in sys.modules} & {'verl', 'ray'}))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT / "examples", timeout=120
     )

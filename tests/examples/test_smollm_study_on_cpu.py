@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import smollm
 import torch
-from gad_in_one_file import load_models
+from gad_command import load_models
 from tiny_model import build_all
 
 from gad_verl.errors import GadDataError
