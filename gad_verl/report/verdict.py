@@ -208,7 +208,8 @@ def _accuracy(run: Run) -> Finding | None:
             "watch",
             topic,
             f"{said} It guesses: either the student is hard to tell from the teacher or the discriminator is weak. "
-            "The curve alone cannot say which; the two-sample accuracy of gad-verl evaluate can.",
+            "The curve alone cannot say which; the two-sample accuracy of gad-verl evaluate can. Where it guesses, GAD "
+            "may harm the student: gad.trust lets it wait (docs/stability.md).",
         )
     if low <= middle <= high:
         return Finding("good", topic, said)
