@@ -388,6 +388,17 @@ def regimes_table(rows: Sequence[Row]) -> str:
     return table(heads, lines)
 
 
+def against_gad(rows: Sequence[Row]) -> str:
+    """What each variant adds to GAD on the same seeds: arms have different numbers of them."""
+    parts = []
+    for arm in ARMS:
+        points = [100 * value for value in paired_difference(rows, GAD, arm, "valid")]
+        if arm != GAD and points:
+            seeds = ", ".join(f"{value:+.1f}" for value in sorted(points))
+            parts.append(f"{arm.removeprefix('GAD, ')} {show(points, 1)} ({seeds})")
+    return f"Points of validity against GAD on the same seeds, and of each seed: {'; '.join(parts) or 'no runs yet'}."
+
+
 def tables(rows: Sequence[Row]) -> list[str]:
     """For docs/studies.md: all arms in the main regime; GAD and trust in every regime."""
     main = of_regime(rows, MAIN)
@@ -406,7 +417,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         f"one core. SeqKD is the student of the best validation likelihood; its best length by the oracle: "
         f"{show(best, 1, 100)} % valid. Share of answers that are valid by the template H, M, E: SeqKD "
         f"{', '.join(shares[SEQKD])} %; GAD {', '.join(shares[GAD])} %. Loss on a token of the teacher's validation "
-        f"texts: SeqKD {show(losses[SEQKD])}, GAD {show(losses[GAD])}. An arm with 0 runs has not been run yet.\n"
+        f"texts: SeqKD {show(losses[SEQKD])}, GAD {show(losses[GAD])}.\n\n{against_gad(main)}\n"
     )
     kept = f"In the regime `{MAIN}` the trust keeps {kept_gain(rows)} of GAD's gain.\n"
     return [arm_table(main, [SEQKD, *ARMS], COLUMNS) + "\n" + note, regimes_table(rows) + "\n" + kept]

@@ -198,6 +198,7 @@ def test_tables_and_figure_from_rows():
     assert "| few texts | 60.0 ± 0.0 | -30.0 ± 0.0 | 0.0 ± 0.0 | -30.0 | +0.0 |" in regimes
     assert "| SeqKD | 30.0 ± 0.0 |" in arms and "best length by the oracle: 35.0 ± 0.0" in arms
     assert "SeqKD 0.60 ± 0.00, GAD 0.90 ± 0.00" in arms and "weak D" not in regimes
+    assert "GAD on the same seeds, and of each seed: trust -2.0 ± 0.0 (-2.0, -2.0)." in arms
     assert len(language.figure(rows).axes) == 4
 
 
