@@ -13,8 +13,10 @@
 # limitations under the License.
 """GAD in one process as a command: models, data file, settings and progress around ``gad_in_one_file.py``.
 
-python examples/gad_command.py --student MODEL_FOLDER --data train.parquet --output RUN_FOLDER
-gad-verl report RUN_FOLDER
+To train, and to see how it went::
+
+    python examples/gad_command.py --student MODEL_FOLDER --data train.parquet --output RUN_FOLDER
+    gad-verl report RUN_FOLDER
 """
 
 import argparse

@@ -40,6 +40,7 @@ from gad_verl.megatron_settings import (
     tokens_per_micro_batch,
 )
 from gad_verl.preflight_tools import OUTCOME_ESTIMATORS, check_held_out, check_task_columns, check_tools
+from gad_verl.trainer.stop_file import StopFile
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ def check_config(config: DictConfig) -> GadConfig:
             "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )
     own_rule_classes(gad_config.guardian)
+    StopFile.of_run(gad_config, Path(trainer.default_local_dir)).check()
     check_lora(config)
     check_tools(config, gad_config)
     check_strategies(config)

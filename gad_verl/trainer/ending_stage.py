@@ -14,15 +14,12 @@
 """What a step decides about the run: the guardian's judgement, and whether the run ends before its last step."""
 
 import logging
-from pathlib import Path
 
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from gad_verl.trainer.stop_file import StopFile
 
 logger = logging.getLogger(__name__)
-
-STOP_FILE = "stop"
 
 
 class EndingStageMixin(PPOTrainer):
@@ -34,7 +31,7 @@ class EndingStageMixin(PPOTrainer):
 
     @property
     def _stop_file(self) -> StopFile:
-        return StopFile(Path(self.gad_config.stop_file or self._checkpoint_root / STOP_FILE).absolute())
+        return StopFile.of_run(self.gad_config, self._checkpoint_root)
 
     def _decide_by(self, metrics: dict) -> None:
         """Let the guardian judge the step, and end the run where it says so, or where somebody asks for it."""

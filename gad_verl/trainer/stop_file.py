@@ -15,6 +15,11 @@
 
 from pathlib import Path
 
+from gad_verl.config import GadConfig
+from gad_verl.errors import GadConfigError
+
+STOP_FILE = "stop"
+
 
 class StopFile:
     """Looks for the file, and answers by another one with the ending ``.done``.
@@ -27,10 +32,34 @@ class StopFile:
         self.path = path
         self.answer = path.with_name(f"{path.name}.done")
 
+    def check(self) -> None:
+        """Refuse a path at which something else lies: it would be removed.
+
+        Raises:
+            GadConfigError: If it is no empty file.
+        """
+        if self.path.exists() and (not self.path.is_file() or self.path.stat().st_size > 0):
+            raise GadConfigError(f"gad.stop_file: {self.path} is there already and no empty file: name another place")
+
     def clear(self) -> None:
-        """Forget a request that was for an earlier run."""
+        """Forget a request that was for an earlier run.
+
+        Raises:
+            GadConfigError: As :meth:`check`.
+        """
+        self.check()
         self.path.unlink(missing_ok=True)
         self.answer.unlink(missing_ok=True)
+
+    @classmethod
+    def of_run(cls, config: GadConfig, checkpoint_root: Path) -> "StopFile":
+        """Where the configuration puts it.
+
+        Args:
+            config: The section ``gad``.
+            checkpoint_root: ``trainer.default_local_dir``.
+        """
+        return cls(Path(config.stop_file or checkpoint_root / STOP_FILE).absolute())
 
     @property
     def is_there(self) -> bool:

@@ -13,15 +13,18 @@
 # limitations under the License.
 """When a run ends before its last step, and what is saved then."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from gad_verl.config import GadConfig
 from gad_verl.core import Phase
+from gad_verl.errors import GadConfigError
+from gad_verl.preflight import check_config
 from gad_verl.trainer.ending_stage import EndingStageMixin
 from gad_verl.trainer.stop_file import StopFile
 
@@ -119,3 +122,19 @@ def test_the_file_and_its_answer(tmp_path: Path) -> None:
     assert not file.is_there and (tmp_path / "stop.done").read_text(encoding="utf-8") == "after step 3\n"
     file.clear()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_is_no_request_is_neither_removed_nor_run_over(
+    tmp_path: Path, compose_config: Callable[..., DictConfig], is_folder: bool
+) -> None:
+    path = tmp_path / "train.parquet"
+    if is_folder:
+        path.mkdir()
+    else:
+        path.write_text("rows", encoding="utf-8")
+    with pytest.raises(GadConfigError, match=r"gad\.stop_file: .*train\.parquet is there already"):
+        StopFile(path).clear()
+    with pytest.raises(GadConfigError, match=r"gad\.stop_file"):
+        check_config(compose_config("gad_cpu", f"gad.stop_file='{path}'"))
+    assert path.exists()
