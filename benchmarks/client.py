@@ -16,7 +16,7 @@
     python benchmarks/client.py                        # writes benchmarks/results/client.json and prints the table
 
 The same requests go to the loopback server of the tests (a process of its own, without faults, with a fixed time per
-answer): through ``gad_verl.api`` with its store on disk, and through a plain closed loop of as many workers with
+answer): through ``gad_verl.tools.api`` with its store on disk, and through a plain closed loop of as many workers with
 ``aiohttp`` that keeps nothing. A ratio of 1 means that asking takes as long as the server does.
 """
 
@@ -33,7 +33,7 @@ from typing import Any
 import aiohttp
 from common import Ratio, alternate, arguments, machine, table, write
 
-from gad_verl.api import AnswerStore, ChatRequest, Endpoint, answer_all_sync
+from gad_verl.tools.api import AnswerStore, ChatRequest, Endpoint, answer_all_sync
 
 SERVER = Path(__file__).resolve().parents[1] / "tests" / "tools" / "fault_server.py"
 MODEL = "loopback"

@@ -180,9 +180,9 @@ def _judge(arguments: argparse.Namespace) -> "JudgeOptions | None":
         return None
     if arguments.judge_base_url is None or arguments.judge_model is None:
         raise GadConfigError("a judge needs both --judge-base-url and --judge-model")
-    from gad_verl.api import Endpoint
     from gad_verl.evaluation.judge import JudgeSettings
     from gad_verl.evaluation.run import JudgeOptions
+    from gad_verl.tools.api import Endpoint
 
     endpoint = Endpoint(
         arguments.judge_base_url,

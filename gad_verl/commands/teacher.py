@@ -163,10 +163,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _settings(arguments: argparse.Namespace) -> Any:
-    from gad_verl.api.endpoint import Endpoint
     from gad_verl.data.tools.templates import NONE, load_template
     from gad_verl.teacher.prompts import Framing
     from gad_verl.teacher.settings import CollectSettings, Teacher, check_price, read_settings_file, teachers_of
+    from gad_verl.tools.api.endpoint import Endpoint
 
     limits = {
         "api_key_env": arguments.api_key_env or "OPENAI_API_KEY",

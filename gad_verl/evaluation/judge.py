@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gad_verl.api import AnswerStore, ChatRequest, Endpoint, check_endpoint, request_key
 from gad_verl.errors import GadConfigError
 from gad_verl.evaluation.judge_prompts import Messages, rating_request, reference_request
 from gad_verl.evaluation.judge_replies import parse_scores
 from gad_verl.evaluation.rows import Row
+from gad_verl.tools.api import AnswerStore, ChatRequest, Endpoint, check_endpoint, request_key
 
 logger = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class Judge:
         if not missing:
             return
         # Here and not above: what only reads results needs no client.
-        from gad_verl.api import answer_all_sync
+        from gad_verl.tools.api import answer_all_sync
 
         self.check()
         with tqdm(total=len(requests), initial=len(requests) - len(missing), desc=what, unit="reply") as bar:

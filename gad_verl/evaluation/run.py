@@ -31,8 +31,8 @@ from gad_verl.evaluation.rows import load_rows
 from gad_verl.evaluation.two_sample import SPLITS
 
 if TYPE_CHECKING:
-    from gad_verl.api import Endpoint
     from gad_verl.evaluation.judge import JudgeSettings
+    from gad_verl.tools.api import Endpoint
 
 JUDGE_STORE = "judge.sqlite"
 
@@ -110,12 +110,12 @@ def evaluate(
     with ExitStack() as stack:
         asker = None
         if judge is not None:
-            from gad_verl.api import AnswerStore
             from gad_verl.evaluation.judge import Judge
+            from gad_verl.tools.api import AnswerStore
 
             # A judge that cannot be reached shows before hours of generation, not after them.
             if len(read_responses(output / RESPONSES)) < len(rows) * settings.samples:
-                from gad_verl.api import check_endpoint
+                from gad_verl.tools.api import check_endpoint
 
                 check_endpoint(judge.endpoint)
         responses = generate(

@@ -13,8 +13,8 @@
 # limitations under the License.
 """What is to be known of an answer before one trains on it."""
 
-from gad_verl.api.requests import ChatAnswer
 from gad_verl.data.refusals import is_refusal
+from gad_verl.tools.api.requests import ChatAnswer
 
 EMPTY, REFUSAL, LENGTH = MARKS = ("empty", "refusal", "length")
 

@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gad_verl.api.endpoint import Endpoint
 from gad_verl.errors import GadConfigError
 from gad_verl.teacher.marks import MARKS
 from gad_verl.teacher.prompts import Framing
+from gad_verl.tools.api.endpoint import Endpoint
 
 ASSIGNMENTS = ("split", "all")
 DROPPABLE = ("duplicate-prompt", "duplicate-answer", "refusal", "length")

@@ -29,7 +29,8 @@ from typing import Any
 import pytest
 from fault_server import Faults, FaultServer, most_in_a_window
 
-from gad_verl.api import (
+from gad_verl.errors import GadConfigError, GadEndpointError
+from gad_verl.tools.api import (
     AnswerStore,
     ChatAnswer,
     ChatRequest,
@@ -39,8 +40,7 @@ from gad_verl.api import (
     answer_all_sync,
     check_endpoint,
 )
-from gad_verl.api.transport import retry_after
-from gad_verl.errors import GadConfigError, GadEndpointError
+from gad_verl.tools.api.transport import retry_after
 
 SECRET = "sk-test-5ecret0123456789"
 
@@ -284,7 +284,7 @@ def test_sampling_reaches_the_server_whatever_it_is(db: Path) -> None:
 
 
 def test_a_refusal_field_and_an_absent_text_are_told_apart(db: Path) -> None:
-    from gad_verl.api.transport import _answer_of
+    from gad_verl.tools.api.transport import _answer_of
 
     endpoint = Endpoint("http://localhost/v1", "m")
     request = ChatRequest("k", (), {})
@@ -360,7 +360,7 @@ class TestSecrets:
     def test_a_rejection_that_repeats_the_key_is_stored_without_it(
         self, db: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from gad_verl.api.transport import detail_of
+        from gad_verl.tools.api.transport import detail_of
 
         monkeypatch.setenv("OPENAI_API_KEY", SECRET)
 

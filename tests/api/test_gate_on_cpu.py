@@ -21,7 +21,7 @@ from fault_server import most_in_a_window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gad_verl.api.gate import Gate
+from gad_verl.tools.api.gate import Gate
 
 
 class Clock:

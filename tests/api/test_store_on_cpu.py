@@ -24,9 +24,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gad_verl.api.requests import ChatAnswer, request_key
-from gad_verl.api.store import AnswerStore
 from gad_verl.errors import GadDataError
+from gad_verl.tools.api.requests import ChatAnswer, request_key
+from gad_verl.tools.api.store import AnswerStore
 
 
 def answer(key: str, text: str = "yes") -> ChatAnswer:
@@ -61,8 +61,8 @@ def test_reopened_it_holds_the_same(tmp_path: Path) -> None:
 def test_a_sigkill_loses_no_answer(tmp_path: Path) -> None:
     code = """
 import sys
-from gad_verl.api.requests import ChatAnswer
-from gad_verl.api.store import AnswerStore
+from gad_verl.tools.api.requests import ChatAnswer
+from gad_verl.tools.api.store import AnswerStore
 store = AnswerStore(sys.argv[1])
 for number in range(10**6):
     store.put(ChatAnswer(str(number), "x" * 500, "stop", 1, 1, "m", "t"))
@@ -84,7 +84,7 @@ for number in range(10**6):
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path) -> None:
     code = """
 import sys
-from gad_verl.api.store import AnswerStore
+from gad_verl.tools.api.store import AnswerStore
 store = AnswerStore(sys.argv[1])
 print("open", flush=True)
 sys.stdin.read()

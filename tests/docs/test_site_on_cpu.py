@@ -133,7 +133,7 @@ def test_formulas_are_drawn_without_a_script(site: Path) -> None:
 def test_the_page_of_the_api_has_every_public_name(pages: dict[Path, Page], site: Path) -> None:
     anchors = pages[site / "api.html"].anchors
     names = {anchor.rpartition(".")[2] for anchor in anchors if anchor.startswith("gad_verl.")}
-    for module in ("gad_verl", "gad_verl.core", "gad_verl.config", "gad_verl.api", "gad_verl.guardian"):
+    for module in ("gad_verl", "gad_verl.core", "gad_verl.config", "gad_verl.tools.api", "gad_verl.guardian"):
         public = {name for name in importlib.import_module(module).__all__ if not name.isupper()} - {"__version__"}
         assert public <= names, f"{module}: {sorted(public - names)}"
 

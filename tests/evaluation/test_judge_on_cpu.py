@@ -26,7 +26,6 @@ from fault_server import Faults, FaultServer
 from scripted_judge import always_first, by_length, mumbling, rating_of, scripted
 from tiny_model import build_tokenizer
 
-from gad_verl.api import AnswerStore, Endpoint
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadConfigError, GadDataError, GadEndpointError
 from gad_verl.evaluation import preferences
@@ -34,6 +33,7 @@ from gad_verl.evaluation.judge import Judge, JudgeSettings, requests_needed
 from gad_verl.evaluation.judging import find_opponent, judge_checkpoint, parsed
 from gad_verl.evaluation.responses import Response, ResponseFile
 from gad_verl.evaluation.rows import Row
+from gad_verl.tools.api import AnswerStore, Endpoint
 
 ROWS = [Row(({"role": "user", "content": f"Question {n}?"},), "abcdefg"[: 1 + n % 7]) for n in range(12)]
 
@@ -162,7 +162,7 @@ def test_a_second_run_asks_nothing(tmp_path: Path, builder: SequenceBuilder) -> 
 
 _CHILD = """
 from pathlib import Path
-from gad_verl.api import AnswerStore, Endpoint
+from gad_verl.tools.api import AnswerStore, Endpoint
 from gad_verl.evaluation.judge import Judge
 with AnswerStore(Path({store!r})) as store:
     judge = Judge(Endpoint({url!r}, "loopback", max_concurrency=2), store)

@@ -26,8 +26,8 @@ import pyarrow.parquet as parquet
 import pytest
 from fault_server import Faults, FaultServer
 
-from gad_verl.api.store import AnswerStore
 from gad_verl.cli import main
+from gad_verl.tools.api.store import AnswerStore
 
 SECRET = "sk-test-5ecret0123456789"
 GOOD = b'{"prompt": "one"}\n{"prompt": "two"}\n'

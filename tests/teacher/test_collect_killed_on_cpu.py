@@ -26,7 +26,7 @@ import pytest
 from fault_server import FaultServer
 from local_server import real_server
 
-from gad_verl.api.store import AnswerStore
+from gad_verl.tools.api.store import AnswerStore
 
 
 def command(prompts: Path, output: Path, base_url: str, model: str, *more: str) -> list[str]:

@@ -26,8 +26,8 @@ import pyarrow.parquet as parquet
 import pytest
 from fault_server import Faults, FaultServer
 
-from gad_verl.api.store import AnswerStore
 from gad_verl.data.schema import check_file
+from gad_verl.tools.api.store import AnswerStore
 
 Rows = Callable[..., list[dict[str, Any]]]
 

@@ -31,15 +31,15 @@ import importlib
 from typing import Any
 
 _PUBLIC = {
-    "AnswerStore": "gad_verl.api.store",
-    "ChatAnswer": "gad_verl.api.requests",
-    "ChatRequest": "gad_verl.api.requests",
-    "Endpoint": "gad_verl.api.endpoint",
-    "Summary": "gad_verl.api.client",
-    "answer_all": "gad_verl.api.client",
-    "answer_all_sync": "gad_verl.api.client",
-    "check_endpoint": "gad_verl.api.endpoint",
-    "request_key": "gad_verl.api.requests",
+    "AnswerStore": "gad_verl.tools.api.store",
+    "ChatAnswer": "gad_verl.tools.api.requests",
+    "ChatRequest": "gad_verl.tools.api.requests",
+    "Endpoint": "gad_verl.tools.api.endpoint",
+    "Summary": "gad_verl.tools.api.client",
+    "answer_all": "gad_verl.tools.api.client",
+    "answer_all_sync": "gad_verl.tools.api.client",
+    "check_endpoint": "gad_verl.tools.api.endpoint",
+    "request_key": "gad_verl.tools.api.requests",
 }
 
 __all__ = [*_PUBLIC]

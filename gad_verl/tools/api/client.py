@@ -22,12 +22,12 @@ from dataclasses import dataclass, field
 import openai
 import tenacity
 
-from gad_verl.api.endpoint import Endpoint
-from gad_verl.api.gate import Gate
-from gad_verl.api.requests import ChatAnswer, ChatRequest, answer_limit, estimate_prompt_tokens
-from gad_verl.api.store import AnswerStore
-from gad_verl.api.transport import PassingError, RejectedError, ask_once, open_client
 from gad_verl.errors import GadEndpointError
+from gad_verl.tools.api.endpoint import Endpoint
+from gad_verl.tools.api.gate import Gate
+from gad_verl.tools.api.requests import ChatAnswer, ChatRequest, answer_limit, estimate_prompt_tokens
+from gad_verl.tools.api.store import AnswerStore
+from gad_verl.tools.api.transport import PassingError, RejectedError, ask_once, open_client
 
 logger = logging.getLogger(__name__)
 

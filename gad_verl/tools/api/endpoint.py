@@ -131,6 +131,6 @@ def check_endpoint(endpoint: Endpoint) -> None:
         GadEndpointError: Unreachable, unauthorised, an unknown model, or no OpenAI-compatible API; one line each.
         GadConfigError: The key's variable is not set.
     """
-    from gad_verl.api.check import check
+    from gad_verl.tools.api.check import check
 
     check(endpoint)

@@ -23,9 +23,9 @@ from typing import Any
 
 import openai
 
-from gad_verl.api.endpoint import Endpoint
-from gad_verl.api.requests import ChatAnswer, ChatRequest
 from gad_verl.errors import GadEndpointError
+from gad_verl.tools.api.endpoint import Endpoint
+from gad_verl.tools.api.requests import ChatAnswer, ChatRequest
 
 # No request to this API with this key can succeed: wrong or missing key, no credit, no such model or path.
 _STOP_STATUS = {

@@ -23,8 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gad_verl.api.requests import ChatAnswer
 from gad_verl.errors import GadDataError
+from gad_verl.tools.api.requests import ChatAnswer
 
 # "GADa", in the header of the file: tells our files from other SQLite files.
 APPLICATION_ID = 0x47414461

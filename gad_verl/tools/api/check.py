@@ -19,10 +19,10 @@ from dataclasses import replace
 
 import openai
 
-from gad_verl.api.endpoint import Endpoint
-from gad_verl.api.requests import ChatRequest
-from gad_verl.api.transport import PassingError, RejectedError, ask_once, open_client, status_error
 from gad_verl.errors import GadEndpointError
+from gad_verl.tools.api.endpoint import Endpoint
+from gad_verl.tools.api.requests import ChatRequest
+from gad_verl.tools.api.transport import PassingError, RejectedError, ask_once, open_client, status_error
 
 # A check is for a person who waits.
 TIMEOUT_S = 30.0
@@ -30,7 +30,7 @@ SHOWN_MODELS = 8
 
 
 def check(endpoint: Endpoint) -> None:
-    """See :func:`gad_verl.api.endpoint.check_endpoint`."""
+    """See :func:`gad_verl.tools.api.endpoint.check_endpoint`."""
     asyncio.run(check_async(endpoint))
 
 
