@@ -43,10 +43,10 @@ from gad_verl.config import GuardianConfig
 from gad_verl.core.gating import GateOptions, UpdateGate
 from gad_verl.core.pair_loss import PairLossOptions
 from gad_verl.data.tokens import EncodedResponse
-from gad_verl.data.tools.cleaning import clean
-from gad_verl.data.tools.leaks import compare
-from gad_verl.data.tools.sides import Side
 from gad_verl.guardian import Event, Guardian
+from gad_verl.tools.data.cleaning import clean
+from gad_verl.tools.data.leaks import compare
+from gad_verl.tools.data.sides import Side
 
 NAME = "gallery"
 CHOSEN_SEEDS, FIRST_SEED = (1,), 100

@@ -176,7 +176,7 @@ def _set_run(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace]
 
 
 def _write_json(path: Path, content: object, overwrite: bool) -> None:
-    from gad_verl.data.tools.writing import outputs
+    from gad_verl.tools.data.writing import outputs
 
     with outputs(overwrite) as files:
         files.add(path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -187,8 +187,8 @@ def _counted(title: str, counts: dict[str, int]) -> str:
 
 
 def _run_import(arguments: argparse.Namespace) -> None:
-    from gad_verl.data.tools.importing import ImportOptions, import_file
-    from gad_verl.data.tools.templates import load_template
+    from gad_verl.tools.data.importing import ImportOptions, import_file
+    from gad_verl.tools.data.templates import load_template
 
     rename = {}
     for pair in arguments.rename:
@@ -219,7 +219,7 @@ def _run_import(arguments: argparse.Namespace) -> None:
 
 
 def _run_split(arguments: argparse.Namespace) -> None:
-    from gad_verl.data.tools.splitting import SplitOptions, split_file
+    from gad_verl.tools.data.splitting import SplitOptions, split_file
 
     options = SplitOptions(
         arguments.val,
@@ -247,7 +247,7 @@ def _run_split(arguments: argparse.Namespace) -> None:
 
 
 def _run_preflight(arguments: argparse.Namespace) -> int:
-    from gad_verl.data.tools.leaks import PreflightOptions, render, run
+    from gad_verl.tools.data.leaks import PreflightOptions, render, run
 
     if arguments.fail_above is not None and not 0 <= arguments.fail_above <= 1:
         raise GadConfigError(f"--fail-above {arguments.fail_above:g}: an accuracy lies between 0 and 1")
@@ -278,7 +278,7 @@ def _run_preflight(arguments: argparse.Namespace) -> int:
 
 
 def _run_normalize(arguments: argparse.Namespace) -> None:
-    from gad_verl.data.tools.normalizing import NormalizeOptions, normalize_file, show_change
+    from gad_verl.tools.data.normalizing import NormalizeOptions, normalize_file, show_change
 
     if arguments.dry_run == (arguments.output is not None):
         raise GadConfigError("give either --output FILE.parquet or --dry-run")
@@ -315,7 +315,7 @@ def _run_normalize(arguments: argparse.Namespace) -> None:
 
 
 def _run_stats(arguments: argparse.Namespace) -> None:
-    from gad_verl.data.tools.token_stats import count_tokens, histogram, load_builder, summarize
+    from gad_verl.tools.data.token_stats import count_tokens, histogram, load_builder, summarize
 
     builder = load_builder(arguments.tokenizer)
     lengths = count_tokens(arguments.input, builder, arguments.prompt_key, arguments.teacher_key, arguments.limit)

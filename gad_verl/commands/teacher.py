@@ -129,11 +129,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from gad_verl.data.tools.reading import open_source
-    from gad_verl.data.tools.writing import card_path
     from gad_verl.teacher.collect import check_output, collect, dry_run, store_path
     from gad_verl.teacher.plan import Plan
     from gad_verl.teacher.prompts import Prompts
+    from gad_verl.tools.data.reading import open_source
+    from gad_verl.tools.data.writing import card_path
 
     if arguments.limit is not None and arguments.limit < 1:
         raise GadConfigError(f"--limit must be at least 1, got {arguments.limit}")
@@ -163,10 +163,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _settings(arguments: argparse.Namespace) -> Any:
-    from gad_verl.data.tools.templates import NONE, load_template
     from gad_verl.teacher.prompts import Framing
     from gad_verl.teacher.settings import CollectSettings, Teacher, check_price, read_settings_file, teachers_of
     from gad_verl.tools.api.endpoint import Endpoint
+    from gad_verl.tools.data.templates import NONE, load_template
 
     limits = {
         "api_key_env": arguments.api_key_env or "OPENAI_API_KEY",

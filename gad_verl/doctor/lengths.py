@@ -30,7 +30,7 @@ def check_lengths(config: Any, teacher_key: str) -> list[Finding]:
 
     Nothing is found without a tokenizer or a file: other checks say so.
     """
-    from gad_verl.data.tools.token_stats import count_tokens, load_builder, summarize
+    from gad_verl.tools.data.token_stats import count_tokens, load_builder, summarize
 
     model = config.actor_rollout_ref.model
     path = Path(file_list(config.data.train_files)[0]).expanduser()

@@ -88,7 +88,7 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 def _chain(file: Path) -> list[dict[str, Any]]:
     """The card of a file, then those of its inputs, as long as checksums lead from one to the next."""
-    from gad_verl.data.tools.writing import sha256
+    from gad_verl.tools.data.writing import sha256
 
     wanted = [sha256(file)]
     cards = list(_cards_near(file.parent))

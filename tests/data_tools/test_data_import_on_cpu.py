@@ -26,10 +26,10 @@ import pytest
 
 from gad_verl import cli
 from gad_verl.data.schema import check_file
-from gad_verl.data.tools import reading
-from gad_verl.data.tools.layouts import LAYOUTS, Unusable, WrongType, find_layout
-from gad_verl.data.tools.templates import ALPACA, load_template
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data import reading
+from gad_verl.tools.data.layouts import LAYOUTS, Unusable, WrongType, find_layout
+from gad_verl.tools.data.templates import ALPACA, load_template
 
 Rows = list[dict[str, Any]]
 
@@ -436,7 +436,7 @@ def test_a_hub_data_set_that_cannot_be_reached_is_one_line(tmp_path: Path, fails
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gad_verl.data.tools import importing
+    from gad_verl.tools.data import importing
 
     source = write_rows(tmp_path / "in.jsonl", PUBLISHED["plain"][0] * 50)
     calls = []

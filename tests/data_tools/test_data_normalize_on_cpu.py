@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from gad_verl import cli
 from gad_verl.data.refusals import is_refusal
-from gad_verl.data.tools.cleaning import STEPS, clean, strip_template, strip_thinking
-from gad_verl.data.tools.normalizing import METADATA_KEY, Change, NormalizeOptions, normalize_file, show_change
 from gad_verl.errors import GadConfigError
+from gad_verl.tools.data.cleaning import STEPS, clean, strip_template, strip_thinking
+from gad_verl.tools.data.normalizing import METADATA_KEY, Change, NormalizeOptions, normalize_file, show_change
 
 ALL = tuple(STEPS)
 

@@ -30,15 +30,15 @@ from hypothesis import strategies as st
 
 from gad_verl import cli
 from gad_verl.commands.data import ABOVE_THRESHOLD
-from gad_verl.data.tools import surface
-from gad_verl.data.tools.advice import _BY_KIND
-from gad_verl.data.tools.leaks import MIN_TEXTS, PreflightReport, compare, one_sided, render
-from gad_verl.data.tools.separability import _interval, model_accuracy, noteworthy, single_features
-from gad_verl.data.tools.sides import MIN_COMMON, Side, load_side, pair
-from gad_verl.data.tools.surface import Feature, FeatureTable, feature_table
 from gad_verl.errors import GadDataError
 from gad_verl.evaluation.responses import Response
 from gad_verl.evaluation.rows import Row
+from gad_verl.tools.data import surface
+from gad_verl.tools.data.advice import _BY_KIND
+from gad_verl.tools.data.leaks import MIN_TEXTS, PreflightReport, compare, one_sided, render
+from gad_verl.tools.data.separability import _interval, model_accuracy, noteworthy, single_features
+from gad_verl.tools.data.sides import MIN_COMMON, Side, load_side, pair
+from gad_verl.tools.data.surface import Feature, FeatureTable, feature_table
 
 WORDS = (
     "the a one some every old new small large quiet house river teacher student letter number answer question city "
@@ -131,7 +131,7 @@ def test_a_mark_on_both_sides_is_no_leak(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["new line", "blank in front", "heading", "thinking", "special token", "not composed"])
 def test_normalize_removes_what_preflight_advises_it_for(name: str) -> None:
-    from gad_verl.data.tools.cleaning import STEPS, clean
+    from gad_verl.tools.data.cleaning import STEPS, clean
 
     plant, kind, _, _ = PLANTED[name]
     teacher = [clean(plant(text), tuple(STEPS)).text for text in answers(100, 1)]

@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 
 from gad_verl import cli
 from gad_verl.data.schema import check_file
-from gad_verl.data.tools import near_duplicates
-from gad_verl.data.tools.near_duplicates import (
+from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data import near_duplicates
+from gad_verl.tools.data.near_duplicates import (
     PERMUTATIONS,
     RECALL,
     group_near_duplicates,
@@ -37,9 +38,8 @@ from gad_verl.data.tools.near_duplicates import (
     rows_per_band,
     shingles,
 )
-from gad_verl.data.tools.splitting import SIDES, SplitOptions, assign, prompt_text, split_file, without_common_affixes
-from gad_verl.data.tools.templates import ALPACA
-from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data.splitting import SIDES, SplitOptions, assign, prompt_text, split_file, without_common_affixes
+from gad_verl.tools.data.templates import ALPACA
 
 _RNG = random.Random(5)
 WORDS = ["".join(_RNG.choices("abcdefghijklmnopqrstuvwxyz", k=_RNG.randint(3, 9))) for _ in range(500)]

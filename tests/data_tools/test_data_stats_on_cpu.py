@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from gad_verl import cli
 from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.data.tools.token_stats import COVERED, STEP, count_tokens, histogram, suggested_limit, summarize
+from gad_verl.tools.data.token_stats import COVERED, STEP, count_tokens, histogram, suggested_limit, summarize
 
 LENGTHS = st.lists(st.integers(1, 5000), min_size=1, max_size=80).map(np.array)
 

@@ -26,17 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.data.tools.advice import advice, headline, teacher_advice
-from gad_verl.data.tools.separability import (
+from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data.advice import advice, headline, teacher_advice
+from gad_verl.tools.data.separability import (
     Accuracy,
     SingleFeature,
     model_accuracy,
     noteworthy,
     single_features,
 )
-from gad_verl.data.tools.sides import Side, load_side, pair
-from gad_verl.data.tools.surface import FeatureTable, feature_table
-from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data.sides import Side, load_side, pair
+from gad_verl.tools.data.surface import FeatureTable, feature_table
 
 MIN_TEXTS = 20
 
@@ -192,7 +192,7 @@ def _builder(options: PreflightOptions) -> SequenceBuilder | None:
         raise GadConfigError("--tokenizer and --max-response-length belong together: give both or none")
     if options.tokenizer is None or options.max_response_length is None:
         return None
-    from gad_verl.data.tools.token_stats import load_builder
+    from gad_verl.tools.data.token_stats import load_builder
 
     unlimited = load_builder(options.tokenizer)
     return SequenceBuilder(unlimited.tokenizer, unlimited.max_prompt_length, options.max_response_length)

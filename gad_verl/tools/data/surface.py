@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from gad_verl.data.refusals import is_refusal
-from gad_verl.data.tools.cleaning import clean, has_marker, strip_template, strip_thinking
+from gad_verl.tools.data.cleaning import clean, has_marker, strip_template, strip_thinking
 
 # A first word, last character or language gets a feature of its own if this share of all texts has it.
 MIN_SHARE = 0.02

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gad_verl.data.schema import chat_id
-from gad_verl.data.tools.gad_file import SUFFIXES
-from gad_verl.data.tools.reading import BadRow, check_path, open_file
-from gad_verl.data.tools.splitting import prompt_text
 from gad_verl.errors import GadDataError
+from gad_verl.tools.data.gad_file import SUFFIXES
+from gad_verl.tools.data.reading import BadRow, check_path, open_file
+from gad_verl.tools.data.splitting import prompt_text
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@
 # limitations under the License.
 """What to do about a surface feature that tells teacher from student, in words."""
 
-from gad_verl.data.tools.separability import Accuracy, SingleFeature
+from gad_verl.tools.data.separability import Accuracy, SingleFeature
 
 _NORMALIZE = "gad-verl data normalize"
 _STUDENT_TEMPLATE = (

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gad_verl.data.tools.surface import Feature, FeatureTable
 from gad_verl.errors import GadDataError
+from gad_verl.tools.data.surface import Feature, FeatureTable
 
 RESAMPLES = 2000
 

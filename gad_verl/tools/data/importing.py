@@ -24,11 +24,11 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
-from gad_verl.data.tools.layouts import Example, Layout, Unusable, WrongType, find_layout
-from gad_verl.data.tools.reading import BadRow, Source, open_file, open_source
-from gad_verl.data.tools.templates import NONE, Template
-from gad_verl.data.tools.writing import RowWriter, card_path, describe_file, outputs
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data.layouts import Example, Layout, Unusable, WrongType, find_layout
+from gad_verl.tools.data.reading import BadRow, Source, open_file, open_source
+from gad_verl.tools.data.templates import NONE, Template
+from gad_verl.tools.data.writing import RowWriter, card_path, describe_file, outputs
 
 logger = logging.getLogger(__name__)
 

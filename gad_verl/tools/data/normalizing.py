@@ -27,10 +27,10 @@ import pyarrow.parquet as parquet
 from tqdm import tqdm
 
 from gad_verl.data.refusals import is_refusal
-from gad_verl.data.tools.cleaning import STEPS, clean, has_marker
-from gad_verl.data.tools.gad_file import open_gad_file
-from gad_verl.data.tools.writing import card_path, describe_file, outputs
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data.cleaning import STEPS, clean, has_marker
+from gad_verl.tools.data.gad_file import open_gad_file
+from gad_verl.tools.data.writing import card_path, describe_file, outputs
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class NormalizeOptions:
     """Choices of a normalisation.
 
     Args:
-        steps: Names of :data:`gad_verl.data.tools.cleaning.STEPS`, applied in that order.
+        steps: Names of :data:`gad_verl.tools.data.cleaning.STEPS`, applied in that order.
         drop_refusals: Leave refusals out.
         min_chars: Leave shorter texts out.
         max_chars: Leave longer texts out.
