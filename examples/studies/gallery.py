@@ -46,7 +46,7 @@ from gad_verl.data.tokens import EncodedResponse
 from gad_verl.guardian import Event, Guardian
 from gad_verl.tools.data.cleaning import clean
 from gad_verl.tools.data.leaks import compare
-from gad_verl.tools.data.sides import Side
+from gad_verl.tools.data.two_sides import Side
 
 NAME = "gallery"
 CHOSEN_SEEDS, FIRST_SEED = (1,), 100

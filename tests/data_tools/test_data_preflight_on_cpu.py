@@ -37,8 +37,8 @@ from gad_verl.tools.data import surface
 from gad_verl.tools.data.advice import _BY_KIND
 from gad_verl.tools.data.leaks import MIN_TEXTS, PreflightReport, compare, one_sided, render
 from gad_verl.tools.data.separability import _interval, model_accuracy, noteworthy, single_features
-from gad_verl.tools.data.sides import MIN_COMMON, Side, load_side, pair
 from gad_verl.tools.data.surface import Feature, FeatureTable, feature_table
+from gad_verl.tools.data.two_sides import MIN_COMMON, Side, load_side, pair
 
 WORDS = (
     "the a one some every old new small large quiet house river teacher student letter number answer question city "

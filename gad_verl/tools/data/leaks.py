@@ -35,8 +35,8 @@ from gad_verl.tools.data.separability import (
     noteworthy,
     single_features,
 )
-from gad_verl.tools.data.sides import Side, load_side, pair
 from gad_verl.tools.data.surface import FeatureTable, feature_table
+from gad_verl.tools.data.two_sides import Side, load_side, pair
 
 MIN_TEXTS = 20
 

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.data.cleaning import STEPS, clean, has_marker
-from gad_verl.tools.data.gad_file import open_gad_file
+from gad_verl.tools.data.row_file import open_gad_file
 from gad_verl.tools.data.writing import card_path, describe_file, outputs
 
 logger = logging.getLogger(__name__)

@@ -28,8 +28,8 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.data.gad_file import GadFile, open_gad_file
 from gad_verl.tools.data.near_duplicates import group_near_duplicates, normal_form
+from gad_verl.tools.data.row_file import GadFile, open_gad_file
 from gad_verl.tools.data.writing import describe_file, outputs
 
 logger = logging.getLogger(__name__)

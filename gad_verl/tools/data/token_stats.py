@@ -25,7 +25,7 @@ from tqdm import tqdm
 from gad_verl.data.schema import teacher_texts
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.data.gad_file import open_gad_file
+from gad_verl.tools.data.row_file import open_gad_file
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 # Limits are suggested as multiples of this, so that this share of the texts stays whole.

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 from gad_verl.data.schema import chat_id
 from gad_verl.errors import GadDataError
-from gad_verl.tools.data.gad_file import SUFFIXES
 from gad_verl.tools.data.reading import BadRow, check_path, open_file
+from gad_verl.tools.data.row_file import SUFFIXES
 from gad_verl.tools.data.splitting import prompt_text
 
 logger = logging.getLogger(__name__)
