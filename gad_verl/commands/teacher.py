@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadConfigError
-from gad_verl.teacher.marks import MARKS
-from gad_verl.teacher.settings import DROPPABLE
+from gad_verl.tools.teacher.marks import MARKS
+from gad_verl.tools.teacher.settings import DROPPABLE
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -129,11 +129,11 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from gad_verl.teacher.collect import check_output, collect, dry_run, store_path
-    from gad_verl.teacher.plan import Plan
-    from gad_verl.teacher.prompts import Prompts
     from gad_verl.tools.data.reading import open_source
     from gad_verl.tools.data.writing import card_path
+    from gad_verl.tools.teacher.collect import check_output, collect, dry_run, store_path
+    from gad_verl.tools.teacher.plan import Plan
+    from gad_verl.tools.teacher.prompts import Prompts
 
     if arguments.limit is not None and arguments.limit < 1:
         raise GadConfigError(f"--limit must be at least 1, got {arguments.limit}")
@@ -163,10 +163,10 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _settings(arguments: argparse.Namespace) -> Any:
-    from gad_verl.teacher.prompts import Framing
-    from gad_verl.teacher.settings import CollectSettings, Teacher, check_price, read_settings_file, teachers_of
     from gad_verl.tools.api.endpoint import Endpoint
     from gad_verl.tools.data.templates import NONE, load_template
+    from gad_verl.tools.teacher.prompts import Framing
+    from gad_verl.tools.teacher.settings import CollectSettings, Teacher, check_price, read_settings_file, teachers_of
 
     limits = {
         "api_key_env": arguments.api_key_env or "OPENAI_API_KEY",

@@ -20,9 +20,9 @@ from typing import Self
 
 from tqdm import tqdm
 
-from gad_verl.teacher.settings import Teacher
 from gad_verl.tools.api.client import Progress, Summary
 from gad_verl.tools.api.requests import ChatAnswer, ChatRequest
+from gad_verl.tools.teacher.settings import Teacher
 
 
 class CollectProgress:

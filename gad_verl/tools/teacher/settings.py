@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadConfigError
-from gad_verl.teacher.marks import MARKS
-from gad_verl.teacher.prompts import Framing
 from gad_verl.tools.api.endpoint import Endpoint
+from gad_verl.tools.teacher.marks import MARKS
+from gad_verl.tools.teacher.prompts import Framing
 
 ASSIGNMENTS = ("split", "all")
 DROPPABLE = ("duplicate-prompt", "duplicate-answer", "refusal", "length")

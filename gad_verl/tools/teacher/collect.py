@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.teacher.output import write_output
-from gad_verl.teacher.plan import Plan
-from gad_verl.teacher.progress import CollectProgress, money
-from gad_verl.teacher.settings import Teacher
 from gad_verl.tools.api.client import Summary, answer_all, first_leaf
 from gad_verl.tools.api.endpoint import check_endpoint
 from gad_verl.tools.api.requests import DEFAULT_ANSWER_TOKENS, answer_limit, estimate_prompt_tokens
 from gad_verl.tools.api.store import AnswerStore
+from gad_verl.tools.teacher.output import write_output
+from gad_verl.tools.teacher.plan import Plan
+from gad_verl.tools.teacher.progress import CollectProgress, money
+from gad_verl.tools.teacher.settings import Teacher
 
 logger = logging.getLogger(__name__)
 

@@ -25,14 +25,14 @@ from typing import Any
 import pyarrow as pa
 
 from gad_verl.errors import GadDataError, GadEndpointError
-from gad_verl.teacher.marks import EMPTY, LENGTH, REFUSAL, marks_of
-from gad_verl.teacher.plan import Outcome, Plan
-from gad_verl.teacher.prompts import Prompt
-from gad_verl.teacher.settings import Teacher
 from gad_verl.tools.api.requests import ChatAnswer
 from gad_verl.tools.api.store import AnswerStore
 from gad_verl.tools.data.importing import MESSAGES
 from gad_verl.tools.data.writing import RowWriter, card_path, describe_file, outputs
+from gad_verl.tools.teacher.marks import EMPTY, LENGTH, REFUSAL, marks_of
+from gad_verl.tools.teacher.plan import Outcome, Plan
+from gad_verl.tools.teacher.prompts import Prompt
+from gad_verl.tools.teacher.settings import Teacher
 
 SHOWN_REJECTIONS = 5
 

@@ -17,11 +17,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gad_verl.teacher.marks import EMPTY, marks_of
-from gad_verl.teacher.prompts import Prompt, Prompts
-from gad_verl.teacher.settings import CollectSettings, Teacher
 from gad_verl.tools.api.requests import ChatAnswer, ChatRequest, request_key
 from gad_verl.tools.api.store import AnswerStore
+from gad_verl.tools.teacher.marks import EMPTY, marks_of
+from gad_verl.tools.teacher.prompts import Prompt, Prompts
+from gad_verl.tools.teacher.settings import CollectSettings, Teacher
 
 # Between the seeds of two attempts; samples lie between them.
 _SEEDS_PER_ATTEMPT = 1000
