@@ -79,8 +79,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _run(arguments: argparse.Namespace) -> None:
     import torch
 
-    from gad_verl.export import PARTS, export_part
-    from gad_verl.model_card.request import CardRequest
+    from gad_verl.tools.export.card.request import CardRequest
+    from gad_verl.tools.export.weights import PARTS, export_part
 
     card = None
     if not arguments.no_card:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from gad_verl.errors import GadCheckpointError
-from gad_verl.evaluation.checkpoint import load_tokenizer
+from gad_verl.tools.export.checkpoint import load_tokenizer
 
 _BATCH = 16
 

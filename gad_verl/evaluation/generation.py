@@ -28,10 +28,10 @@ from tqdm import tqdm
 
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.errors import GadConfigError
-from gad_verl.evaluation.checkpoint import Checkpoint, load_tokenizer
 from gad_verl.evaluation.engines import Engine, Job, resolve_engine
 from gad_verl.evaluation.responses import Response, ResponseFile, claim_folder
 from gad_verl.evaluation.rows import Row, digest
+from gad_verl.tools.export.checkpoint import Checkpoint, load_tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gad_verl.errors import GadConfigError
-from gad_verl.evaluation.checkpoint import find_checkpoint
 from gad_verl.evaluation.figures import Figures, measure
 from gad_verl.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
 from gad_verl.evaluation.judging import Judgement, find_opponent, judge_checkpoint
@@ -29,6 +28,7 @@ from gad_verl.evaluation.report import Evaluation, write_evaluation
 from gad_verl.evaluation.responses import RESPONSES, SETTINGS, read_responses, read_settings
 from gad_verl.evaluation.rows import load_rows
 from gad_verl.evaluation.two_sample import SPLITS
+from gad_verl.tools.export.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
     from gad_verl.evaluation.judge import JudgeSettings

@@ -44,7 +44,7 @@ def run_strategy(model_folder: str, root: Path, rank: int, world_size: int, stra
 
     from gad_verl.discriminator.groups import PLACEHOLDER, build_group_batch, build_row_batch, padding_group
     from gad_verl.discriminator.plan import plan_batch
-    from gad_verl.export import export_part
+    from gad_verl.tools.export.weights import export_part
     from gad_verl.workers.adapter import FrozenAdapter, adapter_config, adapter_weights, trains_adapters_alone
 
     plain, prompted = make_groups(), prompted_groups()

@@ -29,7 +29,7 @@ from worker_probe import make_groups
 
 from gad_verl.commands.export import add_to
 from gad_verl.errors import GadCheckpointError
-from gad_verl.export import export_part, load_state
+from gad_verl.tools.export.weights import export_part, load_state
 
 LAYOUTS = [(1, "fsdp"), (1, "fsdp2"), (2, "fsdp"), (2, "fsdp2")]
 HEAD = "base_model.model.score.modules_to_save.default.weight"

@@ -30,7 +30,7 @@ from worker_probe import NUM_STUDENTS, make_groups
 from gad_verl.core import bradley_terry_loss
 from gad_verl.discriminator.model import load_discriminator, prepare_config
 from gad_verl.errors import GadCheckpointError
-from gad_verl.export import export_part, load_state
+from gad_verl.tools.export.weights import export_part, load_state
 
 LAYOUTS = [(1, "fsdp"), (1, "fsdp2"), (2, "fsdp"), (2, "fsdp2")]
 SPLITS = ["large", "small", "static", "packed", "two_passes", "split"]

@@ -135,7 +135,7 @@ def test_lora_checkpoint_exports_merged(folder: Path, lora: Run) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-    from gad_verl.export import export_part
+    from gad_verl.tools.export.weights import export_part
 
     start = AutoModelForCausalLM.from_pretrained(folder / "model").state_dict()
     for part, auto_class in (("student", AutoModelForCausalLM), ("discriminator", AutoModelForTokenClassification)):
@@ -183,7 +183,7 @@ def test_checkpoint_exports_as_it_was_trained(folder: Path, seqkd: Run) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from gad_verl.export import export_part
+    from gad_verl.tools.export.weights import export_part
 
     checkpoint = folder / "seqkd" / "global_step_4"
     exported = export_part(checkpoint, "student", folder / "exported")

@@ -23,7 +23,7 @@ from megatron_cpu import FOLDER, megatron_folder
 from tiny_model import build_all
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
 
-from gad_verl.export import export_part
+from gad_verl.tools.export.weights import export_part
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

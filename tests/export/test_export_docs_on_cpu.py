@@ -36,7 +36,7 @@ from tiny_model import build_model
 from transformers import AutoModelForCausalLM
 
 from gad_verl import cli
-from gad_verl.reward_model import scored_ids, scoring_builder
+from gad_verl.tools.export.reward_model import scored_ids, scoring_builder
 
 PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 

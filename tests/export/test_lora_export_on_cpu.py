@@ -23,7 +23,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gad_verl.errors import GadCheckpointError
-from gad_verl.export import export_part
+from gad_verl.tools.export.weights import export_part
 
 IDS = torch.arange(24).view(2, 12)
 

@@ -30,12 +30,12 @@ from tiny_model import build_model, build_rows
 from transformers import AutoModelForCausalLM
 
 from gad_verl import cli
-from gad_verl.export import export_part
-from gad_verl.model_card.data_facts import read_data_facts
-from gad_verl.model_card.request import CardRequest, is_hub_name
-from gad_verl.model_card.run_facts import RunFacts, read_run_facts, without_paths
-from gad_verl.model_card.settings_table import other_options, settings_rows
 from gad_verl.redaction import without_secrets
+from gad_verl.tools.export.card.data_facts import read_data_facts
+from gad_verl.tools.export.card.request import CardRequest, is_hub_name
+from gad_verl.tools.export.card.run_facts import RunFacts, read_run_facts, without_paths
+from gad_verl.tools.export.card.settings_table import other_options, settings_rows
+from gad_verl.tools.export.weights import export_part
 
 SECRET = "hf_" + "Q7" * 12
 METRICS = {7: {"disc/accuracy": 0.625, "gad/length_ratio": 1.5}, 8: {"disc/accuracy": 0.99}}

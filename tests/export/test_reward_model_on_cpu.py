@@ -33,9 +33,15 @@ from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokeni
 
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError
-from gad_verl.export import export_part
-from gad_verl.model_card.request import CardRequest
-from gad_verl.reward_model import find_padding, read_scoring, scored_ids, scoring_builder, sequence_classifier
+from gad_verl.tools.export.card.request import CardRequest
+from gad_verl.tools.export.reward_model import (
+    find_padding,
+    read_scoring,
+    scored_ids,
+    scoring_builder,
+    sequence_classifier,
+)
+from gad_verl.tools.export.weights import export_part
 
 TOLERANCE = 1e-4
 CHATS = [

@@ -34,7 +34,7 @@ from worker_probe import make_groups
 
 from gad_verl.discriminator.conversion import read_head
 from gad_verl.discriminator.model import load_discriminator, prepare_config
-from gad_verl.export import export_part
+from gad_verl.tools.export.weights import export_part
 
 NAMES = [name for layouts in LAYOUTS.values() for name in layouts]
 CASES = [(name, case) for ranks, layouts in LAYOUTS.items() for name in layouts for case in SCENARIOS_OF[ranks]]

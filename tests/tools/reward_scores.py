@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from gad_verl.reward_model import read_scoring
+from gad_verl.tools.export.reward_model import read_scoring
 
 
 def classifier_scores(folder: Path, rows: Sequence[Sequence[int]], side: str = "right") -> torch.Tensor:

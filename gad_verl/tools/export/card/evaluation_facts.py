@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.model_card.request import CardRequest
+from gad_verl.tools.export.card.request import CardRequest
 
 if TYPE_CHECKING:
     from gad_verl.evaluation.report import Evaluation
@@ -83,7 +83,7 @@ class FoundEvaluations:
         """
         if not self.unmatched:
             return self.facts
-        from gad_verl.evaluation.checkpoint import find_checkpoint
+        from gad_verl.tools.export.checkpoint import find_checkpoint
 
         fingerprint = find_checkpoint(exported).fingerprint()
         for folder in self.unmatched:
@@ -101,7 +101,7 @@ def find_evaluations(checkpoint: str | Path, request: CardRequest) -> FoundEvalu
     Raises:
         GadDataError: If a folder that the user names is none of ``gad-verl evaluate``.
     """
-    from gad_verl.evaluation.checkpoint import find_checkpoint
+    from gad_verl.tools.export.checkpoint import find_checkpoint
 
     checkpoint = Path(checkpoint).absolute()
     named = [folder.expanduser().absolute() for folder in request.evaluations]

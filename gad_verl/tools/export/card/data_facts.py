@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadDataError
-from gad_verl.model_card.request import is_hub_name
-from gad_verl.model_card.run_facts import RunFacts
+from gad_verl.tools.export.card.request import is_hub_name
+from gad_verl.tools.export.card.run_facts import RunFacts
 
 _MOST_TEACHERS = 10
 _LONGEST_NAME = 80

@@ -74,7 +74,7 @@ class Checkpoint:
         if not self.is_verl:
             yield self.folder
             return
-        from gad_verl.export import export_part
+        from gad_verl.tools.export.weights import export_part
 
         if not (scratch / "config.json").is_file():
             export_part(self.path, "student", scratch)

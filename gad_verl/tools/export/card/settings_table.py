@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gad_verl.model_card.run_facts import RunFacts, without_paths
+from gad_verl.tools.export.card.run_facts import RunFacts, without_paths
 
 _STAGES = (
     ("stages", "gad.stage"),

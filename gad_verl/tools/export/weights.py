@@ -28,14 +28,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gad_verl.adapter_export import build_adapted, has_adapter
 from gad_verl.discriminator.conversion import prepare_classifier_config
 from gad_verl.errors import GadCheckpointError
-from gad_verl.megatron_export import is_megatron, load_megatron_state, transformers_folder
-from gad_verl.reward_model import Scoring, add_reward_form
+from gad_verl.tools.export.adapter import build_adapted, has_adapter
+from gad_verl.tools.export.megatron import is_megatron, load_megatron_state, transformers_folder
+from gad_verl.tools.export.reward_model import Scoring, add_reward_form
 
 if TYPE_CHECKING:
-    from gad_verl.model_card.request import CardRequest
+    from gad_verl.tools.export.card.request import CardRequest
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def export_part(
     """Write one model of a checkpoint as a Hugging Face folder; the folder appears whole or not at all.
 
     A discriminator loads as a token classifier and, where transformers has one with the same weights, as a sequence
-    classifier (:mod:`gad_verl.reward_model`).
+    classifier (:mod:`gad_verl.tools.export.reward_model`).
 
     Args:
         checkpoint: A folder ``global_step_N``.
@@ -185,7 +185,7 @@ def export_part(
         FileExistsError: If ``output`` holds files.
         ValueError: If ``part`` is unknown.
     """
-    from gad_verl.model_card.run_facts import read_run_facts
+    from gad_verl.tools.export.card.run_facts import read_run_facts
 
     if part not in PARTS:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
@@ -197,7 +197,7 @@ def export_part(
     run = read_run_facts(checkpoint)
     facts = None
     if card is not None:
-        from gad_verl.model_card.page import collect_facts
+        from gad_verl.tools.export.card.page import collect_facts
 
         facts = collect_facts(checkpoint, part, run, card)
     if is_megatron(folder):
@@ -235,7 +235,7 @@ def export_part(
             else:
                 classifier = add_reward_form(temporary, scoring)
         if facts is not None:
-            from gad_verl.model_card.page import Exported, write_card
+            from gad_verl.tools.export.card.page import Exported, write_card
 
             precision = str(model.config.dtype).removeprefix("torch.")
             write_card(facts, Exported(temporary, adapter_only, precision, scoring, classifier))

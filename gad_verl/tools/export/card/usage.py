@@ -15,7 +15,7 @@
 
 import json
 
-from gad_verl.reward_model import Scoring
+from gad_verl.tools.export.reward_model import Scoring
 
 # What stands for the folder in every block; it is run inside of it.
 FOLDER = "."

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl import __version__
-from gad_verl.model_card import usage
-from gad_verl.model_card.data_facts import DataFacts, read_data_facts
-from gad_verl.model_card.evaluation_facts import EvaluationFacts, FoundEvaluations, find_evaluations
-from gad_verl.model_card.request import CardRequest
-from gad_verl.model_card.run_facts import METRICS, RunFacts
-from gad_verl.model_card.settings_table import other_options, settings_rows
 from gad_verl.redaction import without_secrets
-from gad_verl.reward_model import Scoring
+from gad_verl.tools.export.card import usage
+from gad_verl.tools.export.card.data_facts import DataFacts, read_data_facts
+from gad_verl.tools.export.card.evaluation_facts import EvaluationFacts, FoundEvaluations, find_evaluations
+from gad_verl.tools.export.card.request import CardRequest
+from gad_verl.tools.export.card.run_facts import METRICS, RunFacts
+from gad_verl.tools.export.card.settings_table import other_options, settings_rows
+from gad_verl.tools.export.reward_model import Scoring
 
 CARD_FILE = "README.md"
 _UNKNOWN = "unknown"
@@ -230,7 +230,7 @@ def _loading(facts: CardFacts, exported: Exported) -> list[str]:
         *usage.reward_model(exported.scoring, one_at_a_time=config["pad_token_id"] is None),
         f"The folder loads as `{exported.sequence_classifier}` and, with `AutoModelForTokenClassification`, in the "
         "form that was trained: a value for every token, bias included. With `gad_verl` installed, "
-        "`gad_verl.reward_model.scored_ids` makes the tokens.",
+        "`gad_verl.tools.export.reward_model.scored_ids` makes the tokens.",
     ]
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadCheckpointError, GadDataError
-from gad_verl.model_card.request import is_hub_name
 from gad_verl.record import read_run
 from gad_verl.redaction import without_secrets
+from gad_verl.tools.export.card.request import is_hub_name
 
 METRICS = (
     ("disc/accuracy", "discriminator's accuracy on fresh pairs"),
