@@ -45,12 +45,12 @@ from student import ensure_student
 
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import USER_ERRORS, GadConfigError, GadDataError
-from gad_verl.evaluation.figures import measure
-from gad_verl.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
-from gad_verl.evaluation.intervals import Estimate, bootstrap_mean
-from gad_verl.evaluation.responses import write_text
-from gad_verl.evaluation.rows import Row as TeacherRow
-from gad_verl.evaluation.rows import load_rows
+from gad_verl.tools.evaluation.figures import measure
+from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
+from gad_verl.tools.evaluation.intervals import Estimate, bootstrap_mean
+from gad_verl.tools.evaluation.responses import write_text
+from gad_verl.tools.evaluation.rows import Row as TeacherRow
+from gad_verl.tools.evaluation.rows import load_rows
 from gad_verl.tools.export.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:

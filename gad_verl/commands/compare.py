@@ -43,9 +43,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from gad_verl.evaluation.comparison import compare, render
-    from gad_verl.evaluation.report import to_json
-    from gad_verl.evaluation.responses import write_text
+    from gad_verl.tools.evaluation.comparison import compare, render
+    from gad_verl.tools.evaluation.report import to_json
+    from gad_verl.tools.evaluation.responses import write_text
 
     comparison = compare(arguments.folders, tuple(arguments.length_band))
     table, as_json = render(comparison), to_json(comparison.as_json())

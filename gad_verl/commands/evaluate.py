@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gad_verl.evaluation.run import JudgeOptions
+    from gad_verl.tools.evaluation.run import JudgeOptions
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -126,9 +126,9 @@ def _add_judge(group: "argparse._ArgumentGroup") -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.errors import GadConfigError
-    from gad_verl.evaluation.generation import Compute, GenerationSettings
-    from gad_verl.evaluation.report import render
-    from gad_verl.evaluation.run import DataOptions, evaluate
+    from gad_verl.tools.evaluation.generation import Compute, GenerationSettings
+    from gad_verl.tools.evaluation.report import render
+    from gad_verl.tools.evaluation.run import DataOptions, evaluate
 
     if arguments.two_sample_splits < 1:
         raise GadConfigError(f"--two-sample-splits must be at least 1; got {arguments.two_sample_splits}")
@@ -180,9 +180,9 @@ def _judge(arguments: argparse.Namespace) -> "JudgeOptions | None":
         return None
     if arguments.judge_base_url is None or arguments.judge_model is None:
         raise GadConfigError("a judge needs both --judge-base-url and --judge-model")
-    from gad_verl.evaluation.judge import JudgeSettings
-    from gad_verl.evaluation.run import JudgeOptions
     from gad_verl.tools.api import Endpoint
+    from gad_verl.tools.evaluation.judge import JudgeSettings
+    from gad_verl.tools.evaluation.run import JudgeOptions
 
     endpoint = Endpoint(
         arguments.judge_base_url,

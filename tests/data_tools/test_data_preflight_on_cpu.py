@@ -31,14 +31,14 @@ from hypothesis import strategies as st
 from gad_verl import cli
 from gad_verl.commands.data import ABOVE_THRESHOLD
 from gad_verl.errors import GadDataError
-from gad_verl.evaluation.responses import Response
-from gad_verl.evaluation.rows import Row
 from gad_verl.tools.data import surface
 from gad_verl.tools.data.advice import _BY_KIND
 from gad_verl.tools.data.leaks import MIN_TEXTS, PreflightReport, compare, one_sided, render
 from gad_verl.tools.data.separability import _interval, model_accuracy, noteworthy, single_features
 from gad_verl.tools.data.surface import Feature, FeatureTable, feature_table
 from gad_verl.tools.data.two_sides import MIN_COMMON, Side, load_side, pair
+from gad_verl.tools.evaluation.responses import Response
+from gad_verl.tools.evaluation.rows import Row
 
 WORDS = (
     "the a one some every old new small large quiet house river teacher student letter number answer question city "

@@ -28,8 +28,8 @@ from gad_verl import cli
 from gad_verl.config import GuardianConfig, load_gad_config
 from gad_verl.discriminator.groups import GroupLayout
 from gad_verl.discriminator.loss import LossOptions, group_loss
-from gad_verl.evaluation.rows import load_rows
 from gad_verl.guardian import Guardian
+from gad_verl.tools.evaluation.rows import load_rows
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 # Each block begins with the name of its file.

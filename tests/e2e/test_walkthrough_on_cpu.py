@@ -29,9 +29,9 @@ from fault_server import FaultServer, Received
 from scripted_judge import by_length, rating_of, scripted
 from tiny_model import WORDS, build_model
 
-from gad_verl.evaluation.report import read_evaluation
-from gad_verl.evaluation.responses import read_responses
-from gad_verl.evaluation.selection import LENGTH_BAND
+from gad_verl.tools.evaluation.report import read_evaluation
+from gad_verl.tools.evaluation.responses import read_responses
+from gad_verl.tools.evaluation.selection import LENGTH_BAND
 
 pytestmark = pytest.mark.e2e
 

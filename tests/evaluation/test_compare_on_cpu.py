@@ -21,13 +21,13 @@ import numpy as np
 import pytest
 
 from gad_verl import cli
-from gad_verl.evaluation import comparison
-from gad_verl.evaluation.figures import Figures, summarize_column
-from gad_verl.evaluation.intervals import Estimate, bootstrap_ratio
-from gad_verl.evaluation.judging import Judgement
-from gad_verl.evaluation.report import write_evaluation
-from gad_verl.evaluation.rows import Row
-from gad_verl.evaluation.selection import BY_SCORE, BY_TWO_SAMPLE, Candidate, propose
+from gad_verl.tools.evaluation import comparison
+from gad_verl.tools.evaluation.figures import Figures, summarize_column
+from gad_verl.tools.evaluation.intervals import Estimate, bootstrap_ratio
+from gad_verl.tools.evaluation.judging import Judgement
+from gad_verl.tools.evaluation.report import write_evaluation
+from gad_verl.tools.evaluation.rows import Row
+from gad_verl.tools.evaluation.selection import BY_SCORE, BY_TWO_SAMPLE, Candidate, propose
 
 SETTINGS = {"model": "m", "data": "val.parquet", "max_response_length": 64, "temperature": 0.0, "samples": 1}
 Write = Callable[..., Path]

@@ -27,13 +27,13 @@ from scripted_judge import by_length, scripted
 from tiny_model import build_model, build_rows
 
 from gad_verl import cli
-from gad_verl.evaluation import engines, generation
-from gad_verl.evaluation.figures import measure
-from gad_verl.evaluation.generation import Compute, GenerationSettings, build_sequences
-from gad_verl.evaluation.report import read_evaluation
-from gad_verl.evaluation.responses import Response, read_responses
-from gad_verl.evaluation.rows import load_rows
-from gad_verl.evaluation.two_sample import FEWEST_PROMPTS
+from gad_verl.tools.evaluation import engines, generation
+from gad_verl.tools.evaluation.figures import measure
+from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences
+from gad_verl.tools.evaluation.report import read_evaluation
+from gad_verl.tools.evaluation.responses import Response, read_responses
+from gad_verl.tools.evaluation.rows import load_rows
+from gad_verl.tools.evaluation.two_sample import FEWEST_PROMPTS
 from gad_verl.tools.export.checkpoint import find_checkpoint
 
 SHORT = ["--engine", "hf", "--max-response-length", "6", "--two-sample-splits", "2"]

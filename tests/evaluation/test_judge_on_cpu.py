@@ -28,12 +28,12 @@ from tiny_model import build_tokenizer
 
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadConfigError, GadDataError, GadEndpointError
-from gad_verl.evaluation import preferences
-from gad_verl.evaluation.judge import Judge, JudgeSettings, requests_needed
-from gad_verl.evaluation.judging import find_opponent, judge_checkpoint, parsed
-from gad_verl.evaluation.responses import Response, ResponseFile
-from gad_verl.evaluation.rows import Row
 from gad_verl.tools.api import AnswerStore, Endpoint
+from gad_verl.tools.evaluation import preferences
+from gad_verl.tools.evaluation.judge import Judge, JudgeSettings, requests_needed
+from gad_verl.tools.evaluation.judging import find_opponent, judge_checkpoint, parsed
+from gad_verl.tools.evaluation.responses import Response, ResponseFile
+from gad_verl.tools.evaluation.rows import Row
 
 ROWS = [Row(({"role": "user", "content": f"Question {n}?"},), "abcdefg"[: 1 + n % 7]) for n in range(12)]
 
@@ -163,7 +163,7 @@ def test_a_second_run_asks_nothing(tmp_path: Path, builder: SequenceBuilder) -> 
 _CHILD = """
 from pathlib import Path
 from gad_verl.tools.api import AnswerStore, Endpoint
-from gad_verl.evaluation.judge import Judge
+from gad_verl.tools.evaluation.judge import Judge
 with AnswerStore(Path({store!r})) as store:
     judge = Judge(Endpoint({url!r}, "loopback", max_concurrency=2), store)
     judge.rate([(str(n), "abc" * n, "ab" * n) for n in range(1, 41)])

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gad_verl.evaluation.judge_replies import parse_scores
+from gad_verl.tools.evaluation.judge_replies import parse_scores
 
 EASY = [
     ("9 8\nThe first answer is fuller.", (9, 8)),

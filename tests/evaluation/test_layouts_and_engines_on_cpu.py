@@ -28,7 +28,7 @@ from tiny_model import build_model, build_rows
 from transformers import AutoModelForCausalLM
 
 from gad_verl import cli
-from gad_verl.evaluation.responses import read_responses
+from gad_verl.tools.evaluation.responses import read_responses
 from gad_verl.tools.export.checkpoint import find_checkpoint
 
 

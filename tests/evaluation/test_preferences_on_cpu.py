@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.linear_model import LogisticRegression
 
-from gad_verl.evaluation import preferences
+from gad_verl.tools.evaluation import preferences
 
 MARKS = hnp.arrays(float, st.tuples(st.integers(2, 30), st.just(4)), elements=st.integers(1, 10).map(float))
 

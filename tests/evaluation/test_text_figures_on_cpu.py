@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
 from gad_verl.data import overlap
-from gad_verl.evaluation import diversity, intervals, two_sample
-from gad_verl.evaluation.intervals import Estimate
+from gad_verl.tools.evaluation import diversity, intervals, two_sample
+from gad_verl.tools.evaluation.intervals import Estimate
 
 VOCABULARY = "green blue red small large old new fast slow warm cold wet dry high low near far soft hard round".split()
 SENTENCE = st.lists(st.sampled_from(VOCABULARY), min_size=1, max_size=12).map(" ".join)

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# As gad_verl.evaluation.judge_prompts lays a rating out.
+# As gad_verl.tools.evaluation.judge_prompts lays a rating out.
 _TASK = re.compile(
     r"\[Question\]\n(.*)\n\[End of the question\]"
     r".*\[Answer of Assistant 1\]\n(.*)\n\[End of the answer of Assistant 1\]"

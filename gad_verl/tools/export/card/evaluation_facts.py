@@ -24,7 +24,7 @@ from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.export.card.request import CardRequest
 
 if TYPE_CHECKING:
-    from gad_verl.evaluation.report import Evaluation
+    from gad_verl.tools.evaluation.report import Evaluation
 
 _NEAR = "evaluations"
 
@@ -133,7 +133,7 @@ def _weights(folder: Path) -> str | None:
 
 
 def _read(folder: Path) -> EvaluationFacts:
-    from gad_verl.evaluation.report import TITLES, read_evaluation
+    from gad_verl.tools.evaluation.report import TITLES, read_evaluation
 
     evaluation = read_evaluation(folder)
     settings = evaluation.settings
@@ -153,7 +153,7 @@ def _read(folder: Path) -> EvaluationFacts:
 
 
 def _judge_figures(evaluation: "Evaluation") -> list[Figure]:
-    from gad_verl.evaluation.report import show
+    from gad_verl.tools.evaluation.report import show
 
     judge = evaluation.judge
     if not judge:

@@ -21,18 +21,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gad_verl.errors import GadConfigError
-from gad_verl.evaluation.figures import Figures, measure
-from gad_verl.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
-from gad_verl.evaluation.judging import Judgement, find_opponent, judge_checkpoint
-from gad_verl.evaluation.report import Evaluation, write_evaluation
-from gad_verl.evaluation.responses import RESPONSES, SETTINGS, read_responses, read_settings
-from gad_verl.evaluation.rows import load_rows
-from gad_verl.evaluation.two_sample import SPLITS
+from gad_verl.tools.evaluation.figures import Figures, measure
+from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
+from gad_verl.tools.evaluation.judging import Judgement, find_opponent, judge_checkpoint
+from gad_verl.tools.evaluation.report import Evaluation, write_evaluation
+from gad_verl.tools.evaluation.responses import RESPONSES, SETTINGS, read_responses, read_settings
+from gad_verl.tools.evaluation.rows import load_rows
+from gad_verl.tools.evaluation.two_sample import SPLITS
 from gad_verl.tools.export.checkpoint import find_checkpoint
 
 if TYPE_CHECKING:
-    from gad_verl.evaluation.judge import JudgeSettings
     from gad_verl.tools.api import Endpoint
+    from gad_verl.tools.evaluation.judge import JudgeSettings
 
 JUDGE_STORE = "judge.sqlite"
 
@@ -45,7 +45,7 @@ class JudgeOptions:
         endpoint: Where it is.
         settings: How it is asked.
         store: File of its replies; None takes ``judge.sqlite`` in the output folder.
-        against: See :func:`gad_verl.evaluation.judging.find_opponent`.
+        against: See :func:`gad_verl.tools.evaluation.judging.find_opponent`.
         with_teacher: Score the teacher's texts too.
     """
 
@@ -110,8 +110,8 @@ def evaluate(
     with ExitStack() as stack:
         asker = None
         if judge is not None:
-            from gad_verl.evaluation.judge import Judge
             from gad_verl.tools.api import AnswerStore
+            from gad_verl.tools.evaluation.judge import Judge
 
             # A judge that cannot be reached shows before hours of generation, not after them.
             if len(read_responses(output / RESPONSES)) < len(rows) * settings.samples:
@@ -123,7 +123,7 @@ def evaluate(
         )
         featurize = None
         if features_model is not None:
-            from gad_verl.evaluation.features import text_features
+            from gad_verl.tools.evaluation.features import text_features
 
             featurize = partial(text_features, features_model, max_tokens=settings.max_response_length)
         figures: Figures = measure(rows, responses, builder, featurize, splits)

@@ -30,7 +30,7 @@ from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadConfigError
 
 if TYPE_CHECKING:
-    from gad_verl.evaluation.generation import Compute, GenerationSettings
+    from gad_verl.tools.evaluation.generation import Compute, GenerationSettings
 
 logger = logging.getLogger(__name__)
 

@@ -24,11 +24,11 @@ import numpy as np
 
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadDataError
-from gad_verl.evaluation import preferences
-from gad_verl.evaluation.intervals import Estimate
-from gad_verl.evaluation.judge import Judge
-from gad_verl.evaluation.responses import RESPONSES, Response, read_responses
-from gad_verl.evaluation.rows import Row
+from gad_verl.tools.evaluation import preferences
+from gad_verl.tools.evaluation.intervals import Estimate
+from gad_verl.tools.evaluation.judge import Judge
+from gad_verl.tools.evaluation.responses import RESPONSES, Response, read_responses
+from gad_verl.tools.evaluation.rows import Row
 
 TEACHER = "teacher"
 

@@ -28,9 +28,9 @@ from tqdm import tqdm
 
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.errors import GadConfigError
-from gad_verl.evaluation.engines import Engine, Job, resolve_engine
-from gad_verl.evaluation.responses import Response, ResponseFile, claim_folder
-from gad_verl.evaluation.rows import Row, digest
+from gad_verl.tools.evaluation.engines import Engine, Job, resolve_engine
+from gad_verl.tools.evaluation.responses import Response, ResponseFile, claim_folder
+from gad_verl.tools.evaluation.rows import Row, digest
 from gad_verl.tools.export.checkpoint import Checkpoint, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def generate(
 def _open_engine(
     name: str, folder: Path, settings: GenerationSettings, compute: Compute, builder: SequenceBuilder, jobs: list[Job]
 ) -> Engine:
-    from gad_verl.evaluation import engines
+    from gad_verl.tools.evaluation import engines
 
     positions = max(len(job.prompt_ids) for job in jobs) + settings.max_response_length
     engines.check_positions(folder, positions)

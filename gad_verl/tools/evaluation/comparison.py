@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.evaluation import preferences, two_sample
-from gad_verl.evaluation.figures import NGRAMS, TWO_SAMPLE, summarize_column
-from gad_verl.evaluation.intervals import Estimate, bootstrap, bootstrap_difference, bootstrap_ratio
-from gad_verl.evaluation.judging import TEACHER, parsed
-from gad_verl.evaluation.report import Evaluation, cell, clean, read_evaluation, show
-from gad_verl.evaluation.selection import LENGTH_BAND, Candidate, Proposal, propose
+from gad_verl.tools.evaluation import preferences, two_sample
+from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, summarize_column
+from gad_verl.tools.evaluation.intervals import Estimate, bootstrap, bootstrap_difference, bootstrap_ratio
+from gad_verl.tools.evaluation.judging import TEACHER, parsed
+from gad_verl.tools.evaluation.report import Evaluation, cell, clean, read_evaluation, show
+from gad_verl.tools.evaluation.selection import LENGTH_BAND, Candidate, Proposal, propose
 
 # Settings whose difference makes figures incomparable to some degree.
 _SHARED_SETTINGS = ("max_response_length", "max_prompt_length", "temperature", "top_p", "top_k", "samples")

@@ -35,7 +35,7 @@ class Response:
     Args:
         prompt: Number of the prompt in the data file, from 0.
         sample: Number of the response to that prompt, from 0.
-        prompt_id: Fingerprint of the chat (:attr:`gad_verl.evaluation.rows.Row.prompt_id`).
+        prompt_id: Fingerprint of the chat (:attr:`gad_verl.tools.evaluation.rows.Row.prompt_id`).
         text: Without its end-of-text token.
         finish_reason: "stop" or "length".
         prompt_tokens: After a cut from the left.

@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 
 from gad_verl.errors import GadDataError
-from gad_verl.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures
-from gad_verl.evaluation.intervals import Estimate
-from gad_verl.evaluation.judging import Judgement
-from gad_verl.evaluation.responses import write_text
-from gad_verl.evaluation.rows import Row
+from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures
+from gad_verl.tools.evaluation.intervals import Estimate
+from gad_verl.tools.evaluation.judging import Judgement
+from gad_verl.tools.evaluation.responses import write_text
+from gad_verl.tools.evaluation.rows import Row
 
 RESULTS = "results.json"
 PROMPTS = "prompts.jsonl"

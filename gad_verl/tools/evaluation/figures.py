@@ -21,15 +21,15 @@ import numpy as np
 
 from gad_verl.data.overlap import ngram_f1, rouge_l
 from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.evaluation import two_sample
-from gad_verl.evaluation.diversity import distinct, self_repetition
-from gad_verl.evaluation.intervals import Estimate, bootstrap_mean, bootstrap_ratio
-from gad_verl.evaluation.responses import Response
-from gad_verl.evaluation.rows import Row
+from gad_verl.tools.evaluation import two_sample
+from gad_verl.tools.evaluation.diversity import distinct, self_repetition
+from gad_verl.tools.evaluation.intervals import Estimate, bootstrap_mean, bootstrap_ratio
+from gad_verl.tools.evaluation.responses import Response
+from gad_verl.tools.evaluation.rows import Row
 
 NGRAMS = range(1, 7)
 DISTINCT = (1, 2)
-# Figures of the two-sample tests: their intervals are widened (gad_verl.evaluation.two_sample).
+# Figures of the two-sample tests: their intervals are widened (gad_verl.tools.evaluation.two_sample).
 TWO_SAMPLE = ("two_sample_words", "two_sample_characters", "two_sample_features")
 
 Featurize = Callable[[Sequence[str]], np.ndarray]

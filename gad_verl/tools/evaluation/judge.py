@@ -26,10 +26,10 @@ import numpy as np
 from tqdm import tqdm
 
 from gad_verl.errors import GadConfigError
-from gad_verl.evaluation.judge_prompts import Messages, rating_request, reference_request
-from gad_verl.evaluation.judge_replies import parse_scores
-from gad_verl.evaluation.rows import Row
 from gad_verl.tools.api import AnswerStore, ChatRequest, Endpoint, check_endpoint, request_key
+from gad_verl.tools.evaluation.judge_prompts import Messages, rating_request, reference_request
+from gad_verl.tools.evaluation.judge_replies import parse_scores
+from gad_verl.tools.evaluation.rows import Row
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ class Judge:
 
         Returns:
             Shape (pairs, 4): marks of the first and the second text where the first came first, then where the second
-            came first (the form of :mod:`gad_verl.evaluation.preferences`). NaN where no reply could be read.
+            came first (the form of :mod:`gad_verl.tools.evaluation.preferences`). NaN where no reply could be read.
 
         Raises:
             GadEndpointError: If the API fails; what was answered is kept.
