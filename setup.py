@@ -41,7 +41,7 @@ setup(
     packages=find_packages(include=["gad_verl", "gad_verl.*"]) + ["hydra_plugins.gad_verl_searchpath"],
     package_data={
         "gad_verl.config": ["*.yaml", "*/*.yaml"],
-        "gad_verl.report": ["template/*"],
+        "gad_verl.tools.report": ["template/*"],
         "gad_verl.estimate": ["*.json"],
     },
     install_requires=[

@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from omegaconf import OmegaConf
 
     from gad_verl.config import load_gad_config
-    from gad_verl.guardian.replay import read_metrics, replay
+    from gad_verl.tools.report.guardian_replay import read_metrics, replay
 
     settings = OmegaConf.from_dotlist(arguments.set)
     config = load_gad_config(OmegaConf.create({"gad": {"guardian": settings}})).guardian

@@ -38,14 +38,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.errors import GadConfigError
-    from gad_verl.report.runs import read_runs
+    from gad_verl.tools.report.runs import read_runs
 
     output = arguments.output.expanduser()
     if output.is_dir():
         raise GadConfigError(f"--output {output} is a folder: name a file, such as {output / 'report.html'}")
     runs = read_runs(arguments.runs)
     try:
-        from gad_verl.report.page import write_page
+        from gad_verl.tools.report.page import write_page
     except ModuleNotFoundError as error:
         if error.name not in ("bokeh", "jinja2", "markupsafe"):
             raise

@@ -21,7 +21,7 @@ from streams import stream
 
 from gad_verl import cli
 from gad_verl.errors import GadDataError
-from gad_verl.guardian.replay import read_metrics
+from gad_verl.tools.report.guardian_replay import read_metrics
 
 
 def write(path: Path, rows: list[tuple[int, dict]], tail: str = "") -> Path:

@@ -341,7 +341,7 @@ def test_the_guardian_needs_neither_torch_nor_verl_nor_ray() -> None:
 import sys
 for name in ("torch", "verl", "ray", "hydra", "omegaconf", "transformers", "numpy"):
     sys.modules[name] = None  # importing it raises ImportError
-import gad_verl.guardian, gad_verl.guardian.replay
+import gad_verl.guardian, gad_verl.tools.report.guardian_replay
 print(len(gad_verl.guardian.guardian.RULES))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -25,9 +25,9 @@ import pytest
 from made_up_run import write_metrics, write_run
 
 from gad_verl.cli import main
-from gad_verl.report.page import render
-from gad_verl.report.runs import read_run
-from gad_verl.report.texts import choose_samples, other_metrics
+from gad_verl.tools.report.page import render
+from gad_verl.tools.report.runs import read_run
+from gad_verl.tools.report.texts import choose_samples, other_metrics
 
 HOSTILE = (
     '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">&lt;b&gt; {{ 7 * 7 }} \u2028 \'"'

@@ -26,9 +26,9 @@ from made_up_run import metrics_of_step, write_metrics, write_record, write_run
 
 from gad_verl.errors import GadDataError
 from gad_verl.record import RECORD_FOLDER, RunRecord
-from gad_verl.report.runs import Run, Series, Span, read_metrics, read_run, read_runs
-from gad_verl.report.series import SMOOTHED_FROM, moving_mean, smooth, thin
-from gad_verl.report.verdict import Finding, judge
+from gad_verl.tools.report.runs import Run, Series, Span, read_metrics, read_run, read_runs
+from gad_verl.tools.report.series import SMOOTHED_FROM, moving_mean, smooth, thin
+from gad_verl.tools.report.verdict import Finding, judge
 
 
 def _series(values: list[float], first: int = 1) -> Series:

@@ -24,7 +24,7 @@ from made_up_run import metrics_of_step
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from verl.utils.tracking import Tracking
 
-from gad_verl.report.runs import read_run
+from gad_verl.tools.report.runs import read_run
 
 CURVES = Path(__file__).resolve().parents[2] / "docs" / "curves.md"
 

@@ -89,7 +89,7 @@ class RunFacts:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """Of :data:`METRICS`, those that were logged at the step of the checkpoint."""
-        from gad_verl.report.runs import read_run as read_metrics_of_run
+        from gad_verl.tools.report.runs import read_run as read_metrics_of_run
 
         try:
             run = read_metrics_of_run(self.folder)

@@ -24,9 +24,9 @@ from bokeh.models import BoxAnnotation, ColumnDataSource, DataRange1d, HoverTool
 from bokeh.plotting import figure
 
 from gad_verl.record import QUANTILE_LEVELS
-from gad_verl.report.panels import Curve, Panel
-from gad_verl.report.runs import Run, Series
-from gad_verl.report.series import smooth, thin
+from gad_verl.tools.report.panels import Curve, Panel
+from gad_verl.tools.report.runs import Run, Series
+from gad_verl.tools.report.series import smooth, thin
 
 # Readable on white and on black; no two differ by red and green alone.
 COLORS = ("#2f7fc1", "#d9731a", "#1f9e77", "#a06fd6", "#c2517a", "#8a8a2b", "#4aa3b8", "#b07a3c")

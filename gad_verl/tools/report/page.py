@@ -27,9 +27,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gad_verl import __version__
-from gad_verl.report import charts, panels, texts
-from gad_verl.report.runs import Run
-from gad_verl.report.verdict import Verdict, judge
+from gad_verl.tools.report import charts, panels, texts
+from gad_verl.tools.report.runs import Run
+from gad_verl.tools.report.verdict import Verdict, judge
 
 LINE_POINTS = 110_000
 """Points of all lines of the drawn panels together, about; 11 bytes each."""
@@ -65,13 +65,13 @@ def render(runs: Sequence[Run]) -> str:
         "empty": charts.empty_lines(runs) if others else None,
     }
     environment = Environment(
-        loader=PackageLoader("gad_verl.report", "template"),
+        loader=PackageLoader("gad_verl.tools.report", "template"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    folder = resources.files("gad_verl.report") / "template"
+    folder = resources.files("gad_verl.tools.report") / "template"
     return environment.get_template("page.html").render(
         runs=runs,
         several=len(runs) > 1,

@@ -15,7 +15,7 @@
 
 import numpy as np
 
-from gad_verl.report.runs import Run, Series
+from gad_verl.tools.report.runs import Run, Series
 
 SMOOTHED_FROM = 40
 """Series of fewer points are drawn as they are."""

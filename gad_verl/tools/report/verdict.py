@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gad_verl.report.runs import ADVERSARIAL, DISCRIMINATOR_ONLY, EMPTY, SEQKD, WARMUP, Run, Series, duration
+from gad_verl.tools.report.runs import ADVERSARIAL, DISCRIMINATOR_ONLY, EMPTY, SEQKD, WARMUP, Run, Series, duration
 
 Level = Literal["good", "watch", "bad", "unknown", "note"]
 
