@@ -42,7 +42,7 @@ setup(
     package_data={
         "gad_verl.config": ["*.yaml", "*/*.yaml"],
         "gad_verl.tools.report": ["template/*"],
-        "gad_verl.estimate": ["*.json"],
+        "gad_verl.tools.estimate": ["*.json"],
     },
     install_requires=[
         # Subclasses of verl's trainer and workers: private parts move with each minor release (gad_verl/compat.py).

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Peak memory and time of updates and scoring passes on small models, against gad_verl.estimate.
+"""Peak memory and time of updates and scoring passes on small models, against gad_verl.tools.estimate.
 
 python benchmarks/estimate.py                      # writes benchmarks/results/estimate.json and prints the table
 python benchmarks/estimate.py --recompute          # keeps what was measured, estimates anew
@@ -36,9 +36,9 @@ from common import Ratio, arguments, machine, one_rank, peak_bytes, table, write
 from schemes import Schemes, Shape, build_worker, random_groups, worker_config
 from tqdm import tqdm
 
-from gad_verl.estimate import memory, timing
-from gad_verl.estimate.roles import Layout, Role
-from gad_verl.estimate.shape import find_shape, shape_of_config
+from gad_verl.tools.estimate import memory, timing
+from gad_verl.tools.estimate.roles import Layout, Role
+from gad_verl.tools.estimate.shape import find_shape, shape_of_config
 
 SHAPE = Shape(prompts=4, rollouts=3, prompt=32, rollout=96, teacher=96)
 QUICK_SHAPE = Shape(prompts=2, rollouts=1, prompt=4, rollout=8, teacher=8)

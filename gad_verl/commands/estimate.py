@@ -60,7 +60,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _range(text: str | None, flag: str) -> Any:
     """A figure or two as a range; None for None."""
-    from gad_verl.estimate.ranges import Range
+    from gad_verl.tools.estimate.ranges import Range
 
     if text is None:
         return None
@@ -75,7 +75,7 @@ def _range(text: str | None, flag: str) -> Any:
 
 def _shape(text: str | None, flag: str) -> Any:
     """The shape that a flag gives; None for None."""
-    from gad_verl.estimate.shape import shape_of_config
+    from gad_verl.tools.estimate.shape import shape_of_config
 
     if text is None:
         return None
@@ -95,8 +95,8 @@ def _shape(text: str | None, flag: str) -> Any:
 
 def _lengths(arguments: argparse.Namespace, config: Any, settings: Any) -> Any:
     """Given lengths over measured over assumed ones."""
-    from gad_verl.estimate.data import measured_lengths
-    from gad_verl.estimate.timing import Lengths, assumed_lengths
+    from gad_verl.tools.estimate.data import measured_lengths
+    from gad_verl.tools.estimate.timing import Lengths, assumed_lengths
 
     given: Mapping[str, Any] = {
         name: _range(getattr(arguments, f"{name}_tokens"), f"--{name}-tokens")
@@ -120,12 +120,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from gad_verl.composing import compose_config
-    from gad_verl.estimate.data import count_rows
-    from gad_verl.estimate.gpus import choose_gpu
-    from gad_verl.estimate.plan import estimate
-    from gad_verl.estimate.settings import read_settings
-    from gad_verl.estimate.text import as_json, render
-    from gad_verl.estimate.timing import Assumptions
+    from gad_verl.tools.estimate.data import count_rows
+    from gad_verl.tools.estimate.gpus import choose_gpu
+    from gad_verl.tools.estimate.plan import estimate
+    from gad_verl.tools.estimate.settings import read_settings
+    from gad_verl.tools.estimate.text import as_json, render
+    from gad_verl.tools.estimate.timing import Assumptions
 
     gpu = choose_gpu(arguments.gpu, arguments.gpu_memory_gb, arguments.tflops, arguments.bandwidth_gbs)
     mfu = _range(arguments.mfu, "--mfu")

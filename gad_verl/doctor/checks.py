@@ -186,7 +186,7 @@ class Doctor:
 
     @cached_property
     def _settings(self) -> Any:
-        from gad_verl.estimate.settings import read_settings
+        from gad_verl.tools.estimate.settings import read_settings
 
         return read_settings(self.config)
 
@@ -198,7 +198,7 @@ class Doctor:
             return None, [warning(name, f"cannot be estimated: {reason}", remedy)]
 
     def _total_steps(self, settings: Any) -> int | None:
-        from gad_verl.estimate.data import count_rows
+        from gad_verl.tools.estimate.data import count_rows
 
         if settings.total_steps:
             return settings.total_steps
@@ -218,7 +218,7 @@ class Doctor:
         import psutil
 
         from gad_verl.doctor.storage import check_host, check_memory, gpu_of
-        from gad_verl.estimate.plan import estimate
+        from gad_verl.tools.estimate.plan import estimate
 
         on_cpu = str(self.config.trainer.get("device", "cuda")) == "cpu"
         if not self.gpus or on_cpu:

@@ -26,8 +26,8 @@ from gad_verl.cli import main
 from gad_verl.doctor import dry_run, storage
 from gad_verl.doctor.finding import ERROR, OK, WARNING
 from gad_verl.doctor.tokenizers import check_positions, check_tokenizer, check_tokenizers
-from gad_verl.estimate.plan import checkpoint_size, estimate, reference_size
-from gad_verl.estimate.settings import read_settings
+from gad_verl.tools.estimate.plan import checkpoint_size, estimate, reference_size
+from gad_verl.tools.estimate.settings import read_settings
 
 
 def levels(found: list[Any]) -> list[str]:

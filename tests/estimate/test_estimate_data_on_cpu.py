@@ -20,10 +20,10 @@ import pytest
 from omegaconf import DictConfig
 
 from gad_verl.errors import GadDataError
-from gad_verl.estimate import data
-from gad_verl.estimate.gpus import GPUS
-from gad_verl.estimate.plan import estimate
-from gad_verl.estimate.settings import read_settings
+from gad_verl.tools.estimate import data
+from gad_verl.tools.estimate.gpus import GPUS
+from gad_verl.tools.estimate.plan import estimate
+from gad_verl.tools.estimate.settings import read_settings
 
 
 def test_rows_are_counted_in_every_format(tiny_config: DictConfig, tmp_path: Path) -> None:

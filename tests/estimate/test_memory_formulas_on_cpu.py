@@ -22,10 +22,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
-from gad_verl.estimate import memory
-from gad_verl.estimate.ranges import Range
-from gad_verl.estimate.roles import Layout, Role
-from gad_verl.estimate.shape import ModelShape, find_shape, shape_of_config
+from gad_verl.tools.estimate import memory
+from gad_verl.tools.estimate.ranges import Range
+from gad_verl.tools.estimate.roles import Layout, Role
+from gad_verl.tools.estimate.shape import ModelShape, find_shape, shape_of_config
 
 FIGURES = {
     "model_type": "qwen2",

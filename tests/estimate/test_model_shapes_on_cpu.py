@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
 from gad_verl.errors import GadConfigError
-from gad_verl.estimate.roles import Layout, Role, lora_layer_parameters
-from gad_verl.estimate.shape import find_shape, known_models, shape_of_config
-from gad_verl.estimate.timing import row_work
+from gad_verl.tools.estimate.roles import Layout, Role, lora_layer_parameters
+from gad_verl.tools.estimate.shape import find_shape, known_models, shape_of_config
+from gad_verl.tools.estimate.timing import row_work
 
 _SMALL = {
     "hidden_size": 24,

@@ -22,13 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gad_verl.core.schedule import Phase
-from gad_verl.estimate import plan, timing
-from gad_verl.estimate.gpus import GIB, GPUS
-from gad_verl.estimate.ranges import Range, hidden_behind, total
-from gad_verl.estimate.roles import Layout, Role
-from gad_verl.estimate.settings import Rollout, read_settings
-from gad_verl.estimate.shape import find_shape
-from gad_verl.estimate.timing import Assumptions, Lengths
+from gad_verl.tools.estimate import plan, timing
+from gad_verl.tools.estimate.gpus import GIB, GPUS
+from gad_verl.tools.estimate.ranges import Range, hidden_behind, total
+from gad_verl.tools.estimate.roles import Layout, Role
+from gad_verl.tools.estimate.settings import Rollout, read_settings
+from gad_verl.tools.estimate.shape import find_shape
+from gad_verl.tools.estimate.timing import Assumptions, Lengths
 
 GPU = GPUS["h100-80g"]
 SHAPE = find_shape("Qwen/Qwen2.5-7B-Instruct", "key")

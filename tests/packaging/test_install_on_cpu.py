@@ -48,7 +48,7 @@ def test_wheel_holds_the_package_the_plugin_and_the_configuration(wheel: Path) -
         "gad_verl/config/gad_cpu.yaml",
         "gad_verl/config/gad/gad.yaml",
         "gad_verl/tools/report/template/page.html",
-        "gad_verl/estimate/known_models.json",
+        "gad_verl/tools/estimate/known_models.json",
         "hydra_plugins/gad_verl_searchpath/__init__.py",
     } <= names
     # hydra_plugins is a name space shared by all plugins: nobody may own it.

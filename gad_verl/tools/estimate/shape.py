@@ -203,7 +203,7 @@ def shape_of_config(config: Mapping[str, Any], name: str) -> ModelShape:
 
 def known_models() -> dict[str, dict[str, Any]]:
     """Published configuration figures of the students of the recipes and their relatives, by repository name."""
-    return json.loads((files("gad_verl.estimate") / _TABLE).read_text(encoding="utf-8"))["models"]
+    return json.loads((files("gad_verl.tools.estimate") / _TABLE).read_text(encoding="utf-8"))["models"]
 
 
 def _base_name(path: str) -> str:

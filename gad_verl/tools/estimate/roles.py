@@ -15,7 +15,7 @@
 
 from dataclasses import dataclass
 
-from gad_verl.estimate.shape import ModelShape
+from gad_verl.tools.estimate.shape import ModelShape
 
 ADAM_MOMENTS = 2
 

@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.errors import GadConfigError
-from gad_verl.estimate.roles import Layout, Role
-from gad_verl.estimate.shape import ModelShape, find_shape
+from gad_verl.tools.estimate.roles import Layout, Role
+from gad_verl.tools.estimate.shape import ModelShape, find_shape
 
 _BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2}
 _FLASH = "flash_attention"

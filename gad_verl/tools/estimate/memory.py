@@ -19,10 +19,10 @@ what CUDA and its libraries take, fragmentation. docs/estimate.md compares both 
 
 from dataclasses import dataclass
 
-from gad_verl.estimate.gpus import GIB
-from gad_verl.estimate.ranges import Range
-from gad_verl.estimate.roles import ADAM_MOMENTS, Role
-from gad_verl.estimate.shape import ModelShape
+from gad_verl.tools.estimate.gpus import GIB
+from gad_verl.tools.estimate.ranges import Range
+from gad_verl.tools.estimate.roles import ADAM_MOMENTS, Role
+from gad_verl.tools.estimate.shape import ModelShape
 
 # Assumptions.
 LIBRARIES = Range(1.0 * GIB, 3.0 * GIB)  # CUDA context, NCCL buffers, kernels

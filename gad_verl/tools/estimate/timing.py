@@ -20,11 +20,11 @@ offloading move. Assumption: which share of its peak a GPU reaches (MFU), speeds
 from dataclasses import dataclass, field
 
 from gad_verl.core.cost_model import CostModel
-from gad_verl.estimate import memory
-from gad_verl.estimate.gpus import Gpu
-from gad_verl.estimate.ranges import Range, hidden_behind
-from gad_verl.estimate.roles import Role
-from gad_verl.estimate.settings import Rollout
+from gad_verl.tools.estimate import memory
+from gad_verl.tools.estimate.gpus import Gpu
+from gad_verl.tools.estimate.ranges import Range, hidden_behind
+from gad_verl.tools.estimate.roles import Role
+from gad_verl.tools.estimate.settings import Rollout
 
 FLOPS_PER_MULTIPLY_ADD = 2
 # Scoring, and the group's update with the scores of its own forward: one pass.

@@ -15,11 +15,11 @@
 
 from dataclasses import dataclass
 
-from gad_verl.estimate import memory
-from gad_verl.estimate.gpus import Gpu
-from gad_verl.estimate.ranges import Range, total
-from gad_verl.estimate.roles import Role
-from gad_verl.estimate.settings import Rollout, RunSettings
+from gad_verl.tools.estimate import memory
+from gad_verl.tools.estimate.gpus import Gpu
+from gad_verl.tools.estimate.ranges import Range, total
+from gad_verl.tools.estimate.roles import Role
+from gad_verl.tools.estimate.settings import Rollout, RunSettings
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@
 # limitations under the License.
 """What does not fit, and which settings help."""
 
-from gad_verl.estimate.gpus import GIB, Gpu
-from gad_verl.estimate.phases import PhaseMemory, RolloutRoom
-from gad_verl.estimate.roles import Role
-from gad_verl.estimate.settings import RunSettings
+from gad_verl.tools.estimate.gpus import GIB, Gpu
+from gad_verl.tools.estimate.phases import PhaseMemory, RolloutRoom
+from gad_verl.tools.estimate.roles import Role
+from gad_verl.tools.estimate.settings import RunSettings
 
 _KEYS = {
     "student": ("actor_rollout_ref.actor", "actor_rollout_ref.model", "ppo_max_token_len_per_gpu"),

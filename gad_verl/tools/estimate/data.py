@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 
 from gad_verl.data.file_stamps import file_list
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.estimate.ranges import Range
-from gad_verl.estimate.timing import Lengths
+from gad_verl.tools.estimate.ranges import Range
+from gad_verl.tools.estimate.timing import Lengths
 
 logger = logging.getLogger(__name__)
 
