@@ -43,8 +43,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _run(arguments: argparse.Namespace) -> int:
     from gad_verl.composing import DEFAULT_NAME
-    from gad_verl.doctor.checks import Request, examine
-    from gad_verl.doctor.finding import exit_code, render
+    from gad_verl.tools.doctor.checks import Request, examine
+    from gad_verl.tools.doctor.finding import exit_code, render
 
     name = arguments.config_name
     if name is None and (arguments.overrides or arguments.config_path or arguments.dry_run):

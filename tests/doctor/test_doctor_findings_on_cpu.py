@@ -23,9 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from gad_verl.doctor import checks, finding, machine, versions
-from gad_verl.doctor.finding import ERROR, OK, WARNING, Finding, exit_code, render, run_check
 from gad_verl.errors import GadConfigError
+from gad_verl.tools.doctor import checks, finding, machine, versions
+from gad_verl.tools.doctor.finding import ERROR, OK, WARNING, Finding, exit_code, render, run_check
 
 levels = st.sampled_from([OK, WARNING, ERROR])
 

@@ -23,9 +23,9 @@ import pytest
 from omegaconf import DictConfig
 
 from gad_verl.cli import main
-from gad_verl.doctor import dry_run, storage
-from gad_verl.doctor.finding import ERROR, OK, WARNING
-from gad_verl.doctor.tokenizers import check_positions, check_tokenizer, check_tokenizers
+from gad_verl.tools.doctor import dry_run, storage
+from gad_verl.tools.doctor.finding import ERROR, OK, WARNING
+from gad_verl.tools.doctor.tokenizers import check_positions, check_tokenizer, check_tokenizers
 from gad_verl.tools.estimate.plan import checkpoint_size, estimate, reference_size
 from gad_verl.tools.estimate.settings import read_settings
 
@@ -133,7 +133,7 @@ def test_what_is_there_already_needs_no_room(tiny_config: DictConfig, tmp_path: 
 
 
 def test_memory_of_gpus_and_host(compose_config: Any) -> None:
-    from gad_verl.doctor.machine import Device
+    from gad_verl.tools.doctor.machine import Device
 
     config = compose_config(
         "gad_trainer",

@@ -146,7 +146,7 @@ def test_ray_joins_before_the_run_starts_on_the_first_node(start, fakes, tmp_pat
     assert head[:5] == ["ray", "start", "--head", "--node-ip-address=10.0.0.7", f"--port={port}"]
     assert workers[:3] == ["ray", "start", f"--address=10.0.0.7:{port}"]
     assert all(set(resources) < set(command) and command[-1] == "--block" for command in (head, workers))
-    assert ready[:3] == ["python3", "-m", "gad_verl.ray_ready"]
+    assert ready[:3] == ["python3", "-m", "gad_verl.tools.doctor.ray_ready"]
     assert ready[3:9] == ["--address", f"10.0.0.7:{port}", "--nodes", "3", "--gpus-per-node", "4"]
     assert run == ["bash", str(tmp_path / "run.sh"), "a.b=1", "c='x y'"]
     (trainer,) = fakes.calls("trainer")
@@ -174,10 +174,10 @@ def test_one_node_has_no_workers(start, fakes):
 
 
 def test_the_arguments_of_the_readiness_are_those_of_its_command(start, fakes, monkeypatch):
-    from gad_verl import ray_ready
+    from gad_verl.tools.doctor import ray_ready
 
     finish(start())
-    arguments = next(command for _, command in steps(fakes) if "gad_verl.ray_ready" in command)[3:]
+    arguments = next(command for _, command in steps(fakes) if "gad_verl.tools.doctor.ray_ready" in command)[3:]
     monkeypatch.setattr(ray_ready, "read_nodes", lambda address: [ray_ready.Node("a", 4)] * 3)
     assert ray_ready.main(arguments) == 0
 
@@ -298,7 +298,7 @@ class Clock:
 
 
 def waited(reads: list, nodes: int, gpus: int, timeout_s: float = 30.0) -> tuple:
-    from gad_verl.ray_ready import wait_until_ready
+    from gad_verl.tools.doctor.ray_ready import wait_until_ready
 
     clock, states = Clock(), list(reads)
 
@@ -312,7 +312,7 @@ def waited(reads: list, nodes: int, gpus: int, timeout_s: float = 30.0) -> tuple
 
 
 def test_the_wait_ends_with_the_last_node():
-    from gad_verl.ray_ready import Node
+    from gad_verl.tools.doctor.ray_ready import Node
 
     a, b, poor = Node("a", 8), Node("b", 8), Node("b", 0)
     nodes, seconds = waited([ConnectionError("no head"), [], [a], [a, poor], [a, b]], 2, 8)
@@ -323,7 +323,7 @@ def test_the_wait_ends_with_the_last_node():
 
 @pytest.mark.parametrize(("address", "expected"), [("127.0.0.1:1", "the head does not answer"), ("node1", "HOST:PORT")])
 def test_no_head_is_one_line(address, expected, capsys):
-    from gad_verl import ray_ready
+    from gad_verl.tools.doctor import ray_ready
 
     assert ray_ready.main(["--address", address, "--nodes", "1", "--timeout", "0"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
@@ -340,7 +340,7 @@ def test_no_head_is_one_line(address, expected, capsys):
 )
 def test_a_wait_in_vain_says_what_is_missing(reads, expected):
     from gad_verl.errors import GadClusterError
-    from gad_verl.ray_ready import Node
+    from gad_verl.tools.doctor.ray_ready import Node
 
     states = [state if isinstance(state, Exception) else [Node(*node) for node in state] for state in reads]
     with pytest.raises(GadClusterError) as error:

@@ -23,8 +23,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gad_verl.doctor.finding import Finding, error, ok, run_check, warning
 from gad_verl.errors import GadCompatError, GadConfigError
+from gad_verl.tools.doctor.finding import Finding, error, ok, run_check, warning
 
 Check = tuple[str, Callable[[], Sequence[Finding]]]
 
@@ -70,7 +70,7 @@ class Doctor:
     @cached_property
     def gpus(self) -> Any:
         """GPUs of this machine."""
-        from gad_verl.doctor.machine import find_gpus
+        from gad_verl.tools.doctor.machine import find_gpus
 
         return find_gpus()
 
@@ -104,7 +104,7 @@ class Doctor:
         return {str(section.get("strategy", "")) for section in sections}
 
     def _versions(self) -> list[Finding]:
-        from gad_verl.doctor.versions import check_versions
+        from gad_verl.tools.doctor.versions import check_versions
 
         rollout = None if self.config is None else str(self.config.actor_rollout_ref.rollout.name)
         return check_versions(rollout, "megatron" in self._strategies())
@@ -128,12 +128,12 @@ class Doctor:
         return found
 
     def _gpus(self) -> list[Finding]:
-        from gad_verl.doctor.machine import check_gpus
+        from gad_verl.tools.doctor.machine import check_gpus
 
         return check_gpus(self.gpus, self.config, os.environ.get("RAY_ADDRESS"))
 
     def _machine(self) -> list[Finding]:
-        from gad_verl.doctor.machine import check_this_machine
+        from gad_verl.tools.doctor.machine import check_this_machine
 
         return check_this_machine(self.config)
 
@@ -154,17 +154,17 @@ class Doctor:
         return [*found, ok("stages", "they fit into the run")]
 
     def _tokenizers(self) -> list[Finding]:
-        from gad_verl.doctor.tokenizers import check_tokenizers
+        from gad_verl.tools.doctor.tokenizers import check_tokenizers
 
         return check_tokenizers(self.config, self._has_discriminator)
 
     def _positions(self) -> list[Finding]:
-        from gad_verl.doctor.tokenizers import check_positions
+        from gad_verl.tools.doctor.tokenizers import check_positions
 
         return check_positions(self.config, self._has_discriminator)
 
     def _lengths(self) -> list[Finding]:
-        from gad_verl.doctor.lengths import check_lengths
+        from gad_verl.tools.doctor.lengths import check_lengths
 
         return check_lengths(self.config, self.gad_config.teacher_key)
 
@@ -206,7 +206,7 @@ class Doctor:
         return None if rows is None else rows // settings.prompts * settings.epochs
 
     def _disk(self) -> list[Finding]:
-        from gad_verl.doctor.storage import check_disk
+        from gad_verl.tools.doctor.storage import check_disk
 
         settings, findings = self._settings_or_finding("disk")
         if settings is None:
@@ -217,7 +217,7 @@ class Doctor:
     def _memory(self) -> list[Finding]:
         import psutil
 
-        from gad_verl.doctor.storage import check_host, check_memory, gpu_of
+        from gad_verl.tools.doctor.storage import check_host, check_memory, gpu_of
         from gad_verl.tools.estimate.plan import estimate
 
         on_cpu = str(self.config.trainer.get("device", "cuda")) == "cpu"
@@ -231,7 +231,7 @@ class Doctor:
         return check_memory(found) + check_host(found, float(psutil.virtual_memory().available))
 
     def _dry_run(self) -> list[Finding]:
-        from gad_verl.doctor.dry_run import check_dry_run
+        from gad_verl.tools.doctor.dry_run import check_dry_run
 
         request = self.request
         return check_dry_run(

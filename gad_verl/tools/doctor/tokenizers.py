@@ -17,8 +17,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gad_verl.doctor.finding import Finding, error, ok, warning
 from gad_verl.errors import GadConfigError
+from gad_verl.tools.doctor.finding import Finding, error, ok, warning
 
 _QUESTION = [{"role": "user", "content": "Which colour has the sky?"}]
 _ANSWER = "Blue"

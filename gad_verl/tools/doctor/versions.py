@@ -28,7 +28,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from gad_verl.doctor.finding import Finding, error, ok, warning
+from gad_verl.tools.doctor.finding import Finding, error, ok, warning
 
 DISTRIBUTION = "gad-verl"
 _TESTED = "tested"

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""``python -m gad_verl.ray_ready``: wait until a Ray cluster has all its nodes.
+"""``python -m gad_verl.tools.doctor.ray_ready``: wait until a Ray cluster has all its nodes.
 
 A run that starts before the last node has joined fails, or takes fewer GPUs than it was told to.
 """
@@ -139,7 +139,9 @@ def wait_until_ready(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code: 0, or 2 for a cluster that did not get whole."""
-    parser = argparse.ArgumentParser(prog="python -m gad_verl.ray_ready", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m gad_verl.tools.doctor.ray_ready", description=__doc__.split("\n\n")[0]
+    )
     parser.add_argument("--address", required=True, metavar="HOST:PORT", help="of the head")
     parser.add_argument("--nodes", type=int, required=True, help="nodes that the run needs")
     parser.add_argument("--gpus-per-node", type=int, default=0, help="GPUs of each (default: %(default)s)")

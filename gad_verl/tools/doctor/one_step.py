@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gad_verl.doctor.finding import Finding, error, ok
+from gad_verl.tools.doctor.finding import Finding, error, ok
 
 _SECONDS_TO_END = 20.0
 _TAIL_LINES = 30

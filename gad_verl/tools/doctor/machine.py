@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gad_verl.doctor.finding import Finding, error, ok, warning
+from gad_verl.tools.doctor.finding import Finding, error, ok, warning
 
 GB = 1e9
 # Ray's own defaults: the share of the memory that its object store takes, and the open files that it wants.

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.data.file_stamps import file_list
-from gad_verl.doctor.finding import Finding, ok, warning
 from gad_verl.errors import GadConfigError
+from gad_verl.tools.doctor.finding import Finding, ok, warning
 
 SAMPLE = 1000
 # Above these shares a limit changes what is learned.

@@ -17,8 +17,8 @@ import os
 import shutil
 from pathlib import Path
 
-from gad_verl.doctor.finding import Finding, error, ok, warning
-from gad_verl.doctor.machine import GB, Device
+from gad_verl.tools.doctor.finding import Finding, error, ok, warning
+from gad_verl.tools.doctor.machine import GB, Device
 from gad_verl.tools.estimate.gpus import GIB, Gpu
 from gad_verl.tools.estimate.plan import Estimate, checkpoint_size, reference_size, saves_of
 from gad_verl.tools.estimate.settings import RunSettings
