@@ -19,8 +19,8 @@ import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
-from gad_verl.commands import check, compare, data, doctor, estimate, evaluate, export, guardian, report, teacher
 from gad_verl.errors import USER_ERRORS
+from gad_verl.tools.commands import check, compare, data, doctor, estimate, evaluate, export, guardian, report, teacher
 
 COMMANDS = (
     teacher,

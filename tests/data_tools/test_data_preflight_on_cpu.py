@@ -29,8 +29,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gad_verl import cli
-from gad_verl.commands.data import ABOVE_THRESHOLD
 from gad_verl.errors import GadDataError
+from gad_verl.tools.commands.data import ABOVE_THRESHOLD
 from gad_verl.tools.data import surface
 from gad_verl.tools.data.advice import _BY_KIND
 from gad_verl.tools.data.leaks import MIN_TEXTS, PreflightReport, compare, one_sided, render

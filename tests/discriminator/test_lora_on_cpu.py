@@ -27,8 +27,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForTokenClassification
 from worker_probe import make_groups
 
-from gad_verl.commands.export import add_to
 from gad_verl.errors import GadCheckpointError
+from gad_verl.tools.commands.export import add_to
 from gad_verl.tools.export.weights import export_part, load_state
 
 LAYOUTS = [(1, "fsdp"), (1, "fsdp2"), (2, "fsdp"), (2, "fsdp2")]

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from fault_server import FaultServer
 
-from gad_verl.commands.teacher import add_to
+from gad_verl.tools.commands.teacher import add_to
 from gad_verl.tools.teacher.settings import read_settings_file, teachers_of
 
 PAGE = (Path(__file__).parents[2] / "docs" / "teacher.md").read_text(encoding="utf-8")
