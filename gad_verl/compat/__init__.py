@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from packaging.version import Version
 
-from gad_verl.compat_source import find_source, read_names
+from gad_verl.compat.source import find_source, read_names
 from gad_verl.errors import GadCompatError
 
 VERL_AT_LEAST = "0.9.1"
