@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from gad_verl.config.checks import require, require_choice
+from gad_verl.config.custom_code import load_own
 from gad_verl.core.gating import GateOptions
 from gad_verl.core.pair_loss import LOSS_KINDS, PairLossOptions
 from gad_verl.core.replay import REPLAY_ORDERS
@@ -29,7 +30,6 @@ from gad_verl.core.reward_shaping import LENGTH_CORRECTIONS, LOGARITHM, PER_TOKE
 from gad_verl.core.shares import UNITS
 from gad_verl.core.trust import TrustOptions
 from gad_verl.errors import GadConfigError
-from gad_verl.own_code import load_own
 
 
 @dataclass

@@ -21,6 +21,7 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
+from gad_verl.config.custom_code import load_own
 from gad_verl.core import (
     PairLossOptions,
     discriminator_pair_loss,
@@ -30,7 +31,6 @@ from gad_verl.core import (
 )
 from gad_verl.core.pair_loss import expand_pairs
 from gad_verl.discriminator.groups import GroupLayout, split_group_scores
-from gad_verl.own_code import load_own
 
 OWN_LOSS_KEY = "gad.discriminator_loss.own"
 
@@ -44,7 +44,7 @@ class LossOptions:
         penalty_coefficient: gamma of the gradient penalty; read where a batch has copies with noise.
         penalty_distance: Standard deviation of their noise over the root mean square of the embeddings.
         own: Loss of a pair that the user has written, in the place of ``pairs``
-            (:func:`gad_verl.own_code.load_own`); None takes ``pairs``.
+            (:func:`gad_verl.config.custom_code.load_own`); None takes ``pairs``.
     """
 
     pairs: PairLossOptions = field(default_factory=PairLossOptions)

@@ -15,9 +15,9 @@
 
 from typing import TYPE_CHECKING
 
+from gad_verl.config.custom_code import load_own
 from gad_verl.errors import GadConfigError
 from gad_verl.guardian.rule import Rule
-from gad_verl.own_code import load_own
 
 if TYPE_CHECKING:
     from gad_verl.config.guardian import GuardianConfig
