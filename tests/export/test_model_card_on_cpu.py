@@ -30,7 +30,7 @@ from tiny_model import build_model, build_rows
 from transformers import AutoModelForCausalLM
 
 from gad_verl import cli
-from gad_verl.redaction import without_secrets
+from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.export.card.data_facts import read_data_facts
 from gad_verl.tools.export.card.request import CardRequest, is_hub_name
 from gad_verl.tools.export.card.run_facts import RunFacts, read_run_facts, without_paths

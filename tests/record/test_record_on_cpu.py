@@ -43,7 +43,7 @@ from gad_verl.record import (
     read_samples,
     read_scores,
 )
-from gad_verl.redaction import REMOVED, is_secret_name, without_secrets
+from gad_verl.record.redaction import REMOVED, is_secret_name, without_secrets
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=12)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)

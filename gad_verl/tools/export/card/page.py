@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl import __version__
-from gad_verl.redaction import without_secrets
+from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.export.card import usage
 from gad_verl.tools.export.card.data_facts import DataFacts, read_data_facts
 from gad_verl.tools.export.card.evaluation_facts import EvaluationFacts, FoundEvaluations, find_evaluations

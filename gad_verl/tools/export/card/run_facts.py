@@ -22,7 +22,7 @@ from typing import Any
 
 from gad_verl.errors import GadCheckpointError, GadDataError
 from gad_verl.record import read_run
-from gad_verl.redaction import without_secrets
+from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.export.card.request import is_hub_name
 
 METRICS = (

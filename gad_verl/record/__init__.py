@@ -39,7 +39,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 from gad_verl import __version__
 from gad_verl.errors import GadDataError
-from gad_verl.redaction import without_secrets
+from gad_verl.record.redaction import without_secrets
 
 logger = logging.getLogger(__name__)
 
