@@ -43,7 +43,7 @@ from gad_verl.discriminator.groups import (
 from gad_verl.discriminator.loss import LossOptions, group_loss, group_score_gradients
 from gad_verl.discriminator.plan import BatchPlan, fits_one_pass, plan_batch
 from gad_verl.discriminator.worker import DiscriminatorWorker
-from gad_verl.megatron_settings import tokens_per_micro_batch
+from gad_verl.preflight.megatron import tokens_per_micro_batch
 
 logger = logging.getLogger(__name__)
 

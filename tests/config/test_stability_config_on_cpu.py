@@ -24,7 +24,7 @@ from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.core import PairLossOptions
 from gad_verl.core.gating import GateOptions
 from gad_verl.errors import GadConfigError
-from gad_verl.preflight_tools import check_held_out, check_task_columns, check_tools
+from gad_verl.preflight.options import check_held_out, check_task_columns, check_tools
 
 SECTIONS = (
     "trust",

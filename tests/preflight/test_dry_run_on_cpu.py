@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gad_verl import dry_run
 from gad_verl.core.schedule import STAGES, StageSchedule
+from gad_verl.preflight import dry_run
 
 
 @given(

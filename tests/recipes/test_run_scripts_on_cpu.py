@@ -29,10 +29,9 @@ from omegaconf import DictConfig
 from paper_settings import PAPER_FSDP, PAPER_MEGATRON, SEQKD, TOOLS, differences
 from tiny_model import build_all, build_tokenizer
 
-from gad_verl import dry_run
-from gad_verl.composing import compose_config
 from gad_verl.config import GadConfig, load_gad_config
-from gad_verl.preflight import check_config
+from gad_verl.preflight import check_config, dry_run
+from gad_verl.preflight.composing import compose_config
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "gad"
@@ -339,7 +338,7 @@ def test_a_wrong_choice_is_refused_before_anything_starts(variable, value, tmp_p
 def test_script_dry_runs_on_tiny_files(script, method, launch, tiny, tmp_path, megatron_on_path, capsys):
     arguments = TINY_ARGUMENTS + (TINY_TRUST if method == "recommended" else [])
     started = launch(script, arguments, DRY_RUN="1", **tiny_variables(tiny, script, tmp_path), **METHODS[method])
-    assert started.module == "gad_verl.dry_run"
+    assert started.module == "gad_verl.preflight.dry_run"
     assert started.overrides[-len(arguments) :] == arguments
     assert dry_run.main(started.arguments) == 0
     shown = capsys.readouterr().out

@@ -42,7 +42,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from gad_verl.composing import DEFAULT_NAME
+    from gad_verl.preflight.composing import DEFAULT_NAME
     from gad_verl.tools.doctor.checks import Request, examine
     from gad_verl.tools.doctor.finding import exit_code, render
 

@@ -119,7 +119,7 @@ def _lengths(arguments: argparse.Namespace, config: Any, settings: Any) -> Any:
 def _run(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
-    from gad_verl.composing import compose_config
+    from gad_verl.preflight.composing import compose_config
     from gad_verl.tools.estimate.data import count_rows
     from gad_verl.tools.estimate.gpus import choose_gpu
     from gad_verl.tools.estimate.plan import estimate

@@ -13,7 +13,7 @@
 # limitations under the License.
 """``gad-verl data preflight``: what would let a discriminator tell teacher from student without reading the texts.
 
-Not the check before a run (``gad_verl/preflight.py``), which looks at configuration and rows and always runs.
+Not the check before a run (``gad_verl/preflight/__init__.py``), which looks at configuration and rows and always runs.
 """
 
 import dataclasses

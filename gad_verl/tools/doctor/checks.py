@@ -111,7 +111,7 @@ class Doctor:
 
     def _internals(self) -> list[Finding]:
         from gad_verl import compat
-        from gad_verl.megatron_settings import check_installed
+        from gad_verl.preflight.megatron import check_installed
 
         name, found = "internals of verl", []
         try:
@@ -263,7 +263,7 @@ def examine(request: Request) -> list[Finding]:
     findings: list[Finding] = []
     config = None
     if request.config_name is not None:
-        from gad_verl.composing import compose_config
+        from gad_verl.preflight.composing import compose_config
 
         def compose() -> list[Finding]:
             nonlocal config

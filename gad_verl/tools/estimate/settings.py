@@ -233,7 +233,7 @@ def read_settings(
     """Read a composed configuration.
 
     Args:
-        config: As ``gad_verl.composing`` gives it.
+        config: As ``gad_verl.preflight.composing`` gives it.
         student, discriminator: Shapes that replace those of the models that the configuration names.
 
     Raises:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""``python -m gad_verl.dry_run``: what ``python -m verl.trainer.main_ppo`` with the same arguments would train.
+"""``python -m gad_verl.preflight.dry_run``: what ``python -m verl.trainer.main_ppo`` with the same arguments would train.
 
 Composes the configuration as verl's entry point does, runs the check of :mod:`gad_verl.preflight` and verl's own,
 prints the settings that decide a run, and ends. No Ray, no accelerator, no weights: of a model, only tokenizer and
@@ -29,11 +29,11 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gad_verl.composing import compose_config
 from gad_verl.config import GadConfig
 from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import USER_ERRORS, GadConfigError
 from gad_verl.preflight import TRAINER_MODE, PlannedRun, run_preflight
+from gad_verl.preflight.composing import compose_config
 
 _PHASE_NAMES = {
     Phase.DISCRIMINATOR_ONLY: "discriminator alone",
@@ -151,7 +151,7 @@ def dry_run(config: DictConfig) -> PlannedRun:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit code: 0, or 2 for an error that the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m gad_verl.dry_run", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m gad_verl.preflight.dry_run", description=__doc__.split("\n\n")[0])
     parser.add_argument("--config-name", default="gad_trainer", help="default: %(default)s")
     parser.add_argument("--config-path", default=None, help="absolute folder (default: verl's and gad_verl's own)")
     parser.add_argument("overrides", nargs="*", help="Hydra overrides")

@@ -31,15 +31,15 @@ from gad_verl.data.schema import check_file
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
 from gad_verl.guardian.own import own_rule_classes
-from gad_verl.lora_settings import check_lora
-from gad_verl.megatron_settings import (
+from gad_verl.preflight.lora import check_lora
+from gad_verl.preflight.megatron import (
     MEGATRON,
     check_installed,
     check_megatron,
     check_strategies,
     tokens_per_micro_batch,
 )
-from gad_verl.preflight_tools import OUTCOME_ESTIMATORS, check_held_out, check_task_columns, check_tools
+from gad_verl.preflight.options import OUTCOME_ESTIMATORS, check_held_out, check_task_columns, check_tools
 from gad_verl.trainer.stop_file import StopFile
 
 logger = logging.getLogger(__name__)
