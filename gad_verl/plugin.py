@@ -57,7 +57,7 @@ def _register_rollout(module: ModuleType) -> None:
 
 
 def _register_platform() -> None:
-    from gad_verl.platforms.register import register_cpu_platform
+    from gad_verl.cpu.register import register_cpu_platform
 
     register_cpu_platform()
 

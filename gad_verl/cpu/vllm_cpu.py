@@ -48,7 +48,7 @@ def register_vllm_replica(replica_module: ModuleType) -> None:
     """Replace verl's replica "vllm" by one whose workers can reload weights on a CPU."""
 
     def load() -> type:
-        from gad_verl.rollout.vllm_cpu_replica import CpuVLLMReplica
+        from gad_verl.cpu.vllm_cpu_replica import CpuVLLMReplica
 
         return CpuVLLMReplica
 
