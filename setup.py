@@ -45,7 +45,7 @@ setup(
         "gad_verl.tools.estimate": ["*.json"],
     },
     install_requires=[
-        # Subclasses of verl's trainer and workers: private parts move with each minor release (gad_verl/compat/__init__.py).
+        # Subclasses of verl's trainer and workers: private parts move with each minor release (gad_verl/compat).
         "verl>=0.9.1,<0.10",
         # verl's V1 trainer needs it and does not declare it.
         "TransferQueue>=0.1.11,<0.2",

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""``python -m gad_verl.preflight.dry_run``: what ``python -m verl.trainer.main_ppo`` with the same arguments would train.
+"""``python -m gad_verl.preflight.dry_run``: what ``verl.trainer.main_ppo`` with the same arguments would train.
 
 Composes the configuration as verl's entry point does, runs the check of :mod:`gad_verl.preflight` and verl's own,
 prints the settings that decide a run, and ends. No Ray, no accelerator, no weights: of a model, only tokenizer and

@@ -15,5 +15,6 @@
 
 Beside the trainer, and meets it only through files. Mathematics: :mod:`~gad_verl.tools.evaluation.intervals`,
 :mod:`~gad_verl.tools.evaluation.diversity`, :mod:`~gad_verl.tools.evaluation.two_sample`,
-:mod:`~gad_verl.tools.evaluation.preferences`, :mod:`~gad_verl.tools.evaluation.judge_replies`. The rest reads, asks and writes.
+:mod:`~gad_verl.tools.evaluation.preferences`, :mod:`~gad_verl.tools.evaluation.judge_replies`. The rest reads, asks and
+writes.
 """
