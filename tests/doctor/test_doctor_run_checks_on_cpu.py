@@ -23,7 +23,7 @@ import pytest
 from omegaconf import DictConfig
 
 from gad_verl.cli import main
-from gad_verl.tools.doctor import dry_run, storage
+from gad_verl.tools.doctor import one_step, storage
 from gad_verl.tools.doctor.finding import ERROR, OK, WARNING
 from gad_verl.tools.doctor.tokenizers import check_positions, check_tokenizer, check_tokenizers
 from gad_verl.tools.estimate.plan import checkpoint_size, estimate, reference_size
@@ -155,14 +155,14 @@ def test_memory_of_gpus_and_host(compose_config: Any) -> None:
 
 def test_a_dry_run_is_small_and_saves_nothing(tiny_config: DictConfig, tmp_path: Path) -> None:
     tiny_config.trainer.n_gpus_per_node = 4
-    chosen = dict(override.split("=", 1) for override in dry_run.dry_overrides(tiny_config, tmp_path))
+    chosen = dict(override.split("=", 1) for override in one_step.dry_overrides(tiny_config, tmp_path))
     assert chosen["trainer.total_training_steps"] == "1" and chosen["trainer.save_freq"] == "-1"
     assert chosen["data.train_batch_size"] == chosen["actor_rollout_ref.actor.ppo_mini_batch_size"] == "4"
     assert chosen["gad.warmup_steps"] == "0" and chosen["trainer.logger"] == "[console]"
     assert str(tmp_path) in chosen["trainer.default_local_dir"]
     tiny_config.gad.stage = "warmup"
     tiny_config.gad.trust.held_out_fraction = 0.1
-    chosen = dict(override.split("=", 1) for override in dry_run.dry_overrides(tiny_config, tmp_path))
+    chosen = dict(override.split("=", 1) for override in one_step.dry_overrides(tiny_config, tmp_path))
     assert chosen["gad.discriminator_only_steps"] == "0" and "gad.warmup_steps" not in chosen
     assert chosen["gad.trust.held_out_fraction"] == "0.0"
 
@@ -181,14 +181,14 @@ def test_a_dry_run_passes_the_check_before_a_run(compose_config: Any, tiny_folde
     ]
     config = compose_config("gad_cpu", *own)
     # As in the process: the dry run's settings stand behind the user's own and win.
-    dry = compose_config("gad_cpu", *own, *dry_run.dry_overrides(config, Path("/nowhere")))
+    dry = compose_config("gad_cpu", *own, *one_step.dry_overrides(config, Path("/nowhere")))
     assert dry.trainer.total_training_steps == 1 and dry.data.train_batch_size == 2
     gad_config = check_config(dry)
     check_schedule(dry, gad_config, check_data(dry, gad_config))
 
 
 def test_the_command_of_a_dry_run() -> None:
-    line = dry_run.command("gad_paper", "recipes", ["a=1"], ["a=2"])
+    line = one_step.command("gad_paper", "recipes", ["a=1"], ["a=2"])
     assert line[1:3] == ["-m", "verl.trainer.main_ppo"] and line[-2:] == ["a=1", "a=2"]
     assert Path(line[line.index("--config-path") + 1]).is_absolute()
     assert line[line.index("--config-name") + 1] == "gad_paper"
@@ -204,21 +204,21 @@ def test_the_command_of_a_dry_run() -> None:
     ],
 )
 def test_what_came_of_a_dry_run(tmp_path: Path, script: str, limit: float, level: str, part: str) -> None:
-    done = dry_run.run([sys.executable, "-c", script], tmp_path, limit)
-    found = dry_run.judge(done, limit)
+    done = one_step.run([sys.executable, "-c", script], tmp_path, limit)
+    found = one_step.judge(done, limit)
     assert found.level == level and part in found.found
     assert (found.remedy == "") == (level == OK)
 
 
 def test_known_errors_have_a_remedy_of_their_own() -> None:
     output = "Exception: The current node timed out during startup. This could"
-    assert "busy" in dry_run.judge(dry_run.DryRun(1, 5.0, output), 60).remedy
-    assert "busy" not in dry_run.judge(dry_run.DryRun(1, 5.0, "another"), 60).remedy
+    assert "busy" in one_step.judge(one_step.DryRun(1, 5.0, output), 60).remedy
+    assert "busy" not in one_step.judge(one_step.DryRun(1, 5.0, "another"), 60).remedy
 
 
 def test_the_tail_is_short() -> None:
     text = "\n".join(f"{number} " + "x" * 1000 for number in range(100))
-    kept = dry_run.tail(text).splitlines()
+    kept = one_step.tail(text).splitlines()
     assert len(kept) == 30 and kept[-1].startswith("99 ") and max(map(len, kept)) == 400
 
 
