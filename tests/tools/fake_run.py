@@ -1,0 +1,350 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""A whole run of the trainer in one process, without Ray: verl's own loop and step, gad_verl's trainer, its data,
+tokenizers and checkpoints are real; workers, rollout servers and TransferQueue are stand-ins that write down what they
+are asked. Takes seconds, so that every decision of a step can be looked at.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from fake_queue import FakeTransferQueue
+from omegaconf import DictConfig
+from tensordict import TensorDict
+from tiny_model import WORDS
+from transfer_queue import KVBatchMeta
+from verl.single_controller.ray.base import ResourcePoolManager
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls
+from verl.utils import tensordict_utils as tu
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+
+from gad_verl.discriminator.groups import SequenceGroup
+from gad_verl.discriminator.worker_group import DiscriminatorOutput, PendingUpdate, UpdateOptions
+
+# Which text (one or more outputs) a session answers with; None is a session that fails.
+Answer = Callable[[int, int, int], str | list[str] | None]
+Score = Callable[[list[int]], float]
+
+
+def random_answer(index: int, session: int, step: int) -> str:
+    """Two to five words that depend on the prompt, the session and the step."""
+    rng = random.Random(f"{index}/{session}/{step}")
+    return " ".join(rng.choices(WORDS, k=rng.randint(2, 5)))
+
+
+def random_score(ids: list[int]) -> float:
+    """A number in [-1, 1] that depends on all ids."""
+    digest = hashlib.blake2b(repr(ids).encode(), digest_size=6).digest()
+    return int.from_bytes(digest, "big") / 2**47 - 1.0
+
+
+@dataclass
+class FakeStudent:
+    """The student's worker group: writes down its calls and the learning rate that holds at each."""
+
+    queue: FakeTransferQueue
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    workers: list[Any] = field(default_factory=list)
+    _dispatch_info: dict[str, list[int]] = field(default_factory=lambda: {"actor": [0]})
+
+    def note(self, name: str) -> Callable[..., None]:
+        """A method that only writes down."""
+        return lambda *args, **_: self.calls.append((name, args[0] if len(args) == 1 else args))
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name in ("begin_stage", "resume_stage", "use_loss", "load_checkpoint"):
+            return self.note(name)
+        raise AttributeError(name)
+
+    def save_student_weights(self, path: str) -> None:
+        self.calls.append(("save_student_weights", path))
+        Path(path).mkdir(parents=True)
+
+    def load_reference_weights(self, path: str) -> None:
+        self.calls.append(("load_reference_weights", path))
+
+    def save_checkpoint(self, path: str, *_: Any, **__: Any) -> None:
+        self.calls.append(("save_checkpoint", path))
+        Path(path).mkdir(parents=True, exist_ok=True)
+
+    def compute_log_prob(self, batch: KVBatchMeta) -> KVBatchMeta:
+        self.calls.append(("compute_log_prob", list(batch.keys)))
+        return self._log_probs(batch)
+
+    def compute_ref_log_prob(self, batch: KVBatchMeta) -> KVBatchMeta:
+        self.calls.append(("compute_ref_log_prob", list(batch.keys)))
+        return self._log_probs(batch)
+
+    def _log_probs(self, batch: KVBatchMeta) -> KVBatchMeta:
+        fields = []
+        for key in batch.keys:
+            ids = self.queue.fields[batch.partition_id][key]["input_ids"]
+            fields.append({"log_probs": -(ids % 7 + 1.0) / 7, "entropy": torch.ones(len(ids))})
+        return self.queue.kv_batch_put(batch.keys, batch.partition_id, list_of_dict_to_tensordict(fields))
+
+    def update_actor(self, batch: KVBatchMeta | TensorDict) -> dict[str, Any]:
+        if isinstance(batch, KVBatchMeta):
+            rows = [dict(self.queue.fields[batch.partition_id][key]) for key in batch.keys]
+            real = [row for row, tag in zip(rows, batch.tags, strict=True) if not tag.get("is_padding", False)]
+            self.calls.append(("policy_update", real))
+        else:
+            self.calls.append(("supervised_update", batch))
+        return {"metrics": {"loss": [0.5], "grad_norm": [1.0], "mfu": [0.1]}}
+
+    def named(self, *names: str) -> list[Any]:
+        """What was given to the calls of some names, in order."""
+        return [given for name, given in self.calls if name in names]
+
+
+@dataclass
+class FakeDiscriminator:
+    """The discriminator's worker group: scores rows by a function of their ids."""
+
+    score_of: Score
+    tokenizer: Any
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    workers: list[Any] = field(default_factory=list)
+    hf_config: Any = field(
+        default_factory=lambda: SimpleNamespace(
+            model_type="qwen2", hidden_size=64, num_hidden_layers=2, vocab_size=259, get=None
+        )
+    )
+
+    def _output(self, groups: list[SequenceGroup], options: UpdateOptions | None) -> DiscriminatorOutput:
+        teachers, students = [], []
+        for group in groups:
+            rows = group.rows(group.num_teachers)
+            scores = [self.score_of(row) for row in rows]
+            shares = group.padded_teacher_weights(group.num_teachers)
+            teachers.append(sum(a * b for a, b in zip(scores, shares, strict=False)) / sum(shares))
+            students.append(scores[group.num_teachers :])
+        values = None
+        if options is not None and options.return_values:
+            values = [
+                [torch.linspace(0, 1, len(row)) for row in group.rows(group.num_teachers)[group.num_teachers :]]
+                for group in groups
+            ]
+        return DiscriminatorOutput(
+            torch.tensor(teachers),
+            torch.tensor(students),
+            torch.tensor([group.valid_students() for group in groups]),
+            {"loss": 0.5, "busy_s": 1.0, "skipped_steps": 0.0, "grad_norm": 2.0},
+            values,
+        )
+
+    def load_model(self) -> None:
+        self.calls.append(("load_model", None))
+
+    def begin_stage(self, lr: float, total_steps: int) -> None:
+        self.calls.append(("begin_stage", (lr, total_steps)))
+
+    def update(
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+    ) -> DiscriminatorOutput:
+        self.calls.append(("update", groups))
+        return self._output(groups, options)
+
+    def score(
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+    ) -> DiscriminatorOutput:
+        self.calls.append(("score", groups))
+        return self._output(groups, options)
+
+    def begin_score(
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+    ) -> PendingUpdate:
+        self.calls.append(("score", groups))
+        output = self._output(groups, options)
+        return PendingUpdate(lambda: (output, lambda: {"busy_s": 0.0}))
+
+    def begin_update(
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+    ) -> PendingUpdate:
+        self.calls.append(("begin_update", groups))
+        output = self._output(groups, options)
+
+        def wait_scores() -> tuple[DiscriminatorOutput, Callable[[], dict[str, float]]]:
+            self.calls.append(("scores_awaited", None))
+            return output, lambda: self.calls.append(("end_awaited", None)) or {"busy_s": 1.0}
+
+        return PendingUpdate(wait_scores)
+
+    def save(self, folder: Path, step: int) -> None:
+        self.calls.append(("save", folder))
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, folder: Path) -> None:
+        self.calls.append(("load", folder))
+
+    def named(self, *names: str) -> list[Any]:
+        """What was given to the calls of some names, in order."""
+        return [given for name, given in self.calls if name in names]
+
+
+class FakeRollouts:
+    """verl's agent loops: writes the answers of all sessions to the queue, in an order of its own."""
+
+    def __init__(self, run: "FakeRun") -> None:
+        self._run = run
+        self.sessions: list[int] = []
+
+    def generate_sequences(self, batch: TensorDict) -> None:
+        """As verl's AgentLoopWorkerTQ (trainer/ppo/v1/agent_loop_tq.py) leaves the queue once all have answered."""
+        run = self._run
+        step, validating = int(batch["global_steps"]), "validate" in batch.keys()
+        rollout = run.config.actor_rollout_ref.rollout
+        count = rollout.val_kwargs.n if validating else tu.get(batch, "__rollout_n__", rollout.n)
+        self.sessions.append(int(count))
+        partition = "val" if validating else "train"
+        rows = [(row, session) for row in range(len(batch)) for session in range(int(count))]
+        random.Random(step).shuffle(rows)
+        columns = {
+            name: batch[name].tolist() if hasattr(batch[name], "tolist") else list(batch[name])
+            for name in batch.keys()
+            if name not in ("global_steps", "validate", "__rollout_n__", "agent_name")
+        }
+        for row, session in rows:
+            sample = {name: column[row] for name, column in columns.items()}
+            answer = run.answer(int(sample["index"]), session, step)
+            for output, text in enumerate([] if answer is None else [answer] if isinstance(answer, str) else answer):
+                self._write(partition, sample, f"{sample['uid']}_{session}_{output}", text, step)
+        run.queue.kv_batch_put(columns["uid"], partition, tags=[{"status": "finished"}] * len(batch))
+
+    def _write(self, partition: str, sample: dict[str, Any], key: str, text: str, step: int) -> None:
+        tokenizer = self._run.trainer.tokenizer
+        rendered = tokenizer.apply_chat_template(list(sample["raw_prompt"]), add_generation_prompt=True, tokenize=False)
+        prompt = torch.tensor(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        limit = self._run.config.data.max_response_length
+        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id][:limit]
+        response = torch.tensor(ids)
+        fields = {
+            **sample,
+            "prompts": prompt,
+            "responses": response,
+            "response_mask": torch.ones_like(response),
+            "loss_mask": torch.ones_like(response),
+            "input_ids": torch.cat([prompt, response]),
+            "position_ids": torch.arange(len(prompt) + len(response)),
+            "rollout_log_probs": -torch.ones(len(response)),
+            "num_turns": 2,
+            "extra_fields": {"min_global_steps": step, "max_global_steps": step},
+        }
+        tag = {
+            "status": "success",
+            "seq_len": len(fields["input_ids"]),
+            "global_steps": step,
+            "min_global_steps": step,
+            "max_global_steps": step,
+        }
+        self._run.queue.kv_batch_put([key], partition, list_of_dict_to_tensordict([fields]), [tag])
+
+
+class FakeRun:
+    """One run of ``main_ppo`` from its configuration to its end.
+
+    Args:
+        config: Composed configuration; ``trainer.logger`` becomes the file logger.
+        monkeypatch: pytest's.
+        answer: What the student says: ``(row, session, step)`` to a text, a list of texts (several outputs of one
+            session) or None (the session fails).
+        score: The discriminator's score of token ids.
+        task_reward: verl's reward of a response's text, for ``gad.reward.task_weight``.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        monkeypatch: pytest.MonkeyPatch,
+        answer: Answer = random_answer,
+        score: Score = random_score,
+        task_reward: Callable[[str], float] = len,
+    ) -> None:
+        config.trainer.logger = ["file"]
+        self.config, self.answer, self.score, self.task_reward = config, answer, score, task_reward
+        self.log_file = Path(config.trainer.default_local_dir).parent / "metrics.jsonl"
+        monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(self.log_file))
+        self.queue = FakeTransferQueue()
+        self.queue.install(monkeypatch)
+        self.student = FakeStudent(self.queue)
+        self.discriminator: FakeDiscriminator | None = None
+        self.replicas: list[str] = []
+        monkeypatch.setattr(PPOTrainer, "_setup", lambda trainer: self._setup(trainer))
+        monkeypatch.setattr("gad_verl.trainer.sync.DiscriminatorGroup", self._new_discriminator)
+        monkeypatch.setattr(ResourcePoolManager, "create_resource_pool", lambda manager: None)
+        monkeypatch.setattr(ResourcePoolManager, "get_resource_pool", lambda manager, role: None)
+        self.trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config)
+        self.rollouts = FakeRollouts(self)
+
+    def _new_discriminator(self, *_: Any) -> FakeDiscriminator:
+        self.discriminator = FakeDiscriminator(self.score, self.trainer.tokenizer)
+        return self.discriminator
+
+    def _setup(self, trainer: Any) -> None:
+        """What verl's ``PPOTrainer._setup`` leaves behind, in its order."""
+        trainer._init_tokenizer()
+        trainer._init_dataloader()
+        trainer._init_dump_executor()
+        trainer._init_resource_pool_mgr()
+        trainer.resource_pool_manager.create_resource_pool()
+        trainer.ref_in_actor = trainer.config.actor_rollout_ref.model.get("lora_rank", 0) > 0
+        trainer.actor_rollout_wg = trainer.ref_policy_wg = self.student
+        trainer.reward_loop_manager = SimpleNamespace(
+            compute_rm_score=self._compute_rm_score, reward_loop_worker_handles=[]
+        )
+        trainer.llm_server_manager, trainer.distillation_config = None, None
+        trainer.checkpoint_manager = SimpleNamespace(
+            update_weights=lambda *_: self.replicas.append("awake"),
+            sleep_replicas=lambda: self.replicas.append("asleep"),
+        )
+        trainer._load_checkpoint()
+
+    def _compute_rm_score(self, data: Any) -> Any:
+        ids, tokenizer = data.batch["responses"], self.trainer.tokenizer
+        scores = torch.zeros(ids.shape)
+        for row, one in enumerate(ids):
+            scores[row, 0] = self.task_reward(tokenizer.decode(one, skip_special_tokens=True))
+        return SimpleNamespace(batch={"rm_scores": scores})
+
+    def fit(self) -> "FakeRun":
+        """Set up and train to the end."""
+        self.trainer.init()
+        self.trainer.fit(self.rollouts)
+        return self
+
+    @property
+    def metrics(self) -> dict[int, dict[str, float]]:
+        """What was logged, by step; several lines of a step together."""
+        found: dict[int, dict[str, float]] = {}
+        for line in self.log_file.read_text().splitlines():
+            entry = json.loads(line)
+            found.setdefault(entry["step"], {}).update(entry["data"])
+        return found
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Events of the run's record."""
+        path = Path(self.config.trainer.default_local_dir) / "record" / "events.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def policy_rows(self) -> list[list[dict[str, Any]]]:
+        """Fields of the trajectories of each policy update."""
+        return self.student.named("policy_update")

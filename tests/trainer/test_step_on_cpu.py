@@ -1,0 +1,823 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The step of GAD in whole runs without Ray (tests/tools/fake_run.py): who gets which rows, texts, rates, rewards."""
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from fake_run import FakeRun, random_answer, random_score
+from omegaconf import DictConfig, open_dict
+
+from gad_verl.core.trust import is_held_out
+from gad_verl.data.schema import chat_id
+from gad_verl.discriminator.groups import SequenceGroup
+
+STEPS, ONLY, WARMUP = 6, 1, 3
+PROMPTS, N = 8, 4
+
+
+@pytest.fixture
+def config(tiny_config: DictConfig) -> DictConfig:
+    """Six steps of 8 prompts and 4 rollouts: one for the discriminator alone, two of warmup, three adversarial."""
+    tiny_config.trainer.total_training_steps, tiny_config.trainer.total_epochs = STEPS, 10
+    tiny_config.trainer.val_before_train = False
+    tiny_config.trainer.test_freq = tiny_config.trainer.save_freq = -1
+    tiny_config.gad.discriminator_only_steps, tiny_config.gad.warmup_steps = ONLY, WARMUP
+    tiny_config.gad.warmup.actor_lr, tiny_config.gad.warmup.discriminator_lr = 3e-4, 5e-4
+    tiny_config.gad.adversarial.actor_lr, tiny_config.gad.adversarial.discriminator_lr = 1e-4, 2e-4
+    return tiny_config
+
+
+@pytest.fixture
+def start(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeRun]:
+    """A run of the configuration with some of ``gad`` set: ``start(**{"trust.held_out_fraction": 0.5})``."""
+
+    def started(whole: bool = True, answer: Any = random_answer, score: Any = random_score, **gad: Any) -> FakeRun:
+        set_gad(config, gad)
+        run = FakeRun(config, monkeypatch, answer, score)
+        return run.fit() if whole else run
+
+    return started
+
+
+def set_gad(config: DictConfig, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        *sections, key = name.split(".")
+        node = config.gad
+        with open_dict(config):
+            for section in sections:
+                node = node[section]
+            node[key] = value
+
+
+def rows_of(config: DictConfig) -> pd.DataFrame:
+    return pd.read_parquet(config.data.train_files)
+
+
+def text_ids(run: FakeRun, text: str, finished: bool = True) -> list[int]:
+    tokenizer = run.trainer.tokenizer
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return [*ids, tokenizer.eos_token_id] if finished else ids
+
+
+def prompt_ids(run: FakeRun, index: int) -> list[int]:
+    messages = list(rows_of(run.config)["prompt"][index])
+    tokenizer = run.trainer.tokenizer
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def index_of(run: FakeRun, group: SequenceGroup) -> int:
+    """The row of the data whose prompt a group begins with."""
+    prompt = group.rows(group.num_teachers)[0][: group.prompt_length]
+    found = [index for index in range(len(rows_of(run.config))) if prompt == prompt_ids(run, index)]
+    assert len(found) == 1
+    return found[0]
+
+
+def sequence_rewards(rows: list[dict[str, Any]]) -> dict[tuple[int, tuple[int, ...]], float]:
+    """Sum of the rewards of each trajectory, by data row and text of the response."""
+    return {(int(row["index"]), tuple(row["responses"].tolist())): row["rm_scores"].sum().item() for row in rows}
+
+
+# ------------------------------ phases ------------------------------
+
+
+def test_the_phases_call_who_they_are_to_train(start: Callable[..., FakeRun]) -> None:
+    run = start()
+    names = [name for name, _ in run.student.calls if name.endswith(("update", "log_prob"))]
+    adversarial = ["compute_log_prob", "compute_ref_log_prob", "policy_update"]
+    assert names == ["supervised_update"] * (WARMUP - ONLY) + adversarial * (STEPS - WARMUP)
+    assert len(run.discriminator.named("update")) == STEPS and not run.discriminator.named("score")
+    assert [run.metrics[step]["gad/stage"] for step in range(1, STEPS + 1)] == [0, 1, 1, 2, 2, 2]
+    # The rollout sleeps while models are trained, and gets the new weights after each step.
+    assert run.replicas == ["awake"] + ["asleep", "awake"] * STEPS
+
+
+def test_losses_and_rates_of_the_stages(start: Callable[..., FakeRun]) -> None:
+    run = start()
+    assert run.student.named("use_loss") == ["policy", *["supervised"] * (WARMUP - ONLY), *["policy"] * 3]
+    # Peak rate, steps of the stage, optimizer reset.
+    assert run.student.named("begin_stage") == [(3e-4, WARMUP, True), (1e-4, STEPS - WARMUP, True)]
+    assert run.discriminator.named("begin_stage") == [(5e-4, STEPS), (2e-4, STEPS)]
+    stages = [event for event in run.events if event["rule"] == "stage"]
+    assert [(event["step"], event["figures"]["actor_lr"]) for event in stages] == [(1, 3e-4), (WARMUP + 1, 1e-4)]
+
+
+def test_rates_of_the_optimizers_where_no_stage_has_its_own(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.actor_rollout_ref.actor.optim.lr, config.discriminator.optim.lr = 7e-5, 8e-5
+    run = start(
+        **{
+            "warmup.actor_lr": None,
+            "adversarial.actor_lr": None,
+            "warmup.discriminator_lr": None,
+            "adversarial.discriminator_lr": None,
+            "reset_optimizer_at_switch": False,
+        }
+    )
+    # One schedule over the whole run; only the first stage starts an optimizer.
+    assert run.student.named("begin_stage") == [(7e-5, STEPS, True), (7e-5, STEPS, False)]
+    assert run.discriminator.named("begin_stage") == [(8e-5, STEPS), (8e-5, STEPS)]
+
+
+@pytest.mark.parametrize(("stage", "phases"), [("warmup", [0, 1, 1]), ("gad", [2, 2, 2])])
+def test_a_stage_alone(config: DictConfig, start: Callable[..., FakeRun], stage: str, phases: list[int]) -> None:
+    config.trainer.total_training_steps = 3
+    run = start(stage=stage)
+    assert [run.metrics[step]["gad/stage"] for step in (1, 2, 3)] == phases
+    assert [steps for _, steps, _ in run.student.named("begin_stage")] == [3]
+
+
+@pytest.mark.parametrize("reference", ["warmed_up", "initial"])
+def test_the_kl_reference_is_the_warmed_up_student(
+    config: DictConfig, start: Callable[..., FakeRun], reference: str
+) -> None:
+    run = start(kl_reference=reference)
+    folder = str(Path(config.trainer.default_local_dir).absolute() / f"kl_reference_step_{WARMUP}")
+    expected = [folder] if reference == "warmed_up" else []
+    assert run.student.named("save_student_weights") == run.student.named("load_reference_weights") == expected
+    if expected:
+        order = [name for name, _ in run.student.calls]
+        assert order.index("load_reference_weights") < order.index("compute_ref_log_prob")
+        assert order.index("save_student_weights") < order.index("load_reference_weights")
+
+
+def test_without_a_reference_nothing_is_saved_for_it(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.actor_rollout_ref.actor.use_kl_loss = False
+    run = start()
+    assert not run.student.named("save_student_weights") and not run.student.named("compute_ref_log_prob")
+    assert len(run.policy_rows()) == STEPS - WARMUP
+
+
+def test_a_student_that_starts_from_an_adapter_is_its_own_reference(
+    config: DictConfig, start: Callable[..., FakeRun]
+) -> None:
+    config.trainer.total_training_steps = 2
+    with open_dict(config):
+        config.actor_rollout_ref.model.lora_rank = 8
+        config.actor_rollout_ref.model.lora_adapter_path = "somewhere"
+    run = start(stage="gad")
+    assert [Path(path).name for path in run.student.named("load_reference_weights")] == ["kl_reference_step_0"]
+
+
+# ------------------------------ rows and rewards ------------------------------
+
+
+def test_every_trajectory_gets_the_score_of_its_own_text(start: Callable[..., FakeRun]) -> None:
+    run = start()
+    rows = rows_of(run.config)
+    updates = run.policy_rows()
+    assert [len(update) for update in updates] == [PROMPTS * N] * (STEPS - WARMUP)
+    seen = set()
+    for number, update in enumerate(updates):
+        step = WARMUP + 1 + number
+        for row in update:
+            index = int(row["index"])
+            answers = {tuple(text_ids(run, random_answer(index, session, step))) for session in range(N)}
+            response = row["responses"].tolist()
+            assert tuple(response) in answers
+            rewards = row["rm_scores"]
+            assert len(rewards) == len(response) and not rewards[:-1].any()
+            assert rewards[-1].item() == pytest.approx(random_score(prompt_ids(run, index) + response))
+            assert row["teacher_response"] == rows["teacher_response"][index]
+            seen.add(index)
+    assert len(seen) == PROMPTS * (STEPS - WARMUP)
+    # GRPO compares within the prompt.
+    for index in {int(row["index"]) for row in updates[0]}:
+        group = [row for row in updates[0] if int(row["index"]) == index]
+        rewards = torch.stack([row["rm_scores"].sum() for row in group])
+        advantages = torch.stack([row["advantages"][0] for row in group])
+        torch.testing.assert_close(advantages, (rewards - rewards.mean()) / (rewards.std() + 1e-6))
+
+
+def test_the_discriminator_reads_sorted_groups_of_texts(start: Callable[..., FakeRun]) -> None:
+    run = start()
+    rows = rows_of(run.config)
+    for step, groups in enumerate(run.discriminator.named("update"), 1):
+        indices = [index_of(run, group) for group in groups]
+        assert indices == sorted(indices) and len(indices) == PROMPTS
+        for index, group in zip(indices, groups, strict=True):
+            prompt = prompt_ids(run, index)
+            teacher, *students = group.rows()
+            assert teacher == prompt + text_ids(run, rows["teacher_response"][index])
+            expected = [prompt + text_ids(run, random_answer(index, session, step)) for session in range(N)]
+            assert students == expected
+            assert group.trains and group.valid_students() == [1.0] * N
+
+
+def test_the_supervised_rows_are_the_teachers_texts(start: Callable[..., FakeRun]) -> None:
+    run = start()
+    rows = rows_of(run.config)
+    groups = run.discriminator.named("update")[ONLY:WARMUP]
+    for batch, of_step in zip(run.student.named("supervised_update"), groups, strict=True):
+        expected = []
+        for group in of_step:
+            index = index_of(run, group)
+            expected.append((prompt_ids(run, index), text_ids(run, rows["teacher_response"][index])))
+        found = list(zip(batch["input_ids"].unbind(), batch["loss_mask"].unbind(), strict=True))
+        assert len(found) == PROMPTS
+        for (prompt, answer), (ids, mask) in zip(expected, found, strict=True):
+            assert ids.tolist() == prompt + answer
+            assert mask.tolist() == [0] * len(prompt) + [1] * len(answer)
+        assert batch["temperature"] == 1.0
+    tokens = [sum(len(text_ids(run, rows["teacher_response"][index_of(run, group)])) for group in g) for g in groups]
+    assert [run.metrics[step]["gad/supervised_tokens"] for step in (2, 3)] == tokens
+
+
+def test_a_session_that_fails_has_no_pair_and_no_reward(start: Callable[..., FakeRun]) -> None:
+    def answer(index: int, session: int, step: int) -> str | None:
+        return None if (index + session + step) % 5 == 0 else random_answer(index, session, step)
+
+    run = start(answer=answer)
+    failed = 0
+    for step, groups in enumerate(run.discriminator.named("update"), 1):
+        for group in groups:
+            index = index_of(run, group)
+            missing = [(index + session + step) % 5 == 0 for session in range(N)]
+            assert group.valid_students() == [0.0 if gone else 1.0 for gone in missing]
+            assert group.pair_weights() == group.valid_students()
+            failed += sum(missing)
+        count = sum(1 - valid for group in groups for valid in group.valid_students())
+        assert run.metrics[step]["gad/failed_rollouts"] == count
+        assert run.metrics[step]["disc/num_pairs"] == PROMPTS * N - count
+    assert failed > 0
+    for number, update in enumerate(run.policy_rows()):
+        step = WARMUP + 1 + number
+        for row in update:
+            index = int(row["index"])
+            reward = random_score(prompt_ids(run, index) + row["responses"].tolist())
+            assert row["rm_scores"].sum().item() == pytest.approx(reward)
+        texts = {(int(row["index"]), tuple(row["responses"].tolist())) for row in update}
+        for index in {int(row["index"]) for row in update}:
+            for session in range(N):
+                text = answer(index, session, step)
+                assert text is None or (index, tuple(text_ids(run, text))) in texts
+
+
+def test_all_outputs_of_a_session_get_the_score_of_the_last(start: Callable[..., FakeRun]) -> None:
+    def answer(index: int, session: int, step: int) -> list[str]:
+        last = random_answer(index, session, step)
+        return [f"first {session}", last] if session == 1 else [last]
+
+    run = start(answer=answer)
+    for number, update in enumerate(run.policy_rows()):
+        step = WARMUP + 1 + number
+        # The rollouts of a batch are padded to whole mini-batches; the outputs that came are all there.
+        assert len(update) == PROMPTS * (N + 1)
+        for row in update:
+            index, response = int(row["index"]), row["responses"].tolist()
+            if response == text_ids(run, "first 1"):
+                response = text_ids(run, random_answer(index, 1, step))
+            assert row["rm_scores"].sum().item() == pytest.approx(random_score(prompt_ids(run, index) + response))
+            assert row["rm_scores"][-1].item() == row["rm_scores"].sum().item()
+    for groups in run.discriminator.named("update"):
+        assert all(len(group.student_ids) == N for group in groups)
+
+
+def test_scores_that_are_no_number_are_replaced_by_the_mean_of_their_group(start: Callable[..., FakeRun]) -> None:
+    def score(ids: list[int]) -> float:
+        value = random_score(ids)
+        return float("nan") if value > 0.7 else value
+
+    run = start(score=score, **{"guardian.enable": False})
+    replaced = 0
+    for number, update in enumerate(run.policy_rows()):
+        for index in {int(row["index"]) for row in update}:
+            group = [row for row in update if int(row["index"]) == index]
+            scores = torch.tensor([score(prompt_ids(run, index) + row["responses"].tolist()) for row in group])
+            rewards = torch.tensor([row["rm_scores"].sum().item() for row in group])
+            finite = torch.isfinite(scores)
+            torch.testing.assert_close(rewards[finite], scores[finite])
+            if not finite.all() and finite.any():
+                mean = scores[finite].mean()
+                torch.testing.assert_close(rewards[~finite], mean.expand_as(rewards[~finite]), rtol=1e-5, atol=1e-6)
+            replaced += int((~finite).sum())
+        step = WARMUP + 1 + number
+        read = [row for group in run.discriminator.named("update")[step - 1] for row in group.rows()[1:]]
+        count = sum(math.isnan(score(row)) for row in read)
+        assert run.metrics[step]["gad/nonfinite_scores"] == count
+    assert replaced > 0
+
+
+def test_without_any_finite_score_the_run_ends(start: Callable[..., FakeRun]) -> None:
+    with pytest.raises(FloatingPointError, match=r"discriminator\.optim\.lr"):
+        start(score=lambda ids: float("inf"), **{"guardian.enable": False})
+
+
+def test_a_chat_template_that_the_rollout_renders_otherwise_is_said_once(
+    start: Callable[..., FakeRun], caplog: pytest.LogCaptureFixture
+) -> None:
+    run = start(whole=False)
+    builder_of = type(run.rollouts)._write
+
+    def write(self: Any, partition: str, sample: dict, key: str, text: str, step: int) -> None:
+        system = [{"role": "system", "content": "hidden"}]
+        builder_of(self, partition, {**sample, "raw_prompt": system + list(sample["raw_prompt"])}, key, text, step)
+        self._run.queue.fields[partition][key]["raw_prompt"] = sample["raw_prompt"]
+
+    run.rollouts._write = write.__get__(run.rollouts)
+    with caplog.at_level(logging.WARNING):
+        run.fit()
+    assert sum("renders prompts differently" in record.message for record in caplog.records) == 1
+
+
+# ------------------------------ teachers ------------------------------
+
+
+def write_rows(config: DictConfig, folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    path = folder / "rows.parquet"
+    change(rows_of(config)).to_parquet(path)
+    config.data.train_files = str(path)
+
+
+def test_with_several_texts_each_visit_takes_the_next(
+    config: DictConfig, start: Callable[..., FakeRun], tmp_path: Path
+) -> None:
+    texts = ["alpha", "beta", "gamma"]
+    write_rows(config, tmp_path, lambda rows: rows.head(PROMPTS).assign(teacher_response=[texts] * PROMPTS))
+    run = start()
+    # One epoch is one step: the visit is the step less one.
+    for visit, groups in enumerate(run.discriminator.named("update")):
+        for group in groups:
+            index = index_of(run, group)
+            (teacher,) = group.rows(group.num_teachers)[: group.num_teachers]
+            assert teacher[group.prompt_length :] == text_ids(run, texts[(index + visit) % 3])
+    for visit, batch in enumerate(run.student.named("supervised_update"), ONLY):
+        for index, (ids, mask) in enumerate(zip(batch["input_ids"].unbind(), batch["loss_mask"].unbind(), strict=True)):
+            assert ids[mask.bool()].tolist() == text_ids(run, texts[(index + visit) % 3])
+
+
+def test_all_texts_of_a_prompt_take_part_with_their_weights(
+    config: DictConfig, start: Callable[..., FakeRun], tmp_path: Path
+) -> None:
+    write_rows(
+        config,
+        tmp_path,
+        lambda rows: rows.head(PROMPTS).assign(
+            teacher_response=[["alpha", "beta"]] * PROMPTS, teacher=[["small", "large"]] * PROMPTS
+        ),
+    )
+    run = start(**{"teachers.mode": "all", "teachers.schedule": {"small": 3.0, "large": 1.0}})
+    for groups in run.discriminator.named("update"):
+        for group in groups:
+            assert group.padded_teacher_weights(2) == [0.75, 0.25]
+            first, second = group.rows(2)[:2]
+            assert first[group.prompt_length :] == text_ids(run, "alpha")
+            assert second[group.prompt_length :] == text_ids(run, "beta")
+    assert run.metrics[5]["gad/teacher_texts"] == 2.0
+    # Of the two texts the student's supervised row is one, drawn with the weights.
+    drawn = [
+        run.trainer.tokenizer.decode(ids[mask.bool()])
+        for batch in run.student.named("supervised_update")
+        for ids, mask in zip(batch["input_ids"].unbind(), batch["loss_mask"].unbind(), strict=True)
+    ]
+    assert len(drawn) == PROMPTS * 2 and len(set(drawn)) == 2
+
+
+# ------------------------------ trust ------------------------------
+
+
+def held_out(run: FakeRun, group: SequenceGroup, fraction: float) -> bool:
+    return is_held_out(chat_id(list(rows_of(run.config)["prompt"][index_of(run, group)])), fraction, 0)
+
+
+def test_held_out_prompts_never_train_the_discriminator(start: Callable[..., FakeRun]) -> None:
+    run = start(**{"trust.held_out_fraction": 0.5, "trust.least_prompts": 2})
+    trained = {True: 0, False: 0}
+    for groups in run.discriminator.named("update"):
+        for group in groups:
+            assert group.trains != held_out(run, group, 0.5)
+            trained[group.trains] += 1
+    assert min(trained.values()) > 0
+    assert run.metrics[6]["gad/trust_prompts"] > 2
+
+
+def test_a_discriminator_that_knows_nothing_holds_the_student_still(start: Callable[..., FakeRun]) -> None:
+    run = start(score=lambda ids: 0.0, **{"trust.held_out_fraction": 0.5, "trust.least_prompts": 2})
+    assert run.policy_rows() == [] and run.metrics[6]["gad/trust_factor"] == 0.0
+    # The discriminator goes on learning.
+    assert len(run.discriminator.named("update")) == STEPS
+    waits = [event for event in run.events if event["source"] == "trust"]
+    assert [(event["step"], event["action"]) for event in waits] == [(WARMUP + 1, "warn")]
+
+
+def test_the_students_rate_follows_the_trust(start: Callable[..., FakeRun]) -> None:
+    # The shorter text wins: the teacher's against three of four answers.
+    run = start(
+        score=lambda ids: -float(len(ids)),
+        answer=lambda index, session, step: "x" * (30 if (index + session) % 4 else 1),
+        **{
+            "trust.held_out_fraction": 0.5,
+            "trust.least_prompts": 2,
+            "trust.full_accuracy": 1.0,
+            "trust.confidence": 0.0,
+        },
+    )
+    factors = [run.metrics[step]["gad/trust_factor"] for step in range(WARMUP + 1, STEPS + 1)]
+    assert all(0 < factor < 1 for factor in factors)
+    rates = [rate for rate, _, _ in run.student.named("begin_stage")]
+    # The rate of the stage, then that of the step's own factor before each update (the same rate is not sent twice).
+    expected, last = [3e-4, 1e-4], 1e-4
+    for factor in factors:
+        if 1e-4 * factor != last:
+            last = 1e-4 * factor
+            expected.append(last)
+    assert rates == pytest.approx(expected)
+    assert all(reset is False for _, _, reset in run.student.named("begin_stage")[2:])
+    order = [name for name, _ in run.student.calls if name in ("begin_stage", "policy_update")]
+    assert order[:4] == ["begin_stage", "begin_stage", "begin_stage", "policy_update"]
+
+
+# ------------------------------ guardian ------------------------------
+
+
+def test_the_guardians_length_penalty_reaches_the_rewards(start: Callable[..., FakeRun]) -> None:
+    def answer(index: int, session: int, step: int) -> str:
+        return "a" * (6 + session) if step <= WARMUP + 1 else "a" * (40 + session)
+
+    run = start(
+        answer=answer,
+        score=lambda ids: float(len(ids) % 4),
+        **{"guardian.policy": "adapt", "guardian.window": 2, "guardian.count": 1, "guardian.baseline": 1},
+    )
+    assert run.metrics[5]["guardian/length_penalty"] > 0
+    penalty = run.metrics[5]["guardian/length_penalty"]
+    rows = rows_of(run.config)
+    for index in {int(row["index"]) for row in run.policy_rows()[-1]}:
+        group = [row for row in run.policy_rows()[-1] if int(row["index"]) == index]
+        lengths = torch.tensor([float(len(row["responses"])) for row in group])
+        scores = torch.tensor([float(len(row["input_ids"]) % 4) for row in group])
+        assert scores.std() > 0
+        teacher = len(text_ids(run, rows["teacher_response"][index]))
+        spread = scores.std(unbiased=False)
+        rewards = torch.tensor([row["rm_scores"].sum().item() for row in group])
+        slope = (scores - rewards) / (lengths / teacher)
+        # Off each reward in proportion to its length, in units of the spread of its group.
+        torch.testing.assert_close(slope, slope.mean().expand_as(slope), rtol=1e-4, atol=1e-5)
+        assert slope.mean().item() == pytest.approx(penalty * spread.item(), rel=0.2)
+
+
+def test_the_guardians_rate_factors_reach_the_optimizers(start: Callable[..., FakeRun]) -> None:
+    run = start(
+        # The teacher's text always wins by far: saturated.
+        score=lambda ids: 0.0 if len(set(ids[-4:-1])) == 1 else 50.0,
+        answer=lambda index, session, step: "x" * (3 + session),
+        **{"guardian.policy": "adapt", "guardian.window": 2, "guardian.count": 1, "guardian.baseline": 1},
+    )
+    factors = [run.metrics[step].get("guardian/discriminator_lr_factor", 1.0) for step in range(1, STEPS + 1)]
+    assert factors[WARMUP] < 1
+    # What a step finds out holds from the next one on; one stage, its rate times the factors.
+    assert [rate for rate, _ in run.discriminator.named("begin_stage")][:3] == pytest.approx(
+        [5e-4, 2e-4, 2e-4 * factors[WARMUP]]
+    )
+
+
+def test_a_guardian_that_stops_saves_and_ends(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.trainer.save_freq = 100
+    run = start(
+        score=lambda ids: 0.0 if len(set(ids[-4:-1])) == 1 else 50.0,
+        answer=lambda index, session, step: "x" * (3 + session),
+        **{"guardian.saturated.policy": "stop", "guardian.window": 2, "guardian.count": 1},
+    )
+    last = max(run.metrics)
+    assert WARMUP < last < STEPS
+    assert [event["action"] for event in run.events if event["rule"] == "saturated"][-1] == "stop"
+    assert (Path(config.trainer.default_local_dir) / f"global_step_{last}" / "gad_complete").exists()
+
+
+# ------------------------------ a pool of its own ------------------------------
+
+
+def test_on_a_pool_of_its_own_the_discriminator_works_while_the_student_goes_on(
+    config: DictConfig, start: Callable[..., FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(**{"discriminator_n_gpus_per_node": 1})
+    for number, update in enumerate(run.policy_rows()):
+        for row in update:
+            index = int(row["index"])
+            assert row["rm_scores"].sum().item() == pytest.approx(
+                random_score(prompt_ids(run, index) + row["responses"].tolist())
+            ), number
+    names = [name for name, _ in run.discriminator.calls if name != "begin_stage"]
+    assert names == ["load_model"] + ["begin_update", "scores_awaited", "end_awaited"] * STEPS
+    assert all("disc/wait_scores_s" in run.metrics[step] for step in range(1, STEPS + 1))
+
+
+def test_overlap_changes_no_number(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for pool, overlap in ((0, True), (1, False), (1, True)):
+        config.trainer.default_local_dir = config.trainer.default_local_dir + "x"
+        config.gad.discriminator_n_gpus_per_node, config.gad.discriminator_overlap = pool, overlap
+        run = FakeRun(config, monkeypatch).fit()
+        assert bool(run.discriminator.named("begin_update")) == (pool == 1 and overlap)
+        found.append([sequence_rewards(update) for update in run.policy_rows()])
+    assert found[0] == found[1] == found[2] and len(found[0]) == STEPS - WARMUP
+
+
+# ------------------------------ SeqKD ------------------------------
+
+
+def test_seqkd_generates_nothing(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    run = start(stage="seqkd")
+    assert run.discriminator is None and run.rollouts.sessions == []
+    rows = rows_of(config)
+    texts = {tuple(prompt_ids(run, i) + text_ids(run, rows["teacher_response"][i])) for i in range(len(rows))}
+    batches = run.student.named("supervised_update")
+    seen = [tuple(ids.tolist()) for batch in batches for ids in batch["input_ids"].unbind()]
+    assert len(seen) == STEPS * PROMPTS == len(set(seen)) and set(seen) <= texts
+    assert run.student.named("begin_stage") == [(3e-4, STEPS, True)]
+    assert run.student.named("use_loss") == ["supervised"] * STEPS
+    assert run.replicas == ["awake", "asleep"]
+    assert {"training/global_step", "perf/time_per_step", "actor/loss", "timing_s/step"} <= set(run.metrics[2])
+    # verl clears the keys of a step; nothing may be left behind.
+    assert run.queue.kv_list("train") == {"train": {}}
+
+
+def test_seqkd_wakes_the_rollout_for_a_validation(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.trainer.test_freq = 3
+    run = start(stage="seqkd")
+    # After set-up; then asleep until the weights of steps 3 and 6 are sent for their validations.
+    assert run.replicas[:3] == ["awake", "asleep", "awake"] and run.replicas.count("awake") >= 3
+    assert len(run.rollouts.sessions) == 2
+    assert "val-gad/rouge_l" in run.metrics[3] and "val-gad/accuracy" not in run.metrics[3]
+    assert len(run.student.named("supervised_update")) == STEPS
+
+
+def test_seqkd_cycles_through_the_texts_too(config: DictConfig, start: Callable[..., FakeRun], tmp_path: Path) -> None:
+    texts = ["alpha", "beta", "gamma"]
+    write_rows(config, tmp_path, lambda rows: rows.head(PROMPTS).assign(teacher_response=[texts] * PROMPTS))
+    run = start(stage="seqkd")
+    for visit, batch in enumerate(run.student.named("supervised_update")):
+        for ids, mask in zip(batch["input_ids"].unbind(), batch["loss_mask"].unbind(), strict=True):
+            prompt = ids[: int((mask == 0).sum())].tolist()
+            (index,) = [i for i in range(PROMPTS) if prompt_ids(run, i) == prompt]
+            assert ids[mask.bool()].tolist() == text_ids(run, texts[(index + visit) % 3])
+
+
+# ------------------------------ rollouts of the warmup ------------------------------
+
+
+def test_fewer_rollouts_in_the_warmup(start: Callable[..., FakeRun]) -> None:
+    run = start(warmup_rollout_n=2)
+    assert run.rollouts.sessions == [2] * WARMUP + [N] * (STEPS - WARMUP)
+    sizes = [{len(group.student_ids) for group in groups} for groups in run.discriminator.named("update")]
+    assert sizes == [{2}] * WARMUP + [{N}] * (STEPS - WARMUP)
+    assert all(run.metrics[step]["gad/failed_rollouts"] == 0 for step in range(1, STEPS + 1))
+
+
+# ------------------------------ validation ------------------------------
+
+
+def test_a_validation_scores_and_trains_nobody(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.trainer.test_freq, config.trainer.val_before_train = 3, True
+    run = start()
+    assert len(run.discriminator.named("score")) == 3 and len(run.discriminator.named("update")) == STEPS
+    val = pd.read_parquet(config.data.val_files)
+    for step in (0, 3, 6):
+        metrics = run.metrics[step]
+        assert metrics["val-gad/num_pairs"] == len(val) * config.actor_rollout_ref.rollout.val_kwargs.n
+        assert 0 <= metrics["val-gad/rouge_l"] <= 1 and 0 <= metrics["val-gad/accuracy"] <= 1
+    groups = run.discriminator.named("score")[0]
+    texts = sorted(tuple(group.rows()[0][group.prompt_length :]) for group in groups)
+    assert texts == sorted(tuple(text_ids(run, text)) for text in val["teacher_response"])
+    # The teacher's text is shown as the ground truth of verl's dumped generations.
+    puts = [fields for partition, _, fields in run.queue.puts if partition == "val" and "reward_model" in fields]
+    assert len(puts) == 3
+
+
+def test_rouge_of_a_student_that_answers_like_its_teacher(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.trainer.test_freq = STEPS
+    val = list(pd.read_parquet(config.data.val_files)["teacher_response"])
+    run = start(answer=lambda index, session, step: val[index] if index < len(val) and step == STEPS else "other")
+    assert run.metrics[STEPS]["val-gad/rouge_l"] == 1.0 and run.metrics[STEPS]["val-gad/length_ratio"] == 1.0
+
+
+# ------------------------------ options of the reward ------------------------------
+
+
+def test_tokens_get_their_share_of_the_score(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.algorithm.adv_estimator = "gad_process"
+    run = start(**{"reward.sequence_weight": 0.0, "reward.token_weight": 1.0})
+    for update in run.policy_rows():
+        for row in update:
+            prompt, ids = len(row["prompts"]), row["input_ids"]
+            # The stand-in's values rise evenly over the row: every token gets the same share.
+            share = 1.0 / (len(ids) - 1)
+            torch.testing.assert_close(row["rm_scores"], torch.full((len(ids) - prompt,), share))
+    assert run.metrics[STEPS]["gad/shares_missing"] == 0.0
+
+
+def test_verls_reward_beside_the_discriminators(
+    config: DictConfig, start: Callable[..., FakeRun], tmp_path: Path
+) -> None:
+    truth = [{"ground_truth": "x", "style": "rule"}]
+    write_rows(config, tmp_path, lambda rows: rows.assign(reward_model=truth * len(rows)))
+    run = start(**{"reward.task_weight": 0.5, "reward.discriminator_weight": 2.0})
+    tokenizer = run.trainer.tokenizer
+    for update in run.policy_rows():
+        for row in update:
+            score = random_score(row["input_ids"].tolist())
+            task = len(tokenizer.decode(row["responses"], skip_special_tokens=True))
+            assert row["rm_scores"].sum().item() == pytest.approx(2 * score + 0.5 * task, rel=1e-5)
+
+
+def test_unfinished_and_malformed_answers_cost(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    limit = config.data.max_response_length
+
+    def answer(index: int, session: int, step: int) -> str:
+        return {0: "y" * limit, 1: "forbidden", 2: " ", 3: "fine"}[session]
+
+    run = start(
+        answer=answer,
+        score=lambda ids: 0.25,
+        **{
+            "reward.unfinished_penalty": 1.0,
+            "reward.malformed_penalty": 3.0,
+            "reward.malformed_pattern": "forbid+en",
+        },
+    )
+    for row in run.policy_rows()[0]:
+        text = run.trainer.tokenizer.decode(row["responses"], skip_special_tokens=True)
+        cost = 1.0 if text.startswith("y") else 3.0 if text in ("forbidden", " ") else 0.0
+        assert row["rm_scores"].sum().item() == pytest.approx(0.25 - cost)
+    assert run.metrics[STEPS]["gad/malformed_rate"] == 0.5
+
+
+# ------------------------------ record ------------------------------
+
+
+def test_the_record_tells_the_texts_and_the_spread_of_the_scores(
+    config: DictConfig, start: Callable[..., FakeRun]
+) -> None:
+    config.trainer.test_freq = 3
+    run = start(**{"record.samples": 2, "record.samples_every_steps": 5})
+    folder = Path(config.trainer.default_local_dir) / "record"
+    scores = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
+    assert [line["phase"] for line in scores] == ["discriminator_only", "warmup", "warmup"] + ["adversarial"] * 3
+    groups = run.discriminator.named("update")[0]
+    students = [random_score(row) for group in groups for row in group.rows()[1:]]
+    teachers = [random_score(group.rows()[0]) for group in groups]
+    assert scores[0]["student"][0] == pytest.approx(min(students))
+    assert scores[0]["teacher"][-1] == pytest.approx(max(teachers))
+    samples = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert [(one["step"], one["split"]) for one in samples] == [
+        (step, split) for step, split in ((1, "train"), (3, "val"), (5, "train"), (6, "val")) for _ in range(2)
+    ]
+    one = samples[0]
+    rows = rows_of(config)
+    assert one["teacher"] == rows["teacher_response"][one["index"]]
+    assert one["students"] == [random_answer(one["index"], session, 1) for session in range(N)]
+    assert rows["prompt"][one["index"]][0]["content"] in one["prompt"]
+    ids = prompt_ids(run, one["index"]) + text_ids(run, one["students"][2])
+    assert one["student_scores"][2] == pytest.approx(random_score(ids))
+    assert json.loads((folder / "run.json").read_text())["finished"] is not None
+
+
+# ------------------------------ checkpoints ------------------------------
+
+
+def step_of(run: FakeRun) -> list[Any]:
+    """What the run asked of its workers, as far as numbers and rows go."""
+    asked: list[Any] = []
+    for name, given in run.student.calls:
+        if name == "policy_update":
+            asked.append((name, sorted(sequence_rewards(given).items())))
+        elif name == "supervised_update":
+            asked.append((name, [ids.tolist() for ids in given["input_ids"].unbind()]))
+        elif name in ("begin_stage", "use_loss"):
+            asked.append((name, given))
+    return asked
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+def test_a_resumed_run_asks_what_the_whole_one_asks(
+    config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cut: int
+) -> None:
+    set_gad(
+        config,
+        {
+            "trust.held_out_fraction": 0.3,
+            "trust.least_prompts": 2,
+            "trust.confidence": 0.0,
+            "replay.capacity_steps": 2,
+            "reward.whitening": "running",
+            "guardian.policy": "adapt",
+            "guardian.window": 2,
+            "guardian.count": 1,
+            "discriminator_updates.updates_per_step": 2,
+        },
+    )
+    config.trainer.save_freq = 1
+
+    def run(folder: str, steps: int) -> FakeRun:
+        config.trainer.default_local_dir = str(tmp_path / folder / "checkpoints")
+        (tmp_path / folder).mkdir(exist_ok=True)
+        config.trainer.total_training_steps = STEPS
+        one = FakeRun(config, monkeypatch, score=lambda ids: random_score(ids) - len(ids) / 50)
+        if steps < STEPS:
+            one.trainer.on_step_begin = lambda: _end_after(one, steps)
+        try:
+            one.fit()
+        except KeyboardInterrupt:
+            pass
+        return one
+
+    whole, first, second = run("whole", STEPS), run("cut", cut), run("cut", STEPS)
+    assert second.student.named("load_checkpoint") and second.discriminator.named("load")
+    of_stage = second.student.named("resume_stage")
+    assert of_stage == [WARMUP if cut <= WARMUP else STEPS - WARMUP]
+    assert step_of(first) + step_of(second) == step_of(whole)
+    groups = first.discriminator.named("update") + second.discriminator.named("update")
+    assert groups == whole.discriminator.named("update")
+    references = [Path(path).name for path in second.student.named("load_reference_weights")]
+    assert references == [f"kl_reference_step_{WARMUP}"]
+    for step in range(1, STEPS + 1):
+        one, other = whole.metrics[step], second.metrics[step]
+        same = [name for name in one if name.startswith(("gad/", "disc/", "guardian/", "critic/"))]
+        assert {name: one[name] for name in same} == {name: other[name] for name in same}
+
+
+def _end_after(run: FakeRun, steps: int) -> None:
+    """A kill at the beginning of the step after ``steps``."""
+    if run.trainer.global_steps > steps:
+        run.trainer._shutdown_dump_executor()
+        raise KeyboardInterrupt
+
+
+def test_only_whole_checkpoints_are_kept_and_the_newest_of_them(
+    config: DictConfig, start: Callable[..., FakeRun]
+) -> None:
+    config.trainer.save_freq = 2
+    run = start(keep_checkpoints=2)
+    root = Path(config.trainer.default_local_dir)
+    # No worker is there to delete folders: the trainer asked for it by them; what it keeps is whole.
+    for step in (4, 6):
+        folder = root / f"global_step_{step}"
+        assert {"actor", "discriminator", "data.pt", "gad_state.json", "gad_tools.pt", "gad_complete"} <= {
+            path.name for path in folder.iterdir()
+        }
+        state = json.loads((folder / "gad_state.json").read_text())
+        assert state["step"] == step and state["stage"] == "adversarial" and state["has_discriminator"]
+        assert state["kl_reference"] == f"kl_reference_step_{WARMUP}"
+    assert (root / "latest_checkpointed_iteration.txt").read_text() == "6"
+    # Discriminator first, student next: the tracker names a checkpoint that is whole.
+    saved = [Path(path).parent.name for path in run.discriminator.named("save")]
+    assert saved == [f"global_step_{step}" for step in (2, 4, 6)]
+
+
+def test_a_file_asks_the_run_to_end(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.trainer.save_freq = 100
+    run = start(whole=False)
+    root = Path(config.trainer.default_local_dir)
+
+    def ask() -> None:
+        if run.trainer.global_steps == 4:
+            (root / "stop").touch()
+
+    run.trainer.on_step_begin = ask
+    run.fit()
+    assert max(run.metrics) == 4 and (root / "global_step_4" / "gad_complete").exists()
+    assert "after step 4" in (root / "stop.done").read_text() and not (root / "stop").exists()
+    assert json.loads((root / "record" / "run.json").read_text())["finished"] is None
+    assert [event["step"] for event in run.events if event["rule"] == "stop_file"] == [4]
+
+
+def test_the_curves_of_a_resumed_run_are_whole(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.trainer.save_freq = 2
+    first = FakeRun(config, monkeypatch)
+    first.trainer.on_step_begin = lambda: _end_after(first, 3)
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    second = FakeRun(config, monkeypatch).fit()
+    lines = [json.loads(line)["step"] for line in second.log_file.read_text().splitlines()]
+    assert lines == [1, 2, 3, 4, 5, 6]
+    scores = Path(config.trainer.default_local_dir) / "record" / "scores.jsonl"
+    assert [json.loads(line)["step"] for line in scores.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+# ------------------------------ several optimizer steps ------------------------------
+
+
+def test_supervised_rows_are_whole_mini_batches(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.actor_rollout_ref.actor.ppo_mini_batch_size = 4
+    run = start()
+    for batch in run.student.named("supervised_update"):
+        assert batch["num_mini_batch"] == 2 and len(batch["input_ids"].unbind()) == PROMPTS
