@@ -27,7 +27,7 @@ from gad_verl.core.gating import GateOptions
 from gad_verl.core.pair_loss import LOSS_KINDS, PairLossOptions
 from gad_verl.core.replay import REPLAY_ORDERS
 from gad_verl.core.reward_shaping import LENGTH_CORRECTIONS, LOGARITHM, PER_TOKEN, WHITENINGS
-from gad_verl.core.shares import UNITS
+from gad_verl.core.token_credit import UNITS
 from gad_verl.core.trust import TrustOptions
 from gad_verl.errors import GadConfigError
 
@@ -228,7 +228,7 @@ class RewardConfig:
                 require(False, f"gad.reward.malformed_pattern is no regular expression: {error}")
 
     @property
-    def wants_shares(self) -> bool:
+    def credits_tokens(self) -> bool:
         """Whether tokens or phrases are rewarded."""
         return self.phrase_weight > 0 or self.token_weight > 0
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gad_verl.core.shares import PHRASE, SENTENCE, value_shares
+from gad_verl.core.token_credit import PHRASE, SENTENCE, value_credit
 
 # A unit ends behind its mark, closing quotes and brackets, and the white space that follows.
 _CLOSING = "[\"\u201d\u2019'\u00bb)\\]]*"
@@ -95,14 +95,14 @@ def unit_ends(text: str, ends: Sequence[int], unit: str) -> list[int]:
     return found
 
 
-def shares_of_response(
+def credit_of_response(
     values: Tensor,
     prompt_value: float,
     reader_ends: Sequence[int] | None,
     student_ends: Sequence[int] | None,
     same_tokens: bool,
 ) -> Tensor | None:
-    """Share of the score of each token of the student.
+    """Credit of each token of the student: its share of the score.
 
     Args:
         values: Discriminator's values at its tokens of the response.
@@ -111,12 +111,12 @@ def shares_of_response(
         same_tokens: Whether both have the same tokens.
 
     Returns:
-        Shares that sum to the score less ``prompt_value``; None where the tokenizations cannot be aligned.
+        Credit that sums to the score less ``prompt_value``; None where the tokenizations cannot be aligned.
     """
     if same_tokens:
-        return value_shares(values, prompt_value)
+        return value_credit(values, prompt_value)
     if reader_ends is None or student_ends is None or len(reader_ends) != len(values):
         return None
     if not reader_ends or not student_ends:
         return None
-    return value_shares(carry_values(values, reader_ends, student_ends, prompt_value), prompt_value)
+    return value_credit(carry_values(values, reader_ends, student_ends, prompt_value), prompt_value)

@@ -37,12 +37,12 @@ def check_tools(config: DictConfig, gad_config: GadConfig) -> None:
     estimator = str(config.algorithm.adv_estimator)
     reward, loss = gad_config.reward, gad_config.discriminator_loss
     require(
-        not (reward.wants_shares and estimator in _SEQUENCE_ESTIMATORS),
+        not (reward.credits_tokens and estimator in _SEQUENCE_ESTIMATORS),
         f"gad.reward.phrase_weight or token_weight is above 0, but algorithm.adv_estimator={estimator} sums the "
         "rewards of a response, so they would have no effect: set algorithm.adv_estimator=gad_process",
     )
     require(
-        not (reward.sequence_weight == 0 and not reward.wants_shares),
+        not (reward.sequence_weight == 0 and not reward.credits_tokens),
         "gad.reward.sequence_weight is 0 and so are phrase_weight and token_weight: there is no reward",
     )
     if loss.gradient_penalty > 0:

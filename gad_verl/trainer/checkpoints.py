@@ -13,24 +13,31 @@
 # limitations under the License.
 """Folders of checkpoints: what belongs to one, which is complete, which may go. Plain file operations.
 
-A checkpoint of step N is the folder ``global_step_N`` with ``actor/``, ``discriminator/``, ``data.pt`` and
-``gad_state.json``. verl's tracker file names the newest one and is written last, so a run that is killed while saving
-resumes from the one before. The warmed-up KL reference lies beside them in ``kl_reference_step_N``.
+A checkpoint of step N is the folder ``global_step_N`` with ``actor/``, ``discriminator/``, ``data.pt``,
+``gad_state.json`` and ``gad_parts.pt``. verl's tracker file names the newest one and is written last, so a run that is
+killed while saving resumes from the one before. The warmed-up KL reference lies beside them in ``kl_reference_step_N``.
 """
 
 import json
 import logging
 import os
+import pickle
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from omegaconf import DictConfig, open_dict
 
 from gad_verl.errors import GadCheckpointError
 
 logger = logging.getLogger(__name__)
 
 STATE_FILE = "gad_state.json"
+PARTS_FILE = "gad_parts.pt"
+DISCRIMINATOR_FOLDER = "discriminator"
 TRACKER_FILE = "latest_checkpointed_iteration.txt"
 COMPLETE_FILE = "gad_complete"
 _FOLDER = re.compile(r"global_step_(\d+)")
@@ -179,3 +186,90 @@ def discriminator_shape(hf_config: Any, num_layers: int | None, model: Any = Non
         "vocab_size": hf_config.vocab_size,
         **lora,
     }
+
+
+class HasState(Protocol):
+    """A part of a run that remembers something."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain containers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What :meth:`state_dict` returned."""
+
+
+def save_parts(folder: Path, parts: Mapping[str, HasState]) -> None:
+    """Write ``gad_parts.pt`` with the states of all parts by their names; the file is there whole or not at all."""
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{PARTS_FILE}.tmp"
+    torch.save({name: part.state_dict() for name, part in parts.items()}, temporary)
+    os.replace(temporary, folder / PARTS_FILE)
+
+
+def load_parts(folder: Path, parts: Mapping[str, HasState]) -> None:
+    """Let all parts go on where :func:`save_parts` was called; a part that is new since begins anew.
+
+    Raises:
+        GadCheckpointError: If the file is missing or damaged.
+    """
+    import torch
+
+    path = folder / PARTS_FILE
+    try:
+        state = torch.load(path, weights_only=True)
+        for name, part in parts.items():
+            if name in state:
+                part.load_state_dict(state[name])
+    except FileNotFoundError:
+        raise GadCheckpointError(
+            f"{folder} lacks {PARTS_FILE}: it was written by another version of gad_verl"
+        ) from None
+    except (KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise GadCheckpointError(f"{path} is damaged: {error}") from error
+
+
+class CheckpointFolders:
+    """Where a run saves, and from where it resumes.
+
+    Args:
+        trainer: The section ``trainer``.
+        keep: ``gad.keep_checkpoints``; None takes verl's ``trainer.max_actor_ckpt_to_keep``.
+    """
+
+    def __init__(self, trainer: DictConfig, keep: int | None) -> None:
+        self._trainer = trainer
+        self._keep = keep or trainer.get("max_actor_ckpt_to_keep", None)
+        self.root = Path(trainer.default_local_dir).absolute()
+        self.resumed: Path | None = None
+
+    def of_step(self, step: int) -> Path:
+        """The folder of a step's checkpoint."""
+        return self.root / f"global_step_{step}"
+
+    def find(self) -> None:
+        """Find the complete checkpoint to resume from, and let verl's tracker name it."""
+        if self._trainer.resume_mode == "auto":
+            self.resumed = find_resumable(self.root)
+            if self.resumed is not None:
+                write_tracker(self.root, int(self.resumed.name.rsplit("_", 1)[1]))
+        elif self._trainer.resume_mode == "resume_path":
+            self.resumed = Path(self._trainer.resume_from_path).absolute()
+
+    @contextmanager
+    def without_rotation(self) -> Iterator[None]:
+        """verl's rotation would delete the student of a checkpoint before the tracker has moved on."""
+        names = ("max_actor_ckpt_to_keep", "max_critic_ckpt_to_keep")
+        before = {name: self._trainer.get(name, None) for name in names}
+        with open_dict(self._trainer):
+            self._trainer.update(dict.fromkeys(names))
+            try:
+                yield
+            finally:
+                self._trainer.update(before)
+
+    def finish(self, step: int) -> list[Path]:
+        """A step's checkpoint is whole and tracked; returns those that may go."""
+        mark_complete(self.of_step(step))
+        return folders_to_remove(self.root, self._keep, step)

@@ -71,3 +71,17 @@ def text_metrics(groups: "list[EncodedGroup]", student_scores: torch.Tensor) -> 
 def phase_metrics(phase: Phase) -> dict[str, float]:
     """``gad/stage``: 0 discriminator only, 1 warmup, 2 adversarial, 3 SeqKD."""
     return {"gad/stage": float(phase.value)}
+
+
+def seqkd_metrics(timing_s: dict[str, float], step: int, epoch: int) -> dict[str, float]:
+    """What verl logs of a step, as far as a step without rollouts has it."""
+    metrics: dict[str, float] = {"training/global_step": step, "training/epoch": epoch}
+    metrics |= {f"timing_s/{name}": seconds for name, seconds in timing_s.items()}
+    return metrics | {"perf/time_per_step": timing_s["step"]}
+
+
+def drop_policy_metrics(metrics: dict) -> None:
+    """Take out what verl makes of the zeros that stand for advantages in a step without a policy gradient."""
+    empty = ("critic/advantages", "critic/returns", "critic/values", "critic/vf_explained_var")
+    for name in [key for key in metrics if key.startswith(empty)]:
+        del metrics[name]

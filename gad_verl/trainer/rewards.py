@@ -11,146 +11,163 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The student's reward from the discriminator's scores, by the options of ``gad.reward``."""
+"""From the discriminator's scores to the rewards of tokens: options, sessions, trajectories, tokens."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from gad_verl.config import RewardConfig
-from gad_verl.core.reward_shaping import (
-    GROUP_WHITENING,
-    NO_CORRECTION,
-    REGRESSION,
-    RUNNING_WHITENING,
-    LengthRegression,
-    RunningWhitening,
-    clip_margins,
-    correct_length,
-    group_spreads,
-    whiten_groups,
-)
+from gad_verl.core.rewards import sequence_rewards_to_token_level
+from gad_verl.discriminator.worker_group import DiscriminatorOutput
+from gad_verl.trainer.encoding import EncodedGroup, Encoding
+from gad_verl.trainer.reward_options import Answers, reward_options
+from gad_verl.trainer.rollouts import Rollouts, StepRollouts, session_of
+from gad_verl.trainer.token_credit import mix_credit, response_credit
 
-# What a tokenizer puts in the place of bytes that are no text.
-_UNDECODABLE = "\ufffd"
+# Rewards of verl's reward interface for all trajectories.
+TaskRewards = Callable[[StepRollouts], list[float]]
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What is known of the responses of a step, (G, n) each.
+def trajectory_rewards(rollouts: StepRollouts, scores: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+    """Rewards of all trajectories; every output of a session gets the score of its last one.
+
+    A session without an answer, or whose score is not finite, gets the mean of its group: no direction for the student
+    instead of a made-up one.
 
     Args:
-        lengths: Tokens; 1 where a rollout failed.
-        finished: Whether a response ended by itself.
-        texts: The texts; None where a rollout failed.
-        teacher_lengths: (G,) tokens of the teacher's text.
-        task_rewards: Reward of verl's reward interface; None where it is not asked.
-        length_penalty: The guardian's knob: off a reward, in units of its group's spread, for each teacher's length.
+        rollouts: N trajectories of G groups.
+        scores: (G, n).
+        weights: (G, n), 0 where the discriminator read nothing.
+
+    Returns:
+        Rewards (N,) float32, and how many scores of answers were not finite.
+
+    Raises:
+        FloatingPointError: If no score is finite.
     """
+    known = torch.isfinite(scores) & (weights > 0)
+    if not bool(known.any()):
+        raise FloatingPointError(
+            "every score of the discriminator is nan or inf. Lower discriminator.optim.lr or "
+            "discriminator.optim.clip_grad, and resume from the last checkpoint"
+        )
+    of_session: dict[str, float] = {}
+    nonfinite = 0
+    for number, group in enumerate(rollouts.groups):
+        of_group = scores[number][known[number]]
+        fallback = of_group.mean().item() if len(of_group) else scores[known].mean().item()
+        for place, session in enumerate(group.sessions):
+            if session is None:
+                continue
+            score = scores[number, place].item()
+            if not session.has_answer:
+                score = fallback
+            elif not math.isfinite(score):
+                nonfinite += 1
+                score = fallback
+            of_session[session_of(rollouts.keys[session.row])] = score
+    return torch.tensor([of_session[session_of(key)] for key in rollouts.keys], dtype=torch.float32), nonfinite
 
-    lengths: torch.Tensor
-    finished: torch.Tensor
-    texts: Sequence[Sequence[str | None]]
-    teacher_lengths: torch.Tensor
-    task_rewards: torch.Tensor | None = None
-    length_penalty: float = 0.0
 
-
-@dataclass
-class RewardPipeline:
-    """Clip, length correction, whitening, mixing, penalties: each does nothing unless it is configured.
+class Rewards:
+    """The student's rewards.
 
     Args:
         config: ``gad.reward``.
+        rollouts: Where they are written.
+        encoding: Of the student's texts.
+        task_rewards: Asked where ``gad.reward.task_weight`` is positive.
     """
 
-    config: RewardConfig
-    _regression: LengthRegression = field(init=False)
-    _whitening: RunningWhitening = field(init=False)
+    def __init__(self, config: RewardConfig, rollouts: Rollouts, encoding: Encoding, task_rewards: TaskRewards) -> None:
+        self._config, self._rollouts, self._encoding = config, rollouts, encoding
+        self._task_rewards = task_rewards
+        self._options = reward_options(config)
 
-    def __post_init__(self) -> None:
-        self._regression = LengthRegression(self.config.length_memory)
-        self._whitening = RunningWhitening(self.config.whitening_memory)
+    def write_scores(self, rollouts: StepRollouts, scores: Tensor, weights: Tensor) -> dict[str, float]:
+        """Write scores (G, n) as they are, for steps and validations without a policy gradient; returns metrics."""
+        rewards, nonfinite = trajectory_rewards(rollouts, scores, weights)
+        self._rollouts.write_rewards(rollouts, self._on_last_tokens(rollouts, rewards))
+        return {"gad/nonfinite_scores": float(nonfinite)}
 
-    def rewards(
+    def write_nothing(self, rollouts: StepRollouts) -> None:
+        """Write zeros."""
+        self._rollouts.write_rewards(rollouts, self._on_last_tokens(rollouts, torch.zeros(len(rollouts.keys))))
+
+    def write(
         self,
-        teacher_scores: torch.Tensor,
-        student_scores: torch.Tensor,
-        weights: torch.Tensor,
-        answers: Answers,
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        """Rewards of a batch.
-
-        Scores that are not finite stay so: what becomes of them is decided where rewards are written.
+        rollouts: StepRollouts,
+        encoded: Sequence[EncodedGroup],
+        output: DiscriminatorOutput,
+        length_penalty: float,
+    ) -> dict[str, float]:
+        """Write the rewards of a step of the adversarial stage; returns metrics.
 
         Args:
-            teacher_scores: (G,).
-            student_scores: (G, n).
-            weights: (G, n), 0 for failed rollouts.
-            answers: The responses.
-
-        Returns:
-            (G, n), and metrics. With the configuration at its defaults the rewards are ``student_scores`` itself.
+            rollouts: G groups.
+            encoded: The same as the discriminator read them.
+            output: What it said of them.
+            length_penalty: The guardian's knob.
         """
-        config = self.config
-        rewards, metrics = student_scores, {}
-        valid = weights * torch.isfinite(student_scores)
-        if config.score_clip is not None:
-            clipped = clip_margins(rewards, teacher_scores, config.score_clip)
-            metrics["gad/reward_clipped_fraction"] = _mean((clipped != rewards).float(), valid)
-            rewards = clipped
-        if config.length_correction == REGRESSION:
-            self._regression.observe(rewards, answers.lengths, valid)
-            rewards = self._regression.residual(rewards, answers.lengths, valid)
-            metrics["gad/reward_length_slope"] = self._regression.slope
-        elif config.length_correction != NO_CORRECTION:
-            rewards = correct_length(rewards, answers.lengths, config.length_correction, config.length_coefficient)
-        if answers.length_penalty > 0:
-            lengths = answers.lengths / answers.teacher_lengths.unsqueeze(1)
-            rewards = rewards - answers.length_penalty * group_spreads(rewards, valid) * lengths.to(rewards.dtype)
-        if config.whitening == GROUP_WHITENING:
-            rewards = whiten_groups(rewards, valid)
-        elif config.whitening == RUNNING_WHITENING:
-            self._whitening.observe(rewards, valid)
-            rewards = self._whitening.whiten(rewards)
-        if config.discriminator_weight != 1.0:
-            rewards = config.discriminator_weight * rewards
-        if answers.task_rewards is not None:
-            rewards = rewards + config.task_weight * answers.task_rewards.to(rewards.dtype)
-            metrics["gad/task_reward_mean"] = _mean(answers.task_rewards, weights)
-        if config.unfinished_penalty > 0:
-            unfinished = 1.0 - answers.finished.to(rewards.dtype)
-            rewards = rewards - config.unfinished_penalty * unfinished
-        if config.malformed_penalty > 0:
-            malformed = self._malformed(answers.texts).to(rewards.dtype)
-            metrics["gad/malformed_rate"] = _mean(malformed, weights)
-            rewards = rewards - config.malformed_penalty * malformed
-        return rewards, metrics
+        answers = self._answers(rollouts, encoded, output, length_penalty)
+        rewards, metrics = output.student_scores, {}
+        for option in self._options.values():
+            rewards, more = option.apply(rewards, answers)
+            metrics |= more
+        of_rows, nonfinite = trajectory_rewards(rollouts, rewards, output.weights)
+        of_tokens = self._on_last_tokens(rollouts, of_rows)
+        if self._config.credits_tokens:
+            credit = [
+                response_credit(group, encoding, values, self._encoding, self._config.phrase_unit)
+                for group, encoding, values in zip(rollouts.groups, encoded, output.student_values, strict=True)
+            ]
+            metrics |= mix_credit(of_tokens, of_rows, rollouts.groups, credit, self._config)
+        self._rollouts.write_rewards(rollouts, of_tokens)
+        return metrics | {"gad/nonfinite_scores": float(nonfinite)}
 
-    def _malformed(self, texts: Sequence[Sequence[str | None]]) -> torch.Tensor:
-        pattern = self.config.malformed_pattern
+    def _on_last_tokens(self, rollouts: StepRollouts, rewards: Tensor) -> list[Tensor]:
+        responses = self._rollouts.fields(rollouts, ["responses"])["responses"]
+        return sequence_rewards_to_token_level(rewards, responses.offsets().diff())
 
-        def is_malformed(text: str | None) -> bool:
-            if text is None:
-                return False
-            found = pattern is not None and re.search(pattern, text) is not None
-            return found or not text.strip() or _UNDECODABLE in text
+    def _answers(
+        self,
+        rollouts: StepRollouts,
+        encoded: Sequence[EncodedGroup],
+        output: DiscriminatorOutput,
+        length_penalty: float,
+    ) -> Answers:
+        def texts() -> list[list[str | None]]:
+            text = self._encoding.text
+            return [[None if one is None else text(one) for one in group.answers] for group in rollouts.groups]
 
-        return torch.tensor([[is_malformed(text) for text in row] for row in texts])
+        def task_rewards() -> Tensor:
+            of_rows = self._task_rewards(rollouts)
+            return torch.tensor(
+                [[0.0 if one is None else of_rows[one.row] for one in group.sessions] for group in rollouts.groups]
+            )
+
+        return Answers(
+            teacher_scores=output.teacher_scores,
+            weights=output.weights,
+            valid=output.weights * torch.isfinite(output.student_scores),
+            lengths=torch.tensor([[1 if s is None else len(s.token_ids) for s in one.students] for one in encoded]),
+            finished=torch.tensor([[s is None or s.finished for s in one.students] for one in encoded]),
+            teacher_lengths=torch.tensor([len(one.teacher.token_ids) for one in encoded]),
+            length_penalty=length_penalty,
+            texts=texts,
+            task_rewards=task_rewards,
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {"regression": self._regression.state_dict(), "whitening": self._whitening.state_dict()}
+        """What the options have learned, by their names."""
+        return {name: option.state_dict() for name, option in self._options.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What :meth:`state_dict` returned."""
-        self._regression.load_state_dict(state["regression"])
-        self._whitening.load_state_dict(state["whitening"])
-
-
-def _mean(values: torch.Tensor, weights: torch.Tensor) -> float:
-    total = weights.sum().item()
-    return (values * weights).sum().item() / total if total > 0 else 0.0
+        """What :meth:`state_dict` returned; options that are new since begin anew."""
+        for name, option in self._options.items():
+            if name in state:
+                option.load_state_dict(state[name])

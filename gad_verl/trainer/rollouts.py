@@ -11,16 +11,26 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From trajectories in TransferQueue to groups of texts, in an order that does not depend on who finished first."""
+"""Rollouts of a step: from trajectories in TransferQueue to groups of texts, and rewards back to them.
+
+The only module that talks to TransferQueue: another data plane of verl is another file like this one.
+"""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.utils import tensordict_utils as tu
 
 from gad_verl.core.teacher_mix import TeacherMix, WeightedText
 from gad_verl.data.schema import teacher_names, teacher_texts
-from gad_verl.data.tokens import EncodedResponse, SequenceBuilder
-from gad_verl.discriminator.groups import SequenceGroup
+
+TRAIN, VALIDATION = "train", "val"
 
 
 def parse_key(key: str) -> tuple[str, int, int]:
@@ -29,9 +39,32 @@ def parse_key(key: str) -> tuple[str, int, int]:
     return uid, int(session), int(output)
 
 
+def session_of(key: str) -> str:
+    """``{uid}_{session}`` of a trajectory key."""
+    return key.rsplit("_", 1)[0]
+
+
 def rollout_order(keys: Sequence[str], indices: Sequence[int]) -> list[int]:
     """Positions of trajectories sorted by (data set index, uid, session, output): completion order plays no role."""
     return sorted(range(len(keys)), key=lambda position: (int(indices[position]), *parse_key(keys[position])))
+
+
+@dataclass(frozen=True)
+class Session:
+    """One rollout of a prompt that came back.
+
+    Args:
+        row: Position of its LAST output in the batch.
+        response_ids: Sampled ids of that output.
+    """
+
+    row: int
+    response_ids: list[int]
+
+    @property
+    def has_answer(self) -> bool:
+        """Whether there is something in it for the discriminator. Without, it is in no pair, yet it has a reward."""
+        return len(self.response_ids) > 0
 
 
 @dataclass(frozen=True)
@@ -41,121 +74,171 @@ class RolloutGroup:
     Args:
         index: Row of the data set.
         messages: The prompt.
-        teacher_text: The teacher text that the supervised stages train on.
-        rows: Positions in the batch of each session's LAST output; None where the session failed.
-        response_ids: Sampled ids of each session; None where it failed.
         prompt_ids: Ids of the prompt as the rollout was asked.
-        teachers: The teacher texts that the discriminator compares with; none means ``teacher_text`` alone.
+        teachers: The teacher texts that the discriminator compares with, at least one.
+        teacher_text: The one that the supervised stages train on.
+        sessions: The rollouts; None where no trajectory came.
     """
 
     index: int
     messages: list[dict]
-    teacher_text: str
-    rows: list[int | None]
-    response_ids: list[list[int] | None]
     prompt_ids: list[int]
-    teachers: tuple[WeightedText, ...] = ()
+    teachers: tuple[WeightedText, ...]
+    teacher_text: str
+    sessions: tuple[Session | None, ...]
 
-
-def group_rollouts(
-    keys: Sequence[str],
-    indices: Sequence[int],
-    messages: Sequence[list[dict]],
-    teacher_values: Sequence[object],
-    prompt_ids: Sequence[list[int]],
-    response_ids: Sequence[list[int]],
-    num_sessions: int,
-    visit: int,
-    step: int = 1,
-    mix: TeacherMix | None = None,
-    teacher_name_values: Sequence[object] | None = None,
-) -> list[RolloutGroup]:
-    """Collect the trajectories of each prompt.
-
-    Args:
-        keys: verl's trajectory keys, ordered by :func:`rollout_order`.
-        indices, messages, teacher_values, prompt_ids, response_ids: One entry per key.
-        num_sessions: Rollouts per prompt; missing ones are failed ones.
-        visit: How often the data were seen; with several teacher texts, each visit uses the next one.
-        step: Training step, for schedules of teachers.
-        mix: Which of several teacher texts take part; None takes one per visit.
-        teacher_name_values: Content of the column of the teachers' names, one entry per key.
-    """
-    mix = TeacherMix() if mix is None else mix
-    positions: dict[str, dict[int, int]] = defaultdict(dict)
-    outputs: dict[tuple[str, int], int] = {}
-    for position, key in enumerate(keys):
-        uid, session, output = parse_key(key)
-        if outputs.get((uid, session), -1) < output:
-            outputs[(uid, session)] = output
-            positions[uid][session] = position
-    groups = []
-    for sessions in positions.values():
-        first = next(iter(sessions.values()))
-        index, where = int(indices[first]), f"row {indices[first]} of the training data"
-        texts = teacher_texts(teacher_values[first], where)
-        names = None
-        if teacher_name_values is not None and mix.needs_names:
-            names = teacher_names(teacher_name_values[first], len(texts), where)
-        rows = [sessions.get(session) for session in range(num_sessions)]
-        groups.append(
-            RolloutGroup(
-                index=index,
-                messages=list(messages[first]),
-                teacher_text=mix.choose_one(texts, names, index, step, visit).text,
-                rows=rows,
-                response_ids=[None if row is None else list(response_ids[row]) for row in rows],
-                prompt_ids=list(prompt_ids[first]),
-                teachers=tuple(mix.choose(texts, names, index, step, visit)),
-            )
-        )
-    return groups
+    @property
+    def answers(self) -> list[Session | None]:
+        """The sessions that have an answer; None for the others."""
+        return [session if session is not None and session.has_answer else None for session in self.sessions]
 
 
 @dataclass(frozen=True)
-class EncodedGroup:
-    """A group as the discriminator reads it.
+class StepRollouts:
+    """The rollouts of a step as they were read: verl reorders its batch and fills it up afterwards.
 
     Args:
-        prompt_ids: The prompt.
-        teacher: The first teacher response.
-        students: The student's, None for failed rollouts.
-        other_teachers: Further teacher responses.
-        teacher_weights: Share of each teacher response in the pairs.
+        partition_id: Of TransferQueue.
+        keys: Of the trajectories, N of them; ``row`` of a session is a position here.
+        groups: G of them, in the order of the data.
     """
 
-    prompt_ids: list[int]
-    teacher: EncodedResponse
-    students: list[EncodedResponse | None]
-    other_teachers: tuple[EncodedResponse, ...] = ()
-    teacher_weights: tuple[float, ...] = (1.0,)
-
-    def sequences(self, trains: bool = True) -> SequenceGroup:
-        """Prompt and response of each row; ``trains`` False for a group that is scored only."""
-        return SequenceGroup(
-            teacher_ids=self.prompt_ids + self.teacher.token_ids,
-            student_ids=[None if student is None else self.prompt_ids + student.token_ids for student in self.students],
-            prompt_length=len(self.prompt_ids),
-            other_teacher_ids=tuple(self.prompt_ids + teacher.token_ids for teacher in self.other_teachers),
-            teacher_weights=self.teacher_weights,
-            trains=trains,
-        )
+    partition_id: str
+    keys: list[str]
+    groups: list[RolloutGroup]
 
 
-def encode_group(group: RolloutGroup, student: SequenceBuilder, reader: SequenceBuilder) -> EncodedGroup:
-    """Encode both sides from text by ONE function (``SequenceBuilder.response``).
+def chosen_teachers(
+    mix: TeacherMix, value: object, names_value: object, index: int, step: int, visit: int
+) -> tuple[tuple[WeightedText, ...], str]:
+    """Which of a row's teacher texts take part: those for the discriminator, and the one for the student.
 
     Args:
-        group: The texts.
-        student: Builder of the student's tokenizer, which decodes the rollouts.
-        reader: Builder of the discriminator's tokenizer.
+        mix: ``gad.teachers``.
+        value, names_value: What the columns of the texts and of the teachers' names hold.
+        index: Row of the data set.
+        step: Training step, for schedules of teachers.
+        visit: How often the data were seen; with several teacher texts, each visit may use the next one.
     """
-    teachers = [(choice.text, choice.weight) for choice in group.teachers] or [(group.teacher_text, 1.0)]
-    first, *others = [reader.response(text) for text, _ in teachers]
-    return EncodedGroup(
-        prompt_ids=reader.prompt(group.messages),
-        teacher=first,
-        students=[None if ids is None else student.student_response(ids, reader) for ids in group.response_ids],
-        other_teachers=tuple(others),
-        teacher_weights=tuple(weight for _, weight in teachers),
-    )
+    where = f"row {index} of the training data"
+    texts = teacher_texts(value, where)
+    names = teacher_names(names_value, len(texts), where) if mix.needs_names else None
+    return tuple(mix.choose(texts, names, index, step, visit)), mix.choose_one(texts, names, index, step, visit).text
+
+
+def sessions_by_prompt(keys: Sequence[str], num_sessions: int) -> dict[str, list[int | None]]:
+    """Position of the last output of each session, by prompt and in the order of ``keys``; None for missing ones."""
+    last: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
+    for position, key in enumerate(keys):
+        uid, session, output = parse_key(key)
+        if last[uid].get(session, (-1, -1))[0] < output:
+            last[uid][session] = (output, position)
+    return {
+        uid: [found[session][1] if session in found else None for session in range(num_sessions)]
+        for uid, found in last.items()
+    }
+
+
+class Rollouts:
+    """Reads rollouts and writes what is made of them.
+
+    Args:
+        teacher_key, names_key: Columns of the teacher's texts and of the teachers' names.
+        teachers: Which of several texts take part in training; a validation takes the first.
+    """
+
+    def __init__(self, teacher_key: str, names_key: str, teachers: TeacherMix) -> None:
+        self._teacher_key, self._names_key, self.teachers = teacher_key, names_key, teachers
+
+    def read(self, batch: KVBatchMeta, num_sessions: int, step: int, visit: int) -> StepRollouts:
+        """Groups of a step's trajectories, whose batch is brought into the order of the data.
+
+        Args:
+            batch: verl's; reordered in place.
+            num_sessions: Rollouts per prompt; missing ones have failed.
+            step, visit: See :func:`chosen_teachers`.
+        """
+        mix = TeacherMix() if batch.partition_id == VALIDATION else self.teachers
+        fields = ["index", "raw_prompt", self._teacher_key, "prompts", "responses"]
+        data = self._get(batch.partition_id, batch.keys, [*fields, *([self._names_key] if mix.needs_names else [])])
+        order = rollout_order(batch.keys, [int(index) for index in data["index"]])
+        batch.reorder(order)
+        columns = {name: [values[place] for place in order] for name, values in _lists(data).items()}
+        groups = []
+        for places in sessions_by_prompt(batch.keys, num_sessions).values():
+            first = next(place for place in places if place is not None)
+            index = int(columns["index"][first])
+            names = columns[self._names_key][first] if mix.needs_names else None
+            teachers, one = chosen_teachers(mix, columns[self._teacher_key][first], names, index, step, visit)
+            groups.append(
+                RolloutGroup(
+                    index=index,
+                    messages=list(columns["raw_prompt"][first]),
+                    prompt_ids=columns["prompts"][first].tolist(),
+                    teachers=teachers,
+                    teacher_text=one,
+                    sessions=tuple(
+                        None if place is None else Session(place, columns["responses"][place].tolist())
+                        for place in places
+                    ),
+                )
+            )
+        return StepRollouts(batch.partition_id, list(batch.keys), groups)
+
+    def teacher_texts(self, batch: TensorDict, step: int, visit: int) -> list[str]:
+        """The teacher's text of each row of a batch of data, for the student."""
+        names = batch[self._names_key] if self.teachers.needs_names else [None] * len(batch)
+        columns = (batch[self._teacher_key], names, batch["index"])
+        return [
+            chosen_teachers(self.teachers, value, name, int(index), step, visit)[1]
+            for value, name, index in zip(*columns, strict=True)
+        ]
+
+    def fields(self, rollouts: StepRollouts, names: Sequence[str]) -> TensorDict:
+        """Fields of all trajectories, (N, ...)."""
+        return self._get(rollouts.partition_id, rollouts.keys, names)
+
+    def write_rewards(self, rollouts: StepRollouts, rewards: Sequence[torch.Tensor]) -> None:
+        """Write ``rm_scores``: for each of the N trajectories the rewards of its tokens."""
+        nested = torch.nested.as_nested_tensor(list(rewards), layout=torch.jagged)
+        self._put(rollouts.partition_id, rollouts.keys, TensorDict({"rm_scores": nested}, batch_size=len(nested)))
+
+    def write_ground_truths(self, rollouts: StepRollouts) -> None:
+        """Show the teacher's text as the ground truth that verl dumps beside its validation's generations."""
+        texts = {
+            session_of(rollouts.keys[session.row]): group.teacher_text
+            for group in rollouts.groups
+            for session in group.sessions
+            if session is not None
+        }
+        truths = [{"ground_truth": texts.get(session_of(key))} for key in rollouts.keys]
+        self._put(rollouts.partition_id, rollouts.keys, tu.get_tensordict({"reward_model": truths}))
+
+    def write_no_advantages(self, batch: KVBatchMeta, names: Sequence[str]) -> None:
+        """Zeros where verl's metrics read advantages and the like of a step without policy gradient."""
+        rewards = self._get(batch.partition_id, batch.keys, ["rm_scores"])["rm_scores"]
+        zeros = {name: torch.zeros_like(rewards) for name in names}
+        self._put(batch.partition_id, batch.keys, TensorDict(zeros, batch_size=len(batch)))
+
+    @staticmethod
+    def without_rollouts(uids: Sequence[str], step: int) -> KVBatchMeta:
+        """A batch of prompts that nobody answers: verl clears a step's keys afterwards and takes no empty list."""
+        tags = [{"is_prompt": True, "status": "finished", "global_steps": step}] * len(uids)
+        tq.kv_batch_put(keys=list(uids), partition_id=TRAIN, tags=tags)
+        return KVBatchMeta(partition_id=TRAIN, keys=list(uids), tags=tags)
+
+    @staticmethod
+    def _get(partition_id: str, keys: Sequence[str], names: Sequence[str]) -> TensorDict:
+        return tq.kv_batch_get(keys=list(keys), partition_id=partition_id, select_fields=list(names))
+
+    @staticmethod
+    def _put(partition_id: str, keys: Sequence[str], fields: TensorDict) -> None:
+        tq.kv_batch_put(keys=list(keys), partition_id=partition_id, fields=fields)
+
+
+def _lists(data: TensorDict) -> Mapping[str, list[Any]]:
+    """Fields as lists of rows."""
+    return {
+        name: list(data[name].unbind()) if isinstance(data[name], torch.Tensor) else list(data[name])
+        for name in data.keys()
+    }

@@ -11,34 +11,70 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Rows of the supervised stages: one per prompt, loss on the teacher's tokens."""
+"""The student's supervised steps, in the warmup and in SeqKD: cross-entropy on the teacher's text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
+from verl.utils.metric import reduce_metrics
+from verl.utils.py_functional import rename_dict
+
+from gad_verl.discriminator.worker_group import data_parallel_size
+
+
+@dataclass(frozen=True)
+class SupervisedRow:
+    """One sequence to learn.
+
+    Args:
+        prompt_ids: The prompt, at least one token; no loss.
+        response_ids: The response, at least one token.
+        loss_mask: 1 for each token of the response that has a loss, 0 for the others; None means all of them.
+
+    Raises:
+        ValueError: If there is no token, or the mask is not as long as the response.
+    """
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    loss_mask: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt_ids or not self.response_ids:
+            raise ValueError("prompts and responses of a supervised batch need at least one token")
+        if self.loss_mask is not None and len(self.loss_mask) != len(self.response_ids):
+            raise ValueError(f"{len(self.loss_mask)} entries of a loss mask for {len(self.response_ids)} tokens")
+
+    @property
+    def mask(self) -> list[int]:
+        """Of the response."""
+        return [1] * len(self.response_ids) if self.loss_mask is None else self.loss_mask
 
 
 def build_supervised_batch(
-    rows: list[tuple[list[int], list[int]]], multiple_of: int, num_mini_batches: int, pad_token_id: int
+    rows: Sequence[SupervisedRow], multiple_of: int, num_mini_batches: int, pad_token_id: int
 ) -> TensorDict:
     """Rows for cross-entropy on the responses (verl's ``sft_loss``), token-mean over each mini-batch.
 
     Args:
-        rows: Prompt ids and response ids of each prompt; both with at least one token.
+        rows: At least one.
         multiple_of: The number of rows is raised to a multiple of this by rows without loss.
         num_mini_batches: Optimizer steps.
         pad_token_id: Fills rows without loss.
 
     Raises:
-        ValueError: If there is no row, or a prompt or response is empty.
+        ValueError: If there is no row.
     """
     if not rows:
         raise ValueError("a supervised batch needs at least one row")
-    if any(not prompt or not response for prompt, response in rows):
-        raise ValueError("prompts and responses of a supervised batch need at least one token")
-    sequences = [torch.tensor([*prompt, *response], dtype=torch.long) for prompt, response in rows]
+    sequences = [torch.tensor([*row.prompt_ids, *row.response_ids], dtype=torch.long) for row in rows]
     # verl shifts the flattened mask by one: a row must begin with a token without loss, which the prompt gives.
-    masks = [torch.tensor([0] * len(prompt) + [1] * len(response)) for prompt, response in rows]
+    masks = [torch.tensor([0] * len(row.prompt_ids) + row.mask) for row in rows]
     for _ in range(-len(rows) % multiple_of):
         sequences.append(torch.full((2,), pad_token_id, dtype=torch.long))
         masks.append(torch.zeros(2, dtype=torch.long))
@@ -60,3 +96,33 @@ def build_supervised_batch(
             "global_batch_size": len(sequences),
         },
     )
+
+
+class SupervisedStep:
+    """Trains the student on rows.
+
+    Args:
+        student: Its worker group.
+        config: The whole configuration.
+        pad_token_id: Of the student's tokenizer.
+    """
+
+    def __init__(self, student: Any, config: DictConfig, pad_token_id: int) -> None:
+        actor = config.actor_rollout_ref.actor
+        self._student, self._pad_token_id = student, pad_token_id
+        self._num_mini_batches = max(1, config.data.train_batch_size // actor.ppo_mini_batch_size)
+        self._micro_batch = 1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu
+
+    def train(self, rows: Sequence[SupervisedRow]) -> dict[str, Any]:
+        """The optimizer steps of one training step; returns metrics."""
+        ranks = data_parallel_size(self._student, "actor")
+        data = build_supervised_batch(
+            rows,
+            multiple_of=ranks * self._num_mini_batches * self._micro_batch,
+            num_mini_batches=self._num_mini_batches,
+            pad_token_id=self._pad_token_id,
+        )
+        metrics = rename_dict(self._student.update_actor(data)["metrics"], "actor/")
+        metrics["perf/mfu/actor"] = metrics.pop("actor/mfu")
+        tokens = float(sum(sum(row.mask) for row in rows))
+        return reduce_metrics(metrics) | {"gad/supervised_tokens": tokens}

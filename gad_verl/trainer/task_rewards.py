@@ -13,14 +13,14 @@
 # limitations under the License.
 """Rewards of verl's reward interface for the rollouts of a step, beside the discriminator's."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-import transfer_queue as tq
 from tensordict import TensorDict
 from verl import DataProto
+
+from gad_verl.trainer.rollouts import Rollouts, StepRollouts
 
 # What verl's reward managers read of a row (verl/experimental/reward_loop/reward_manager/naive.py).
 _ROW_FIELDS = ("data_source", "reward_model", "extra_info")
@@ -32,33 +32,28 @@ def _object_array(values: list[Any]) -> np.ndarray:
     return array
 
 
-def task_rewards(
-    manager: Any,
-    tokenizer: Any,
-    partition_id: str,
-    keys: list[str],
-    lengths_to_mask: Callable[[torch.Tensor, int], torch.Tensor],
-) -> list[float]:
+def _padded(nested: torch.Tensor, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A nested tensor (N, *) padded on the right, (N, L), and its mask."""
+    padded = nested.to_padded_tensor(padding)
+    lengths = nested.offsets().diff()
+    return padded, (torch.arange(padded.size(1)) < lengths.unsqueeze(1)).long()
+
+
+def task_rewards(manager: Any, pad_token_id: int, rollouts: Rollouts, step: StepRollouts) -> list[float]:
     """Reward of each trajectory by verl's reward loop: a custom function, or verl's own by ``data_source``.
 
     Args:
         manager: verl's ``RewardLoopManager``.
-        tokenizer: Of the student; its padding fills the batch.
-        partition_id: Of TransferQueue.
-        keys: Of the trajectories.
-        lengths_to_mask: verl's helper of the trainer.
+        pad_token_id: Of the student's tokenizer.
+        rollouts: Reads the fields.
+        step: N trajectories.
     """
-    fields = ["prompts", "responses", "raw_prompt", *_ROW_FIELDS]
     # The check before the run has seen data_source and reward_model; verl's data set gives every row an extra_info.
-    data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=fields)
-    prompts, responses = data["prompts"], data["responses"]
-    padding = tokenizer.pad_token_id
-    padded = {"prompts": prompts.to_padded_tensor(padding), "responses": responses.to_padded_tensor(padding)}
-    masks = [
-        lengths_to_mask(lengths.offsets().diff(), padded[name].size(1))
-        for name, lengths in (("prompts", prompts), ("responses", responses))
-    ]
-    batch = TensorDict({**padded, "attention_mask": torch.cat(masks, dim=1)}, batch_size=len(keys))
+    data = rollouts.fields(step, ["prompts", "responses", "raw_prompt", *_ROW_FIELDS])
+    prompts, prompt_mask = _padded(data["prompts"], pad_token_id)
+    responses, response_mask = _padded(data["responses"], pad_token_id)
+    mask = torch.cat([prompt_mask, response_mask], dim=1)
+    batch = TensorDict({"prompts": prompts, "responses": responses, "attention_mask": mask}, batch_size=len(step.keys))
     rows = {name: _object_array(list(data[name])) for name in ("raw_prompt", *_ROW_FIELDS)}
     output = manager.compute_rm_score(DataProto(batch=batch, non_tensor_batch=rows))
     return output.batch["rm_scores"].sum(dim=1).float().tolist()

@@ -13,52 +13,54 @@
 # limitations under the License.
 """What validation adds: the discriminator on held-out prompts, ROUGE-L against the teacher, lengths."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from gad_verl.core import score_statistics
 from gad_verl.data.overlap import rouge_l
-from gad_verl.trainer.rollouts import EncodedGroup, RolloutGroup
+from gad_verl.discriminator.worker_group import DiscriminatorOutput
+from gad_verl.trainer.encoding import EncodedGroup, Encoding
+from gad_verl.trainer.rollouts import RolloutGroup
+
+_REPORTED = ("accuracy", "margin_mean", "margin_std", "teacher_score_mean", "student_score_mean", "num_pairs")
 
 
 @dataclass
 class ValidationRecord:
-    """Collects the groups of all validation batches of one validation."""
+    """Collects the groups of all batches of one validation."""
 
-    teacher_scores: list[torch.Tensor] = field(default_factory=list)
-    student_scores: list[torch.Tensor] = field(default_factory=list)
-    weights: list[torch.Tensor] = field(default_factory=list)
+    outputs: list[DiscriminatorOutput] = field(default_factory=list)
     rouge_l: list[float] = field(default_factory=list)
     teacher_lengths: list[int] = field(default_factory=list)
     student_lengths: list[int] = field(default_factory=list)
     students_finished: list[bool] = field(default_factory=list)
 
-    def add_scores(self, teacher: torch.Tensor, student: torch.Tensor, weights: torch.Tensor) -> None:
-        """Scores (G,), (G, n) and weights (G, n) of one batch."""
-        self.teacher_scores.append(teacher)
-        self.student_scores.append(student)
-        self.weights.append(weights)
+    def add_scores(self, output: DiscriminatorOutput) -> None:
+        """What the discriminator said of one batch."""
+        self.outputs.append(output)
 
-    def add_texts(self, group: RolloutGroup, encoded: EncodedGroup, student_texts: list[str | None]) -> None:
-        """Texts and lengths (in tokens of the discriminator) of one group."""
-        for text, student in zip(student_texts, encoded.students, strict=True):
-            if text is None or student is None:
-                continue
-            self.rouge_l.append(rouge_l(group.teacher_text, text))
-            self.teacher_lengths.append(len(encoded.teacher.token_ids))
-            self.student_lengths.append(len(student.token_ids))
-            self.students_finished.append(student.finished)
+    def add_texts(self, groups: Sequence[RolloutGroup], encoded: Sequence[EncodedGroup], encoding: Encoding) -> None:
+        """Texts and lengths (in tokens of the discriminator) of one batch."""
+        for group, one in zip(groups, encoded, strict=True):
+            for session, student in zip(group.answers, one.students, strict=True):
+                if session is not None and student is not None:
+                    self.rouge_l.append(rouge_l(group.teacher_text, encoding.text(session)))
+                    self.teacher_lengths.append(len(one.teacher.token_ids))
+                    self.student_lengths.append(len(student.token_ids))
+                    self.students_finished.append(student.finished)
 
     def metrics(self) -> dict[str, float]:
         """Metrics under ``val-gad/``; empty if nothing was collected."""
         result: dict[str, float] = {}
-        if self.teacher_scores:
+        if self.outputs:
             statistics = score_statistics(
-                torch.cat(self.teacher_scores), torch.cat(self.student_scores), torch.cat(self.weights)
+                torch.cat([one.teacher_scores for one in self.outputs]),
+                torch.cat([one.student_scores for one in self.outputs]),
+                torch.cat([one.weights for one in self.outputs]),
             )
-            names = ("accuracy", "margin_mean", "margin_std", "teacher_score_mean", "student_score_mean", "num_pairs")
-            result |= {f"val-gad/{name}": statistics[name] for name in names if name in statistics}
+            result |= {f"val-gad/{name}": statistics[name] for name in _REPORTED if name in statistics}
         if self.rouge_l:
             count = len(self.rouge_l)
             result["val-gad/rouge_l"] = sum(self.rouge_l) / count

@@ -50,6 +50,21 @@ def watched(method: Any) -> Any:
     return run
 
 
+def actors_of(trainer: Any) -> dict[str, Any]:
+    """The actors of a trainer of verl that exist so far, by name and rank."""
+    owners = {
+        "student": ("actor_rollout_wg", "workers"),
+        "discriminator": ("discriminator", "workers"),
+        "rollout server": ("llm_server_manager", "server_handles"),
+        "agent loop": ("agent_loop_manager", "agent_loop_workers"),
+    }
+    return {
+        f"{name} {rank}": actor
+        for name, (owner, attribute) in owners.items()
+        for rank, actor in enumerate(getattr(getattr(trainer, owner, None), attribute, None) or [])
+    }
+
+
 class Watchdog:
     """Watches actors and the progress of the main thread from a thread of its own.
 
@@ -100,6 +115,42 @@ class Watchdog:
         """
         if self.failure is not None:
             raise GadStalledError(self.failure)
+
+    def explain(self, call: Callable[..., Any], *args: Any) -> None:
+        """Make a call; an error that the watchdog provoked is replaced by the reason that it found.
+
+        Raises:
+            GadStalledError: If a worker died or hangs.
+        """
+        try:
+            call(*args)
+        except GadStalledError:
+            raise
+        except Exception as error:
+            if self.failure is not None:
+                raise GadStalledError(self.failure) from error
+            raise
+
+    def watch_buffer(self, buffer: Any, poll_interval_s: float) -> None:
+        """Let verl's replay buffer poll at an interval, and notice there what the watchdog has found.
+
+        Args:
+            buffer: verl's ``ReplayBuffer`` (trainer/ppo/v1/replay_buffer.py); its wait between polls is replaced.
+            poll_interval_s: Seconds between polls.
+        """
+        buffer.poll_interval = poll_interval_s
+        wait = buffer._wait_for_next_poll
+        last_progress: list[Any] = [None]
+
+        def watched_wait(partition_id: str, last_debug_time: float) -> float:
+            self.check()
+            progress = (len(buffer.partitions[partition_id]), len(buffer.finished_keys[partition_id]))
+            if progress != last_progress[0]:
+                last_progress[0] = progress
+                self.beat("gen")
+            return wait(partition_id, last_debug_time)
+
+        buffer._wait_for_next_poll = watched_wait
 
     def look(self) -> str | None:
         """One look: the reason to end the run, or None."""

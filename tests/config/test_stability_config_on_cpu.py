@@ -50,7 +50,7 @@ def test_defaults_are_the_papers_training() -> None:
     assert config.discriminator_loss.pair_options().is_plain and PairLossOptions().is_plain
     assert config.discriminator_updates.gate_options() == GateOptions()
     assert config.replay.capacity_steps == 0 and not config.discriminator_updates.frozen
-    assert not config.trust.enabled and not config.reward.wants_shares and config.reward.task_weight == 0
+    assert not config.trust.enabled and not config.reward.credits_tokens and config.reward.task_weight == 0
     assert config.guardian.policy_of("saturated") == "warn" and config.curriculum.mode == "none"
 
 

@@ -29,7 +29,7 @@ from gad_verl.core.reward_shaping import (
     group_means,
     whiten_groups,
 )
-from gad_verl.core.shares import mix_granularities, sum_by_segment, value_shares
+from gad_verl.core.token_credit import mix_granularities, sum_by_segment, value_credit
 
 
 def random_groups(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -144,9 +144,9 @@ def test_memories_are_checked() -> None:
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=30), st.floats(-3, 3), st.data())
 def test_shares_sum_to_the_score_in_every_granularity(values: list[float], start: float, data: st.DataObject) -> None:
     tensor = torch.tensor(values, dtype=torch.float64)
-    shares = value_shares(tensor, start)
+    shares = value_credit(tensor, start)
     assert shares.sum().item() == pytest.approx(values[-1] - start, abs=1e-9)
-    assert value_shares(tensor).sum().item() == pytest.approx(values[-1], abs=1e-9)
+    assert value_credit(tensor).sum().item() == pytest.approx(values[-1], abs=1e-9)
     ends = sorted(data.draw(st.sets(st.integers(0, len(values) - 1))))
     phrases = sum_by_segment(shares, ends)
     assert phrases.sum().item() == pytest.approx(shares.sum().item(), abs=1e-9)

@@ -231,7 +231,7 @@ def test_every_tool_is_at_work(whole: Run) -> None:
     for metrics in adversarial:
         assert 0 <= metrics["gad/trust_factor"] <= 1 and metrics["gad/trust_prompts"] >= 2
         assert metrics["gad/task_reward_mean"] > 0 and "gad/reward_length_slope" in metrics
-        assert 0 <= metrics["gad/shares_missing"] < 1 and 0 <= metrics["gad/malformed_rate"] <= 1
+        assert 0 <= metrics["gad/token_credit_missing"] < 1 and 0 <= metrics["gad/malformed_rate"] <= 1
     # What the guardian decides by a step's metrics holds in the next step.
     for before, metrics in zip(adversarial, adversarial[1:], strict=False):
         factor = metrics["gad/trust_factor"] * before["guardian/actor_lr_factor"]

@@ -288,7 +288,7 @@ class FakeRun:
         self.discriminator: FakeDiscriminator | None = None
         self.replicas: list[str] = []
         monkeypatch.setattr(PPOTrainer, "_setup", lambda trainer: self._setup(trainer))
-        monkeypatch.setattr("gad_verl.trainer.sync.DiscriminatorGroup", self._new_discriminator)
+        monkeypatch.setattr("gad_verl.trainer.gad_trainer.DiscriminatorGroup", self._new_discriminator)
         monkeypatch.setattr(ResourcePoolManager, "create_resource_pool", lambda manager: None)
         monkeypatch.setattr(ResourcePoolManager, "get_resource_pool", lambda manager, role: None)
         self.trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config)

@@ -157,7 +157,7 @@ def test_shares_lie_on_the_sampled_tokens_and_sum_to_the_score(
     token_level[0][-1], token_level[1][-1] = 3.0, 4.0
     config = RewardConfig(sequence_weight=0.5, phrase_weight=1.0, token_weight=0.25)
     metrics = mix_into(token_level, torch.tensor([3.0, 4.0]), [group], [found], config)
-    assert metrics == {"gad/shares_missing": 0.0}
+    assert metrics == {"gad/token_credit_missing": 0.0}
     expected = 1.5 + 1.25 * found[0].shares.sum().item()
     assert token_level[0].sum().item() == pytest.approx(expected, abs=1e-5)
 
@@ -178,7 +178,7 @@ def test_a_response_spelled_by_other_tokens_has_all_its_shares_at_the_end(
     token_level = [torch.tensor([0.0, 0.0, 0.0, 7.0])]
     config = RewardConfig(sequence_weight=0.5, phrase_weight=1.0, token_weight=0.25)
     metrics = mix_into(token_level, torch.tensor([7.0]), [group], [found], config)
-    assert metrics == {"gad/shares_missing": 1.0} and token_level[0][:-1].tolist() == [0, 0, 0]
+    assert metrics == {"gad/token_credit_missing": 1.0} and token_level[0][:-1].tolist() == [0, 0, 0]
     score = (values[0][-1] - values[0][len(encoded.prompt_ids) - 1]).item()
     assert token_level[0][-1].item() == pytest.approx(3.5 + 1.25 * score, abs=1e-5)
 

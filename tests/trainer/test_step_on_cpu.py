@@ -622,7 +622,7 @@ def test_tokens_get_their_share_of_the_score(config: DictConfig, start: Callable
             # The stand-in's values rise evenly over the row: every token gets the same share.
             share = 1.0 / (len(ids) - 1)
             torch.testing.assert_close(row["rm_scores"], torch.full((len(ids) - prompt,), share))
-    assert run.metrics[STEPS]["gad/shares_missing"] == 0.0
+    assert run.metrics[STEPS]["gad/token_credit_missing"] == 0.0
 
 
 def test_verls_reward_beside_the_discriminators(

@@ -36,7 +36,7 @@ def pack_group(group: SequenceGroup) -> _Packed:
         return None if ids is None else torch.tensor(ids, dtype=torch.int32)
 
     return {
-        "teachers": [tensor(ids) for ids in (group.teacher_ids, *group.other_teacher_ids)],
+        "teachers": [tensor(ids) for ids in group.teacher_ids],
         "teacher_weights": list(group.teacher_weights),
         "students": [tensor(ids) for ids in group.student_ids],
         "prompt_length": group.prompt_length,
@@ -44,23 +44,17 @@ def pack_group(group: SequenceGroup) -> _Packed:
 
 
 def unpack_group(packed: _Packed, num_students: int) -> SequenceGroup:
-    """The group again, with ``num_students`` sessions: surplus ones are left out, missing ones count as failed."""
-
-    def ids(tensor: torch.Tensor | None) -> list[int] | None:
-        return None if tensor is None else tensor.tolist()
-
-    students = [ids(tensor) for tensor in packed["students"][:num_students]]
-    first, *others = [tensor.tolist() for tensor in packed["teachers"]]
+    """The group again, with ``num_students`` sessions: surplus ones are left out, missing ones are not read."""
+    students = [None if ids is None else ids.tolist() for ids in packed["students"][:num_students]]
     return SequenceGroup(
-        teacher_ids=first,
+        teacher_ids=tuple(ids.tolist() for ids in packed["teachers"]),
         student_ids=students + [None] * (num_students - len(students)),
         prompt_length=packed["prompt_length"],
-        other_teacher_ids=tuple(others),
         teacher_weights=tuple(packed["teacher_weights"]),
     )
 
 
-class Adversary:
+class DiscriminatorTraining:
     """Trains and asks the discriminator, one batch of fresh groups per step.
 
     Args:
@@ -69,19 +63,29 @@ class Adversary:
     """
 
     def __init__(self, group: DiscriminatorGroup, config: GadConfig) -> None:
-        self._group = group
-        self._config = config
+        self._group, self._config = group, config
         self._gate = UpdateGate(config.discriminator_updates.gate_options())
         replay = config.replay
         self._replay: ReplayBuffer[_Packed] = ReplayBuffer(replay.capacity_steps, replay.order, replay.seed)
         self._updates_done = 0
-        # What the guardian asks for; None leaves the configuration as it is.
-        self.every_steps: int | None = None
-        self.updates_per_step: int | None = None
+
+    @property
+    def in_background(self) -> bool:
+        """Whether the student goes on while the discriminator works, on a pool of its own."""
+        return self._config.discriminator_overlap and self._config.discriminator_n_gpus_per_node > 0
+
+    def score(self, groups: Sequence[SequenceGroup], num_students: int) -> DiscriminatorOutput:
+        """Scores alone, for a validation."""
+        return self._group.score(list(groups), num_students)
 
     def begin(
-        self, step: int, phase: Phase, groups: Sequence[SequenceGroup], num_students: int, in_background: bool
-    ) -> "StepOfAdversary":
+        self,
+        step: int,
+        phase: Phase,
+        groups: Sequence[SequenceGroup],
+        num_students: int,
+        updates_asked: int | None = None,
+    ) -> "DiscriminatorStep":
         """Start the step's scores and the update that goes with them.
 
         Args:
@@ -89,28 +93,27 @@ class Adversary:
             phase: Its phase.
             groups: Fresh groups.
             num_students: Sessions of each.
-            in_background: Whether the call returns before the work is done (a pool of its own).
+            updates_asked: Updates in this step that the guardian asks for; None leaves it to the configuration.
         """
-        updates = self._updates_in(phase)
+        updates = self._updates_in(phase, updates_asked)
         fresh = list(groups)
         replayed = self._draw(step, 0, fresh, num_students) if updates else []
-        options = self._options(phase)
-        batch = fresh + replayed
+        batch, options = fresh + replayed, self._options(phase)
         if updates == 0:
             pending = self._group.begin_score(batch, num_students, options)
-        elif in_background:
+        elif self.in_background:
             pending = self._group.begin_update(batch, num_students, options)
         else:
             pending = _done(self._group.update(batch, num_students, options))
         self._updates_done += updates > 0
-        return StepOfAdversary(self, step, phase, fresh, len(replayed), num_students, updates, pending)
+        return DiscriminatorStep(self, step, phase, fresh, len(replayed), num_students, updates, pending)
 
-    def _updates_in(self, phase: Phase) -> int:
+    def _updates_in(self, phase: Phase, updates_asked: int | None) -> int:
         if phase is not Phase.ADVERSARIAL:
             return 1
         if self._config.discriminator_updates.frozen:
             return 0
-        return self._gate.updates(self.every_steps, self.updates_per_step)
+        return self._gate.updates(updates_asked)
 
     def _options(self, phase: Phase) -> UpdateOptions:
         loss = self._config.discriminator_loss
@@ -118,7 +121,7 @@ class Adversary:
         return UpdateOptions(
             noise_seed=self._updates_done if penalised else None,
             moved_students=loss.gradient_penalty_students,
-            return_values=self._config.reward.wants_shares and phase is Phase.ADVERSARIAL,
+            return_values=self._config.reward.credits_tokens and phase is Phase.ADVERSARIAL,
         )
 
     def _draw(self, step: int, number: int, fresh: list[SequenceGroup], num_students: int) -> list[SequenceGroup]:
@@ -160,12 +163,12 @@ def _done(output: DiscriminatorOutput) -> PendingUpdate:
     return PendingUpdate(lambda: (output, lambda: {"busy_s": 0.0}))
 
 
-class StepOfAdversary:
-    """One step of :class:`Adversary`: scores first, the rest later."""
+class DiscriminatorStep:
+    """One step of :class:`DiscriminatorTraining`: scores first, the rest later."""
 
     def __init__(
         self,
-        adversary: Adversary,
+        training: DiscriminatorTraining,
         step: int,
         phase: Phase,
         fresh: list[SequenceGroup],
@@ -174,7 +177,7 @@ class StepOfAdversary:
         updates: int,
         pending: PendingUpdate,
     ) -> None:
-        self._adversary, self._step, self._phase, self._fresh = adversary, step, phase, fresh
+        self._training, self._step, self._phase, self._fresh = training, step, phase, fresh
         self._num_replayed, self._num_students, self._updates = num_replayed, num_students, updates
         self._pending = pending
 
@@ -193,7 +196,7 @@ class StepOfAdversary:
         scored = self._pending.scores()
         report = self._pending.finish()
         for number in range(1, self._updates):
-            further = self._adversary.update_again(self._step, number, self._fresh, self._num_students)
+            further = self._training.update_again(self._step, number, self._fresh, self._num_students)
             # The loss stays that of the first update, on pairs that were not seen before.
             keep = {"loss": report["loss"], "busy_s": report["busy_s"] + further["busy_s"]}
             skipped = report["skipped_steps"] + further["skipped_steps"]
@@ -209,5 +212,5 @@ class StepOfAdversary:
                 report["replay_accuracy"] = past["accuracy"]
         fresh = scored.first(count)
         statistics = score_statistics(fresh.teacher_scores, fresh.student_scores, fresh.weights)
-        self._adversary.observe(self._step, self._phase, self._fresh, statistics.get("accuracy"))
+        self._training.observe(self._step, self._phase, self._fresh, statistics.get("accuracy"))
         return report

@@ -22,61 +22,61 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# What shares may be summed over (gad_verl.data.alignment finds where each ends).
+# What credit may be summed over (gad_verl.data.alignment finds where each ends).
 SENTENCE, PHRASE = "sentence", "phrase"
 UNITS = (SENTENCE, PHRASE)
 
 
-def value_shares(values: Tensor, start: float = 0.0) -> Tensor:
+def value_credit(values: Tensor, start: float = 0.0) -> Tensor:
     """Difference of the value at each token to the one before.
 
     Args:
         values: (T,) values along a response.
-        start: Value before the first token. 0 makes the shares sum to the score; the value at the end of the prompt
-            makes them sum to the score less that value, which is the same for all responses to a prompt.
+        start: Value before the first token. 0 makes the credit sum to the score; the value at the end of the prompt
+            makes it sum to the score less that value, which is the same for all responses to a prompt.
     """
     before = torch.cat([values.new_full((1,), start), values[:-1]])
     return values - before
 
 
-def sum_by_segment(shares: Tensor, ends: Sequence[int]) -> Tensor:
-    """Move the shares of each segment to its last token; the sum stays.
+def sum_by_segment(credit: Tensor, ends: Sequence[int]) -> Tensor:
+    """Move the credit of each segment to its last token; the sum stays.
 
     Args:
-        shares: (T,).
+        credit: (T,).
         ends: Positions of the last token of each segment, rising; tokens after the last of them are one more segment.
 
     Raises:
         ValueError: If the positions do not rise or lie outside.
     """
-    result = torch.zeros_like(shares)
-    if len(shares) == 0:
+    result = torch.zeros_like(credit)
+    if len(credit) == 0:
         return result
     begin = 0
-    for end in [*ends, len(shares) - 1]:
-        if end == len(shares) - 1 and begin == len(shares):
+    for end in [*ends, len(credit) - 1]:
+        if end == len(credit) - 1 and begin == len(credit):
             break
-        if not begin <= end < len(shares):
-            raise ValueError(f"ends of segments must rise within 0..{len(shares) - 1}; got {list(ends)}")
-        result[end] = shares[begin : end + 1].sum()
+        if not begin <= end < len(credit):
+            raise ValueError(f"ends of segments must rise within 0..{len(credit) - 1}; got {list(ends)}")
+        result[end] = credit[begin : end + 1].sum()
         begin = end + 1
     return result
 
 
 def mix_granularities(
-    reward: float, shares: Tensor, ends: Sequence[int], sequence: float, phrase: float, token: float
+    reward: float, credit: Tensor, ends: Sequence[int], sequence: float, phrase: float, token: float
 ) -> Tensor:
     """Token-level rewards: the sequence's on the last token, those of phrases on their last tokens, those of tokens.
 
     Args:
         reward: Of the sequence.
-        shares: (T,) shares that sum to the score.
+        credit: (T,) credit that sum to the score.
         ends: Last tokens of the phrases (:func:`sum_by_segment`).
         sequence, phrase, token: Weights of the three.
 
     Returns:
-        (T,) with sum ``sequence * reward + (phrase + token) * shares.sum()``.
+        (T,) with sum ``sequence * reward + (phrase + token) * credit.sum()``.
     """
-    result = token * shares + phrase * sum_by_segment(shares, ends)
+    result = token * credit + phrase * sum_by_segment(credit, ends)
     result[-1] += sequence * reward
     return result

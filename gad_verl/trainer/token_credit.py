@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Rewards of tokens and phrases: shares of the discriminator's score on the tokens that the student sampled."""
+"""Rewards of tokens and phrases: each sampled token's credit of the discriminator's score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,36 +19,31 @@ from dataclasses import dataclass
 import torch
 
 from gad_verl.config import RewardConfig
-from gad_verl.core.shares import mix_granularities
-from gad_verl.data.alignment import shares_of_response, token_ends, unit_ends
-from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.trainer.rollouts import EncodedGroup, RolloutGroup
+from gad_verl.core.token_credit import mix_granularities
+from gad_verl.data.alignment import credit_of_response, token_ends, unit_ends
+from gad_verl.trainer.encoding import EncodedGroup, Encoding
+from gad_verl.trainer.rollouts import RolloutGroup
 
 
 @dataclass(frozen=True)
-class ResponseShares:
-    """Shares of one response.
+class ResponseCredit:
+    """Credit of one response's tokens.
 
     Args:
-        shares: One per sampled token; their sum is the score less the value at the end of the prompt.
+        of_tokens: One per sampled token; their sum is the score less the value at the end of the prompt.
         ends: Sampled tokens with which the units (sentences or phrases) end.
         aligned: False where it is not known which token brought what: the whole sum then stands on the last one.
     """
 
-    shares: torch.Tensor
+    of_tokens: torch.Tensor
     ends: list[int]
     aligned: bool = True
 
 
-def response_shares(
-    group: RolloutGroup,
-    encoded: EncodedGroup,
-    values: Sequence[torch.Tensor],
-    student: SequenceBuilder,
-    reader: SequenceBuilder,
-    unit: str,
-) -> list[ResponseShares | None]:
-    """Shares of all responses of a group; None for a failed rollout.
+def response_credit(
+    group: RolloutGroup, encoded: EncodedGroup, values: Sequence[torch.Tensor], encoding: Encoding, unit: str
+) -> list[ResponseCredit | None]:
+    """Credit of all responses of a group; None where there is no answer.
 
     Where tokenizations cannot be aligned the sum is kept, on the last token: the rewards of a group must stay on one
     scale.
@@ -57,15 +52,17 @@ def response_shares(
         group: As sampled.
         encoded: As the discriminator read it.
         values: Its values at every token of each student row, prompt included.
-        student, reader: Builders of the student's and of the discriminator's tokenizer.
+        encoding: Of both sides.
         unit: See :func:`gad_verl.data.alignment.unit_ends`.
     """
-    found: list[ResponseShares | None] = []
+    found: list[ResponseCredit | None] = []
     prompt = len(encoded.prompt_ids)
-    for ids, response, row in zip(group.response_ids, encoded.students, values, strict=True):
-        if ids is None or response is None:
+    student, reader = encoding.student, encoding.reader
+    for session, response, row in zip(group.answers, encoded.students, values, strict=True):
+        if session is None or response is None:
             found.append(None)
             continue
+        ids = session.response_ids
         text, finished = student.student_text(ids)
         student_ends = token_ends(student.tokenizer, ids, text, extra=int(finished))
         same = list(ids) == list(response.token_ids)
@@ -73,52 +70,52 @@ def response_shares(
         if not same:
             reader_text = text if not response.cut else reader.decode(response.token_ids)
             reader_ends = token_ends(reader.tokenizer, response.token_ids, reader_text, extra=int(response.finished))
-        shares = shares_of_response(row[prompt:], row[prompt - 1].item(), reader_ends, student_ends, same)
-        if shares is None:
+        credit = credit_of_response(row[prompt:], row[prompt - 1].item(), reader_ends, student_ends, same)
+        if credit is None:
             whole = torch.zeros(len(ids), dtype=row.dtype)
             whole[-1:] = row[-1] - row[prompt - 1]
-            found.append(ResponseShares(whole, [], aligned=False))
+            found.append(ResponseCredit(whole, [], aligned=False))
             continue
-        found.append(ResponseShares(shares, unit_ends(text, student_ends, unit) if student_ends is not None else []))
+        found.append(ResponseCredit(credit, unit_ends(text, student_ends, unit) if student_ends is not None else []))
     return found
 
 
-def mix_into(
+def mix_credit(
     token_level: list[torch.Tensor],
     rewards: torch.Tensor,
     groups: Sequence[RolloutGroup],
-    shares: Sequence[Sequence[ResponseShares | None]],
+    credit: Sequence[Sequence[ResponseCredit | None]],
     config: RewardConfig,
 ) -> dict[str, float]:
-    """Replace the rewards of the trajectories whose shares are known, in place.
+    """Replace the rewards of the trajectories whose credit is known, in place.
 
     Args:
         token_level: For each trajectory the rewards of its tokens.
         rewards: (N,) sequence rewards of the trajectories.
-        groups: Their ``rows`` are positions in ``token_level``.
-        shares: One list per group, one entry per session.
+        groups: Rows of their sessions are positions in ``token_level``.
+        credit: One list per group, one entry per session.
         config: ``gad.reward``.
 
     Returns:
-        ``gad/shares_missing``: the fraction of responses whose shares stand on the last token as a whole.
+        ``gad/token_credit_missing``: the fraction of responses whose credit stands on the last token as a whole.
     """
     total = missing = 0
-    for group, of_group in zip(groups, shares, strict=True):
-        for position, entry in zip(group.rows, of_group, strict=True):
-            if position is None:
+    for group, of_group in zip(groups, credit, strict=True):
+        for session, entry in zip(group.sessions, of_group, strict=True):
+            if session is None:
                 continue
             total += 1
-            fits = entry is not None and len(entry.shares) == len(token_level[position])
-            if not fits or not bool(torch.isfinite(entry.shares).all()):
+            fits = entry is not None and len(entry.of_tokens) == len(token_level[session.row])
+            if not fits or not bool(torch.isfinite(entry.of_tokens).all()):
                 missing += 1
                 continue
             missing += not entry.aligned
-            token_level[position] = mix_granularities(
-                rewards[position].item(),
-                entry.shares.float(),
+            token_level[session.row] = mix_granularities(
+                rewards[session.row].item(),
+                entry.of_tokens.float(),
                 entry.ends,
                 config.sequence_weight,
                 config.phrase_weight,
                 config.token_weight,
             )
-    return {"gad/shares_missing": missing / total if total else 0.0}
+    return {"gad/token_credit_missing": missing / total if total else 0.0}

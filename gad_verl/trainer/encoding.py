@@ -1,0 +1,114 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Text of both sides as token rows, for the discriminator and for the student's supervised steps."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gad_verl.data.tokens import EncodedResponse, Messages, SequenceBuilder
+from gad_verl.discriminator.groups import SequenceGroup
+from gad_verl.trainer.rollouts import RolloutGroup, Session
+from gad_verl.trainer.supervised import SupervisedRow
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EncodedGroup:
+    """A group as the discriminator reads it.
+
+    Args:
+        prompt_ids: The prompt.
+        teachers: The teacher's responses, at least one.
+        teacher_weights: Share of each of them in the pairs.
+        students: The student's; None for a session that has no answer or did not come.
+    """
+
+    prompt_ids: list[int]
+    teachers: tuple[EncodedResponse, ...]
+    teacher_weights: tuple[float, ...]
+    students: tuple[EncodedResponse | None, ...]
+
+    @property
+    def teacher(self) -> EncodedResponse:
+        """The first of the teacher's responses."""
+        return self.teachers[0]
+
+    def sequences(self, trains: bool = True) -> SequenceGroup:
+        """Prompt and response of each row; ``trains`` False for a group that is scored only."""
+        return SequenceGroup(
+            teacher_ids=tuple(self.prompt_ids + teacher.token_ids for teacher in self.teachers),
+            student_ids=[None if student is None else self.prompt_ids + student.token_ids for student in self.students],
+            prompt_length=len(self.prompt_ids),
+            teacher_weights=self.teacher_weights,
+            trains=trains,
+        )
+
+
+class Encoding:
+    """Both sides pass through ONE function (``SequenceBuilder.response``): identical texts give identical ids.
+
+    Args:
+        student: Builder of the student's tokenizer, which decodes the rollouts.
+        reader: Builder of the discriminator's tokenizer; the same object where they share one.
+    """
+
+    def __init__(self, student: SequenceBuilder, reader: SequenceBuilder) -> None:
+        self.student, self.reader = student, reader
+        self._has_compared_prompts = False
+
+    def encode(self, groups: Sequence[RolloutGroup]) -> list[EncodedGroup]:
+        """Each group as the discriminator reads it."""
+        self._compare_prompts(groups)
+        return [
+            EncodedGroup(
+                prompt_ids=self.reader.prompt(group.messages),
+                teachers=tuple(self.reader.response(teacher.text) for teacher in group.teachers),
+                teacher_weights=tuple(teacher.weight for teacher in group.teachers),
+                students=tuple(
+                    None if session is None else self.student.student_response(session.response_ids, self.reader)
+                    for session in group.answers
+                ),
+            )
+            for group in groups
+        ]
+
+    def text(self, session: Session) -> str:
+        """What the student wrote."""
+        return self.student.student_text(session.response_ids)[0]
+
+    def supervised_row(self, messages: Messages, teacher_text: str) -> SupervisedRow:
+        """The student's row for a teacher's text."""
+        return SupervisedRow(self.student.prompt(messages), self.student.response(teacher_text).token_ids)
+
+    def supervised_rows(self, groups: Sequence[RolloutGroup], encoded: Sequence[EncodedGroup]) -> list[SupervisedRow]:
+        """The student's rows for the teacher's texts of a step; what is encoded already is not encoded again."""
+        return [
+            SupervisedRow(encoding.prompt_ids, encoding.teacher.token_ids)
+            if self.reader is self.student and len(encoding.teachers) == 1
+            else self.supervised_row(group.messages, group.teacher_text)
+            for group, encoding in zip(groups, encoded, strict=True)
+        ]
+
+    def _compare_prompts(self, groups: Sequence[RolloutGroup]) -> None:
+        """Once: the chat template is the same in every step."""
+        if self._has_compared_prompts:
+            return
+        self._has_compared_prompts = True
+        if any(group.prompt_ids != self.student.prompt(group.messages) for group in groups):
+            logger.warning(
+                "the rollout renders prompts differently from gad_verl (system prompt, tools or chat template?): the "
+                "warmup trains the student on other prompt tokens than it is asked with"
+            )

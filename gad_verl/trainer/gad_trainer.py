@@ -1,0 +1,401 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Where GAD meets verl: the one class that overrides verl's trainer.
+
+Each override is a few lines: what verl does in that stage, and a call of the part of :mod:`gad_verl.trainer` that does
+what GAD does in it. The parts know nothing of this class. verl's own modes are thin classes over it
+(:mod:`gad_verl.trainer.modes`). What is overridden is listed in :mod:`gad_verl.compat.uses`.
+"""
+
+import logging
+from functools import partial
+from typing import Any
+
+import ray
+from omegaconf import DictConfig, OmegaConf
+from tensordict import TensorDict
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.utils import tensordict_utils as tu
+from verl.utils.debug import marked_timer
+
+from gad_verl.config import load_gad_config
+from gad_verl.core import Phase
+from gad_verl.discriminator.worker_group import DiscriminatorGroup
+from gad_verl.guardian import Guardian
+from gad_verl.trainer import (
+    checkpoints,
+    estimators,  # noqa: F401  registers the estimator gad_process with verl
+    metrics_file,
+)
+from gad_verl.trainer.checkpoints import DISCRIMINATOR_FOLDER, CheckpointFolders
+from gad_verl.trainer.ending import Ending
+from gad_verl.trainer.metrics import drop_policy_metrics, phase_metrics, seqkd_metrics
+from gad_verl.trainer.parts import ColocatedReward, build_parts, place_discriminator
+from gad_verl.trainer.rollouts import VALIDATION, KVBatchMeta, Rollouts
+from gad_verl.trainer.run_log import RunLog
+from gad_verl.trainer.step import StepInfo
+from gad_verl.trainer.stop_file import StopFile
+from gad_verl.trainer.training_data import TrainingData
+from gad_verl.trainer.trust import StudentTrust
+from gad_verl.trainer.validation import ValidationRecord
+from gad_verl.trainer.watchdog import Watchdog, actors_of, watched
+from gad_verl.workers.folders import remove_everywhere
+from gad_verl.workers.student import StudentWorker
+
+logger = logging.getLogger(__name__)
+
+
+class GadTrainer(PPOTrainer):
+    """GAD on a trainer of verl. Configured by ``gad_trainer.yaml``."""
+
+    # The mode of verl whose semantics a subclass has; verl compares with the literal.
+    verl_mode: str
+
+    def __init__(self, config: DictConfig) -> None:
+        self.gad_config = gad = load_gad_config(config)
+        # While verl sets the trainer up, each finished component becomes one more attribute.
+        self.watchdog = Watchdog(gad.watchdog, partial(actors_of, self), progress=lambda: len(vars(self)))
+        teachers = gad.teachers.build()
+        self.data = TrainingData(config, gad, teachers, self.watchdog.beat)
+        self.rollouts = Rollouts(gad.teacher_key, gad.teachers.column, teachers)
+        self.folders = CheckpointFolders(config.trainer, gad.keep_checkpoints)
+        self.guardian = Guardian(gad.guardian)
+        self.log = RunLog(gad.record)
+        self.trust = StudentTrust(gad.trust, self.log)
+        stop_file = StopFile.of_run(gad, self.folders.root)
+        self.ending = Ending(self.guardian, stop_file, config.trainer.save_freq > 0, self.log)
+        super().__init__(config)
+        self.discriminator: DiscriminatorGroup | None = None
+        self._replicas_asleep = False
+        self._training_began = False
+
+    @property
+    def trainer_mode(self) -> str:
+        """verl compares the mode with literals in six places; a subclass has the semantics of its own."""
+        return self.verl_mode
+
+    @trainer_mode.setter
+    def trainer_mode(self, _: str) -> None:
+        """verl assigns the registered name in ``__init__``."""
+
+    # ------------------------------ set-up ------------------------------
+
+    def init(self) -> None:
+        """verl's, watched."""
+        # Early, so that nobody's request is lost who asks while the models are loaded.
+        self.ending.stop_file.clear()
+        self.watchdog.start()
+        self.watchdog.explain(super().init)
+
+    def _build_replay_buffer(self) -> Any:
+        buffer = super()._build_replay_buffer()
+        self.watchdog.watch_buffer(buffer, self.gad_config.replay_poll_interval_s)
+        return buffer
+
+    @property
+    def train_dataset(self) -> Any:
+        """verl's attribute; the data may be replaced between two passes."""
+        return self.data.dataset
+
+    @train_dataset.setter
+    def train_dataset(self, dataset: Any) -> None:
+        self.data.dataset = dataset
+
+    @property
+    def train_dataloader(self) -> Any:
+        """verl's attribute, as :attr:`train_dataset`."""
+        return self.data.loader
+
+    @train_dataloader.setter
+    def train_dataloader(self, loader: Any) -> None:
+        self.data.loader = loader
+
+    def _init_dataloader(self) -> None:
+        with self.data.reading():
+            super()._init_dataloader()
+        self.data.take_over(self.steps_per_epoch, self.total_training_steps, self.tokenizer, self.processor)
+        self.steps_per_epoch = self.data.steps_per_epoch
+        self.schedule = self.gad_config.build_schedule(self.total_training_steps, self.steps_per_epoch)
+        logger.info("stages: %s", self.schedule)
+
+    def _init_resource_pool_mgr(self) -> None:
+        super()._init_resource_pool_mgr()
+        for role in self.role_worker_mapping:
+            if "actor" in str(role):
+                self.role_worker_mapping[role] = ray.remote(StudentWorker)
+        place_discriminator(self.resource_pool_manager, self.gad_config, self._spawn_discriminator)
+
+    def _spawn_discriminator(self, pool: Any) -> None:
+        self.discriminator = DiscriminatorGroup(self.config, self.gad_config, pool, self.total_training_steps)
+
+    def _setup(self) -> None:
+        super()._setup()
+        self.reward_loop_manager = ColocatedReward(self.reward_loop_manager)
+        if self.discriminator is not None:
+            self.discriminator.load_model()
+        self.parts = build_parts(self)
+        if self.folders.resumed is not None:
+            self._resume_parts()
+
+    def get_reward_handles(self) -> Any:
+        """No rule-based reward while the rollouts stream: the reward is the discriminator's score."""
+        return None
+
+    # ------------------------------ the run ------------------------------
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        """verl's loop, with the record of the run around it."""
+        file = metrics_file.file_logger_path(self.config)
+        self._logged_before = metrics_file.lines_until(file, self.global_steps)
+        config = OmegaConf.to_container(self.config, resolve=True)
+        self.log.open(self.folders.root, self.global_steps or None, config, file)
+        finished = False
+        try:
+            self.watchdog.explain(super().fit, agent_loop_manager)
+            finished = self.ending.asked is None
+        finally:
+            self.log.close(finished)
+            self.watchdog.stop()
+        self.ending.confirm()
+
+    def on_validate_begin(self) -> None:
+        self._restore_logged_lines()
+        super().on_validate_begin()
+
+    def on_train_begin(self) -> None:
+        self._restore_logged_lines()
+        self._training_began = True
+        super().on_train_begin()
+
+    def _restore_logged_lines(self) -> None:
+        """Write what a resumed run had logged before: verl's file logger begins an empty file."""
+        metrics_file.restore(self.logger, self._logged_before)
+        self._logged_before = []
+
+    # ------------------------------ the step ------------------------------
+
+    @property
+    def phase(self) -> Phase:
+        """Phase of the current step."""
+        return self.schedule.phase(max(1, self.global_steps))
+
+    def _info(self, num_sessions: int) -> StepInfo:
+        visit = (max(1, self.global_steps) - 1) // self.steps_per_epoch
+        return StepInfo(self.global_steps, self.phase, visit, num_sessions)
+
+    @property
+    def _num_sessions(self) -> int:
+        """Rollouts of a prompt; fewer where the warmup asks for fewer, since only the discriminator reads them."""
+        fewer = self.gad_config.warmup_rollout_n
+        return fewer if fewer is not None and self.phase.is_warmup else self.config.actor_rollout_ref.rollout.n
+
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        """A step of verl, or of SeqKD; then whatever its metrics decide about the run."""
+        metrics.update(phase_metrics(self.phase))
+        seqkd = self.phase is Phase.SEQKD
+        batch = self._step_seqkd(metrics, timing_raw) if seqkd else super().step(metrics, timing_raw)
+        metrics.update(self.data.metrics())
+        # Before verl saves: what is decided by this step's metrics belongs to its checkpoint.
+        self._decide_by(metrics)
+        return batch
+
+    def _decide_by(self, metrics: dict) -> None:
+        for event in self.data.take_events():
+            self.log.event(**event)
+        self.ending.judge(self.global_steps, self.phase, metrics)
+        if self.gad_config.guardian.enable:
+            metrics.update(self.guardian.metrics())
+        save = self.ending.ends_after(self.global_steps, self.total_training_steps)
+        if save is None:
+            return
+        is_saved_by_verl = self._is_due(self.config.trainer.save_freq)
+        # verl's loop ends behind its last step.
+        self.total_training_steps = self.global_steps
+        if save and not is_saved_by_verl:
+            self._save_checkpoint()
+
+    def _is_due(self, frequency: int) -> bool:
+        """Whether verl does after this step what it does every so many steps and at the end."""
+        return frequency > 0 and (self.global_steps >= self.total_training_steps or self.global_steps % frequency == 0)
+
+    def _fetch_one_gen_batch(self) -> TensorDict:
+        if self.data.reloads and self.train_dataloader_it is None:
+            self.train_dataloader_it = self.data.batches()
+        return super()._fetch_one_gen_batch()
+
+    def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
+        self.data.begin_draw(self.global_steps)
+        batch = super()._next_train_batch(num_prompts)
+        self.data.end_draw()
+        return batch
+
+    def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
+        if self._num_sessions != self.config.actor_rollout_ref.rollout.n:
+            tu.assign_non_tensor_data(batch, "__rollout_n__", self._num_sessions)
+        return super()._submit_batch_to_rollout(batch)
+
+    def on_sample_end(self) -> None:
+        """The rollouts are there: the models are trained now."""
+        super().on_sample_end()
+        self._replicas_asleep = True
+        self.parts.stages.enter(self.global_steps)
+
+    def on_step_end(self) -> None:
+        """Wake the rollout with the new weights, where anybody will ask it."""
+        self.watchdog.beat("update_weights")
+        if self.phase is Phase.SEQKD and not self._is_due(self.config.trainer.test_freq):
+            return
+        super().on_step_end()
+        self._replicas_asleep = False
+
+    @watched
+    def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
+        batch = super()._step_once(metrics, timing_raw, sample_batch_size)
+        with marked_timer("wait_discriminator_step", timing_raw, color="brown"):
+            self.parts.step.finish(metrics)
+        return batch
+
+    @watched
+    def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
+        """verl's reward stage: the discriminator reads the rollouts, of a step or of a validation."""
+        if batch.partition_id == VALIDATION:
+            sessions = self.config.actor_rollout_ref.rollout.val_kwargs.n
+            has_truth = "reward_model" in self.val_dataset.dataframe.column_names
+            self.parts.step.validate(batch, self._info(sessions), has_truth)
+        else:
+            self.parts.step.begin(batch, self._info(self._num_sessions), metrics)
+        return batch
+
+    @watched
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        return super()._balance_batch(batch, metrics, *args, **kwargs) if self._learns_from_scores else batch
+
+    @watched
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return super()._compute_old_log_prob(batch, metrics) if self._learns_from_scores else batch
+
+    @watched
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return super()._compute_ref_log_prob(batch, metrics) if self._learns_from_scores else batch
+
+    @watched
+    def _compute_values(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return super()._compute_values(batch, metrics) if self._learns_from_scores else batch
+
+    @watched
+    def _update_critic(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        return super()._update_critic(batch, metrics) if self._learns_from_scores else batch
+
+    @watched
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self._learns_from_scores:
+            self.parts.step.receive_scores(metrics)
+            return super()._compute_advantage(batch, metrics)
+        # verl's metrics read these fields; the numbers made from them are dropped again (_compute_metrics).
+        names = ["advantages", "returns", *(["values"] if self.use_critic else [])]
+        self.rollouts.write_no_advantages(batch, names)
+        return batch
+
+    @property
+    def _learns_from_scores(self) -> bool:
+        """Whether the student follows the policy gradient in this step."""
+        return self.phase is Phase.ADVERSARIAL
+
+    @watched
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self._learns_from_scores:
+            if self.trust.student_waits:
+                # A rate of 0 with none of the work, and Adam's averages are spared gradients that mean nothing.
+                return batch
+            self.parts.stages.apply_rates(self.global_steps)
+            return super()._update_actor(batch, metrics)
+        if self.phase.trains_student_supervised:
+            metrics.update(self.parts.supervised.train(self.parts.step.supervised_rows))
+        return batch
+
+    def _step_seqkd(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        """Cross-entropy on the teacher's text, straight from the data: nothing is generated."""
+        if not self._replicas_asleep:
+            self.checkpoint_manager.sleep_replicas()
+            self._replicas_asleep = True
+        self.parts.stages.enter(self.global_steps)
+        batch = self._next_train_batch()
+        rows = self.parts.step.rows_of_data(batch, self._info(0))
+        with marked_timer("update_actor", timing_raw, color="red"):
+            metrics.update(self.parts.supervised.train(rows))
+        return self.rollouts.without_rollouts(list(batch["uid"]), self.global_steps)
+
+    # ------------------------------ what is logged ------------------------------
+
+    def _compute_metrics(
+        self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
+    ) -> None:
+        if self.phase is Phase.SEQKD:
+            metrics.update(seqkd_metrics(timing_raw, global_steps, epoch))
+            return
+        super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
+        if not self._learns_from_scores:
+            drop_policy_metrics(metrics)
+
+    def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
+        if self.phase is not Phase.SEQKD:
+            super()._log_rollout_data(batch, timing_raw, rollout_data_dir)
+
+    @watched
+    def _validate(self) -> dict[str, float]:
+        self.parts.step.validation = ValidationRecord()
+        metrics = super()._validate() | self.parts.step.validation.metrics()
+        self._replicas_asleep = False
+        # What verl validates before a resumed run goes on was judged when that step was made, if it was to be.
+        if self.folders.resumed is None or self._training_began:
+            self.ending.judge(self.global_steps, self.phase, metrics)
+            # It comes after the step's checkpoint, to which the judgement belongs.
+            folder = self.folders.of_step(self.global_steps)
+            if folder.is_dir():
+                checkpoints.save_parts(folder, self.parts.stateful)
+        return metrics
+
+    # ------------------------------ checkpoints ------------------------------
+
+    def _load_checkpoint(self) -> None:
+        """Resume from a complete checkpoint only; what belongs to GAD's parts is loaded once they exist."""
+        self.folders.find()
+        super()._load_checkpoint()
+        self.data.resume(self.global_steps)
+
+    def _resume_parts(self) -> None:
+        folder = self.folders.resumed
+        state = checkpoints.read_state(folder)
+        if state.has_discriminator and self.discriminator is not None:
+            self.discriminator.load(folder / DISCRIMINATOR_FOLDER)
+        self.parts.stages.resume(state, folder.parent)
+        checkpoints.load_parts(folder, self.parts.stateful)
+        logger.info("resumed from %s in stage %s", folder, state.stage)
+
+    @watched
+    def _save_checkpoint(self) -> None:
+        """Discriminator and state first, verl's tracker last: a checkpoint that is tracked is whole."""
+        folder = self.folders.of_step(self.global_steps)
+        self.data.save(folder)
+        if self.discriminator is not None:
+            self.discriminator.save(folder / DISCRIMINATOR_FOLDER, self.global_steps)
+        self.parts.state(self.global_steps, self.use_critic).write(folder)
+        checkpoints.save_parts(folder, self.parts.stateful)
+        with self.folders.without_rotation():
+            super()._save_checkpoint()
+        old = self.folders.finish(self.global_steps)
+        if old:
+            groups = [self.actor_rollout_wg, *([] if self.discriminator is None else [self.discriminator])]
+            remove_everywhere(groups, old)
+            logger.info("removed old checkpoints: %s", ", ".join(map(str, old)))

@@ -1,0 +1,150 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The parts of a run that need its workers, put together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from verl.utils.model import get_generation_config
+
+from gad_verl.config import GadConfig
+from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
+from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
+from gad_verl.trainer.discriminator_step import DiscriminatorTraining
+from gad_verl.trainer.encoding import Encoding
+from gad_verl.trainer.rewards import Rewards
+from gad_verl.trainer.step import GadStep
+from gad_verl.trainer.student_stages import StudentStages
+from gad_verl.trainer.supervised import SupervisedStep
+from gad_verl.trainer.task_rewards import task_rewards
+
+if TYPE_CHECKING:
+    from gad_verl.trainer.gad_trainer import GadTrainer
+
+DISCRIMINATOR = "discriminator"
+DISCRIMINATOR_POOL = "discriminator_pool"
+
+
+class ColocatedReward:
+    """verl's reward loop manager, seen as one whose reward is computed after the rollout: that opens the reward stage.
+
+    With ``reward_loop_worker_handles`` None, verl's step and validation let the rollout sleep and call
+    ``_compute_reward_colocate`` (trainer_base.py).
+    """
+
+    reward_loop_worker_handles = None
+
+    def __init__(self, manager: Any) -> None:
+        self.manager = manager
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.manager, name)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a step consists of.
+
+    Args:
+        step: From rollouts to rewards.
+        supervised: The student's supervised steps.
+        stages: Learning rates, losses, the KL reference.
+        stateful: All parts that remember something, by their names in a checkpoint.
+        discriminator_shape: Sizes of the discriminator; None in SeqKD.
+    """
+
+    step: GadStep
+    supervised: SupervisedStep
+    stages: StudentStages
+    stateful: dict[str, HasState]
+    discriminator_shape: dict[str, Any] | None
+
+    def state(self, step: int, has_critic: bool) -> GadState:
+        """What a checkpoint says of itself."""
+        return GadState(
+            step=step,
+            stage=self.stages.entered,
+            has_discriminator=self.discriminator_shape is not None,
+            kl_reference=self.stages.kl_reference,
+            discriminator_shape=self.discriminator_shape,
+            has_critic=has_critic,
+        )
+
+
+def build_parts(trainer: "GadTrainer") -> Parts:
+    """Put the parts together once verl has set up its workers.
+
+    Args:
+        trainer: Read here and known to none of the parts.
+    """
+    config, gad, group = trainer.config, trainer.gad_config, trainer.discriminator
+    student, manager, pad = trainer.actor_rollout_wg, trainer.reward_loop_manager, trainer.tokenizer.pad_token_id
+    rollouts, trust, guardian, log = trainer.rollouts, trainer.trust, trainer.guardian, trainer.log
+    encoding = _encoding(trainer)
+    training = None if group is None else DiscriminatorTraining(group, gad)
+    rewards = Rewards(gad.reward, rollouts, encoding, lambda step: task_rewards(manager, pad, rollouts, step))
+    stages = StudentStages(
+        config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, trust, log
+    )
+    stateful = {"guardian": guardian, "trust": trust, "rewards": rewards, "stages": stages, "discriminator": training}
+    shape = None
+    if group is not None:
+        shape = discriminator_shape(group.hf_config, gad.discriminator_num_layers, config.discriminator.model)
+    return Parts(
+        step=GadStep(rollouts, encoding, training, trust, rewards, guardian, trainer.data, log),
+        supervised=SupervisedStep(student, config, encoding.student.eos_token_id),
+        stages=stages,
+        stateful={name: part for name, part in stateful.items() if part is not None},
+        discriminator_shape=shape,
+    )
+
+
+def _encoding(trainer: "GadTrainer") -> Encoding:
+    data, model = trainer.config.data, trainer.config.actor_rollout_ref.model
+    template_kwargs = dict(data.get("apply_chat_template_kwargs", {}) or {})
+    lengths = (data.max_prompt_length, data.max_response_length)
+    generation = get_generation_config(model.path, trust_remote_code=model.get("trust_remote_code", False))
+    stop_ids = stop_token_ids(trainer.tokenizer, generation)
+    student = SequenceBuilder(trainer.tokenizer, *lengths, stop_ids, template_kwargs)
+    group = trainer.discriminator
+    if group is None or trainer.config.discriminator.model.path == model.path:
+        return Encoding(student, student)
+    return Encoding(student, SequenceBuilder(group.tokenizer, *lengths, None, template_kwargs))
+
+
+def place_discriminator(manager: Any, gad: GadConfig, spawn: Callable[[Any], None]) -> None:
+    """Give the discriminator its resource pool, and start its processes as soon as verl has made the pools.
+
+    That is before the student's are started: the processes import verl while student and rollout are set up.
+
+    Args:
+        manager: verl's ``ResourcePoolManager``; its creation of pools is replaced.
+        gad: The section ``gad``.
+        spawn: Starts the processes on a pool.
+    """
+    manager.mapping[DISCRIMINATOR] = "global_pool"
+    if gad.stage == "seqkd":
+        return
+    if gad.discriminator_n_gpus_per_node > 0:
+        pool = [gad.discriminator_n_gpus_per_node] * gad.discriminator_nnodes
+        manager.resource_pool_spec[DISCRIMINATOR_POOL] = pool
+        manager.mapping[DISCRIMINATOR] = DISCRIMINATOR_POOL
+    create_pools = manager.create_resource_pool
+
+    def create_and_spawn() -> None:
+        create_pools()
+        spawn(manager.get_resource_pool(DISCRIMINATOR))
+
+    manager.create_resource_pool = create_and_spawn

@@ -1,0 +1,164 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Stages of a run on the workers: learning rates, losses, optimizers, and the reference of the KL loss."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from gad_verl.config import GadConfig, StageOptimConfig
+from gad_verl.core import Phase
+from gad_verl.core.schedule import StageSchedule
+from gad_verl.discriminator.worker_group import DiscriminatorGroup
+from gad_verl.guardian import Guardian
+from gad_verl.trainer.checkpoints import GadState
+from gad_verl.trainer.run_log import RunLog
+from gad_verl.trainer.trust import StudentTrust
+from gad_verl.workers.student import POLICY_LOSS, SUPERVISED_LOSS
+
+logger = logging.getLogger(__name__)
+
+# Names of the learning-rate stages, in checkpoints.
+WARMUP, ADVERSARIAL, SEQKD = "warmup", "adversarial", "seqkd"
+
+
+def stage_of(phase: Phase) -> str:
+    """The learning-rate stage of a phase."""
+    if phase is Phase.SEQKD:
+        return SEQKD
+    return WARMUP if phase.is_warmup else ADVERSARIAL
+
+
+@dataclass
+class StudentStages:
+    """Gives the workers what a stage asks for, and the learning rates that change within one.
+
+    Args:
+        config: The whole configuration.
+        gad_config: Its section ``gad``.
+        schedule: Phases of the run.
+        student: Worker group of the student.
+        discriminator: Worker group of the discriminator; None in SeqKD.
+        has_reference: Whether the student's loss has a KL term.
+        guardian, trust: Their factors act on the learning rates.
+        log: Takes the beginning of a stage as an event.
+    """
+
+    config: DictConfig
+    gad_config: GadConfig
+    schedule: StageSchedule
+    student: Any
+    discriminator: DiscriminatorGroup | None
+    has_reference: bool
+    guardian: Guardian
+    trust: StudentTrust
+    log: RunLog
+
+    def __post_init__(self) -> None:
+        self.entered: str | None = None
+        self.kl_reference: str | None = None
+        # Factors of the learning rates as the workers have them.
+        self._applied: dict[str, float] = {}
+
+    def enter(self, step: int) -> None:
+        """Learning rates, losses and the KL reference of a step. The rollout is asleep."""
+        phase = self.schedule.phase(step)
+        stage = stage_of(phase)
+        if self.entered != stage:
+            self._begin(step, phase, stage)
+        else:
+            self.apply_rates(step)
+        self.student.use_loss(SUPERVISED_LOSS if phase.trains_student_supervised else POLICY_LOSS)
+
+    def _begin(self, step: int, phase: Phase, stage: str) -> None:
+        self._applied = {}
+        self.apply_rates(step, self.entered is None or self.gad_config.reset_optimizer_at_switch)
+        # A student that starts from an adapter is its own reference; without one, model.path is.
+        starts_adapted = self.entered is None and stage == ADVERSARIAL and self._starts_from_adapter
+        if (self.entered is not None or starts_adapted) and self._renews_reference:
+            self.kl_reference = f"kl_reference_step_{step - 1}"
+            path = str(Path(self.config.trainer.default_local_dir).absolute() / self.kl_reference)
+            self.student.save_student_weights(path)
+            self.student.load_reference_weights(path)
+        self.entered = stage
+        rate = self._student_rate(phase)
+        text = f"stage {stage} begins, learning rate of the student {rate:g}"
+        logger.info("step %d: %s", step, text)
+        self.log.event(step, "schedule", "stage", "info", text, {"actor_lr": rate})
+
+    def apply_rates(self, step: int, reset_optimizer: bool = False) -> None:
+        """Give the workers the learning rates that have changed; the others are not disturbed at their work."""
+        phase = self.schedule.phase(step)
+        wanted = self._factors(phase)
+        if wanted["actor"] != self._applied.get("actor"):
+            rate = self._student_rate(phase) * wanted["actor"]
+            self.student.begin_stage(rate, self._horizon(stage_of(phase)), reset_optimizer)
+        if self.discriminator is not None and wanted["discriminator"] != self._applied.get("discriminator"):
+            rate = self._rates(phase).discriminator_lr
+            rate = self.config.discriminator.optim.lr if rate is None else rate
+            self.discriminator.begin_stage(rate * wanted["discriminator"], self.schedule.total_steps)
+        self._applied = wanted
+
+    def _factors(self, phase: Phase) -> dict[str, float]:
+        knobs = self.guardian.knobs
+        trust = self.trust.rate_factor if phase is Phase.ADVERSARIAL else 1.0
+        return {"actor": knobs["actor_lr_factor"] * trust, "discriminator": knobs["discriminator_lr_factor"]}
+
+    def _rates(self, phase: Phase) -> StageOptimConfig:
+        return self.gad_config.adversarial if phase is Phase.ADVERSARIAL else self.gad_config.warmup
+
+    def _student_rate(self, phase: Phase) -> float:
+        """Peak learning rate of the student, without factors."""
+        rate = self._rates(phase).actor_lr
+        return self.config.actor_rollout_ref.actor.optim.lr if rate is None else rate
+
+    def _horizon(self, stage: str) -> int:
+        """Steps of the student's schedule: those of the stage, or of the run where the optimizer goes on."""
+        total, warmup = self.schedule.total_steps, self.schedule.warmup_steps
+        if self.gad_config.stage != "auto" or not self.gad_config.reset_optimizer_at_switch:
+            return total
+        return warmup if stage == WARMUP else total - warmup
+
+    @property
+    def _renews_reference(self) -> bool:
+        return self.has_reference and self.gad_config.kl_reference == "warmed_up"
+
+    @property
+    def _starts_from_adapter(self) -> bool:
+        return self.config.actor_rollout_ref.model.get("lora_adapter_path") is not None
+
+    # ------------------------------ checkpoints ------------------------------
+
+    def resume(self, state: GadState, root: Path) -> None:
+        """Go on in the stage of a checkpoint.
+
+        Args:
+            state: Of the checkpoint.
+            root: Folder of the checkpoints.
+        """
+        self.entered, self.kl_reference = state.stage, state.kl_reference
+        self.student.resume_stage(self._horizon(state.stage))
+        if state.kl_reference is not None and self._renews_reference:
+            self.student.load_reference_weights(str(root / state.kl_reference))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The factors that the workers' rates have."""
+        return {"applied": self._applied}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What :meth:`state_dict` returned."""
+        self._applied = state["applied"]

@@ -1,0 +1,108 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""How far the student follows the discriminator: prompts that never train it, and the factor that follows from them."""
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gad_verl.config.stability import TrustConfig
+from gad_verl.core import Phase
+from gad_verl.core.trust import DiscriminatorTrust, Trust, is_held_out
+from gad_verl.data.schema import chat_id
+from gad_verl.discriminator.worker_group import DiscriminatorOutput
+from gad_verl.trainer.rollouts import RolloutGroup
+from gad_verl.trainer.run_log import RunLog
+
+logger = logging.getLogger(__name__)
+
+
+class StudentTrust:
+    """Follows the discriminator on held-out prompts. Does nothing unless ``gad.trust.held_out_fraction`` is positive.
+
+    Args:
+        config: ``gad.trust``.
+        log: Takes its turns as events.
+    """
+
+    def __init__(self, config: TrustConfig, log: RunLog) -> None:
+        self._config, self._log = config, log
+        self._trust = DiscriminatorTrust(config.options())
+        # Of the last adversarial step; None without trust.
+        self._factor: float | None = None
+
+    @property
+    def rate_factor(self) -> float:
+        """For the student's learning rate in the adversarial stage, in [0, 1]."""
+        return 1.0 if self._factor is None else self._factor
+
+    @property
+    def student_waits(self) -> bool:
+        """Whether the student is to learn nothing from the scores."""
+        return self._factor == 0
+
+    def held_out(self, groups: Sequence[RolloutGroup]) -> list[bool]:
+        """Which groups' prompts never train the discriminator."""
+        if not self._config.enabled:
+            return [False] * len(groups)
+        fraction, seed = self._config.held_out_fraction, self._config.seed
+        return [is_held_out(chat_id(group.messages), fraction, seed) for group in groups]
+
+    def observe(
+        self, step: int, phase: Phase, groups: Sequence[RolloutGroup], output: DiscriminatorOutput
+    ) -> dict[str, float]:
+        """Learn from a step's held-out pairs; metrics ``gad/trust_*``."""
+        if not self._config.enabled:
+            return {}
+        trust = self._trust.update(
+            output.teacher_scores,
+            output.student_scores,
+            torch.tensor(self.held_out(groups)),
+            [chat_id(group.messages) for group in groups],
+            output.weights,
+        )
+        metrics = {"gad/trust_factor": trust.factor, "gad/trust_prompts": float(trust.num_prompts)}
+        if math.isfinite(trust.accuracy):
+            metrics |= {"gad/trust_accuracy": trust.accuracy, "gad/trust_error": trust.standard_error}
+        if phase is Phase.ADVERSARIAL:
+            before, self._factor = self._factor, trust.factor
+            if before is None or (before == 0) != (trust.factor == 0):
+                self._note(step, trust)
+        return metrics
+
+    def _note(self, step: int, trust: Trust) -> None:
+        if trust.factor == 0:
+            text = "the student waits: the discriminator does not know teacher from student on held-out prompts"
+        else:
+            text = f"the student learns, at {trust.factor:.0%} of its rate"
+        if math.isfinite(trust.accuracy):
+            text += f" (accuracy {trust.accuracy:.3f} +- {trust.standard_error:.3f} on {trust.num_prompts} prompts)"
+        else:
+            text += f" (only {trust.num_prompts} held-out prompts seen, gad.trust.least_prompts are needed)"
+        logger.info("step %d: %s", step, text)
+        action = "warn" if trust.factor == 0 else "info"
+        figures = {"factor": trust.factor, "accuracy": trust.accuracy}
+        self._log.event(step, "trust", "trust_factor", action, text, figures)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"trust": self._trust.state_dict(), "factor": self._factor}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What :meth:`state_dict` returned."""
+        self._trust.load_state_dict(state["trust"])
+        self._factor = state["factor"]
