@@ -244,7 +244,7 @@ def build_row_batch(
     Args:
         rows: Token ids of R sequences.
         score_gradients: (R,) gradient of the batch's loss with respect to each row's score
-            (:func:`gad_verl.core.pair_loss_score_gradients`); None to score only.
+            (:func:`gad_verl.discriminator.loss.group_score_gradients`); None to score only.
         seeds: (R,) seed of each row's noise, 0 for none; None means no noise.
 
     Returns:

@@ -13,7 +13,6 @@
 # limitations under the License.
 """The discriminator's loss in the form that verl's engines call."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,14 +21,7 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.config.custom_code import load_own
-from gad_verl.core import (
-    PairLossOptions,
-    discriminator_pair_loss,
-    gradient_penalty_from_scores,
-    pair_loss_score_gradients,
-    pair_weights,
-)
-from gad_verl.core.pair_loss import expand_pairs
+from gad_verl.core import PairLossOptions, discriminator_pair_loss, gradient_penalty_from_scores, pair_weights
 from gad_verl.discriminator.groups import GroupLayout, split_group_scores
 
 OWN_LOSS_KEY = "gad.discriminator_loss.own"
@@ -65,33 +57,6 @@ def last_token_scores(values: torch.Tensor) -> torch.Tensor:
     return values.values()[values.offsets()[1:] - 1].float()
 
 
-def own_pair_loss(
-    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    teacher_scores: torch.Tensor,
-    student_scores: torch.Tensor,
-    weights: torch.Tensor,
-    num_pairs: float | None,
-) -> torch.Tensor:
-    """Loss of all pairs by a function of the user: ``sum_p w_p * function(teacher_p, student_p) / num_pairs``.
-
-    Weights and the divisor stay here, so that micro-batches and ranks add up whatever the function is.
-
-    Args:
-        function: Takes the scores of both sides, of one shape, and returns the loss of each pair in that shape.
-        teacher_scores: (G, k).
-        student_scores: (G, n).
-        weights: (G, k, n); pairs of weight 0 are removed exactly.
-        num_pairs: Divisor; None means the sum of the weights.
-    """
-    keep = weights > 0
-    teacher, student = (
-        torch.where(keep, side, torch.zeros_like(side)) for side in expand_pairs(teacher_scores, student_scores)
-    )
-    losses = torch.where(keep, function(teacher, student) * weights, torch.zeros_like(weights))
-    divisor = float(weights.sum()) if num_pairs is None else float(num_pairs)
-    return losses.sum() / (divisor if divisor > 0 else 1.0)
-
-
 def group_loss(
     scores: torch.Tensor,
     row_weight: torch.Tensor,
@@ -112,10 +77,8 @@ def group_loss(
     teacher, student, moved = split_group_scores(scores, layout)
     teacher_weight, student_weight, moved_weight = split_group_scores(row_weight, layout)
     weights = pair_weights(teacher_weight, student_weight)
-    if options.own is not None:
-        loss = own_pair_loss(load_own(options.own, OWN_LOSS_KEY), teacher, student, weights, num_pairs)
-    else:
-        loss = discriminator_pair_loss(teacher, student, weights, num_pairs, options.pairs)
+    pair_loss = options.pairs if options.own is None else load_own(options.own, OWN_LOSS_KEY)
+    loss = discriminator_pair_loss(teacher, student, weights, num_pairs, pair_loss)
     if layout.has_moved:
         clean = scores.view(-1, layout.group_size)[:, layout.moved_rows]
         loss = loss + gradient_penalty_from_scores(
@@ -127,12 +90,11 @@ def group_loss(
 def group_score_gradients(
     scores: torch.Tensor, row_weight: torch.Tensor, layout: GroupLayout, num_moved: float, options: LossOptions
 ) -> torch.Tensor:
-    """Gradient of :func:`group_loss` of a whole batch with respect to every score, (R,), without autograd history."""
-    if options.own is None and options.pairs.is_plain and layout == GroupLayout(1, layout.num_students):
-        teacher, student, _ = split_group_scores(scores, layout)
-        weights = split_group_scores(row_weight, layout)[1]
-        gradients = pair_loss_score_gradients(teacher.squeeze(1), student, weights)
-        return torch.cat([gradients[0].unsqueeze(1), gradients[1]], dim=1).flatten()
+    """Gradient of :func:`group_loss` of a whole batch with respect to every score, (R,), without autograd history.
+
+    With these as constants, ``sum of gradient * score`` has the same gradient with respect to the discriminator's
+    weights as the loss, and rows of one group need no common micro-batch: the second of two passes.
+    """
     with torch.enable_grad():
         leaf = scores.detach().float().requires_grad_()
         loss = group_loss(leaf, row_weight, layout, None, num_moved, options)

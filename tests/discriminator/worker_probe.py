@@ -158,8 +158,15 @@ def run_scenario(
     import torch.distributed as dist
     from verl.utils import tensordict_utils as tu
 
-    from gad_verl.core import bradley_terry_loss, bradley_terry_score_gradients
-    from gad_verl.discriminator.groups import PLACEHOLDER, build_group_batch, build_row_batch, padding_group
+    from gad_verl.core import bradley_terry_loss
+    from gad_verl.discriminator.groups import (
+        PLACEHOLDER,
+        GroupLayout,
+        build_group_batch,
+        build_row_batch,
+        padding_group,
+    )
+    from gad_verl.discriminator.loss import LossOptions, group_score_gradients
     from gad_verl.discriminator.plan import plan_batch
 
     size = NUM_STUDENTS + 1
@@ -188,8 +195,9 @@ def run_scenario(
     evaluated_loss = bradley_terry_loss(by_group[:, 0], by_group[:, 1:], weights).item()
     group_batch = mine(build_group_batch(groups_plan.padded(groups, padding_group(NUM_STUDENTS)), NUM_STUDENTS))
     if form == "two":
-        teacher, students = bradley_terry_score_gradients(by_group[:, 0], by_group[:, 1:], weights)
-        updated = worker.update(row_batch(torch.cat([teacher.unsqueeze(1), students], dim=1)))
+        row_weight = torch.cat([torch.ones(len(groups), 1), weights], dim=1).flatten()
+        layout = GroupLayout(1, NUM_STUDENTS)
+        updated = worker.update(row_batch(group_score_gradients(evaluated, row_weight, layout, 0.0, LossOptions())))
         scores, loss = rows_plan.restored(gathered(updated)), evaluated_loss
         grad_norm = updated["grad_norm"][0].item()
     else:

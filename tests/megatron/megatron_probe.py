@@ -150,21 +150,24 @@ class Driver:
 
     def update(self, form: str = "one") -> dict[str, Any]:
         """An update in one pass, in one pass with the step apart ("split"), or in "two_passes"."""
-        from gad_verl.core import bradley_terry_loss, bradley_terry_score_gradients
+        from gad_verl.core import bradley_terry_loss
         from gad_verl.discriminator.groups import (
             PLACEHOLDER,
+            GroupLayout,
             build_group_batch,
             build_row_batch,
             padding_group,
         )
+        from gad_verl.discriminator.loss import LossOptions, group_score_gradients
         from gad_verl.discriminator.plan import plan_batch
 
         if form == "two_passes":
             scores = self.score()
             by_group = scores.view(-1, self.students + 1)
             weights = torch.tensor([group.pair_weights() for group in self.groups])
-            teacher, students = bradley_terry_score_gradients(by_group[:, 0], by_group[:, 1:], weights)
-            gradients = torch.cat([teacher.unsqueeze(1), students], dim=1).flatten()
+            row_weight = torch.cat([torch.ones(len(weights), 1), weights], dim=1).flatten()
+            layout = GroupLayout(1, self.students)
+            gradients = group_score_gradients(scores, row_weight, layout, 0.0, LossOptions())
             rows = [row for group in self.groups for row in group.rows()]
             plan = plan_batch([[len(row)] for row in rows], self.size)
             gradients = torch.stack(plan.padded(list(gradients), torch.zeros(())))
