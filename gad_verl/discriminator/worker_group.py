@@ -27,6 +27,7 @@ from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, Ra
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.config import GadConfig
+from gad_verl.config.micro_batch import tokens_per_micro_batch
 from gad_verl.discriminator.group_config import build_worker_config
 from gad_verl.discriminator.groups import (
     PLACEHOLDER,
@@ -43,7 +44,6 @@ from gad_verl.discriminator.groups import (
 from gad_verl.discriminator.loss import LossOptions, group_loss, group_score_gradients
 from gad_verl.discriminator.plan import BatchPlan, fits_one_pass, plan_batch
 from gad_verl.discriminator.worker import DiscriminatorWorker
-from gad_verl.preflight.megatron import tokens_per_micro_batch
 
 logger = logging.getLogger(__name__)
 
