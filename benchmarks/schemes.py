@@ -47,7 +47,7 @@ def random_groups(shape: Shape, seed: int = 0) -> list[SequenceGroup]:
     for _ in range(shape.prompts):
         prompt = ids(shape.prompt)
         students: list[list[int] | None] = [prompt + ids(shape.rollout) for _ in range(shape.rollouts)]
-        groups.append(SequenceGroup(prompt + ids(shape.teacher), students, prompt_length=shape.prompt))
+        groups.append(SequenceGroup((prompt + ids(shape.teacher),), students, prompt_length=shape.prompt))
     return groups
 
 

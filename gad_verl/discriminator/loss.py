@@ -54,7 +54,8 @@ def last_token_scores(values: torch.Tensor) -> torch.Tensor:
     Returns:
         (rows,) in float32, with gradient.
     """
-    return values.values()[values.offsets()[1:] - 1].float()
+    jagged: Any = values  # torch's types leave the methods of nested tensors out
+    return jagged.values()[jagged.offsets()[1:] - 1].float()
 
 
 def group_loss(
@@ -79,7 +80,7 @@ def group_loss(
     weights = pair_weights(teacher_weight, student_weight)
     pair_loss = options.pairs if options.own is None else load_own(options.own, OWN_LOSS_KEY)
     loss = discriminator_pair_loss(teacher, student, weights, num_pairs, pair_loss)
-    if layout.has_moved:
+    if layout.moved_students is not None:
         clean = scores.view(-1, layout.group_size)[:, layout.moved_rows]
         loss = loss + gradient_penalty_from_scores(
             clean, moved, moved_weight, options.penalty_distance, options.penalty_coefficient, num_moved
@@ -144,5 +145,4 @@ def batch_layout(data: TensorDict) -> GroupLayout:
     if moved_students < 0:
         return GroupLayout(num_teachers, group_size - num_teachers)
     # Copies of all teachers and of moved_students students follow.
-    num_students = group_size - 2 * num_teachers - moved_students
-    return GroupLayout(num_teachers, num_students, moved_students, has_moved=True)
+    return GroupLayout(num_teachers, group_size - 2 * num_teachers - moved_students, moved_students)

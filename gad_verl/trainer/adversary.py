@@ -36,7 +36,7 @@ def pack_group(group: SequenceGroup) -> _Packed:
         return None if ids is None else torch.tensor(ids, dtype=torch.int32)
 
     return {
-        "teachers": [tensor(ids) for ids in (group.teacher_ids, *group.other_teacher_ids)],
+        "teachers": [tensor(ids) for ids in group.teacher_ids],
         "teacher_weights": list(group.teacher_weights),
         "students": [tensor(ids) for ids in group.student_ids],
         "prompt_length": group.prompt_length,
@@ -50,12 +50,10 @@ def unpack_group(packed: _Packed, num_students: int) -> SequenceGroup:
         return None if tensor is None else tensor.tolist()
 
     students = [ids(tensor) for tensor in packed["students"][:num_students]]
-    first, *others = [tensor.tolist() for tensor in packed["teachers"]]
     return SequenceGroup(
-        teacher_ids=first,
+        teacher_ids=tuple(tensor.tolist() for tensor in packed["teachers"]),
         student_ids=students + [None] * (num_students - len(students)),
         prompt_length=packed["prompt_length"],
-        other_teacher_ids=tuple(others),
         teacher_weights=tuple(packed["teacher_weights"]),
     )
 

@@ -118,25 +118,27 @@ class EncodedGroup:
 
     Args:
         prompt_ids: The prompt.
-        teacher: The first teacher response.
+        teachers: The teacher responses, at least one.
         students: The student's, None for failed rollouts.
-        other_teachers: Further teacher responses.
         teacher_weights: Share of each teacher response in the pairs.
     """
 
     prompt_ids: list[int]
-    teacher: EncodedResponse
+    teachers: tuple[EncodedResponse, ...]
     students: list[EncodedResponse | None]
-    other_teachers: tuple[EncodedResponse, ...] = ()
     teacher_weights: tuple[float, ...] = (1.0,)
+
+    @property
+    def teacher(self) -> EncodedResponse:
+        """The first teacher response."""
+        return self.teachers[0]
 
     def sequences(self, trains: bool = True) -> SequenceGroup:
         """Prompt and response of each row; ``trains`` False for a group that is scored only."""
         return SequenceGroup(
-            teacher_ids=self.prompt_ids + self.teacher.token_ids,
+            teacher_ids=tuple(self.prompt_ids + teacher.token_ids for teacher in self.teachers),
             student_ids=[None if student is None else self.prompt_ids + student.token_ids for student in self.students],
             prompt_length=len(self.prompt_ids),
-            other_teacher_ids=tuple(self.prompt_ids + teacher.token_ids for teacher in self.other_teachers),
             teacher_weights=self.teacher_weights,
             trains=trains,
         )
@@ -151,11 +153,9 @@ def encode_group(group: RolloutGroup, student: SequenceBuilder, reader: Sequence
         reader: Builder of the discriminator's tokenizer.
     """
     teachers = [(choice.text, choice.weight) for choice in group.teachers] or [(group.teacher_text, 1.0)]
-    first, *others = [reader.response(text) for text, _ in teachers]
     return EncodedGroup(
         prompt_ids=reader.prompt(group.messages),
-        teacher=first,
+        teachers=tuple(reader.response(text) for text, _ in teachers),
         students=[None if ids is None else student.student_response(ids, reader) for ids in group.response_ids],
-        other_teachers=tuple(others),
         teacher_weights=tuple(weight for _, weight in teachers),
     )

@@ -65,7 +65,7 @@ class SupervisedStageMixin(PPOTrainer):
         builder = self._student_builder
         rows = []
         for group, encoding in zip(groups, encoded, strict=True):
-            if self._reader_builder is builder and not encoding.other_teachers:
+            if self._reader_builder is builder and len(encoding.teachers) == 1:
                 rows.append((encoding.prompt_ids, encoding.teacher.token_ids))
             else:
                 rows.append((builder.prompt(group.messages), builder.response(group.teacher_text).token_ids))

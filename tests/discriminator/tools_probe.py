@@ -48,9 +48,11 @@ def tool_groups() -> list[Any]:
     """Groups with one or two teacher responses, replayed ones with less weight, one that is scored only."""
     groups = make_groups()
     other = make_groups(seed=11)
-    groups[0] = replace(groups[0], other_teacher_ids=(other[0].teacher_ids,), teacher_weights=(0.25, 0.75))
+    groups[0] = replace(
+        groups[0], teacher_ids=(*groups[0].teacher_ids, *other[0].teacher_ids), teacher_weights=(0.25, 0.75)
+    )
     groups[2] = replace(groups[2], trains=False)
-    groups[4] = replace(groups[4], weight=0.5)
+    groups[4] = replace(groups[4], teacher_weights=(0.5,))
     return groups
 
 

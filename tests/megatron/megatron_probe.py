@@ -46,7 +46,7 @@ ADAM = {"lr": 1e-2, "optimizer": "adam", "eps": 1e-4}
 
 def token_options(groups: list[Any], tokens: str | None) -> dict[str, int]:
     """Micro-batches that hold everything, one group, or one row."""
-    lengths = [group.row_lengths() for group in groups]
+    lengths = [[len(row) for row in group.rows()] for group in groups]
     most = {
         None: 100_000,
         "group": max(sum(rows) for rows in lengths),
@@ -175,7 +175,7 @@ class Driver:
             loss = bradley_terry_loss(by_group[:, 0], by_group[:, 1:], weights).item()
             scores = plan.restored(self._gathered(output))
             return {"loss": loss, "scores": scores, "grad_norm": self._first(output, "grad_norm")}
-        plan = plan_batch([group.row_lengths() for group in self.groups], self.size)
+        plan = plan_batch([[len(row) for row in group.rows()] for group in self.groups], self.size)
         batch = self._mine(build_group_batch(plan.padded(self.groups, padding_group(self.students)), self.students))
         if form == "split":
             output = self.worker.accumulate(batch)
