@@ -49,6 +49,7 @@ quickstart: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
 
 test: lint $(MEGATRON_STAMP)
 	$(BIN)/python -m pytest -m "not slow"

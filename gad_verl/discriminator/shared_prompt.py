@@ -24,11 +24,15 @@ Shape letters: G groups, n + 1 rows each, T tokens of the longest packed group.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from gad_verl.core.cost_model import CostModel, packed_length, shared_lengths
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,9 @@ def pack_groups(rows: Sequence[Tensor], prompt_lengths: Sequence[int], group_siz
         positions.append(torch.cat([*group_positions, torch.zeros(fill, dtype=torch.long, device=device)]))
         segments.append(torch.cat([*group_segments, torch.full((fill,), -1, dtype=torch.long, device=device)]))
         sees_prompt.append(torch.cat([*group_sees, torch.zeros(fill, dtype=torch.bool, device=device)]))
-    segment, sees = torch.stack(segments), torch.stack(sees_prompt)
-    same = segment.unsqueeze(2) == segment.unsqueeze(1)
-    of_prompt = (segment == 0).unsqueeze(1) & sees.unsqueeze(2)
+    all_segments, sees = torch.stack(segments), torch.stack(sees_prompt)
+    same = all_segments.unsqueeze(2) == all_segments.unsqueeze(1)
+    of_prompt = (all_segments == 0).unsqueeze(1) & sees.unsqueeze(2)
     causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
     return PackedGroups(
         input_ids=torch.stack(ids),
@@ -101,7 +105,7 @@ def pack_groups(rows: Sequence[Tensor], prompt_lengths: Sequence[int], group_siz
 _ALL_POSITIONS = "full_attention"
 
 
-def can_share_prompts(module: nn.Module, sequence_parallel_size: int) -> bool:
+def can_share_prompts(module: "PreTrainedModel", sequence_parallel_size: int) -> bool:
     """Whether a model computes the same values for packed groups.
 
     It must attend through torch's scaled dot product attention, to all positions before a token, with positions that
@@ -119,7 +123,7 @@ def can_share_prompts(module: nn.Module, sequence_parallel_size: int) -> bool:
     )
 
 
-def build_cost_model(module: nn.Module) -> CostModel:
+def build_cost_model(module: "PreTrainedModel") -> CostModel:
     """Cost model of a transformer from its configuration and its number of parameters."""
     config = module.config
     embeddings = sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Embedding))
