@@ -69,11 +69,6 @@ class PairLossOptions:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative; got {getattr(self, name)}")
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether this is the paper's loss and nothing else."""
-        return self == PairLossOptions()
-
     def __call__(self, teacher: Tensor, student: Tensor) -> Tensor:
         """Loss of each pair, of the shape of the scores, without weights."""
         smoothing = self.label_smoothing
