@@ -194,7 +194,7 @@ def bradley_terry_loss(
 
 
 def gradient_penalty_from_scores(
-    scores: Tensor, moved_scores: Tensor, weights: Tensor, distance: float, coefficient: float, total: float
+    scores: Tensor, noisy_scores: Tensor, weights: Tensor, distance: float, coefficient: float, total: float
 ) -> Tensor:
     """Zero-centred gradient penalty on the input embeddings, in its finite-difference form.
 
@@ -204,7 +204,7 @@ def gradient_penalty_from_scores(
 
     Args:
         scores: (R,) scores of the rows.
-        moved_scores: (R,) scores of the same rows with ``h z`` added to their embeddings.
+        noisy_scores: (R,) scores of the same rows with ``h z`` added to their embeddings.
         weights: (R,) weight of each row.
         distance: h.
         coefficient: gamma.
@@ -214,6 +214,6 @@ def gradient_penalty_from_scores(
         Scalar; the penalties of any split of the rows add up to that of the batch.
     """
     if total <= 0:
-        return (scores.sum() + moved_scores.sum()) * 0.0
-    slopes = torch.where(weights > 0, (moved_scores - scores) / distance, torch.zeros_like(scores))
+        return (scores.sum() + noisy_scores.sum()) * 0.0
+    slopes = torch.where(weights > 0, (noisy_scores - scores) / distance, torch.zeros_like(scores))
     return 0.5 * coefficient * (slopes.square() * weights).sum() / total

@@ -80,18 +80,18 @@ class GroupLayout:
     Args:
         num_teachers: k.
         num_students: n.
-        moved_students: Student responses that are repeated with noise for a gradient penalty, after the teachers, which
+        noisy_students: Student responses that are repeated with noise for a gradient penalty, after the teachers, which
             all are; None repeats no row.
     """
 
     num_teachers: int
     num_students: int
-    moved_students: int | None = None
+    noisy_students: int | None = None
 
     @property
-    def moved_rows(self) -> list[int]:
+    def noisy_rows(self) -> list[int]:
         """Rows of a group of which a copy with noise follows, in the order of the copies."""
-        return [] if self.moved_students is None else [*range(self.num_teachers + self.moved_students)]
+        return [] if self.noisy_students is None else [*range(self.num_teachers + self.noisy_students)]
 
     @property
     def clean_size(self) -> int:
@@ -101,30 +101,30 @@ class GroupLayout:
     @property
     def group_size(self) -> int:
         """Rows of a group."""
-        return self.clean_size + len(self.moved_rows)
+        return self.clean_size + len(self.noisy_rows)
 
     def rows(self, group: SequenceGroup) -> list[list[int]]:
         """All rows of a group."""
         rows = group.rows(self.num_teachers)
-        return rows + [rows[position] for position in self.moved_rows]
+        return rows + [rows[position] for position in self.noisy_rows]
 
     def weights(self, group: SequenceGroup) -> list[float]:
         """Weight of each row: of a teacher, of a student, and of a copy (0 where the penalty leaves it out)."""
         clean = group.padded_teacher_weights(self.num_teachers) + group.pair_weights()
-        moved = [1.0 if clean[position] > 0 and group.trains else 0.0 for position in self.moved_rows]
-        return clean + moved
+        noisy = [1.0 if clean[position] > 0 and group.trains else 0.0 for position in self.noisy_rows]
+        return clean + noisy
 
     def lengths(self, groups: Sequence[SequenceGroup]) -> list[list[int]]:
         """Tokens of each row of each group."""
         return [[len(row) for row in self.rows(group)] for group in groups]
 
-    def moved_total(self, groups: Sequence[SequenceGroup]) -> float:
+    def noisy_total(self, groups: Sequence[SequenceGroup]) -> float:
         """Copies that count in the penalty, over all groups."""
         return float(sum(sum(self.weights(group)[self.clean_size :]) for group in groups))
 
     @classmethod
-    def of(cls, groups: Sequence[SequenceGroup], num_students: int, moved_students: int | None = None) -> "GroupLayout":
-        """The layout that holds all ``groups``; ``moved_students`` None means no gradient penalty.
+    def of(cls, groups: Sequence[SequenceGroup], num_students: int, noisy_students: int | None = None) -> "GroupLayout":
+        """The layout that holds all ``groups``; ``noisy_students`` None means no gradient penalty.
 
         Raises:
             ValueError: If there is no group, or one has another number of sessions than ``num_students``.
@@ -135,7 +135,7 @@ class GroupLayout:
             if len(group.student_ids) != num_students:
                 raise ValueError(f"a group has {len(group.student_ids)} student responses, expected {num_students}")
         num_teachers = max(len(group.teacher_ids) for group in groups)
-        return cls(num_teachers, num_students, None if moved_students is None else min(moved_students, num_students))
+        return cls(num_teachers, num_students, None if noisy_students is None else min(noisy_students, num_students))
 
 
 def padding_group(num_students: int) -> SequenceGroup:
@@ -159,7 +159,7 @@ def noise_seeds(num_groups: int, layout: GroupLayout, seed: int) -> torch.Tensor
     A seed belongs to a row of the batch as it was given, not to a micro-batch or rank: any plan draws the same noise.
     """
     seeds = torch.zeros(num_groups, layout.group_size, dtype=torch.long)
-    copies = len(layout.moved_rows)
+    copies = len(layout.noisy_rows)
     if copies:
         numbers = torch.arange(num_groups * copies).view(num_groups, copies)
         seeds[:, layout.clean_size :] = (seed * 1_000_003 + numbers) % (2**31 - 1) + 1
@@ -183,7 +183,7 @@ def build_group_batch(
     Returns:
         TensorDict of R rows: ``input_ids``, ``position_ids``, ``loss_mask`` (nested, jagged), ``row_weight`` (R,)
         float32, ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies. Non-tensor keys:
-        ``force_group_size``, ``num_teachers``, ``moved_students`` (-1 without copies), ``num_pairs`` and ``num_moved``
+        ``force_group_size``, ``num_teachers``, ``noisy_students`` (-1 without copies), ``num_pairs`` and ``num_noisy``
         (sums of the weights of the WHOLE batch) and ``temperature``.
 
     Raises:
@@ -195,7 +195,7 @@ def build_group_batch(
         **_row_tensors([row for group in groups for row in layout.rows(group)]),
         "row_weight": row_weight.flatten(),
     }
-    if layout.moved_students is not None:
+    if layout.noisy_students is not None:
         if seeds is None:
             raise ValueError("copies with noise need the seeds of their noise")
         # Noise on the prompt's embeddings: the prompt of a copy is no common one.
@@ -208,9 +208,9 @@ def build_group_batch(
         {
             "force_group_size": layout.group_size,
             "num_teachers": layout.num_teachers,
-            "moved_students": -1 if layout.moved_students is None else layout.moved_students,
+            "noisy_students": -1 if layout.noisy_students is None else layout.noisy_students,
             "num_pairs": num_pairs(row_weight, layout),
-            "num_moved": layout.moved_total(groups),
+            "num_noisy": layout.noisy_total(groups),
             "temperature": 1.0,
         },
     )

@@ -63,7 +63,7 @@ def group_loss(
     row_weight: torch.Tensor,
     layout: GroupLayout,
     num_pairs: float | None,
-    num_moved: float,
+    num_noisy: float,
     options: LossOptions,
 ) -> torch.Tensor:
     """Loss of whole groups: pairs, and the gradient penalty where rows are repeated with noise.
@@ -72,24 +72,24 @@ def group_loss(
         scores: (R,) of all rows of the groups.
         row_weight: (R,) as in ``build_group_batch``.
         layout: Rows of a group.
-        num_pairs, num_moved: Sums of the weights of the WHOLE batch.
+        num_pairs, num_noisy: Sums of the weights of the WHOLE batch.
         options: See :class:`LossOptions`.
     """
-    teacher, student, moved = split_group_scores(scores, layout)
-    teacher_weight, student_weight, moved_weight = split_group_scores(row_weight, layout)
+    teacher, student, noisy = split_group_scores(scores, layout)
+    teacher_weight, student_weight, noisy_weight = split_group_scores(row_weight, layout)
     weights = pair_weights(teacher_weight, student_weight)
     pair_loss = options.pairs if options.own is None else load_own(options.own, OWN_LOSS_KEY)
     loss = discriminator_pair_loss(teacher, student, weights, num_pairs, pair_loss)
-    if layout.moved_students is not None:
-        clean = scores.view(-1, layout.group_size)[:, layout.moved_rows]
+    if layout.noisy_students is not None:
+        clean = scores.view(-1, layout.group_size)[:, layout.noisy_rows]
         loss = loss + gradient_penalty_from_scores(
-            clean, moved, moved_weight, options.penalty_distance, options.penalty_coefficient, num_moved
+            clean, noisy, noisy_weight, options.penalty_distance, options.penalty_coefficient, num_noisy
         )
     return loss
 
 
 def group_score_gradients(
-    scores: torch.Tensor, row_weight: torch.Tensor, layout: GroupLayout, num_moved: float, options: LossOptions
+    scores: torch.Tensor, row_weight: torch.Tensor, layout: GroupLayout, num_noisy: float, options: LossOptions
 ) -> torch.Tensor:
     """Gradient of :func:`group_loss` of a whole batch with respect to every score, (R,), without autograd history.
 
@@ -98,7 +98,7 @@ def group_score_gradients(
     """
     with torch.enable_grad():
         leaf = scores.detach().float().requires_grad_()
-        loss = group_loss(leaf, row_weight, layout, None, num_moved, options)
+        loss = group_loss(leaf, row_weight, layout, None, num_noisy, options)
         (gradient,) = torch.autograd.grad(loss, leaf)
     return gradient
 
@@ -131,7 +131,7 @@ def discriminator_loss(
                 data["row_weight"].to(scores.device),
                 layout,
                 tu.get_non_tensor_data(data, "num_pairs", default=None),
-                tu.get_non_tensor_data(data, "num_moved", default=0.0),
+                tu.get_non_tensor_data(data, "num_noisy", default=0.0),
                 LossOptions() if options is None else options,
             )
     return loss * dp_size, {}
@@ -140,9 +140,9 @@ def discriminator_loss(
 def batch_layout(data: TensorDict) -> GroupLayout:
     """Layout of the groups of a batch of ``build_group_batch``."""
     num_teachers = tu.get_non_tensor_data(data, "num_teachers", default=1)
-    moved_students = tu.get_non_tensor_data(data, "moved_students", default=-1)
+    noisy_students = tu.get_non_tensor_data(data, "noisy_students", default=-1)
     group_size = tu.get_non_tensor_data(data, "force_group_size", default=None)
-    if moved_students < 0:
+    if noisy_students < 0:
         return GroupLayout(num_teachers, group_size - num_teachers)
-    # Copies of all teachers and of moved_students students follow.
-    return GroupLayout(num_teachers, group_size - 2 * num_teachers - moved_students, moved_students)
+    # Copies of all teachers and of noisy_students students follow.
+    return GroupLayout(num_teachers, group_size - 2 * num_teachers - noisy_students, noisy_students)

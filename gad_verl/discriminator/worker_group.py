@@ -64,12 +64,12 @@ class UpdateOptions:
 
     Args:
         noise_seed: Seed of the gradient penalty's noise; None means no penalty in this update.
-        moved_students: Student responses of each group that the penalty takes beside the teacher's.
+        noisy_students: Student responses of each group that the penalty takes beside the teacher's.
         return_values: Whether the values at every token are returned.
     """
 
     noise_seed: int | None = None
-    moved_students: int = 1
+    noisy_students: int = 1
     return_values: bool = False
 
 
@@ -269,7 +269,7 @@ class DiscriminatorGroup:
 
     def _layout(self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions) -> GroupLayout:
         has_penalty = options.noise_seed is not None and self._loss.penalty_coefficient > 0
-        return GroupLayout.of(groups, num_students, options.moved_students if has_penalty else None)
+        return GroupLayout.of(groups, num_students, options.noisy_students if has_penalty else None)
 
     def _fits_one_pass(self, groups: list[SequenceGroup], layout: GroupLayout) -> bool:
         lengths = layout.lengths(groups)
@@ -320,7 +320,7 @@ class DiscriminatorGroup:
         if gradients is not None:
             gradients = torch.stack(plan.padded(list(gradients), gradients.new_zeros(())))
         seeds = None
-        if layout.moved_students is not None:
+        if layout.noisy_students is not None:
             seeds = noise_seeds(len(groups), layout, options.noise_seed or 0).flatten()
             seeds = torch.stack(plan.padded(list(seeds), seeds.new_zeros(())))
         data = build_row_batch(plan.padded(rows, PLACEHOLDER), gradients, seeds)
@@ -342,10 +342,10 @@ class DiscriminatorGroup:
     ) -> tuple[float, torch.Tensor]:
         """Loss of the batch, and its gradient with respect to the score of every row, (R,)."""
         row_weight = torch.tensor([layout.weights(group) for group in groups], dtype=torch.float32)
-        pairs, moved = num_pairs(row_weight, layout), layout.moved_total(groups)
+        pairs, noisy = num_pairs(row_weight, layout), layout.noisy_total(groups)
         row_weight = row_weight.flatten()
-        loss = group_loss(scores, row_weight, layout, pairs, moved, self._loss).item()
-        return loss, group_score_gradients(scores, row_weight, layout, moved, self._loss)
+        loss = group_loss(scores, row_weight, layout, pairs, noisy, self._loss).item()
+        return loss, group_score_gradients(scores, row_weight, layout, noisy, self._loss)
 
     def begin_stage(self, lr: float, total_steps: int) -> None:
         """Learning rate of a stage."""

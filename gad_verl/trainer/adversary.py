@@ -115,7 +115,7 @@ class Adversary:
         penalised = loss.gradient_penalty > 0 and self._updates_done % loss.gradient_penalty_every == 0
         return UpdateOptions(
             noise_seed=self._updates_done if penalised else None,
-            moved_students=loss.gradient_penalty_students,
+            noisy_students=loss.gradient_penalty_students,
             return_values=self._config.reward.wants_shares and phase is Phase.ADVERSARIAL,
         )
 

@@ -140,23 +140,23 @@ def test_gradient_penalty_is_the_squared_norm_for_a_linear_score() -> None:
     torch.manual_seed(0)
     direction = torch.randn(16, dtype=torch.float64)
     points, noise = torch.randn(200_000, 16, dtype=torch.float64), torch.randn(200_000, 16, dtype=torch.float64)
-    scores, moved = points @ direction, (points + 0.1 * noise) @ direction
+    scores, noisy = points @ direction, (points + 0.1 * noise) @ direction
     weights = torch.ones(len(points), dtype=torch.float64)
-    penalty = gradient_penalty_from_scores(scores, moved, weights, 0.1, 3.0, len(points))
+    penalty = gradient_penalty_from_scores(scores, noisy, weights, 0.1, 3.0, len(points))
     assert penalty.item() == pytest.approx(1.5 * direction.square().sum().item(), rel=0.02)
 
 
 def test_gradient_penalty_adds_up_and_leaves_out_rows_without_weight() -> None:
-    scores, moved = torch.randn(6), torch.randn(6)
+    scores, noisy = torch.randn(6), torch.randn(6)
     weights = torch.tensor([1.0, 1, 0, 1, 0, 1])
-    whole = gradient_penalty_from_scores(scores, moved, weights, 0.5, 1.0, 4.0)
+    whole = gradient_penalty_from_scores(scores, noisy, weights, 0.5, 1.0, 4.0)
     parts = [
-        gradient_penalty_from_scores(scores[r], moved[r], weights[r], 0.5, 1.0, 4.0) for r in (slice(0, 2), slice(2, 6))
+        gradient_penalty_from_scores(scores[r], noisy[r], weights[r], 0.5, 1.0, 4.0) for r in (slice(0, 2), slice(2, 6))
     ]
     assert torch.allclose(sum(parts), whole)
     scores[2] = math.nan
-    assert torch.equal(gradient_penalty_from_scores(scores, moved, weights, 0.5, 1.0, 4.0), whole)
-    assert gradient_penalty_from_scores(moved, moved, weights * 0, 0.5, 1.0, 0.0) == 0
+    assert torch.equal(gradient_penalty_from_scores(scores, noisy, weights, 0.5, 1.0, 4.0), whole)
+    assert gradient_penalty_from_scores(noisy, noisy, weights * 0, 0.5, 1.0, 0.0) == 0
 
 
 @pytest.mark.parametrize(

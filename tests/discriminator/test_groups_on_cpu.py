@@ -56,13 +56,13 @@ def test_wrong_groups_are_refused() -> None:
         with pytest.raises(ValueError, match=f"{len(teacher_ids)} responses, {len(weights)} weights"):
             SequenceGroup(teacher_ids, [[3]], teacher_weights=weights)
     with pytest.raises(ValueError, match="seeds"):
-        build_group_batch(make_groups(), NUM_STUDENTS, GroupLayout(1, NUM_STUDENTS, moved_students=1))
+        build_group_batch(make_groups(), NUM_STUDENTS, GroupLayout(1, NUM_STUDENTS, noisy_students=1))
 
 
-@given(data=st.data(), teachers=st.integers(1, 3), students=st.integers(1, 3), moved=st.none() | st.integers(0, 3))
+@given(data=st.data(), teachers=st.integers(1, 3), students=st.integers(1, 3), noisy=st.none() | st.integers(0, 3))
 @settings(max_examples=50, deadline=None)
 def test_groups_of_any_number_of_teachers_share_a_layout(
-    data: st.DataObject, teachers: int, students: int, moved: int | None
+    data: st.DataObject, teachers: int, students: int, noisy: int | None
 ) -> None:
     ids = st.lists(st.integers(1, 99), min_size=1, max_size=4)
     groups = []
@@ -76,7 +76,7 @@ def test_groups_of_any_number_of_teachers_share_a_layout(
                 trains=data.draw(st.booleans()),
             )
         )
-    layout = GroupLayout.of(groups, students, moved)
+    layout = GroupLayout.of(groups, students, noisy)
     assert layout.num_teachers == teachers
     batch = build_group_batch(groups, students, layout, noise_seeds(len(groups), layout, 1))
     assert batch_layout(batch) == layout
@@ -92,7 +92,7 @@ def test_groups_of_any_number_of_teachers_share_a_layout(
         read = [float(ids is not None and group.trains) for ids in group.student_ids]
         assert weights[number, teachers : teachers + students].tolist() == read
         pairs += sum(group.teacher_weights) * sum(read)
-        copied = [float(weights[number, row] > 0 and group.trains) for row in layout.moved_rows]
+        copied = [float(weights[number, row] > 0 and group.trains) for row in layout.noisy_rows]
         assert weights[number, teachers + students :].tolist() == copied
     assert batch["num_pairs"] == pytest.approx(pairs, rel=1e-6)
 
@@ -102,6 +102,6 @@ def test_the_score_of_a_row_is_the_value_at_its_last_token() -> None:
     rows = [torch.randn(length) for length in lengths]
     scores = last_token_scores(torch.nested.as_nested_tensor(rows, layout=torch.jagged))
     assert torch.equal(scores, torch.stack([row[-1] for row in rows]))
-    teacher, student, moved = split_group_scores(scores, GroupLayout(1, 3))
-    assert torch.equal(teacher.flatten(), scores[::4]) and student.shape == (2, 3) and moved.shape == (2, 0)
+    teacher, student, noisy = split_group_scores(scores, GroupLayout(1, 3))
+    assert torch.equal(teacher.flatten(), scores[::4]) and student.shape == (2, 3) and noisy.shape == (2, 0)
     assert torch.equal(torch.cat([teacher, student], dim=1).flatten(), scores)

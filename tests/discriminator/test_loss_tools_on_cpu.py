@@ -75,8 +75,8 @@ def reference(model_folder: Path) -> dict[str, Any]:
     results = {}
     for name, options in loss_options().items():
         model = build_reference(model_folder)
-        moved = options.penalty_coefficient > 0
-        layout = GroupLayout.of(groups, NUM_STUDENTS, 1 if moved else None)
+        noisy = options.penalty_coefficient > 0
+        layout = GroupLayout.of(groups, NUM_STUDENTS, 1 if noisy else None)
         seeds = noise_seeds(len(groups), layout, NOISE_SEED)
         total, count, penalty, penalised = torch.zeros(()), 0.0, torch.zeros(()), 0
         for number, group in enumerate(groups):
@@ -93,18 +93,18 @@ def reference(model_folder: Path) -> dict[str, Any]:
                 else:
                     total = total + discriminator_pair_loss(teacher, student, weights, 1.0, options.pairs)
                 count += weights.sum().item()
-            if moved:
+            if noisy:
                 rows = [(place, ids) for place, ids in enumerate(group.teacher_ids)]
                 if group.student_ids[0] is not None:
                     rows.append((layout.num_teachers, group.student_ids[0]))
                 for place, ids in rows:
-                    copy = layout.clean_size + layout.moved_rows.index(place)
+                    copy = layout.clean_size + layout.noisy_rows.index(place)
                     seed = int(seeds[number, copy])
                     slope = score(model, ids, seed, options.penalty_distance) - score(model, ids)
                     penalty = penalty + 0.5 * (slope / options.penalty_distance) ** 2
                     penalised += 1
         loss = total / count
-        if moved:
+        if noisy:
             loss = loss + options.penalty_coefficient * penalty / penalised
         loss.backward()
         gradient = {key: parameter.grad for key, parameter in model.named_parameters()}

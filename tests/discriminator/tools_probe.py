@@ -105,9 +105,9 @@ def run_tools(worker: Any, options: Any, groups: list[Any], world_size: int, for
         output = worker.score(mine(build_row_batch(plan.padded(rows, PLACEHOLDER), seeds=seeds)))
         scores = plan.restored(torch.stack(gathered(output, "scores")))
         weights = torch.tensor([layout.weights(group) for group in groups]).flatten()
-        moved = layout.moved_total(groups)
-        loss = group_loss(scores, weights, layout, None, moved, options).item()
-        gradients = group_score_gradients(scores, weights, layout, moved, options)
+        noisy = layout.noisy_total(groups)
+        loss = group_loss(scores, weights, layout, None, noisy, options).item()
+        gradients = group_score_gradients(scores, weights, layout, noisy, options)
         gradients = torch.stack(plan.padded(list(gradients), torch.zeros(())))
         worker.update(mine(build_row_batch(plan.padded(rows, PLACEHOLDER), gradients, seeds)))
         values = None
