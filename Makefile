@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 
 help:
 	@echo "make quickstart   install, prepare a real student and teacher, train warmup and GAD, print a table"
-	@echo "make test         install, ruff, the whole test suite"
+	@echo "make test         install, ruff, mypy, the whole test suite"
 	@echo "make test-fast    the tests that do not run main_ppo"
 	@echo "make test-all     make test and the longer tests"
 	@echo "make bench        measure speed and memory side by side, rewrite the tables of docs/performance.md"
@@ -49,6 +49,7 @@ quickstart: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
 
 test: lint $(MEGATRON_STAMP)
 	$(BIN)/python -m pytest -m "not slow"

@@ -92,6 +92,7 @@ setup(
             "pytest-timeout",
             "hypothesis",
             "ruff>=0.14",
+            "mypy>=2,<3",
             "build",
             "aiohttp>=3.9",
             "sacrebleu>=2.4",

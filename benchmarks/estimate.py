@@ -86,7 +86,7 @@ class Student:
         self.rows = [
             (ids[: shape.prompt], ids[shape.prompt :])
             for group in random_groups(shape)
-            for ids in [group.teacher_ids, *group.student_ids]
+            for ids in [*group.teacher_ids, *group.student_ids]
         ]
 
     def _batch(self) -> Any:

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cost_model import Shape
 
-from gad_verl.core.cost_model import Shape
 from gad_verl.discriminator.groups import SequenceGroup, build_group_batch, build_row_batch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
@@ -47,7 +47,7 @@ def random_groups(shape: Shape, seed: int = 0) -> list[SequenceGroup]:
     for _ in range(shape.prompts):
         prompt = ids(shape.prompt)
         students: list[list[int] | None] = [prompt + ids(shape.rollout) for _ in range(shape.rollouts)]
-        groups.append(SequenceGroup(prompt + ids(shape.teacher), students, prompt_length=shape.prompt))
+        groups.append(SequenceGroup((prompt + ids(shape.teacher),), students, prompt_length=shape.prompt))
     return groups
 
 

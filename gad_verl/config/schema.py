@@ -19,8 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gad_verl.config.checks import require as _require
-from gad_verl.config.checks import require_choice as _require_choice
+from gad_verl.config.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, require, require_choice, require_each
 from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.stability import (
@@ -49,9 +48,7 @@ class StageOptimConfig:
     discriminator_lr: float | None = None
 
     def validate(self, key: str) -> None:
-        for name in ("actor_lr", "discriminator_lr"):
-            rate = getattr(self, name)
-            _require(rate is None or rate >= 0, f"gad.{key}.{name} must not be negative; got {rate}")
+        require_each(f"gad.{key}", self, NOT_NEGATIVE, "actor_lr", "discriminator_lr")
 
 
 @dataclass
@@ -63,10 +60,8 @@ class WatchdogConfig:
     stage_timeout_s: float = 3600.0
 
     def validate(self) -> None:
-        _require(
-            self.check_interval_s > 0, f"gad.watchdog.check_interval_s must be positive; got {self.check_interval_s}"
-        )
-        _require(
+        require_each("gad.watchdog", self, POSITIVE, "check_interval_s")
+        require(
             self.stage_timeout_s > self.check_interval_s,
             f"gad.watchdog.stage_timeout_s ({self.stage_timeout_s}) must exceed gad.watchdog.check_interval_s "
             f"({self.check_interval_s})",
@@ -117,39 +112,26 @@ class GadConfig:
 
     def validate(self) -> None:
         """Check every field by itself and against the others."""
-        _require_choice("stage", self.stage, STAGES)
-        _require_choice("teacher_overlong", self.teacher_overlong, OVERLONG_CHOICES)
-        _require_choice("kl_reference", self.kl_reference, KL_REFERENCES)
-        _require_choice("discriminator_head", self.discriminator_head, HEAD_CHOICES)
-        for name in ("discriminator_only_steps", "discriminator_n_gpus_per_node"):
-            _require(getattr(self, name) >= 0, f"gad.{name} must not be negative; got {getattr(self, name)}")
-        _require(self.discriminator_nnodes >= 1, f"gad.discriminator_nnodes must be >= 1: {self.discriminator_nnodes}")
-        _require_choice("discriminator_passes", self.discriminator_passes, PASS_CHOICES)
-        _require_choice("discriminator_share_prompt", self.discriminator_share_prompt, SHARE_CHOICES)
-        for name in ("discriminator_num_layers", "keep_checkpoints", "warmup_rollout_n"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"gad.{name} must be null or at least 1; got {value}")
-        _require(
-            self.replay_poll_interval_s > 0,
-            f"gad.replay_poll_interval_s must be positive; got {self.replay_poll_interval_s}",
-        )
-        _require(bool(self.teacher_key), "gad.teacher_key must name the column of the teacher texts")
+        require_choice("stage", self.stage, STAGES)
+        require_choice("teacher_overlong", self.teacher_overlong, OVERLONG_CHOICES)
+        require_choice("kl_reference", self.kl_reference, KL_REFERENCES)
+        require_choice("discriminator_head", self.discriminator_head, HEAD_CHOICES)
+        not_negative = ("discriminator_only_steps", "discriminator_n_gpus_per_node", "warmup_steps", "warmup_epochs")
+        require_each("gad", self, NOT_NEGATIVE, *not_negative)
+        counts = ("discriminator_nnodes", "discriminator_num_layers", "keep_checkpoints", "warmup_rollout_n")
+        require_each("gad", self, AT_LEAST_ONE, *counts)
+        require_each("gad", self, POSITIVE, "replay_poll_interval_s")
+        require_choice("discriminator_passes", self.discriminator_passes, PASS_CHOICES)
+        require_choice("discriminator_share_prompt", self.discriminator_share_prompt, SHARE_CHOICES)
+        require(bool(self.teacher_key), "gad.teacher_key must name the column of the teacher texts")
         if self.stage == "auto":
-            _require(
+            require(
                 self.warmup_steps is not None or self.warmup_epochs is not None,
                 "gad.stage=auto needs gad.warmup_steps or gad.warmup_epochs (0 skips the warmup)",
             )
-        _require(
-            self.warmup_steps is None or self.warmup_steps >= 0,
-            f"gad.warmup_steps must not be negative; got {self.warmup_steps}",
-        )
-        _require(
-            self.warmup_epochs is None or self.warmup_epochs >= 0,
-            f"gad.warmup_epochs must not be negative; got {self.warmup_epochs}",
-        )
         self.teachers.validate()
         self.curriculum.validate(self.stage)
-        _require_choice("reload_data", self.reload_data, RELOAD_CHOICES)
+        require_choice("reload_data", self.reload_data, RELOAD_CHOICES)
         self.warmup.validate("warmup")
         self.adversarial.validate("adversarial")
         self.watchdog.validate()

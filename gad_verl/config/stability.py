@@ -17,19 +17,36 @@
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from gad_verl.config.checks import require, require_choice
+from gad_verl.config.checks import (
+    AT_LEAST_ONE,
+    BELOW_ONE,
+    NOT_NEGATIVE,
+    POSITIVE,
+    require,
+    require_choice,
+    require_each,
+)
 from gad_verl.config.custom_code import load_own
 from gad_verl.core.gating import GateOptions
-from gad_verl.core.pair_loss import LOSS_KINDS, PairLossOptions
+from gad_verl.core.pair_loss import PairLossOptions
 from gad_verl.core.replay import REPLAY_ORDERS
 from gad_verl.core.reward_shaping import LENGTH_CORRECTIONS, LOGARITHM, PER_TOKEN, WHITENINGS
 from gad_verl.core.token_credit import UNITS
 from gad_verl.core.trust import TrustOptions
 from gad_verl.errors import GadConfigError
+
+
+def _require_buildable(section: str, build: Callable[[], object]) -> None:
+    """What the options of a section make checks itself and names the option first."""
+    try:
+        build()
+    except ValueError as error:
+        raise GadConfigError(f"{section}.{error}") from None
 
 
 @dataclass
@@ -48,31 +65,22 @@ class DiscriminatorLossConfig:
     gradient_penalty_students: int = 1
 
     def validate(self) -> None:
-        section = "discriminator_loss"
-        require_choice(f"{section}.kind", self.kind, LOSS_KINDS)
-        require(self.temperature > 0, f"gad.{section}.temperature must be positive; got {self.temperature}")
-        require(
-            0 <= self.label_smoothing < 0.5,
-            f"gad.{section}.label_smoothing must be at least 0 and below 0.5; got {self.label_smoothing}",
-        )
-        for name in ("score_l2", "score_centring", "gradient_penalty", "gradient_penalty_students"):
-            require(getattr(self, name) >= 0, f"gad.{section}.{name} must not be negative; got {getattr(self, name)}")
+        section = "gad.discriminator_loss"
+        _require_buildable(section, self.pair_options)
+        require_each(section, self, NOT_NEGATIVE, "gradient_penalty", "gradient_penalty_students")
+        require_each(section, self, AT_LEAST_ONE, "gradient_penalty_every")
         require(
             0 < self.gradient_penalty_distance <= 1,
-            f"gad.{section}.gradient_penalty_distance must be above 0 and at most 1 (a fraction of the size of the "
+            f"{section}.gradient_penalty_distance must be above 0 and at most 1 (a fraction of the size of the "
             f"embeddings); got {self.gradient_penalty_distance}",
-        )
-        require(
-            self.gradient_penalty_every >= 1,
-            f"gad.{section}.gradient_penalty_every must be at least 1; got {self.gradient_penalty_every}",
         )
         if self.own is not None:
             require(
-                self.pair_options().is_plain,
-                f"gad.{section}.own takes the place of kind, temperature, label_smoothing, score_l2 and "
+                self.pair_options() == PairLossOptions(),
+                f"{section}.own takes the place of kind, temperature, label_smoothing, score_l2 and "
                 "score_centring: leave these at their defaults",
             )
-            _try_own_loss(self.own, f"gad.{section}.own")
+            _try_own_loss(self.own, f"{section}.own")
 
     def pair_options(self) -> PairLossOptions:
         """The part that concerns the pairs."""
@@ -106,10 +114,7 @@ class DiscriminatorUpdatesConfig:
     frozen: bool = False
 
     def validate(self) -> None:
-        try:
-            self.gate_options()
-        except ValueError as error:
-            require(False, f"gad.discriminator_updates.{error}")
+        _require_buildable("gad.discriminator_updates", self.gate_options)
 
     def gate_options(self) -> GateOptions:
         """Without ``frozen``."""
@@ -126,11 +131,8 @@ class ReplayConfig:
     seed: int = 1
 
     def validate(self) -> None:
-        require(self.capacity_steps >= 0, f"gad.replay.capacity_steps must not be negative; got {self.capacity_steps}")
-        require(
-            0 <= self.fraction < 1,
-            f"gad.replay.fraction must be at least 0 and below 1 (the rest is fresh); got {self.fraction}",
-        )
+        require_each("gad.replay", self, NOT_NEGATIVE, "capacity_steps")
+        require_each("gad.replay", self, BELOW_ONE, "fraction")
         require_choice("replay.order", self.order, REPLAY_ORDERS)
 
 
@@ -151,14 +153,8 @@ class TrustConfig:
         return self.held_out_fraction > 0
 
     def validate(self) -> None:
-        require(
-            0 <= self.held_out_fraction < 1,
-            f"gad.trust.held_out_fraction must be at least 0 and below 1; got {self.held_out_fraction}",
-        )
-        try:
-            self.options()
-        except ValueError as error:
-            require(False, f"gad.trust.{error}")
+        require_each("gad.trust", self, BELOW_ONE, "held_out_fraction")
+        _require_buildable("gad.trust", self.options)
 
     def options(self) -> TrustOptions:
         """Without the choice of prompts."""
@@ -186,19 +182,15 @@ class RewardConfig:
     phrase_unit: str = "sentence"
 
     def validate(self) -> None:
-        require(
-            self.score_clip is None or self.score_clip > 0,
-            f"gad.reward.score_clip must be null or positive; got {self.score_clip}",
-        )
+        require_each("gad.reward", self, POSITIVE, "score_clip")
         require_choice("reward.length_correction", self.length_correction, LENGTH_CORRECTIONS)
         require_choice("reward.whitening", self.whitening, WHITENINGS)
         require_choice("reward.phrase_unit", self.phrase_unit, UNITS)
-        for name in ("length_memory", "whitening_memory"):
-            require(
-                0 <= getattr(self, name) < 1,
-                f"gad.reward.{name} must be at least 0 and below 1; got {getattr(self, name)}",
-            )
-        for name in (
+        require_each("gad.reward", self, BELOW_ONE, "length_memory", "whitening_memory")
+        require_each(
+            "gad.reward",
+            self,
+            NOT_NEGATIVE,
             "discriminator_weight",
             "task_weight",
             "unfinished_penalty",
@@ -206,8 +198,7 @@ class RewardConfig:
             "sequence_weight",
             "phrase_weight",
             "token_weight",
-        ):
-            require(getattr(self, name) >= 0, f"gad.reward.{name} must not be negative; got {getattr(self, name)}")
+        )
         require(
             self.length_correction not in (PER_TOKEN, LOGARITHM) or self.length_coefficient > 0,
             f"gad.reward.length_correction={self.length_correction} needs a gad.reward.length_coefficient above 0; got "
@@ -242,8 +233,5 @@ class RecordConfig:
     samples: int = 4
 
     def validate(self) -> None:
-        require(
-            self.samples_every_steps >= 1,
-            f"gad.record.samples_every_steps must be at least 1; got {self.samples_every_steps}",
-        )
-        require(self.samples >= 0, f"gad.record.samples must not be negative; got {self.samples}")
+        require_each("gad.record", self, AT_LEAST_ONE, "samples_every_steps")
+        require_each("gad.record", self, NOT_NEGATIVE, "samples")

@@ -13,14 +13,14 @@
 # limitations under the License.
 """The mathematics of GAD on plain tensors: imports torch, numpy and nothing of verl, Ray or Hydra."""
 
-from gad_verl.core.bradley_terry import bradley_terry_loss, bradley_terry_score_gradients, pair_margins
 from gad_verl.core.diversity import rollout_diversity
 from gad_verl.core.pair_loss import (
     LOSS_KINDS,
     PairLossOptions,
+    bradley_terry_loss,
     discriminator_pair_loss,
     gradient_penalty_from_scores,
-    pair_loss_score_gradients,
+    pair_margins,
     pair_weights,
 )
 from gad_verl.core.rewards import sequence_rewards_to_token_level
@@ -34,11 +34,9 @@ __all__ = [
     "Phase",
     "StageSchedule",
     "bradley_terry_loss",
-    "bradley_terry_score_gradients",
     "correlation",
     "discriminator_pair_loss",
     "gradient_penalty_from_scores",
-    "pair_loss_score_gradients",
     "pair_weights",
     "pair_margins",
     "rollout_diversity",

@@ -22,7 +22,7 @@ import math
 import torch
 from torch import Tensor
 
-from gad_verl.core.bradley_terry import pair_margins
+from gad_verl.core.pair_loss import pair_margins
 
 # A pair counts as saturated where sigmoid(margin) exceeds this: it gives (almost) no gradient any more.
 SATURATION_PROBABILITY = 0.99

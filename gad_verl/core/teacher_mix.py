@@ -236,7 +236,7 @@ class TeacherMix:
         for teachers, where in rows.items():
             # Weights are not negative and linear between points: a sum is 0 at a point or along whole pieces.
             steps = {first_step, last_step}
-            steps |= {at for teacher in teachers for at, _ in self.schedule.get(teacher, ())}
+            steps |= {at for teacher in teachers if teacher in self.schedule for at, _ in self.schedule[teacher]}
             for step in sorted(step for step in steps if first_step <= step <= last_step):
                 self.text_weights(teachers, step, where)
 

@@ -35,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gad_verl.core.bradley_terry import pair_margins
+from gad_verl.core.pair_loss import pair_margins
 
 
 def is_held_out(prompt: str, fraction: float, seed: int = 0) -> bool:

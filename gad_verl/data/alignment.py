@@ -85,7 +85,7 @@ def unit_ends(text: str, ends: Sequence[int], unit: str) -> list[int]:
     Returns:
         Rising positions in ``ends``; what follows the last of them is one more unit.
     """
-    found = []
+    found: list[int] = []
     for match in _UNIT_ENDS[unit].finditer(text):
         # The white space behind a unit may belong to the next token.
         mark = match.start() + len(match.group().rstrip()) if match.group().strip() else match.end()

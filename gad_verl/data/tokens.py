@@ -87,10 +87,9 @@ class SequenceBuilder:
         self.tokenizer = tokenizer
         self.max_prompt_length = max_prompt_length
         self.max_response_length = max_response_length
-        self.stop_ids = stop_token_ids(tokenizer) if stop_ids is None else stop_ids
-        self.eos_token_id = int(tokenizer.eos_token_id) if tokenizer.eos_token_id is not None else -1
-        if self.eos_token_id < 0:
-            stop_token_ids(tokenizer)
+        own_stop_ids = stop_token_ids(tokenizer)
+        self.stop_ids = own_stop_ids if stop_ids is None else stop_ids
+        self.eos_token_id = int(tokenizer.eos_token_id)
         if not getattr(tokenizer, "chat_template", None):
             raise GadConfigError(
                 f"the tokenizer of {getattr(tokenizer, 'name_or_path', 'the model')!r} has no chat template, so chat "

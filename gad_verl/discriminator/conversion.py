@@ -32,13 +32,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gad_verl.discriminator.model import HEAD_NAMES, head_name
 from gad_verl.errors import GadCheckpointError
 
 logger = logging.getLogger(__name__)
 
 INDEX = "model.safetensors.index.json"
 CAUSAL_HEAD = "lm_head.weight"
-CLASSIFIER_HEADS = ("score", "classifier")
 BIAS_KEY = "gad_score_bias"
 HEAD_FILE = "discriminator_head.safetensors"
 # transformers takes a file of this name for the whole model and does not look at the index.
@@ -99,7 +99,7 @@ def read_head(folder: str | Path) -> ScalarHead | None:
     folder = Path(folder)
     files = weight_files(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for name in CLASSIFIER_HEADS:
+    for name in HEAD_NAMES:
         if f"{name}.weight" in files:
             weight = _read(folder, files, f"{name}.weight")
             if weight.shape[0] != 1:
@@ -111,18 +111,6 @@ def read_head(folder: str | Path) -> ScalarHead | None:
         if weight.shape[0] == 1:
             return ScalarHead(weight, float(config.get(BIAS_KEY, 0.0)))
     return None
-
-
-def fresh_head(hidden_size: int, std: float, seed: int) -> ScalarHead:
-    """A new head: the same numbers on every rank and for every engine.
-
-    Args:
-        hidden_size: h.
-        std: Standard deviation (``initializer_range`` of the model).
-        seed: ``gad.discriminator_seed``.
-    """
-    generator = torch.Generator(device="cpu").manual_seed(seed)
-    return ScalarHead(torch.empty(1, hidden_size).normal_(0.0, std, generator=generator))
 
 
 def _class_name(config: Any, causal: bool) -> str:
@@ -160,7 +148,7 @@ def prepare_classifier_config(config: Any) -> None:
 
 
 def _is_head(name: str) -> bool:
-    return name == CAUSAL_HEAD or name.partition(".")[0] in CLASSIFIER_HEADS
+    return name == CAUSAL_HEAD or name.partition(".")[0] in HEAD_NAMES
 
 
 def _layer(name: str) -> int:
@@ -208,8 +196,8 @@ def link_causal(source: str | Path, target: str | Path, config: Any, head: Scala
     names = {file: BODY_FILE if file == WHOLE_FILE else file for file in files.values()}
     for file, name in names.items():
         os.symlink(source / file, target / name)
-    for file in _other_files(source):
-        os.symlink(file, target / file.name)
+    for other in _other_files(source):
+        os.symlink(other, target / other.name)
     save_file({CAUSAL_HEAD: head.weight.contiguous()}, target / HEAD_FILE)
     _write_index(target, {name: names[file] for name, file in files.items()} | {CAUSAL_HEAD: HEAD_FILE})
     config.save_pretrained(target)
@@ -227,8 +215,6 @@ def load_config(folder: Path) -> Any:
 def classifier_head(config: Any) -> tuple[str, bool]:
     """Name of the head of the family's classifier, and whether it has a bias."""
     from transformers import AutoModelForTokenClassification
-
-    from gad_verl.discriminator.model import head_name
 
     with torch.device("meta"):
         model = AutoModelForTokenClassification.from_config(config, attn_implementation="eager")

@@ -15,7 +15,7 @@
 
 import functools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch
@@ -37,6 +37,10 @@ from gad_verl.discriminator.lora import add_adapter
 from gad_verl.discriminator.loss import LossOptions
 from gad_verl.discriminator.model import Float32Linear, load_discriminator, prepare_config
 from gad_verl.discriminator.shared_prompt import PackedGroups, build_cost_model, can_share_prompts, pack_groups
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 MODEL_TYPE = "gad_discriminator"
 
@@ -78,7 +82,7 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
 
     options: DiscriminatorOptions
 
-    def _build_module(self) -> nn.Module:
+    def _build_module(self) -> "PreTrainedModel":
         hf_config = self.model_config.hf_config
         prepare_config(hf_config, self.options.num_layers)
         dtype = PrecisionType.to_dtype(self.engine_config.model_dtype or torch.float32)
@@ -113,7 +117,7 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
                 module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return module
 
-    def _build_lora_module(self, module: nn.Module) -> nn.Module:
+    def _build_lora_module(self, module: "PreTrainedModel") -> "PeftModel":
         """Adapters on the body, and a head that is trained with them; verl's own would leave the head out."""
         # Gradient checkpointing needs an input that requires a gradient, and the embedding is frozen.
         module.enable_input_require_grads()

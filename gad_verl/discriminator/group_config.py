@@ -41,9 +41,7 @@ def build_worker_config(
     engine = section.engine
     engine.use_dynamic_bsz = section.use_dynamic_bsz
     engine.max_token_len_per_gpu = section.ppo_max_token_len_per_gpu
-    engine.infer_max_token_len_per_gpu = section.ppo_max_token_len_per_gpu
     engine.micro_batch_size_per_gpu = section.ppo_micro_batch_size_per_gpu
-    engine.infer_micro_batch_size_per_gpu = section.ppo_micro_batch_size_per_gpu
     section.optim.total_training_steps = total_steps
     profiler = config.discriminator.get("profiler", None)
     worker_config = TrainingWorkerConfig(

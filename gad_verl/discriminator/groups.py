@@ -18,7 +18,7 @@ penalty), R = G * (k + n + m) rows.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from tensordict import TensorDict
@@ -32,56 +32,45 @@ class SequenceGroup:
     """Token ids of one prompt's responses, prompt included.
 
     Args:
-        teacher_ids: Prompt and teacher response.
-        student_ids: Prompt and student response of each session; None where the rollout failed.
-        weight: Weight of each of the group's pairs.
+        teacher_ids: Prompt and teacher response, of one teacher response or several.
+        student_ids: Prompt and student response of each session; None where the discriminator reads nothing of it.
         prompt_length: Tokens of the prompt, with which all of these sequences begin; 0 where that is not so.
-        other_teacher_ids: Further teacher responses to the same prompt.
-        teacher_weights: Share of each teacher response in the group's pairs, the first one's first.
+        teacher_weights: Share of each teacher response in the group's pairs.
         trains: Whether the discriminator learns from the group; else it is scored only.
+
+    Raises:
+        ValueError: Without a teacher response, or without a weight for each.
     """
 
-    teacher_ids: list[int]
-    student_ids: list[list[int] | None] = field(default_factory=list)
-    weight: float = 1.0
+    teacher_ids: tuple[list[int], ...]
+    student_ids: list[list[int] | None]
     prompt_length: int = 0
-    other_teacher_ids: tuple[list[int], ...] = ()
     teacher_weights: tuple[float, ...] = (1.0,)
     trains: bool = True
 
     def __post_init__(self) -> None:
-        if len(self.teacher_weights) != 1 + len(self.other_teacher_ids):
+        if not self.teacher_ids or len(self.teacher_weights) != len(self.teacher_ids):
             raise ValueError(
-                f"a group has {1 + len(self.other_teacher_ids)} teacher responses, but {len(self.teacher_weights)} "
-                "weights for them"
+                f"a group needs a teacher response, and a weight for each: got {len(self.teacher_ids)} responses, "
+                f"{len(self.teacher_weights)} weights"
             )
 
-    @property
-    def num_teachers(self) -> int:
-        """Teacher responses."""
-        return len(self.teacher_weights)
-
     def rows(self, num_teachers: int = 1) -> list[list[int]]:
-        """Teachers, then students; a placeholder of one token for a failed rollout or up to ``num_teachers``."""
-        teachers = [self.teacher_ids, *self.other_teacher_ids]
-        teachers += [PLACEHOLDER] * (num_teachers - len(teachers))
-        return [*teachers, *(PLACEHOLDER if ids is None else ids for ids in self.student_ids)]
-
-    def row_lengths(self, num_teachers: int = 1) -> list[int]:
-        """Tokens of each of :meth:`rows`."""
-        return [len(row) for row in self.rows(num_teachers)]
+        """Teachers, then students; a placeholder of one token where nothing is read, and up to ``num_teachers``."""
+        missing = [PLACEHOLDER] * (num_teachers - len(self.teacher_ids))
+        return [*self.teacher_ids, *missing, *(PLACEHOLDER if ids is None else ids for ids in self.student_ids)]
 
     def valid_students(self) -> list[float]:
-        """1 for each rollout that came, 0 for a failed one."""
+        """1 for each session that the discriminator reads, 0 for the others."""
         return [0.0 if ids is None else 1.0 for ids in self.student_ids]
 
     def pair_weights(self) -> list[float]:
-        """Weight of each student response in the loss; 0 for a failed rollout or a group that does not train."""
-        return [self.weight * valid if self.trains else 0.0 for valid in self.valid_students()]
+        """Weight of each student response in the loss: 0 where it is not read or the group does not train."""
+        return self.valid_students() if self.trains else [0.0] * len(self.student_ids)
 
     def padded_teacher_weights(self, num_teachers: int) -> list[float]:
         """Weight of each teacher response, 0 up to ``num_teachers``."""
-        return [*self.teacher_weights, *[0.0] * (num_teachers - self.num_teachers)]
+        return [*self.teacher_weights, *[0.0] * (num_teachers - len(self.teacher_weights))]
 
 
 @dataclass(frozen=True)
@@ -91,22 +80,18 @@ class GroupLayout:
     Args:
         num_teachers: k.
         num_students: n.
-        moved_students: With a gradient penalty, student responses that are repeated with noise; the teachers all are.
-        has_moved: Whether rows are repeated with noise.
+        noisy_students: Student responses that are repeated with noise for a gradient penalty, after the teachers, which
+            all are; None repeats no row.
     """
 
     num_teachers: int
     num_students: int
-    moved_students: int = 0
-    has_moved: bool = False
+    noisy_students: int | None = None
 
     @property
-    def moved_rows(self) -> list[int]:
+    def noisy_rows(self) -> list[int]:
         """Rows of a group of which a copy with noise follows, in the order of the copies."""
-        if not self.has_moved:
-            return []
-        students = range(self.num_teachers, self.num_teachers + self.moved_students)
-        return [*range(self.num_teachers), *students]
+        return [] if self.noisy_students is None else [*range(self.num_teachers + self.noisy_students)]
 
     @property
     def clean_size(self) -> int:
@@ -116,44 +101,46 @@ class GroupLayout:
     @property
     def group_size(self) -> int:
         """Rows of a group."""
-        return self.clean_size + len(self.moved_rows)
+        return self.clean_size + len(self.noisy_rows)
 
     def rows(self, group: SequenceGroup) -> list[list[int]]:
         """All rows of a group."""
         rows = group.rows(self.num_teachers)
-        return rows + [rows[position] for position in self.moved_rows]
+        return rows + [rows[position] for position in self.noisy_rows]
 
     def weights(self, group: SequenceGroup) -> list[float]:
         """Weight of each row: of a teacher, of a student, and of a copy (0 where the penalty leaves it out)."""
         clean = group.padded_teacher_weights(self.num_teachers) + group.pair_weights()
-        moved = [1.0 if clean[position] > 0 and group.trains else 0.0 for position in self.moved_rows]
-        return clean + moved
+        noisy = [1.0 if clean[position] > 0 and group.trains else 0.0 for position in self.noisy_rows]
+        return clean + noisy
 
-    def moved_total(self, groups: Sequence[SequenceGroup]) -> float:
+    def lengths(self, groups: Sequence[SequenceGroup]) -> list[list[int]]:
+        """Tokens of each row of each group."""
+        return [[len(row) for row in self.rows(group)] for group in groups]
+
+    def noisy_total(self, groups: Sequence[SequenceGroup]) -> float:
         """Copies that count in the penalty, over all groups."""
         return float(sum(sum(self.weights(group)[self.clean_size :]) for group in groups))
 
     @classmethod
-    def of(cls, groups: Sequence[SequenceGroup], num_students: int, moved_students: int | None = None) -> "GroupLayout":
-        """The layout that holds all ``groups``; ``moved_students`` None means no gradient penalty."""
-        num_teachers = max(group.num_teachers for group in groups)
-        if moved_students is None:
-            return cls(num_teachers, num_students)
-        return cls(num_teachers, num_students, min(moved_students, num_students), has_moved=True)
+    def of(cls, groups: Sequence[SequenceGroup], num_students: int, noisy_students: int | None = None) -> "GroupLayout":
+        """The layout that holds all ``groups``; ``noisy_students`` None means no gradient penalty.
+
+        Raises:
+            ValueError: If there is no group, or one has another number of sessions than ``num_students``.
+        """
+        if not groups:
+            raise ValueError("a batch needs at least one group")
+        for group in groups:
+            if len(group.student_ids) != num_students:
+                raise ValueError(f"a group has {len(group.student_ids)} student responses, expected {num_students}")
+        num_teachers = max(len(group.teacher_ids) for group in groups)
+        return cls(num_teachers, num_students, None if noisy_students is None else min(noisy_students, num_students))
 
 
 def padding_group(num_students: int) -> SequenceGroup:
     """A group without a pair: fills up ranks and micro-batches."""
-    return SequenceGroup(teacher_ids=PLACEHOLDER, student_ids=[None] * num_students, trains=False)
-
-
-def check_groups(groups: Sequence[SequenceGroup], num_students: int) -> None:
-    """Raise ValueError unless there is a group, and each has ``num_students`` sessions (None for a failed rollout)."""
-    if not groups:
-        raise ValueError("a batch needs at least one group")
-    for group in groups:
-        if len(group.student_ids) != num_students:
-            raise ValueError(f"a group has {len(group.student_ids)} student responses, expected {num_students}")
+    return SequenceGroup(teacher_ids=(PLACEHOLDER,), student_ids=[None] * num_students, trains=False)
 
 
 def _row_tensors(rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
@@ -172,7 +159,7 @@ def noise_seeds(num_groups: int, layout: GroupLayout, seed: int) -> torch.Tensor
     A seed belongs to a row of the batch as it was given, not to a micro-batch or rank: any plan draws the same noise.
     """
     seeds = torch.zeros(num_groups, layout.group_size, dtype=torch.long)
-    copies = len(layout.moved_rows)
+    copies = len(layout.noisy_rows)
     if copies:
         numbers = torch.arange(num_groups * copies).view(num_groups, copies)
         seeds[:, layout.clean_size :] = (seed * 1_000_003 + numbers) % (2**31 - 1) + 1
@@ -191,25 +178,26 @@ def build_group_batch(
         groups: Groups with ``num_students`` sessions each.
         num_students: n.
         layout: Rows of a group; None means that of ``groups`` without copies.
-        seeds: (G, group size) seed of each row's noise (:func:`noise_seeds`); wanted where the layout has copies.
+        seeds: (G, group size) seed of each row's noise (:func:`noise_seeds`); read where the layout has copies.
 
     Returns:
         TensorDict of R rows: ``input_ids``, ``position_ids``, ``loss_mask`` (nested, jagged), ``row_weight`` (R,)
         float32, ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies. Non-tensor keys:
-        ``force_group_size``, ``num_teachers``, ``moved_students`` (-1 without copies), ``num_pairs`` and ``num_moved``
+        ``force_group_size``, ``num_teachers``, ``noisy_students`` (-1 without copies), ``num_pairs`` and ``num_noisy``
         (sums of the weights of the WHOLE batch) and ``temperature``.
 
     Raises:
-        ValueError: If there is no group, or a group has another number of sessions.
+        ValueError: If there is no group, a group has another number of sessions, or copies have no seeds.
     """
-    check_groups(groups, num_students)
     layout = GroupLayout.of(groups, num_students) if layout is None else layout
     row_weight = torch.tensor([layout.weights(group) for group in groups], dtype=torch.float32)
     tensors = {
         **_row_tensors([row for group in groups for row in layout.rows(group)]),
         "row_weight": row_weight.flatten(),
     }
-    if layout.has_moved:
+    if layout.noisy_students is not None:
+        if seeds is None:
+            raise ValueError("copies with noise need the seeds of their noise")
         # Noise on the prompt's embeddings: the prompt of a copy is no common one.
         tensors["noise_seed"] = seeds.flatten()
     else:
@@ -220,9 +208,9 @@ def build_group_batch(
         {
             "force_group_size": layout.group_size,
             "num_teachers": layout.num_teachers,
-            "moved_students": layout.moved_students if layout.has_moved else -1,
+            "noisy_students": -1 if layout.noisy_students is None else layout.noisy_students,
             "num_pairs": num_pairs(row_weight, layout),
-            "num_moved": layout.moved_total(groups),
+            "num_noisy": layout.noisy_total(groups),
             "temperature": 1.0,
         },
     )
@@ -244,7 +232,7 @@ def build_row_batch(
     Args:
         rows: Token ids of R sequences.
         score_gradients: (R,) gradient of the batch's loss with respect to each row's score
-            (:func:`gad_verl.core.pair_loss_score_gradients`); None to score only.
+            (:func:`gad_verl.discriminator.loss.group_score_gradients`); None to score only.
         seeds: (R,) seed of each row's noise, 0 for none; None means no noise.
 
     Returns:

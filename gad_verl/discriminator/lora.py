@@ -19,18 +19,20 @@ transformer_impl.py), so the head of a value model would stay frozen or become l
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from torch import nn
 from verl.utils.fs import copy_to_local
 from verl.utils.py_functional import convert_to_regular_types
 
-from gad_verl.discriminator.model import head_name
+from gad_verl.discriminator.model import HEAD_NAMES, head_name
 from gad_verl.errors import GadCheckpointError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
-def add_adapter(module: nn.Module, model_config: Any, fresh_head: bool) -> PeftModel:
+
+def add_adapter(module: "PreTrainedModel", model_config: Any, fresh_head: bool) -> PeftModel:
     """Freeze a discriminator's body, put adapters on it, and keep a trainable head beside the frozen one.
 
     Adapters and head are float32 whatever the precision of the body: steps of a usual size vanish in bfloat16.
@@ -65,7 +67,7 @@ def add_adapter(module: nn.Module, model_config: Any, fresh_head: bool) -> PeftM
     return adapted
 
 
-def _load_adapter(module: nn.Module, model_config: Any, head: str, fresh_head: bool) -> PeftModel:
+def _load_adapter(module: "PreTrainedModel", model_config: Any, head: str, fresh_head: bool) -> PeftModel:
     folder = copy_to_local(model_config.lora_adapter_path, use_shm=model_config.use_shm)
     config = LoraConfig.from_pretrained(folder)
     config.task_type = TaskType.TOKEN_CLS
@@ -86,8 +88,6 @@ def _load_adapter(module: nn.Module, model_config: Any, head: str, fresh_head: b
 def adapter_has_head(folder: str | Path) -> bool:
     """Whether the adapter in a local folder holds the weights of a head (read from the file's header alone)."""
     from safetensors import safe_open
-
-    from gad_verl.discriminator.model import HEAD_NAMES
 
     path = Path(folder) / "adapter_model.safetensors"
     if not path.is_file():

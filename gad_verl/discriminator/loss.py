@@ -13,7 +13,6 @@
 # limitations under the License.
 """The discriminator's loss in the form that verl's engines call."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,14 +21,7 @@ from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.config.custom_code import load_own
-from gad_verl.core import (
-    PairLossOptions,
-    discriminator_pair_loss,
-    gradient_penalty_from_scores,
-    pair_loss_score_gradients,
-    pair_weights,
-)
-from gad_verl.core.pair_loss import expand_pairs
+from gad_verl.core import PairLossOptions, discriminator_pair_loss, gradient_penalty_from_scores, pair_weights
 from gad_verl.discriminator.groups import GroupLayout, split_group_scores
 
 OWN_LOSS_KEY = "gad.discriminator_loss.own"
@@ -62,34 +54,8 @@ def last_token_scores(values: torch.Tensor) -> torch.Tensor:
     Returns:
         (rows,) in float32, with gradient.
     """
-    return values.values()[values.offsets()[1:] - 1].float()
-
-
-def own_pair_loss(
-    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    teacher_scores: torch.Tensor,
-    student_scores: torch.Tensor,
-    weights: torch.Tensor,
-    num_pairs: float | None,
-) -> torch.Tensor:
-    """Loss of all pairs by a function of the user: ``sum_p w_p * function(teacher_p, student_p) / num_pairs``.
-
-    Weights and the divisor stay here, so that micro-batches and ranks add up whatever the function is.
-
-    Args:
-        function: Takes the scores of both sides, of one shape, and returns the loss of each pair in that shape.
-        teacher_scores: (G, k).
-        student_scores: (G, n).
-        weights: (G, k, n); pairs of weight 0 are removed exactly.
-        num_pairs: Divisor; None means the sum of the weights.
-    """
-    keep = weights > 0
-    teacher, student = (
-        torch.where(keep, side, torch.zeros_like(side)) for side in expand_pairs(teacher_scores, student_scores)
-    )
-    losses = torch.where(keep, function(teacher, student) * weights, torch.zeros_like(weights))
-    divisor = float(weights.sum()) if num_pairs is None else float(num_pairs)
-    return losses.sum() / (divisor if divisor > 0 else 1.0)
+    jagged: Any = values  # torch's types leave the methods of nested tensors out
+    return jagged.values()[jagged.offsets()[1:] - 1].float()
 
 
 def group_loss(
@@ -97,7 +63,7 @@ def group_loss(
     row_weight: torch.Tensor,
     layout: GroupLayout,
     num_pairs: float | None,
-    num_moved: float,
+    num_noisy: float,
     options: LossOptions,
 ) -> torch.Tensor:
     """Loss of whole groups: pairs, and the gradient penalty where rows are repeated with noise.
@@ -106,36 +72,33 @@ def group_loss(
         scores: (R,) of all rows of the groups.
         row_weight: (R,) as in ``build_group_batch``.
         layout: Rows of a group.
-        num_pairs, num_moved: Sums of the weights of the WHOLE batch.
+        num_pairs, num_noisy: Sums of the weights of the WHOLE batch.
         options: See :class:`LossOptions`.
     """
-    teacher, student, moved = split_group_scores(scores, layout)
-    teacher_weight, student_weight, moved_weight = split_group_scores(row_weight, layout)
+    teacher, student, noisy = split_group_scores(scores, layout)
+    teacher_weight, student_weight, noisy_weight = split_group_scores(row_weight, layout)
     weights = pair_weights(teacher_weight, student_weight)
-    if options.own is not None:
-        loss = own_pair_loss(load_own(options.own, OWN_LOSS_KEY), teacher, student, weights, num_pairs)
-    else:
-        loss = discriminator_pair_loss(teacher, student, weights, num_pairs, options.pairs)
-    if layout.has_moved:
-        clean = scores.view(-1, layout.group_size)[:, layout.moved_rows]
+    pair_loss = options.pairs if options.own is None else load_own(options.own, OWN_LOSS_KEY)
+    loss = discriminator_pair_loss(teacher, student, weights, num_pairs, pair_loss)
+    if layout.noisy_students is not None:
+        clean = scores.view(-1, layout.group_size)[:, layout.noisy_rows]
         loss = loss + gradient_penalty_from_scores(
-            clean, moved, moved_weight, options.penalty_distance, options.penalty_coefficient, num_moved
+            clean, noisy, noisy_weight, options.penalty_distance, options.penalty_coefficient, num_noisy
         )
     return loss
 
 
 def group_score_gradients(
-    scores: torch.Tensor, row_weight: torch.Tensor, layout: GroupLayout, num_moved: float, options: LossOptions
+    scores: torch.Tensor, row_weight: torch.Tensor, layout: GroupLayout, num_noisy: float, options: LossOptions
 ) -> torch.Tensor:
-    """Gradient of :func:`group_loss` of a whole batch with respect to every score, (R,), without autograd history."""
-    if options.own is None and options.pairs.is_plain and layout == GroupLayout(1, layout.num_students):
-        teacher, student, _ = split_group_scores(scores, layout)
-        weights = split_group_scores(row_weight, layout)[1]
-        gradients = pair_loss_score_gradients(teacher.squeeze(1), student, weights)
-        return torch.cat([gradients[0].unsqueeze(1), gradients[1]], dim=1).flatten()
+    """Gradient of :func:`group_loss` of a whole batch with respect to every score, (R,), without autograd history.
+
+    With these as constants, ``sum of gradient * score`` has the same gradient with respect to the discriminator's
+    weights as the loss, and rows of one group need no common micro-batch: the second of two passes.
+    """
     with torch.enable_grad():
         leaf = scores.detach().float().requires_grad_()
-        loss = group_loss(leaf, row_weight, layout, None, num_moved, options)
+        loss = group_loss(leaf, row_weight, layout, None, num_noisy, options)
         (gradient,) = torch.autograd.grad(loss, leaf)
     return gradient
 
@@ -168,7 +131,7 @@ def discriminator_loss(
                 data["row_weight"].to(scores.device),
                 layout,
                 tu.get_non_tensor_data(data, "num_pairs", default=None),
-                tu.get_non_tensor_data(data, "num_moved", default=0.0),
+                tu.get_non_tensor_data(data, "num_noisy", default=0.0),
                 LossOptions() if options is None else options,
             )
     return loss * dp_size, {}
@@ -177,10 +140,9 @@ def discriminator_loss(
 def batch_layout(data: TensorDict) -> GroupLayout:
     """Layout of the groups of a batch of ``build_group_batch``."""
     num_teachers = tu.get_non_tensor_data(data, "num_teachers", default=1)
-    moved_students = tu.get_non_tensor_data(data, "moved_students", default=-1)
+    noisy_students = tu.get_non_tensor_data(data, "noisy_students", default=-1)
     group_size = tu.get_non_tensor_data(data, "force_group_size", default=None)
-    if moved_students < 0:
+    if noisy_students < 0:
         return GroupLayout(num_teachers, group_size - num_teachers)
-    # Copies of all teachers and of moved_students students follow.
-    num_students = group_size - 2 * num_teachers - moved_students
-    return GroupLayout(num_teachers, num_students, moved_students, has_moved=True)
+    # Copies of all teachers and of noisy_students students follow.
+    return GroupLayout(num_teachers, group_size - 2 * num_teachers - noisy_students, noisy_students)

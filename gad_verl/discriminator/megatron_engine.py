@@ -38,13 +38,13 @@ from verl.workers.engine.megatron.transformer_impl import MegatronEngineWithValu
 
 from gad_verl.discriminator.conversion import (
     BIAS_KEY,
-    fresh_head,
+    ScalarHead,
     link_causal,
     prepare_causal_config,
     read_head,
 )
 from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions
-from gad_verl.discriminator.model import prepare_config
+from gad_verl.discriminator.model import fresh_head_weight, prepare_config
 from gad_verl.errors import GadCheckpointError
 
 _verl_make_value_model = verl_bridge.make_value_model
@@ -126,8 +126,7 @@ class MegatronDiscriminatorEngine(MegatronEngineWithValueHead):
         prepare_config(hf_config, self.options.num_layers)
         head = read_head(self._origin)
         if self.options.fresh_head:
-            std = getattr(hf_config, "initializer_range", 0.02)
-            head = fresh_head(hf_config.hidden_size, std, self.options.seed)
+            head = ScalarHead(fresh_head_weight(hf_config, self.options.seed))
         if head is None:
             raise GadCheckpointError(
                 f"{self._origin} has no scalar head. A discriminator that is loaded must bring its own; set "

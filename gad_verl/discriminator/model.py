@@ -15,13 +15,16 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gad_verl.errors import GadCheckpointError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +83,18 @@ def prepare_config(hf_config: Any, num_layers: int | None) -> None:
             hf_config.layer_types = hf_config.layer_types[:num_layers]
 
 
+def fresh_head_weight(hf_config: Any, seed: int) -> Tensor:
+    """Weight (1, h) of a new head: the same numbers on every rank and for every engine.
+
+    Args:
+        hf_config: Of the model, whose ``initializer_range`` is the standard deviation.
+        seed: ``gad.discriminator_seed``.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    std = getattr(hf_config, "initializer_range", 0.02)
+    return torch.empty(1, hf_config.hidden_size).normal_(0.0, std, generator=generator)
+
+
 def load_discriminator(
     local_path: str | Path,
     hf_config: Any,
@@ -87,7 +102,7 @@ def load_discriminator(
     fresh_head: bool,
     seed: int,
     trust_remote_code: bool = False,
-) -> nn.Module:
+) -> "PreTrainedModel":
     """Load a token classifier with one label.
 
     Args:
@@ -127,10 +142,8 @@ def load_discriminator(
         logger.warning("%s brings a head; it is replaced (gad.discriminator_head=fresh)", local_path)
     head = Float32Linear.from_linear(getattr(module, name))
     if fresh_head and not head.weight.is_meta:
-        generator = torch.Generator(device="cpu").manual_seed(seed)
         with torch.no_grad():
-            std = getattr(hf_config, "initializer_range", 0.02)
-            head.weight.copy_(torch.empty(head.weight.shape).normal_(0.0, std, generator=generator))
+            head.weight.copy_(fresh_head_weight(hf_config, seed))
             if head.bias is not None:
                 head.bias.zero_()
     setattr(module, name, head)

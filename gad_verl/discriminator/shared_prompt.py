@@ -24,11 +24,15 @@ Shape letters: G groups, n + 1 rows each, T tokens of the longest packed group.
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from gad_verl.core.cost_model import CostModel, packed_length, shared_lengths
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -58,41 +62,39 @@ def pack_groups(rows: Sequence[Tensor], prompt_lengths: Sequence[int], group_siz
         group_size: n + 1.
     """
     device = rows[0].device
-    ids, positions, segments, sees_prompt, index = [], [], [], [], []
     lengths = [[len(row) for row in rows[first : first + group_size]] for first in range(0, len(rows), group_size)]
     width = max(packed_length(group, prompt) for group, prompt in zip(lengths, prompt_lengths, strict=True))
+    ids = torch.zeros(len(lengths), width, dtype=torch.long, device=device)
+    positions, sees_prompt = torch.zeros_like(ids), torch.zeros_like(ids, dtype=torch.bool)
+    # Which part a token belongs to: 0 the prompt, 1 .. n + 1 the rows, -1 none.
+    segments = torch.full_like(ids, -1)
+    index = []
     for number, prompt in enumerate(prompt_lengths):
         members = rows[number * group_size : (number + 1) * group_size]
         shared = shared_lengths(lengths[number], prompt)
         # The prompt is read off a row that has it; a group of placeholders only has none.
         prompt = prompt if any(shared) else 0
         with_prompt = next((row for row, own in zip(members, shared, strict=True) if own), members[0])
-        group_ids, group_positions = [with_prompt[:prompt]], [torch.arange(prompt, device=device)]
-        group_segments = [torch.zeros(prompt, dtype=torch.long, device=device)]
-        group_sees = [torch.ones(prompt, dtype=torch.bool, device=device)]
-        offset = prompt
-        for segment, (row, own) in enumerate(zip(members, shared, strict=True), start=1):
-            own_tokens = len(row) - own
-            group_ids.append(row[own:])
-            group_positions.append(torch.arange(own, len(row), device=device))
-            group_segments.append(torch.full((own_tokens,), segment, dtype=torch.long, device=device))
-            group_sees.append(torch.full((own_tokens,), own > 0, dtype=torch.bool, device=device))
-            base = number * width
-            index.append(torch.arange(base, base + own, device=device))
-            index.append(torch.arange(base + offset, base + offset + own_tokens, device=device))
-            offset += own_tokens
-        fill = width - offset
-        ids.append(torch.cat([*group_ids, torch.zeros(fill, dtype=torch.long, device=device)]))
-        positions.append(torch.cat([*group_positions, torch.zeros(fill, dtype=torch.long, device=device)]))
-        segments.append(torch.cat([*group_segments, torch.full((fill,), -1, dtype=torch.long, device=device)]))
-        sees_prompt.append(torch.cat([*group_sees, torch.zeros(fill, dtype=torch.bool, device=device)]))
-    segment, sees = torch.stack(segments), torch.stack(sees_prompt)
-    same = segment.unsqueeze(2) == segment.unsqueeze(1)
-    of_prompt = (segment == 0).unsqueeze(1) & sees.unsqueeze(2)
+        parts = [(with_prompt[:prompt], 0, True)]
+        parts += [(row, own, own > 0) for row, own in zip(members, shared, strict=True)]
+        offset = 0
+        for segment, (row, own, sees) in enumerate(parts):
+            end = offset + len(row) - own
+            ids[number, offset:end] = row[own:]
+            positions[number, offset:end] = torch.arange(own, len(row), device=device)
+            segments[number, offset:end] = segment
+            sees_prompt[number, offset:end] = sees
+            if segment > 0:
+                base = number * width
+                index.append(torch.arange(base, base + own, device=device))
+                index.append(torch.arange(base + offset, base + end, device=device))
+            offset = end
+    same = segments.unsqueeze(2) == segments.unsqueeze(1)
+    of_prompt = (segments == 0).unsqueeze(1) & sees_prompt.unsqueeze(2)
     causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
     return PackedGroups(
-        input_ids=torch.stack(ids),
-        position_ids=torch.stack(positions),
+        input_ids=ids,
+        position_ids=positions,
         attention_mask=((same | of_prompt) & causal).unsqueeze(1),
         token_index=torch.cat(index),
     )
@@ -101,7 +103,7 @@ def pack_groups(rows: Sequence[Tensor], prompt_lengths: Sequence[int], group_siz
 _ALL_POSITIONS = "full_attention"
 
 
-def can_share_prompts(module: nn.Module, sequence_parallel_size: int) -> bool:
+def can_share_prompts(module: "PreTrainedModel", sequence_parallel_size: int) -> bool:
     """Whether a model computes the same values for packed groups.
 
     It must attend through torch's scaled dot product attention, to all positions before a token, with positions that
@@ -119,7 +121,7 @@ def can_share_prompts(module: nn.Module, sequence_parallel_size: int) -> bool:
     )
 
 
-def build_cost_model(module: nn.Module) -> CostModel:
+def build_cost_model(module: "PreTrainedModel") -> CostModel:
     """Cost model of a transformer from its configuration and its number of parameters."""
     config = module.config
     embeddings = sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Embedding))

@@ -37,17 +37,6 @@ from gad_verl.workers.stage import begin_stage
 _GIBIBYTE = 1024**3
 
 
-class _Timer:
-    """Seconds since the block began."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-
 class DiscriminatorWorker(TrainingWorker):
     """One rank of the discriminator's worker group.
 
@@ -71,15 +60,9 @@ class DiscriminatorWorker(TrainingWorker):
         begin_stage(self.engine, lr, total_steps, reset_optimizer=False, restart_schedule=False)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def save_checkpoint(
-        self,
-        local_path: str,
-        hdfs_path: str | None = None,
-        global_step: int = 0,
-        max_ckpt_to_keep: int | None = None,
-    ) -> None:
+    def save_checkpoint(self, local_path: str, *args: Any, **kwargs: Any) -> None:
         """verl's checkpoint, and under LoRA the configuration of the adapter beside it."""
-        super().save_checkpoint(local_path, hdfs_path, global_step, max_ckpt_to_keep)
+        super().save_checkpoint(local_path, *args, **kwargs)
         save_adapter_config(self.engine, local_path)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
@@ -92,12 +75,12 @@ class DiscriminatorWorker(TrainingWorker):
             the gradient was not finite and the step was left out); per rank ``memory_peak_gb`` and ``busy_s``, the
             seconds of this call. Where ``data`` says ``return_values``, also the nested ``values`` at each token.
         """
-        timer = _Timer()
+        start = time.perf_counter()
         with self.engine.train_mode():
             self.engine.optimizer_zero_grad()
             output = self._forward_backward(data)
             step = self._optimizer_step()
-        return self._rows(data, output, busy_s=timer.seconds, loss=self._global_loss(output), **step)
+        return self._rows(data, output, busy_s=time.perf_counter() - start, loss=self._global_loss(output), **step)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
     def accumulate(self, data: TensorDict) -> TensorDict | None:
@@ -106,31 +89,31 @@ class DiscriminatorWorker(TrainingWorker):
         Returns:
             ``scores``, ``loss``, ``memory_peak_gb`` and ``busy_s`` as in :meth:`update`.
         """
-        timer = _Timer()
+        start = time.perf_counter()
         with self.engine.train_mode(zero_grad_on_exit=False):
             self.engine.optimizer_zero_grad()
             output = self._forward_backward(data)
-        return self._rows(data, output, busy_s=timer.seconds, loss=self._global_loss(output))
+        return self._rows(data, output, busy_s=time.perf_counter() - start, loss=self._global_loss(output))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL, blocking=False)
     def apply(self) -> dict[str, float]:
         """The second half of :meth:`update`: the optimizer step on the gradients of :meth:`accumulate`."""
-        timer = _Timer()
+        start = time.perf_counter()
         with self.engine.train_mode():
             step = self._optimizer_step()
-        return {**step, "busy_s": timer.seconds}
+        return {**step, "busy_s": time.perf_counter() - start}
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
     def score(self, data: TensorDict) -> TensorDict | None:
         """``scores``, ``memory_peak_gb`` and ``busy_s`` of rows or groups, without an update."""
-        self._inject_defaults(data, inference=True)
-        timer = _Timer()
+        self._inject_defaults(data)
+        start = time.perf_counter()
         with self.engine.eval_mode():
             output = self.engine.infer_batch(data, loss_function=None)
-        return self._rows(data, output, busy_s=timer.seconds)
+        return self._rows(data, output, busy_s=time.perf_counter() - start)
 
     def _forward_backward(self, data: TensorDict) -> dict[str, Any]:
-        self._inject_defaults(data, inference=False)
+        self._inject_defaults(data)
         tu.assign_non_tensor(data, return_model_output=True)
         return self.engine.forward_backward_batch(data, self.loss_fn, forward_only=False)
 
@@ -139,15 +122,13 @@ class DiscriminatorWorker(TrainingWorker):
         lr = float(self.engine.lr_scheduler_step())
         return {"grad_norm": grad_norm, "lr": lr, "skipped_steps": 0.0 if math.isfinite(grad_norm) else 1.0}
 
-    def _inject_defaults(self, data: TensorDict, inference: bool) -> None:
+    def _inject_defaults(self, data: TensorDict) -> None:
         engine = self.engine_config
         defaults = {
             "use_remove_padding": self.model_config.get("use_remove_padding", False),
             "use_dynamic_bsz": engine.use_dynamic_bsz,
-            "max_token_len_per_gpu": engine.infer_max_token_len_per_gpu if inference else engine.max_token_len_per_gpu,
-            "micro_batch_size_per_gpu": (
-                engine.infer_micro_batch_size_per_gpu if inference else engine.micro_batch_size_per_gpu
-            ),
+            "max_token_len_per_gpu": engine.max_token_len_per_gpu,
+            "micro_batch_size_per_gpu": engine.micro_batch_size_per_gpu,
             "use_fused_kernels": False,
         }
         tu.assign_non_tensor(data, **{key: value for key, value in defaults.items() if key not in data.keys()})

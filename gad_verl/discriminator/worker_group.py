@@ -27,6 +27,7 @@ from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, Ra
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.config import GadConfig
+from gad_verl.config.micro_batch import tokens_per_micro_batch
 from gad_verl.discriminator.group_config import build_worker_config
 from gad_verl.discriminator.groups import (
     PLACEHOLDER,
@@ -34,7 +35,6 @@ from gad_verl.discriminator.groups import (
     SequenceGroup,
     build_group_batch,
     build_row_batch,
-    check_groups,
     noise_seeds,
     num_pairs,
     padding_group,
@@ -43,7 +43,6 @@ from gad_verl.discriminator.groups import (
 from gad_verl.discriminator.loss import LossOptions, group_loss, group_score_gradients
 from gad_verl.discriminator.plan import BatchPlan, fits_one_pass, plan_batch
 from gad_verl.discriminator.worker import DiscriminatorWorker
-from gad_verl.preflight.megatron import tokens_per_micro_batch
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +64,16 @@ class UpdateOptions:
 
     Args:
         noise_seed: Seed of the gradient penalty's noise; None means no penalty in this update.
-        moved_students: Student responses of each group that the penalty takes beside the teacher's.
+        noisy_students: Student responses of each group that the penalty takes beside the teacher's.
         return_values: Whether the values at every token are returned.
     """
 
     noise_seed: int | None = None
-    moved_students: int = 1
+    noisy_students: int = 1
     return_values: bool = False
+
+
+_PLAIN = UpdateOptions()
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class DiscriminatorOutput:
     Args:
         teacher_scores: (G,); with several teacher responses their weighted mean.
         student_scores: (G, n); meaningless where the weight is 0.
-        weights: (G, n), 1 for rollouts that came, 0 for failed ones.
+        weights: (G, n), 1 for responses that the discriminator read, 0 for those that it did NOT read: no answer left
+            for it, or no trajectory. Which of the two it was, the group's owner knows.
         report: Numbers of the workers: ``loss``, ``memory_peak_gb``, ``busy_s`` (seconds of the slowest rank),
             ``passes`` (1 or 2), ``imbalance`` (tokens of the rank that reads most over the mean) and, of a finished
             update, ``grad_norm``, ``lr``, ``skipped_steps``.
@@ -121,25 +124,27 @@ class PendingUpdate:
 
     def __init__(self, wait_scores: Callable[[], tuple[DiscriminatorOutput, Callable[[], dict[str, float]]]]) -> None:
         self._wait_scores = wait_scores
-        self._output: DiscriminatorOutput | None = None
-        self._wait_rest: Callable[[], dict[str, float]] | None = None
+        self._scored: tuple[DiscriminatorOutput, Callable[[], dict[str, float]]] | None = None
 
     @property
     def has_scores(self) -> bool:
         """Whether :meth:`scores` was called."""
-        return self._output is not None
+        return self._scored is not None
+
+    def _wait(self) -> tuple[DiscriminatorOutput, Callable[[], dict[str, float]]]:
+        if self._scored is None:
+            self._scored = self._wait_scores()
+        return self._scored
 
     def scores(self) -> DiscriminatorOutput:
         """Scores of before the update; returns when they are there, the update itself goes on."""
-        if self._output is None:
-            self._output, self._wait_rest = self._wait_scores()
-        return self._output
+        return self._wait()[0]
 
     def finish(self) -> dict[str, float]:
         """Wait for the end of the update; the complete report."""
-        report = self.scores().report
-        rest = self._wait_rest()
-        return report | rest | {"busy_s": report["busy_s"] + rest["busy_s"]}
+        output, wait_rest = self._wait()
+        rest = wait_rest()
+        return output.report | rest | {"busy_s": output.report["busy_s"] + rest["busy_s"]}
 
 
 _NOT_REPORTED = ("scores", "values")
@@ -194,10 +199,10 @@ class DiscriminatorGroup:
         return self._workers.workers
 
     def update(
-        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions = _PLAIN
     ) -> DiscriminatorOutput:
         """One optimizer step; the scores are those of before it."""
-        options, layout = self._begin(groups, num_students, options)
+        layout = self._layout(groups, num_students, options)
         if self._fits_one_pass(groups, layout):
             return _output(groups, layout, self._grouped(self._workers.update, groups, layout, options)())
         scored = self._by_rows(self._workers.score, groups, layout, options)()
@@ -207,10 +212,10 @@ class DiscriminatorGroup:
         return _output(groups, layout, replace(scored, report=report))
 
     def begin_update(
-        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions = _PLAIN
     ) -> PendingUpdate:
         """Start what :meth:`update` does, without waiting. One at a time."""
-        options, layout = self._begin(groups, num_students, options)
+        layout = self._layout(groups, num_students, options)
         if self._fits_one_pass(groups, layout):
             wait_once = self._grouped(self._workers.accumulate, groups, layout, options)
             return PendingUpdate(lambda: (_output(groups, layout, wait_once()), self._start_step()))
@@ -241,17 +246,17 @@ class DiscriminatorGroup:
         return wait
 
     def score(
-        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions = _PLAIN
     ) -> DiscriminatorOutput:
         """Scores without an update."""
         return self.begin_score(groups, num_students, options).scores()
 
     def begin_score(
-        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None = None
+        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions = _PLAIN
     ) -> PendingUpdate:
         """Start what :meth:`score` does, without waiting."""
-        options = replace(options or UpdateOptions(), noise_seed=None)
-        options, layout = self._begin(groups, num_students, options)
+        options = replace(options, noise_seed=None)
+        layout = self._layout(groups, num_students, options)
         self._fits_one_pass(groups, layout)
         wait = self._by_rows(self._workers.score, groups, layout, options)
 
@@ -262,16 +267,12 @@ class DiscriminatorGroup:
 
         return PendingUpdate(wait_scores)
 
-    def _begin(
-        self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions | None
-    ) -> tuple[UpdateOptions, GroupLayout]:
-        check_groups(groups, num_students)
-        options = UpdateOptions() if options is None else options
+    def _layout(self, groups: list[SequenceGroup], num_students: int, options: UpdateOptions) -> GroupLayout:
         has_penalty = options.noise_seed is not None and self._loss.penalty_coefficient > 0
-        return options, GroupLayout.of(groups, num_students, options.moved_students if has_penalty else None)
+        return GroupLayout.of(groups, num_students, options.noisy_students if has_penalty else None)
 
     def _fits_one_pass(self, groups: list[SequenceGroup], layout: GroupLayout) -> bool:
-        lengths = [[len(row) for row in layout.rows(group)] for group in groups]
+        lengths = layout.lengths(groups)
         return fits_one_pass(
             [sum(rows) for rows in lengths],
             max(max(rows) for rows in lengths),
@@ -285,8 +286,7 @@ class DiscriminatorGroup:
     ) -> Callable[[], _Rows]:
         """Start a call on whole groups."""
         ranks = data_parallel_size(self._workers, _MESH)
-        lengths = [[len(row) for row in layout.rows(group)] for group in groups]
-        plan = plan_batch(lengths, ranks, self._micro_batch_size)
+        plan = plan_batch(layout.lengths(groups), ranks, self._micro_batch_size)
         units = plan.padded(groups, padding_group(layout.num_students))
         seeds = noise_seeds(len(groups), layout, options.noise_seed or 0)
         seeds = torch.stack(plan.padded(list(seeds), torch.zeros_like(seeds[0])))
@@ -320,7 +320,7 @@ class DiscriminatorGroup:
         if gradients is not None:
             gradients = torch.stack(plan.padded(list(gradients), gradients.new_zeros(())))
         seeds = None
-        if layout.has_moved:
+        if layout.noisy_students is not None:
             seeds = noise_seeds(len(groups), layout, options.noise_seed or 0).flatten()
             seeds = torch.stack(plan.padded(list(seeds), seeds.new_zeros(())))
         data = build_row_batch(plan.padded(rows, PLACEHOLDER), gradients, seeds)
@@ -342,10 +342,10 @@ class DiscriminatorGroup:
     ) -> tuple[float, torch.Tensor]:
         """Loss of the batch, and its gradient with respect to the score of every row, (R,)."""
         row_weight = torch.tensor([layout.weights(group) for group in groups], dtype=torch.float32)
-        pairs, moved = num_pairs(row_weight, layout), layout.moved_total(groups)
+        pairs, noisy = num_pairs(row_weight, layout), layout.noisy_total(groups)
         row_weight = row_weight.flatten()
-        loss = group_loss(scores, row_weight, layout, pairs, moved, self._loss).item()
-        return loss, group_score_gradients(scores, row_weight, layout, moved, self._loss)
+        loss = group_loss(scores, row_weight, layout, pairs, noisy, self._loss).item()
+        return loss, group_score_gradients(scores, row_weight, layout, noisy, self._loss)
 
     def begin_stage(self, lr: float, total_steps: int) -> None:
         """Learning rate of a stage."""
@@ -374,7 +374,7 @@ def _restored_values(output: TensorDict, plan: BatchPlan, rows_per_unit: int) ->
 
 
 def _output(groups: list[SequenceGroup], layout: GroupLayout, rows: _Rows) -> DiscriminatorOutput:
-    valid = torch.tensor([group.valid_students() for group in groups], dtype=torch.float32)
+    read = torch.tensor([group.valid_students() for group in groups], dtype=torch.float32)
     teachers, students, _ = split_group_scores(rows.scores, layout)
     if layout.num_teachers > 1:
         shares = torch.tensor([group.padded_teacher_weights(layout.num_teachers) for group in groups])
@@ -385,4 +385,4 @@ def _output(groups: list[SequenceGroup], layout: GroupLayout, rows: _Rows) -> Di
     if rows.values is not None:
         size, begin, end = layout.group_size, layout.num_teachers, layout.clean_size
         values = [rows.values[at * size + begin : at * size + end] for at in range(len(groups))]
-    return DiscriminatorOutput(teacher, students, valid, rows.report, values)
+    return DiscriminatorOutput(teacher, students, read, rows.report, values)

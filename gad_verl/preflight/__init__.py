@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 
 from gad_verl import compat
 from gad_verl.config import GadConfig, load_gad_config
+from gad_verl.config.micro_batch import tokens_per_micro_batch
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.row_checks import TrainingRowChecks
@@ -32,13 +33,7 @@ from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
 from gad_verl.guardian.own import own_rule_classes
 from gad_verl.preflight.lora import check_lora
-from gad_verl.preflight.megatron import (
-    MEGATRON,
-    check_installed,
-    check_megatron,
-    check_strategies,
-    tokens_per_micro_batch,
-)
+from gad_verl.preflight.megatron import MEGATRON, check_installed, check_megatron, check_strategies
 from gad_verl.preflight.options import OUTCOME_ESTIMATORS, check_held_out, check_task_columns, check_tools
 from gad_verl.trainer.stop_file import StopFile
 

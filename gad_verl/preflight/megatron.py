@@ -243,10 +243,3 @@ def _check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
             "gad.discriminator_share_prompt=always works on FSDP only: with discriminator.strategy=megatron set it to "
             "auto"
         )
-
-
-def tokens_per_micro_batch(section: Any) -> int:
-    """Tokens that a micro-batch of the discriminator holds, over the ranks that share a sequence."""
-    if section.strategy == MEGATRON:
-        return section.ppo_max_token_len_per_gpu * section.megatron.context_parallel_size
-    return section.ppo_max_token_len_per_gpu * section.fsdp.ulysses_sequence_parallel_size

@@ -97,9 +97,9 @@ def _reshard(module: nn.Module) -> None:
         handle = unit._handle
         if handle is not None and handle.uses_sharded_strategy and hasattr(handle.flat_param, "_full_param_padded"):
             handle.reshard(True)
-    for unit in module.modules():
-        if isinstance(unit, FSDPModule):
-            unit.reshard()
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 def _trained_shards(module: nn.Module) -> list[Tensor]:

@@ -14,6 +14,7 @@
 """verl's actor-rollout-reference worker with what GAD's stages need."""
 
 from functools import partial
+from typing import Any
 
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
@@ -103,15 +104,9 @@ class StudentWorker(ActorRolloutRefWorker):
         live.restore()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def save_checkpoint(
-        self,
-        local_path: str,
-        hdfs_path: str | None = None,
-        global_step: int = 0,
-        max_ckpt_to_keep: int | None = None,
-    ) -> None:
+    def save_checkpoint(self, local_path: str, *args: Any, **kwargs: Any) -> None:
         """verl's checkpoint, and under LoRA the configuration of the adapter beside it."""
-        super().save_checkpoint(local_path, hdfs_path, global_step, max_ckpt_to_keep)
+        super().save_checkpoint(local_path, *args, **kwargs)
         save_adapter_config(self.actor.engine, local_path)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))

@@ -149,7 +149,7 @@ def test_sections_that_are_none_are_named(key: str, value: Any) -> None:
         ("discriminator_head", "new", "auto, fresh, load"),
         ("discriminator_only_steps", -1, "negative"),
         ("discriminator_n_gpus_per_node", -1, "negative"),
-        ("discriminator_nnodes", 0, ">= 1"),
+        ("discriminator_nnodes", 0, "must be at least 1"),
         ("discriminator_num_layers", 0, "null or at least 1"),
         ("keep_checkpoints", 0, "null or at least 1"),
         ("keep_checkpoints", -2, "null or at least 1"),

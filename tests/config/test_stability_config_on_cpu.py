@@ -47,7 +47,7 @@ def set_keys(config: DictConfig, values: dict[str, Any]) -> DictConfig:
 
 def test_defaults_are_the_papers_training() -> None:
     config = GadConfig()
-    assert config.discriminator_loss.pair_options().is_plain and PairLossOptions().is_plain
+    assert config.discriminator_loss.pair_options() == PairLossOptions()
     assert config.discriminator_updates.gate_options() == GateOptions()
     assert config.replay.capacity_steps == 0 and not config.discriminator_updates.frozen
     assert not config.trust.enabled and not config.reward.credits_tokens and config.reward.task_weight == 0

@@ -33,7 +33,7 @@ for name in ("verl", "ray", "hydra", "omegaconf", "transformers", "tensordict"):
 import torch
 import gad_verl.core
 from gad_verl.core import *
-print(bradley_terry_loss(torch.zeros(1), torch.zeros(1)).item())
+print(bradley_terry_loss(torch.zeros(1), torch.zeros(1, 1)).item())
 print(sorted(set(gad_verl.core.__all__) - set(globals())))
 """
     loss, missing = run(code).splitlines()

@@ -15,10 +15,18 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from worker_probe import NUM_STUDENTS, make_groups
 
-from gad_verl.discriminator.groups import GroupLayout, build_group_batch, split_group_scores
-from gad_verl.discriminator.loss import last_token_scores
+from gad_verl.discriminator.groups import (
+    GroupLayout,
+    SequenceGroup,
+    build_group_batch,
+    noise_seeds,
+    split_group_scores,
+)
+from gad_verl.discriminator.loss import batch_layout, last_token_scores
 
 
 def test_rows_are_teacher_then_students_and_failed_rollouts_weigh_nothing() -> None:
@@ -28,7 +36,7 @@ def test_rows_are_teacher_then_students_and_failed_rollouts_weigh_nothing() -> N
     weights = batch["row_weight"].view(-1, NUM_STUDENTS + 1)
     for number, group in enumerate(groups):
         first = number * (NUM_STUDENTS + 1)
-        assert rows[first].tolist() == group.teacher_ids
+        assert rows[first].tolist() == group.teacher_ids[0]
         assert weights[number, 0] == 1
         for session, ids in enumerate(group.student_ids):
             assert weights[number, session + 1] == (0 if ids is None else 1)
@@ -44,6 +52,49 @@ def test_wrong_groups_are_refused() -> None:
         build_group_batch([], NUM_STUDENTS)
     with pytest.raises(ValueError, match="expected 2"):
         build_group_batch(make_groups(), 2)
+    for teacher_ids, weights in (((), ()), ((), (1.0,)), (([1], [2]), (1.0,)), (([1],), (0.5, 0.5))):
+        with pytest.raises(ValueError, match=f"{len(teacher_ids)} responses, {len(weights)} weights"):
+            SequenceGroup(teacher_ids, [[3]], teacher_weights=weights)
+    with pytest.raises(ValueError, match="seeds"):
+        build_group_batch(make_groups(), NUM_STUDENTS, GroupLayout(1, NUM_STUDENTS, noisy_students=1))
+
+
+@given(data=st.data(), teachers=st.integers(1, 3), students=st.integers(1, 3), noisy=st.none() | st.integers(0, 3))
+@settings(max_examples=50, deadline=None)
+def test_groups_of_any_number_of_teachers_share_a_layout(
+    data: st.DataObject, teachers: int, students: int, noisy: int | None
+) -> None:
+    ids = st.lists(st.integers(1, 99), min_size=1, max_size=4)
+    groups = []
+    for number in range(data.draw(st.integers(1, 3))):
+        count = teachers if number == 0 else data.draw(st.integers(1, teachers))
+        groups.append(
+            SequenceGroup(
+                tuple(data.draw(ids) for _ in range(count)),
+                [data.draw(st.none() | ids) for _ in range(students)],
+                teacher_weights=tuple(data.draw(st.floats(0.1, 1)) for _ in range(count)),
+                trains=data.draw(st.booleans()),
+            )
+        )
+    layout = GroupLayout.of(groups, students, noisy)
+    assert layout.num_teachers == teachers
+    batch = build_group_batch(groups, students, layout, noise_seeds(len(groups), layout, 1))
+    assert batch_layout(batch) == layout
+    weights = batch["row_weight"].view(len(groups), layout.group_size)
+    lengths = iter(batch["input_ids"].offsets().diff().tolist())
+    pairs = 0.0
+    for number, group in enumerate(groups):
+        assert layout.lengths([group])[0] == [next(lengths) for _ in range(layout.group_size)]
+        count = len(group.teacher_ids)
+        assert weights[number, :teachers].tolist() == pytest.approx(
+            [*group.teacher_weights] + [0.0] * (teachers - count)
+        )
+        read = [float(ids is not None and group.trains) for ids in group.student_ids]
+        assert weights[number, teachers : teachers + students].tolist() == read
+        pairs += sum(group.teacher_weights) * sum(read)
+        copied = [float(weights[number, row] > 0 and group.trains) for row in layout.noisy_rows]
+        assert weights[number, teachers + students :].tolist() == copied
+    assert batch["num_pairs"] == pytest.approx(pairs, rel=1e-6)
 
 
 def test_the_score_of_a_row_is_the_value_at_its_last_token() -> None:
@@ -51,6 +102,6 @@ def test_the_score_of_a_row_is_the_value_at_its_last_token() -> None:
     rows = [torch.randn(length) for length in lengths]
     scores = last_token_scores(torch.nested.as_nested_tensor(rows, layout=torch.jagged))
     assert torch.equal(scores, torch.stack([row[-1] for row in rows]))
-    teacher, student, moved = split_group_scores(scores, GroupLayout(1, 3))
-    assert torch.equal(teacher.flatten(), scores[::4]) and student.shape == (2, 3) and moved.shape == (2, 0)
+    teacher, student, noisy = split_group_scores(scores, GroupLayout(1, 3))
+    assert torch.equal(teacher.flatten(), scores[::4]) and student.shape == (2, 3) and noisy.shape == (2, 0)
     assert torch.equal(torch.cat([teacher, student], dim=1).flatten(), scores)

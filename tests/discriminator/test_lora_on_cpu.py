@@ -58,7 +58,7 @@ def probe(model_folder: Path) -> dict[tuple[int, str], dict[str, Any]]:
 
 def plain_scores(model: Any) -> torch.Tensor:
     """Scores of the probe's groups by transformers alone; failed rollouts count as one token 0."""
-    rows = [row for group in make_groups() for row in [group.teacher_ids, *group.student_ids]]
+    rows = [row for group in make_groups() for row in [*group.teacher_ids, *group.student_ids]]
     ids = [torch.tensor([0] if row is None else row) for row in rows]
     mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
     with torch.no_grad():
@@ -68,7 +68,9 @@ def plain_scores(model: Any) -> torch.Tensor:
 
 def used_rows() -> torch.Tensor:
     """Rows that are no failed rollouts."""
-    return torch.tensor([row is not None for group in make_groups() for row in [group.teacher_ids, *group.student_ids]])
+    return torch.tensor(
+        [row is not None for group in make_groups() for row in [*group.teacher_ids, *group.student_ids]]
+    )
 
 
 @each_layout
@@ -137,7 +139,7 @@ def test_the_merged_export_scores_as_the_worker(probe: dict, layout: tuple[int, 
     used = used_rows()
     torch.testing.assert_close(plain_scores(model.eval())[used], found["saved"][used], atol=1e-5, rtol=0)
     # As a plain reward model too; the trained head has a bias, which the classifier leaves out.
-    rows = [[0] if row is None else row for group in make_groups() for row in [group.teacher_ids, *group.student_ids]]
+    rows = [[0] if row is None else row for group in make_groups() for row in [*group.teacher_ids, *group.student_ids]]
     scores = classifier_scores(found["root"] / "merged", rows)
     torch.testing.assert_close(scores[used], found["saved"][used], atol=1e-5, rtol=0)
 

@@ -75,17 +75,16 @@ def reference(model_folder: Path) -> dict[str, Any]:
     results = {}
     for name, options in loss_options().items():
         model = build_reference(model_folder)
-        moved = options.penalty_coefficient > 0
-        layout = GroupLayout.of(groups, NUM_STUDENTS, 1 if moved else None)
+        noisy = options.penalty_coefficient > 0
+        layout = GroupLayout.of(groups, NUM_STUDENTS, 1 if noisy else None)
         seeds = noise_seeds(len(groups), layout, NOISE_SEED)
         total, count, penalty, penalised = torch.zeros(()), 0.0, torch.zeros(()), 0
         for number, group in enumerate(groups):
             if not group.trains:
                 continue
-            teachers = [group.teacher_ids, *group.other_teacher_ids]
-            students = [(ids, group.weight) for ids in group.student_ids if ids is not None]
-            weights = pair_weights(torch.tensor([group.teacher_weights]), torch.tensor([[w for _, w in students]]))
-            scores = [score(model, ids) for ids in teachers], [score(model, ids) for ids, _ in students]
+            students = [ids for ids in group.student_ids if ids is not None]
+            weights = pair_weights(torch.tensor([group.teacher_weights]), torch.ones(1, len(students)))
+            scores = [score(model, ids) for ids in group.teacher_ids], [score(model, ids) for ids in students]
             if students:
                 teacher, student = (torch.stack(side).unsqueeze(0) for side in scores)
                 if options.own is not None:
@@ -94,18 +93,18 @@ def reference(model_folder: Path) -> dict[str, Any]:
                 else:
                     total = total + discriminator_pair_loss(teacher, student, weights, 1.0, options.pairs)
                 count += weights.sum().item()
-            if moved:
-                rows = [(place, ids) for place, ids in enumerate(teachers)]
+            if noisy:
+                rows = [(place, ids) for place, ids in enumerate(group.teacher_ids)]
                 if group.student_ids[0] is not None:
                     rows.append((layout.num_teachers, group.student_ids[0]))
                 for place, ids in rows:
-                    copy = layout.clean_size + layout.moved_rows.index(place)
+                    copy = layout.clean_size + layout.noisy_rows.index(place)
                     seed = int(seeds[number, copy])
                     slope = score(model, ids, seed, options.penalty_distance) - score(model, ids)
                     penalty = penalty + 0.5 * (slope / options.penalty_distance) ** 2
                     penalised += 1
         loss = total / count
-        if moved:
+        if noisy:
             loss = loss + options.penalty_coefficient * penalty / penalised
         loss.backward()
         gradient = {key: parameter.grad for key, parameter in model.named_parameters()}
@@ -142,7 +141,7 @@ def test_values_at_every_token_end_with_the_score(probe: dict, model_folder: Pat
             assert row[-1] == value
     model, group = build_reference(model_folder), tool_groups()[4]
     rows = probe[layout]["plain", "one"]["values"]
-    logits = model(input_ids=torch.tensor([group.teacher_ids])).logits[0, :, 0]
+    logits = model(input_ids=torch.tensor([group.teacher_ids[0]])).logits[0, :, 0]
     torch.testing.assert_close(rows[4 * 5], logits.detach(), atol=TOLERANCE, rtol=0)
 
 
@@ -150,7 +149,7 @@ def test_the_penalty_is_the_squared_gradient_at_the_embeddings(model_folder: Pat
     """Finite differences along z against z . gradient by autograd, for the model itself."""
     model, distance = build_reference(model_folder), 1e-3
     for number, group in enumerate(tool_groups()):
-        embeddings = model.get_input_embeddings()(torch.tensor([group.teacher_ids])).detach().requires_grad_()
+        embeddings = model.get_input_embeddings()(torch.tensor([group.teacher_ids[0]])).detach().requires_grad_()
         value = model(inputs_embeds=embeddings).logits[0, -1, 0]
         (gradient,) = torch.autograd.grad(value, embeddings)
         noise = row_noise(embeddings[0], number + 1, distance)

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from gad_verl.config import DiscriminatorLossConfig
 from gad_verl.core import PairLossOptions, discriminator_pair_loss, pair_weights
 from gad_verl.discriminator.groups import GroupLayout
-from gad_verl.discriminator.loss import LossOptions, group_loss, group_score_gradients, own_pair_loss
+from gad_verl.discriminator.loss import LossOptions, group_loss, group_score_gradients
 from gad_verl.errors import GadConfigError
 
 LOSSES = """
@@ -92,7 +92,6 @@ def test_the_shipped_loss_written_by_the_user_is_the_shipped_loss(losses: Path, 
 
 
 def test_another_loss_has_its_own_gradient_in_the_simple_layout_too(losses: Path) -> None:
-    """One teacher text has a way of its own for the paper's loss: it must not be taken here."""
     scores, layout = torch.tensor([0.5, 0.0, 2.0, -3.0]), GroupLayout(1, 3)
     gradient = group_score_gradients(scores, torch.ones(4), layout, 0.0, LossOptions(own=f"{losses}:hinge"))
     # Margins 0.5, -1.5, 3.5: the first two are below 1.
@@ -109,9 +108,9 @@ def test_parts_of_a_batch_add_up(seed: int, cut: int) -> None:
     def squared(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         return (one - other - 1).square()
 
-    whole = own_pair_loss(squared, teacher, student, weights, None)
+    whole = discriminator_pair_loss(teacher, student, weights, None, squared)
     parts = [
-        own_pair_loss(squared, teacher[rows], student[rows], weights[rows], total)
+        discriminator_pair_loss(teacher[rows], student[rows], weights[rows], total, squared)
         for rows in (slice(None, cut), slice(cut, None))
     ]
     assert torch.allclose(sum(parts), whole, atol=1e-5)
@@ -120,10 +119,10 @@ def test_parts_of_a_batch_add_up(seed: int, cut: int) -> None:
 def test_removed_pairs_touch_nothing() -> None:
     teacher, student = torch.tensor([[1.0], [float("nan")]], requires_grad=True), torch.tensor([[0.0], [1.0]])
     weights = pair_weights(torch.tensor([[1.0], [0.0]]), torch.ones(2, 1))
-    loss = own_pair_loss(lambda one, other: (one - other).square(), teacher, student, weights, None)
+    loss = discriminator_pair_loss(teacher, student, weights, None, lambda one, other: (one - other).square())
     loss.backward()
     assert loss.item() == 1.0 and teacher.grad.tolist() == [[2.0], [0.0]]
-    assert own_pair_loss(lambda one, other: one - other, teacher, student, weights * 0, None).item() == 0.0
+    assert discriminator_pair_loss(teacher, student, weights * 0, None, lambda one, other: one - other).item() == 0.0
 
 
 def test_the_configuration_takes_it(losses: Path) -> None:

@@ -65,7 +65,7 @@ def reference(model_folder: Path, probe: dict) -> dict[str, Any]:
     groups = make_groups()
     rows, weights = [], []
     for group in groups:
-        rows += [group.teacher_ids, *([0] if ids is None else ids for ids in group.student_ids)]
+        rows += [*group.teacher_ids, *([0] if ids is None else ids for ids in group.student_ids)]
         weights.append([0.0 if ids is None else 1.0 for ids in group.student_ids])
     ids = [torch.tensor(row) for row in rows]
     mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)

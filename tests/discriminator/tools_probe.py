@@ -48,9 +48,11 @@ def tool_groups() -> list[Any]:
     """Groups with one or two teacher responses, replayed ones with less weight, one that is scored only."""
     groups = make_groups()
     other = make_groups(seed=11)
-    groups[0] = replace(groups[0], other_teacher_ids=(other[0].teacher_ids,), teacher_weights=(0.25, 0.75))
+    groups[0] = replace(
+        groups[0], teacher_ids=(*groups[0].teacher_ids, *other[0].teacher_ids), teacher_weights=(0.25, 0.75)
+    )
     groups[2] = replace(groups[2], trains=False)
-    groups[4] = replace(groups[4], weight=0.5)
+    groups[4] = replace(groups[4], teacher_weights=(0.5,))
     return groups
 
 
@@ -103,9 +105,9 @@ def run_tools(worker: Any, options: Any, groups: list[Any], world_size: int, for
         output = worker.score(mine(build_row_batch(plan.padded(rows, PLACEHOLDER), seeds=seeds)))
         scores = plan.restored(torch.stack(gathered(output, "scores")))
         weights = torch.tensor([layout.weights(group) for group in groups]).flatten()
-        moved = layout.moved_total(groups)
-        loss = group_loss(scores, weights, layout, None, moved, options).item()
-        gradients = group_score_gradients(scores, weights, layout, moved, options)
+        noisy = layout.noisy_total(groups)
+        loss = group_loss(scores, weights, layout, None, noisy, options).item()
+        gradients = group_score_gradients(scores, weights, layout, noisy, options)
         gradients = torch.stack(plan.padded(list(gradients), torch.zeros(())))
         worker.update(mine(build_row_batch(plan.padded(rows, PLACEHOLDER), gradients, seeds)))
         values = None

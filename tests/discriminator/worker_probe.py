@@ -43,7 +43,7 @@ def make_groups(seed: int = 0, count: int = 5) -> list[Any]:
             students[0] = None
         if number == 3:
             students = [None] * NUM_STUDENTS
-        groups.append(SequenceGroup(teacher_ids=sequence(), student_ids=students))
+        groups.append(SequenceGroup(teacher_ids=(sequence(),), student_ids=students))
     return groups
 
 
@@ -63,7 +63,7 @@ def prompted_groups(seed: int = 5, count: int = 4) -> list[Any]:
         students: list[list[int] | None] = [prompt + ids(1, 20) for _ in range(NUM_STUDENTS)]
         if number == 1:
             students = [None, prompt, students[2]]
-        groups.append(SequenceGroup(prompt + ids(1, 20), students, prompt_length=len(prompt)))
+        groups.append(SequenceGroup((prompt + ids(1, 20),), students, prompt_length=len(prompt)))
     return groups
 
 
@@ -72,7 +72,7 @@ def identical_groups() -> list[Any]:
     from gad_verl.discriminator.groups import SequenceGroup
 
     return [
-        SequenceGroup(teacher_ids=group.teacher_ids, student_ids=[list(group.teacher_ids)] * NUM_STUDENTS)
+        SequenceGroup(teacher_ids=group.teacher_ids, student_ids=[list(group.teacher_ids[0])] * NUM_STUDENTS)
         for group in make_groups(seed=7, count=4)
     ]
 
@@ -158,8 +158,15 @@ def run_scenario(
     import torch.distributed as dist
     from verl.utils import tensordict_utils as tu
 
-    from gad_verl.core import bradley_terry_loss, bradley_terry_score_gradients
-    from gad_verl.discriminator.groups import PLACEHOLDER, build_group_batch, build_row_batch, padding_group
+    from gad_verl.core import bradley_terry_loss
+    from gad_verl.discriminator.groups import (
+        PLACEHOLDER,
+        GroupLayout,
+        build_group_batch,
+        build_row_batch,
+        padding_group,
+    )
+    from gad_verl.discriminator.loss import LossOptions, group_score_gradients
     from gad_verl.discriminator.plan import plan_batch
 
     size = NUM_STUDENTS + 1
@@ -188,8 +195,9 @@ def run_scenario(
     evaluated_loss = bradley_terry_loss(by_group[:, 0], by_group[:, 1:], weights).item()
     group_batch = mine(build_group_batch(groups_plan.padded(groups, padding_group(NUM_STUDENTS)), NUM_STUDENTS))
     if form == "two":
-        teacher, students = bradley_terry_score_gradients(by_group[:, 0], by_group[:, 1:], weights)
-        updated = worker.update(row_batch(torch.cat([teacher.unsqueeze(1), students], dim=1)))
+        row_weight = torch.cat([torch.ones(len(groups), 1), weights], dim=1).flatten()
+        layout = GroupLayout(1, NUM_STUDENTS)
+        updated = worker.update(row_batch(group_score_gradients(evaluated, row_weight, layout, 0.0, LossOptions())))
         scores, loss = rows_plan.restored(gathered(updated)), evaluated_loss
         grad_norm = updated["grad_norm"][0].item()
     else:
@@ -217,7 +225,7 @@ def main_rank(rank: int, model_folder: str, output: str, world_size: int, strate
     """All scenarios on one rank."""
     groups = make_groups()
     longest = max(
-        len(group.teacher_ids) + sum(len(ids) if ids is not None else 1 for ids in group.student_ids)
+        len(group.teacher_ids[0]) + sum(len(ids) if ids is not None else 1 for ids in group.student_ids)
         for group in groups
     )
     results = {}

@@ -46,7 +46,7 @@ ADAM = {"lr": 1e-2, "optimizer": "adam", "eps": 1e-4}
 
 def token_options(groups: list[Any], tokens: str | None) -> dict[str, int]:
     """Micro-batches that hold everything, one group, or one row."""
-    lengths = [group.row_lengths() for group in groups]
+    lengths = [[len(row) for row in group.rows()] for group in groups]
     most = {
         None: 100_000,
         "group": max(sum(rows) for rows in lengths),
@@ -150,21 +150,24 @@ class Driver:
 
     def update(self, form: str = "one") -> dict[str, Any]:
         """An update in one pass, in one pass with the step apart ("split"), or in "two_passes"."""
-        from gad_verl.core import bradley_terry_loss, bradley_terry_score_gradients
+        from gad_verl.core import bradley_terry_loss
         from gad_verl.discriminator.groups import (
             PLACEHOLDER,
+            GroupLayout,
             build_group_batch,
             build_row_batch,
             padding_group,
         )
+        from gad_verl.discriminator.loss import LossOptions, group_score_gradients
         from gad_verl.discriminator.plan import plan_batch
 
         if form == "two_passes":
             scores = self.score()
             by_group = scores.view(-1, self.students + 1)
             weights = torch.tensor([group.pair_weights() for group in self.groups])
-            teacher, students = bradley_terry_score_gradients(by_group[:, 0], by_group[:, 1:], weights)
-            gradients = torch.cat([teacher.unsqueeze(1), students], dim=1).flatten()
+            row_weight = torch.cat([torch.ones(len(weights), 1), weights], dim=1).flatten()
+            layout = GroupLayout(1, self.students)
+            gradients = group_score_gradients(scores, row_weight, layout, 0.0, LossOptions())
             rows = [row for group in self.groups for row in group.rows()]
             plan = plan_batch([[len(row)] for row in rows], self.size)
             gradients = torch.stack(plan.padded(list(gradients), torch.zeros(())))
@@ -172,7 +175,7 @@ class Driver:
             loss = bradley_terry_loss(by_group[:, 0], by_group[:, 1:], weights).item()
             scores = plan.restored(self._gathered(output))
             return {"loss": loss, "scores": scores, "grad_norm": self._first(output, "grad_norm")}
-        plan = plan_batch([group.row_lengths() for group in self.groups], self.size)
+        plan = plan_batch([[len(row) for row in group.rows()] for group in self.groups], self.size)
         batch = self._mine(build_group_batch(plan.padded(self.groups, padding_group(self.students)), self.students))
         if form == "split":
             output = self.worker.accumulate(batch)
