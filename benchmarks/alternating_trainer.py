@@ -40,10 +40,10 @@ def _install(module: ModuleType) -> None:
         if mode != FREE:
             self.gad_config.discriminator_overlap = mode == OVERLAP
             return reward_stage(self, batch, metrics)
-        self._sort_rows(batch)
-        sessions = self._num_sessions(validating=False)
-        groups = self._read_groups(batch, sessions)
-        self._write_rewards(batch.partition_id, batch.keys, groups, torch.randn(len(groups), sessions), metrics)
+        sessions, step = self._num_sessions, self.parts.step
+        rollouts = self.rollouts.read(batch, sessions, self.global_steps, visit=0)
+        shape = (len(rollouts.groups), sessions)
+        metrics.update(step.rewards.write_scores(rollouts, torch.randn(shape), torch.ones(shape)))
         return batch
 
     trainer._compute_reward_colocate = in_turns
@@ -51,4 +51,4 @@ def _install(module: ModuleType) -> None:
 
 # Only where step.py set the modes: who imports this module for its names gets a trainer that is left alone.
 if "GAD_BENCH_MODES" in os.environ:
-    wrapt.register_post_import_hook(_install, "gad_verl.trainer.sync")
+    wrapt.register_post_import_hook(_install, "gad_verl.trainer.modes")

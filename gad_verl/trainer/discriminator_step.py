@@ -113,14 +113,14 @@ class DiscriminatorTraining:
             return 1
         if self._config.discriminator_updates.frozen:
             return 0
-        return self._gate.updates(updates_asked)
+        return self._gate.updates(updates_per_step=updates_asked)
 
     def _options(self, phase: Phase) -> UpdateOptions:
         loss = self._config.discriminator_loss
         penalised = loss.gradient_penalty > 0 and self._updates_done % loss.gradient_penalty_every == 0
         return UpdateOptions(
             noise_seed=self._updates_done if penalised else None,
-            moved_students=loss.gradient_penalty_students,
+            noisy_students=loss.gradient_penalty_students,
             return_values=self._config.reward.credits_tokens and phase is Phase.ADVERSARIAL,
         )
 

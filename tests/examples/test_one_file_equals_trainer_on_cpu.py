@@ -35,7 +35,7 @@ from trainer_side_probe import (
 from transformers import AutoModelForCausalLM
 
 from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.trainer.rollouts import RolloutGroup, encode_group
+from gad_verl.trainer.encoding import Encoding
 
 TOLERANCE = 1e-5
 
@@ -116,10 +116,9 @@ def test_the_batch_has_the_odd_cases(one_file: tuple[RecordingGad, list[Group]])
 def test_groups_are_encoded_alike(one_file: tuple[RecordingGad, list[Group]]) -> None:
     gad, groups = one_file
     builder = gad.reread.__self__
-    for index, (row, group) in enumerate(zip(make_texts(builder.eos_token_id), groups, strict=True)):
-        rollout = RolloutGroup(index, row["messages"], row["teacher"], [], row["sampled"], group.prompt_ids)
-        encoded = encode_group(rollout, builder, builder)
-        assert (encoded.prompt_ids, encoded.teacher, encoded.students) == (
+    encodings = Encoding(builder, builder).encode(rollout_groups(builder))
+    for encoded, group in zip(encodings, groups, strict=True):
+        assert (encoded.prompt_ids, encoded.teacher, list(encoded.students)) == (
             group.prompt_ids,
             group.teacher,
             group.students,

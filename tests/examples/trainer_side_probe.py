@@ -129,14 +129,16 @@ def policy_side(folder: str, reference: str, groups: list[Any], scores: torch.Te
     from verl.workers.utils.losses import ppo_loss
 
     from gad_verl.core import sequence_rewards_to_token_level
-    from gad_verl.trainer.session_rewards import session_rewards
+    from gad_verl.trainer.rewards import trajectory_rewards
+    from gad_verl.trainer.rollouts import StepRollouts
 
-    sessions = [(g, s) for g, group in enumerate(groups) for s, row in enumerate(group.rows) if row is not None]
+    sessions = [(g, s) for g, group in enumerate(groups) for s, one in enumerate(group.sessions) if one is not None]
     keys = [f"uid{g}_{s}_0" for g, s in sessions]
     prompts = [torch.tensor(groups[g].prompt_ids) for g, _ in sessions]
-    responses = [torch.tensor(groups[g].response_ids[s]) for g, s in sessions]
+    responses = [torch.tensor(groups[g].sessions[s].response_ids) for g, s in sessions]
     masks = [torch.ones_like(ids) for ids in responses]
-    rewards, _ = session_rewards(keys, groups, scores)
+    weights_of_pairs = torch.tensor([[float(one is not None) for one in group.answers] for group in groups])
+    rewards, _ = trajectory_rewards(StepRollouts("train", keys, groups), scores, weights_of_pairs)
     token_level = sequence_rewards_to_token_level(rewards, torch.tensor([len(ids) for ids in responses]))
     advantages, _ = compute_grpo_outcome_advantage(
         torch.nn.utils.rnn.pad_sequence(token_level, batch_first=True),
@@ -193,7 +195,7 @@ def policy_side(folder: str, reference: str, groups: list[Any], scores: torch.Te
     }
 
 
-def supervised_side(folder: str, rows: list[tuple[list[int], list[int]]], eos: int) -> dict[str, Any]:
+def supervised_side(folder: str, rows: list[Any], eos: int) -> dict[str, Any]:
     """Gradient of verl's ``sft_loss`` on the batch of the warmup."""
     from verl.utils import tensordict_utils as tu
     from verl.workers.utils.losses import sft_loss
@@ -209,6 +211,22 @@ def supervised_side(folder: str, rows: list[tuple[list[int], list[int]]], eos: i
     return {"loss": only(metrics["loss"]), "gradient": {name: before[name] - after[name] for name in before}}
 
 
+def rollout_groups(builder: Any) -> list[Any]:
+    """The texts as rollouts of the trainer; all trajectories in one batch."""
+    from gad_verl.core.teacher_mix import WeightedText
+    from gad_verl.trainer.rollouts import RolloutGroup, Session
+
+    groups, position = [], 0
+    for index, row in enumerate(make_texts(builder.eos_token_id)):
+        sessions: list[Session | None] = []
+        for ids in row["sampled"]:
+            sessions.append(None if ids is None else Session(position, list(ids)))
+            position += ids is not None
+        prompt, teachers = builder.prompt(row["messages"]), (WeightedText(row["teacher"], 1.0),)
+        groups.append(RolloutGroup(index, row["messages"], prompt, teachers, row["teacher"], tuple(sessions)))
+    return groups
+
+
 def main(student_folder: str, reference_folder: str, output: str) -> None:
     """All sides on one gloo rank."""
     import socket
@@ -217,7 +235,7 @@ def main(student_folder: str, reference_folder: str, output: str) -> None:
     from worker_probe import build_worker, run_scenario
 
     from gad_verl.data.tokens import SequenceBuilder
-    from gad_verl.trainer.rollouts import RolloutGroup, encode_group
+    from gad_verl.trainer.encoding import Encoding
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -226,19 +244,13 @@ def main(student_folder: str, reference_folder: str, output: str) -> None:
     os.environ.update(**rank, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     builder = SequenceBuilder(AutoTokenizer.from_pretrained(student_folder), MAX_PROMPT, MAX_RESPONSE)
-    groups, position = [], 0
-    for index, row in enumerate(make_texts(builder.eos_token_id)):
-        places: list[int | None] = []
-        for ids in row["sampled"]:
-            places.append(None if ids is None else position)
-            position += ids is not None
-        prompt = builder.prompt(row["messages"])
-        groups.append(RolloutGroup(index, row["messages"], row["teacher"], places, row["sampled"], prompt))
-    encoded = [encode_group(group, builder, builder) for group in groups]
+    encoding = Encoding(builder, builder)
+    groups = rollout_groups(builder)
+    encoded = encoding.encode(groups)
     worker = build_worker(student_folder, "fsdp", seed=HEAD_SEED)
     discriminator = run_scenario(worker, [group.sequences() for group in encoded], world_size=1)
     scores = discriminator["scores"].view(-1, NUM_STUDENTS + 1)
-    rows = [(group.prompt_ids, group.teacher.token_ids) for group in encoded]
+    rows = encoding.supervised_rows(groups, encoded)
     torch.save(
         {
             "discriminator": {name: discriminator[name] for name in ("loss", "scores", "grad_norm", "gradient")},

@@ -122,7 +122,7 @@ print(json.dumps({
     "memory": 0 < module.memory_allocated() <= 4 * module.max_memory_allocated(),
     "loader": model.load_valuehead_model.__module__,
     "pinned": torch.zeros(1).pin_memory().item(),
-    "trainer": "gad_verl.trainer.sync" in sys.modules,
+    "trainer": "gad_verl.trainer.modes" in sys.modules,
 }))
 """
 

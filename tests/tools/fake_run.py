@@ -132,15 +132,15 @@ class FakeDiscriminator:
     def _output(self, groups: list[SequenceGroup], options: UpdateOptions | None) -> DiscriminatorOutput:
         teachers, students = [], []
         for group in groups:
-            rows = group.rows(group.num_teachers)
+            rows = group.rows(len(group.teacher_ids))
             scores = [self.score_of(row) for row in rows]
-            shares = group.padded_teacher_weights(group.num_teachers)
+            shares = group.padded_teacher_weights(len(group.teacher_ids))
             teachers.append(sum(a * b for a, b in zip(scores, shares, strict=False)) / sum(shares))
-            students.append(scores[group.num_teachers :])
+            students.append(scores[len(group.teacher_ids) :])
         values = None
         if options is not None and options.return_values:
             values = [
-                [torch.linspace(0, 1, len(row)) for row in group.rows(group.num_teachers)[group.num_teachers :]]
+                [torch.linspace(0, 1, len(row)) for row in group.rows(len(group.teacher_ids))[len(group.teacher_ids) :]]
                 for group in groups
             ]
         return DiscriminatorOutput(

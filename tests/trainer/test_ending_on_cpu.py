@@ -19,97 +19,72 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
-from gad_verl.core import Phase
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight import check_config
-from gad_verl.trainer.ending_stage import EndingStageMixin
+from gad_verl.trainer.ending import Ending
 from gad_verl.trainer.stop_file import StopFile
 
-TOTAL, SAVE_EVERY = 10, 4
+TOTAL = 10
 
 
-class Ending(EndingStageMixin):
-    """The mixin on a trainer of which only what it reads is there; ``calls`` says what it does."""
-
-    def __init__(self, folder: Path, step: int, save_freq: int = SAVE_EVERY, stop: Any = None, **settings: Any) -> None:
-        self.config = OmegaConf.create({"trainer": {"save_freq": save_freq}})
-        self.gad_config = GadConfig(**settings)
-        self.global_steps, self.total_training_steps, self.phase = step, TOTAL, Phase.ADVERSARIAL
-        self._checkpoint_root = folder
-        self.calls: list[str] = []
-        self.notes: list[tuple] = []
-        self.toolbox = SimpleNamespace(
-            judge=lambda *_: None,
-            guardian=SimpleNamespace(stop=stop, metrics=dict),
-            note=lambda *event: self.notes.append(event),
-        )
-
-    def take_data_events(self) -> list:
-        return []
-
-    def _save_checkpoint(self) -> None:
-        # What is noted afterwards would be missing from the checkpoint.
-        self.calls.append(f"saved with {len(self.notes)} notes")
+def ending(folder: Path, saves: bool = True, stop: Any = None, **settings: Any) -> tuple[Ending, list[tuple]]:
+    """With a guardian that has decided already; and the events that are noted."""
+    notes: list[tuple] = []
+    guardian = SimpleNamespace(stop=stop, observe=lambda *_: [])
+    log = SimpleNamespace(event=lambda *event: notes.append(event))
+    return Ending(guardian, StopFile.of_run(GadConfig(**settings), folder), saves, log), notes
 
 
-# verl's trainer is abstract; the methods that it lacks are not called here.
-Ending.__abstractmethods__ = frozenset()
-
-
-@pytest.mark.parametrize(("step", "calls"), [(3, ["saved with 1 notes"]), (SAVE_EVERY, [])])
-def test_a_run_that_is_asked_to_end_saves_once_and_ends(tmp_path: Path, step: int, calls: list[str]) -> None:
+def test_a_run_that_is_asked_to_end_says_why_and_whether_it_goes_on(tmp_path: Path) -> None:
     (tmp_path / "stop").touch()
-    run = Ending(tmp_path, step)
-    run._decide_by({})
-    # verl saves a step that is due, after this.
-    assert run.calls == calls and run.total_training_steps == step
-    assert [event[:4] for event in run.notes] == [(step, "trainer", "stop_file", "info")]
-    assert f"after step {step}" in run._asked_to_end and "the same command goes on" in run._asked_to_end
+    run, notes = ending(tmp_path)
+    assert run.ends_after(3, TOTAL) is True
+    assert [event[:4] for event in notes] == [(3, "trainer", "stop_file", "info")]
+    assert "after step 3" in run.asked and "the same command goes on" in run.asked
+    run.confirm()
+    assert not (tmp_path / "stop").exists() and run.asked in (tmp_path / "stop.done").read_text()
 
 
 def test_without_checkpoints_it_ends_and_says_that_nothing_is_saved(tmp_path: Path) -> None:
     (tmp_path / "stop").touch()
-    run = Ending(tmp_path, 3, save_freq=-1)
-    run._decide_by({})
-    assert run.calls == [] and run.total_training_steps == 3 and "nothing is saved" in run._asked_to_end
+    run, _ = ending(tmp_path, saves=False)
+    assert run.ends_after(3, TOTAL) is False and "nothing is saved" in run.asked
 
 
 def test_the_last_step_ends_anyway(tmp_path: Path) -> None:
     (tmp_path / "stop").touch()
-    run = Ending(tmp_path, TOTAL)
-    run._decide_by({})
-    assert run.calls == [] and run._asked_to_end is None and run.notes == []
+    run, notes = ending(tmp_path)
+    assert run.ends_after(TOTAL, TOTAL) is None and run.asked is None and notes == []
 
 
 def test_nobody_asked(tmp_path: Path) -> None:
-    run = Ending(tmp_path, 3)
-    run._decide_by({})
-    assert run.calls == [] and run.total_training_steps == TOTAL and run._asked_to_end is None
+    run, _ = ending(tmp_path)
+    assert run.ends_after(3, TOTAL) is None and run.asked is None
+    run.confirm()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_file_by_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "stop").touch()
-    run = Ending(tmp_path, 3, stop_file=str(tmp_path / "elsewhere"))
-    run._decide_by({})
-    assert run._asked_to_end is None
+    run, _ = ending(tmp_path, stop_file=str(tmp_path / "elsewhere"))
+    assert run.ends_after(3, TOTAL) is None
     (tmp_path / "elsewhere").touch()
-    run._decide_by({})
-    assert run._asked_to_end is not None and "elsewhere" in run._asked_to_end
+    assert run.ends_after(3, TOTAL) is True and "elsewhere" in run.asked
 
 
-@pytest.mark.parametrize(("saves", "calls"), [(True, ["saved with 0 notes"]), (False, [])])
+@pytest.mark.parametrize("sound", [True, False])
+@pytest.mark.parametrize("saves", [True, False])
 def test_the_guardian_ends_a_run_and_says_whether_the_weights_are_worth_saving(
-    tmp_path: Path, saves: bool, calls: list[str]
+    tmp_path: Path, sound: bool, saves: bool
 ) -> None:
     (tmp_path / "stop").touch()
-    run = Ending(tmp_path, 3, stop=SimpleNamespace(reason="it is sick", save_checkpoint=saves))
-    run._decide_by({})
-    assert run.calls == calls and run.total_training_steps == 3
+    run, _ = ending(tmp_path, saves, stop=SimpleNamespace(reason="it is sick", save_checkpoint=sound))
+    assert run.ends_after(3, TOTAL) is (sound and saves)
     # It ended by itself: whoever starts it again because of the answer would do so for ever.
-    assert run._asked_to_end is None
+    assert run.asked is None
 
 
 def test_the_file_and_its_answer(tmp_path: Path) -> None:

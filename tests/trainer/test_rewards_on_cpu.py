@@ -11,37 +11,61 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The student's reward by the options of gad.reward, and shares of the score on the student's tokens."""
+"""The student's reward by the options of gad.reward, and credit of the score on the student's tokens."""
+
+import math
 
 import pytest
 import torch
 from tiny_model import build_other_tokenizer, build_tokenizer
 
 from gad_verl.config import RewardConfig
+from gad_verl.core.teacher_mix import WeightedText
 from gad_verl.data.alignment import carry_values, token_ends, unit_ends
 from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.trainer.rewards import Answers, RewardPipeline
-from gad_verl.trainer.rollouts import RolloutGroup, encode_group
-from gad_verl.trainer.token_rewards import mix_into, response_shares
+from gad_verl.trainer.encoding import Encoding
+from gad_verl.trainer.reward_options import Answers, reward_options
+from gad_verl.trainer.rewards import trajectory_rewards
+from gad_verl.trainer.rollouts import RolloutGroup, Session, StepRollouts
+from gad_verl.trainer.token_credit import mix_credit, response_credit
 
 MESSAGES = [{"role": "user", "content": "a dog"}]
 
 
+TEXTS = [["fine", " ", "bad\ufffd"], ["ok", None, "as an AI"]]
+
+
+def no_task_rewards() -> torch.Tensor:
+    raise AssertionError("nobody may ask for verl's reward")
+
+
 def answers(**changes: object) -> Answers:
     values = {
+        "teacher_scores": torch.zeros(2),
+        "weights": torch.ones(2, 3),
+        "valid": torch.ones(2, 3),
         "lengths": torch.tensor([[2, 4, 8], [3, 3, 6]]),
         "finished": torch.tensor([[True, False, True], [True, True, True]]),
-        "texts": [["fine", " ", "bad\ufffd"], ["ok", None, "as an AI"]],
+        "texts": lambda: TEXTS,
         "teacher_lengths": torch.tensor([4, 3]),
+        "length_penalty": 0.0,
+        "task_rewards": no_task_rewards,
     }
     return Answers(**{**values, **changes})
 
 
-def rewards_of(config: RewardConfig, weights: torch.Tensor | None = None, **changes: object) -> tuple:
+def applied(config: RewardConfig, scores: torch.Tensor, known: Answers) -> tuple[torch.Tensor, dict[str, float]]:
+    rewards, metrics = scores, {}
+    for option in reward_options(config).values():
+        rewards, more = option.apply(rewards, known)
+        metrics |= more
+    return rewards, metrics
+
+
+def rewards_of(config: RewardConfig, **changes: object) -> tuple:
     torch.manual_seed(0)
     teacher, student = torch.randn(2), torch.randn(2, 3)
-    weights = torch.ones(2, 3) if weights is None else weights
-    rewards, metrics = RewardPipeline(config).rewards(teacher, student, weights, answers(**changes))
+    rewards, metrics = applied(config, student, answers(teacher_scores=teacher, **changes))
     return student, teacher, rewards, metrics
 
 
@@ -68,7 +92,7 @@ def test_each_option_does_what_it_says() -> None:
 def test_task_rewards_are_mixed_in_after_whitening() -> None:
     task = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
     config = RewardConfig(whitening="group", discriminator_weight=0.5, task_weight=2.0)
-    _, _, rewards, metrics = rewards_of(config, task_rewards=task)
+    _, _, rewards, metrics = rewards_of(config, task_rewards=lambda: task)
     part = (rewards - 2 * task) / 0.5
     assert part.mean(dim=1).abs().max() < 1e-5
     assert torch.allclose(part.std(dim=1, unbiased=False), torch.ones(2), atol=1e-3)
@@ -84,15 +108,80 @@ def test_the_guardians_penalty_is_in_units_of_the_spread() -> None:
 
 def test_scores_that_are_not_finite_spoil_nothing_else() -> None:
     config = RewardConfig(length_correction="regression", whitening="running", score_clip=5.0)
-    pipeline = RewardPipeline(config)
     student = torch.randn(2, 3)
     student[0, 1] = torch.nan
-    rewards, metrics = pipeline.rewards(torch.zeros(2), student, torch.ones(2, 3), answers())
+    rewards, metrics = applied(config, student, answers(valid=torch.isfinite(student).float()))
     assert bool(torch.isnan(rewards[0, 1])) and int(torch.isfinite(rewards).sum()) == 5
     assert all(value == value for value in metrics.values())
 
 
-# ------------------------------ shares ------------------------------
+def test_what_options_learn_is_saved_by_their_names() -> None:
+    config = RewardConfig(length_correction="regression", whitening="running")
+    first, second = reward_options(config), reward_options(config)
+    for _ in range(3):
+        for option in first.values():
+            option.apply(torch.randn(2, 3), answers())
+    for name, option in second.items():
+        option.load_state_dict(first[name].state_dict())
+    scores = torch.randn(2, 3)
+    for one, other in zip(first.values(), second.values(), strict=True):
+        assert torch.equal(one.apply(scores, answers())[0], other.apply(scores, answers())[0])
+
+
+# ------------------------------ trajectories ------------------------------
+
+
+def rollouts_of(keys: list[str], rows: list[list[int | None]], unanswered: tuple[int, ...] = ()) -> StepRollouts:
+    groups = []
+    for of_group in rows:
+        sessions = [None if row is None else Session(row, [] if row in unanswered else [1]) for row in of_group]
+        groups.append(RolloutGroup(0, [], [], (WeightedText("", 1.0),), "", tuple(sessions)))
+    return StepRollouts("train", keys, groups)
+
+
+def test_each_session_gets_its_score_and_all_its_outputs_the_same() -> None:
+    # The first session of "a" has two outputs, of which the last is scored; session 0 of "b" failed.
+    rollouts = rollouts_of(["a_0_0", "a_0_1", "a_1_0", "b_1_0"], [[1, 2], [None, 3]])
+    scores = torch.randn(2, 2)
+    rewards, nonfinite = trajectory_rewards(rollouts, scores, torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    expected = [scores[0, 0], scores[0, 0], scores[0, 1], scores[1, 1]]
+    assert rewards.tolist() == pytest.approx([score.item() for score in expected])
+    assert nonfinite == 0
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_becomes_the_mean_of_its_group_and_is_counted(bad: float) -> None:
+    rollouts = rollouts_of(["a_0_0", "a_1_0", "a_2_0", "b_0_0", "b_1_0"], [[0, 1, 2], [3, 4, None]])
+    scores = torch.tensor([[1.0, bad, 4.0], [bad, bad, bad]])
+    weights = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    rewards, nonfinite = trajectory_rewards(rollouts, scores, weights)
+    # The failed session is no response: its placeholder does not count. A whole group without a score takes the mean.
+    assert rewards.tolist() == pytest.approx([1.0, 2.5, 4.0, 2.5, 2.5])
+    assert nonfinite == 3
+
+
+def test_a_trajectory_without_an_answer_gets_the_mean_of_its_group() -> None:
+    """It is in no pair, and its placeholder's score is worth nothing; but the student's batch has a row of it."""
+    rollouts = rollouts_of(["a_0_0", "a_1_0", "a_2_0"], [[0, 1, 2]], unanswered=(1,))
+    assert [session is not None for session in rollouts.groups[0].answers] == [True, False, True]
+    weights = torch.tensor([[1.0, 0.0, 1.0]])
+    rewards, nonfinite = trajectory_rewards(rollouts, torch.tensor([[1.0, 99.0, 4.0]]), weights)
+    assert rewards.tolist() == pytest.approx([1.0, 2.5, 4.0]) and nonfinite == 0
+
+
+def test_no_finite_score_at_all_ends_the_run_with_a_remedy() -> None:
+    with pytest.raises(FloatingPointError, match="discriminator.optim.lr"):
+        trajectory_rewards(rollouts_of(["a_0_0"], [[0]]), torch.full((1, 1), math.nan), torch.ones(1, 1))
+
+
+# ------------------------------ credit ------------------------------
+
+
+def group_of(student: SequenceBuilder, *responses: list[int] | None) -> RolloutGroup:
+    rows = iter(range(len(responses)))
+    sessions = tuple(None if ids is None else Session(next(rows), ids) for ids in responses)
+    teachers = (WeightedText("teacher", 1.0),)
+    return RolloutGroup(0, MESSAGES, student.prompt(MESSAGES), teachers, "teacher", sessions)
 
 
 TEXT = "the dog runs. a cat, one bird\nsleeps"
@@ -131,38 +220,39 @@ def test_units_end_at_their_marks(builders: tuple[SequenceBuilder, SequenceBuild
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_shares_lie_on_the_sampled_tokens_and_sum_to_the_score(
+def test_credit_lies_on_the_sampled_tokens_and_sum_to_the_score(
     builders: tuple[SequenceBuilder, SequenceBuilder], same: bool
 ) -> None:
     student = builders[0]
     reader = student if same else builders[1]
     sampled = student.response(TEXT).token_ids
     cut = student.response("red " * 40).token_ids
-    group = RolloutGroup(0, MESSAGES, "teacher", [0, None, 1], [sampled, None, cut], student.prompt(MESSAGES))
-    encoded = encode_group(group, student, reader)
+    group = group_of(student, sampled, None, cut)
+    encoding = Encoding(student, reader)
+    (encoded,) = encoding.encode([group])
     prompt = len(encoded.prompt_ids)
     values = [
         torch.randn(prompt + (1 if response is None else len(response.token_ids))) for response in encoded.students
     ]
-    found = response_shares(group, encoded, values, student, reader, "sentence")
+    found = response_credit(group, encoded, values, encoding, "sentence")
     assert found[1] is None
     for entry, ids, row in ((found[0], sampled, values[0]), (found[2], cut, values[2])):
-        assert len(entry.shares) == len(ids)
-        assert entry.shares.sum().item() == pytest.approx((row[-1] - row[prompt - 1]).item(), abs=1e-5)
+        assert len(entry.of_tokens) == len(ids)
+        assert entry.of_tokens.sum().item() == pytest.approx((row[-1] - row[prompt - 1]).item(), abs=1e-5)
     assert len(found[0].ends) == 2
     if not same:
-        # A word of the reader is several tokens of the student: only the last of them has its share.
-        assert (found[0].shares == 0).float().mean() > 0.5
+        # A word of the reader is several tokens of the student: only the last of them has its credit.
+        assert (found[0].of_tokens == 0).float().mean() > 0.5
     token_level = [torch.zeros(len(sampled)), torch.zeros(len(cut))]
     token_level[0][-1], token_level[1][-1] = 3.0, 4.0
     config = RewardConfig(sequence_weight=0.5, phrase_weight=1.0, token_weight=0.25)
-    metrics = mix_into(token_level, torch.tensor([3.0, 4.0]), [group], [found], config)
+    metrics = mix_credit(token_level, torch.tensor([3.0, 4.0]), [group], [found], config)
     assert metrics == {"gad/token_credit_missing": 0.0}
-    expected = 1.5 + 1.25 * found[0].shares.sum().item()
+    expected = 1.5 + 1.25 * found[0].of_tokens.sum().item()
     assert token_level[0].sum().item() == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_response_spelled_by_other_tokens_has_all_its_shares_at_the_end(
+def test_a_response_spelled_by_other_tokens_has_all_its_credit_at_the_end(
     builders: tuple[SequenceBuilder, SequenceBuilder],
 ) -> None:
     """Its total must be on the scale of the other responses of its group."""
@@ -170,28 +260,30 @@ def test_a_response_spelled_by_other_tokens_has_all_its_shares_at_the_end(
     # "dog" in bytes: the tokenizer itself would write it as one token.
     sampled = [student.tokenizer.convert_tokens_to_ids(char) for char in "dog"] + [student.eos_token_id]
     assert list(student.response("dog").token_ids) != sampled
-    group = RolloutGroup(0, MESSAGES, "teacher", [0], [sampled], student.prompt(MESSAGES))
-    encoded = encode_group(group, student, student)
+    group = group_of(student, sampled)
+    encoding = Encoding(student, student)
+    (encoded,) = encoding.encode([group])
     values = [torch.randn(len(encoded.prompt_ids) + len(encoded.students[0].token_ids))]
-    found = response_shares(group, encoded, values, student, student, "phrase")
+    found = response_credit(group, encoded, values, encoding, "phrase")
     assert not found[0].aligned
     token_level = [torch.tensor([0.0, 0.0, 0.0, 7.0])]
     config = RewardConfig(sequence_weight=0.5, phrase_weight=1.0, token_weight=0.25)
-    metrics = mix_into(token_level, torch.tensor([7.0]), [group], [found], config)
+    metrics = mix_credit(token_level, torch.tensor([7.0]), [group], [found], config)
     assert metrics == {"gad/token_credit_missing": 1.0} and token_level[0][:-1].tolist() == [0, 0, 0]
     score = (values[0][-1] - values[0][len(encoded.prompt_ids) - 1]).item()
     assert token_level[0][-1].item() == pytest.approx(3.5 + 1.25 * score, abs=1e-5)
 
 
-def test_a_response_of_which_nothing_is_left_has_shares_of_nothing(
+def test_a_response_of_which_nothing_is_left_has_credit_for_nothing(
     builders: tuple[SequenceBuilder, SequenceBuilder],
 ) -> None:
     """Replacement characters alone, not ended: the discriminator reads an empty response."""
     student, reader = builders
     sampled = student.response("\ufffd" * 21).token_ids[:-1]
-    group = RolloutGroup(0, MESSAGES, "teacher", [0], [sampled], student.prompt(MESSAGES))
-    encoded = encode_group(group, student, reader)
+    group = group_of(student, sampled)
+    encoding = Encoding(student, reader)
+    (encoded,) = encoding.encode([group])
     assert encoded.students[0].token_ids == []
     values = [torch.randn(len(encoded.prompt_ids))]
-    (entry,) = response_shares(group, encoded, values, student, reader, "sentence")
-    assert not entry.aligned and entry.shares.tolist() == [0.0] * len(sampled)
+    (entry,) = response_credit(group, encoded, values, encoding, "sentence")
+    assert not entry.aligned and entry.of_tokens.tolist() == [0.0] * len(sampled)

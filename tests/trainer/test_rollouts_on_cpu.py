@@ -19,23 +19,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fake_queue import FakeTransferQueue
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.core import Phase
+from gad_verl.core.teacher_mix import TeacherMix, WeightedText
 from gad_verl.data.tokens import EncodedResponse, SequenceBuilder
+from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.errors import GadDataError
-from gad_verl.trainer.metrics import discriminator_metrics, phase_metrics, text_metrics
-from gad_verl.trainer.rollouts import (
-    EncodedGroup,
-    RolloutGroup,
-    encode_group,
-    group_rollouts,
-    parse_key,
-    rollout_order,
+from gad_verl.trainer.encoding import EncodedGroup, Encoding
+from gad_verl.trainer.metrics import (
+    discriminator_metrics,
+    drop_policy_metrics,
+    phase_metrics,
+    seqkd_metrics,
+    text_metrics,
 )
-from gad_verl.trainer.supervised import build_supervised_batch
+from gad_verl.trainer.rollouts import RolloutGroup, Rollouts, Session, StepRollouts, parse_key, rollout_order
+from gad_verl.trainer.supervised import SupervisedRow, build_supervised_batch
 from gad_verl.trainer.validation import ValidationRecord
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -85,82 +89,103 @@ def test_two_visits_of_a_row_stay_apart() -> None:
 # ------------------------------ groups ------------------------------
 
 
-def grouped(
-    trajectories: list[tuple[int, str]], teachers: dict[int, Any], n: int, visit: int = 0
-) -> list[RolloutGroup]:
+def read(trajectories: list[tuple[int, str]], teachers: dict[int, Any], n: int, visit: int = 0) -> StepRollouts:
     """Groups of trajectories whose response is made of their own session and output."""
     keys = [key for _, key in trajectories]
-    return group_rollouts(
-        keys=keys,
-        indices=[index for index, _ in trajectories],
-        messages=[MESSAGES] * len(keys),
-        teacher_values=[teachers[index] for index, _ in trajectories],
-        prompt_ids=[[index, 1] for index, _ in trajectories],
-        response_ids=[[*parse_key(key)[1:]] for key in keys],
-        num_sessions=n,
-        visit=visit,
-    )
+    queue = FakeTransferQueue()
+    fields = [
+        {
+            "index": index,
+            "raw_prompt": MESSAGES,
+            "teacher_response": teachers[index],
+            "prompts": torch.tensor([index, 1]),
+            "responses": torch.tensor([*parse_key(key)[1:]]),
+        }
+        for index, key in trajectories
+    ]
+    for key, one in zip(keys, fields, strict=True):
+        queue.fields.setdefault("train", {})[key] = one
+    batch = KVBatchMeta(keys=keys, tags=[{"of": key} for key in keys], partition_id="train")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        queue.install(monkeypatch)
+        found = Rollouts("teacher_response", "teacher", TeacherMix()).read(batch, n, step=1, visit=visit)
+    # The batch is sorted, its tags with it.
+    assert batch.keys == found.keys == [tag["of"] for tag in batch.tags] and sorted(keys) == sorted(found.keys)
+    return found
+
+
+def responses(group: RolloutGroup) -> list[list[int] | None]:
+    return [None if session is None else session.response_ids for session in group.sessions]
 
 
 def test_failed_sessions_are_none() -> None:
-    groups = grouped([(0, "a_1_0"), (1, "b_0_0"), (1, "b_2_0")], {0: "x", 1: "y"}, n=3)
-    assert [group.index for group in groups] == [0, 1]
-    assert [group.teacher_text for group in groups] == ["x", "y"]
-    assert [group.rows for group in groups] == [[None, 0, None], [1, None, 2]]
-    assert [group.response_ids for group in groups] == [[None, [1, 0], None], [[0, 0], None, [2, 0]]]
-    assert [group.prompt_ids for group in groups] == [[0, 1], [1, 1]]
-    assert all(group.messages == MESSAGES for group in groups)
+    found = read([(1, "b_2_0"), (0, "a_1_0"), (1, "b_0_0")], {0: "x", 1: "y"}, n=3)
+    assert found.keys == ["a_1_0", "b_0_0", "b_2_0"]
+    assert [group.index for group in found.groups] == [0, 1]
+    assert [group.teacher_text for group in found.groups] == ["x", "y"]
+    rows = [[None if session is None else session.row for session in group.sessions] for group in found.groups]
+    assert rows == [[None, 0, None], [1, None, 2]]
+    assert [responses(group) for group in found.groups] == [[None, [1, 0], None], [[0, 0], None, [2, 0]]]
+    assert [group.prompt_ids for group in found.groups] == [[0, 1], [1, 1]]
+    assert all(group.messages == MESSAGES for group in found.groups)
 
 
 @given(st.permutations([(0, f"a_{session}_{output}") for session in range(2) for output in (0, 1, 10)]))
 @settings(max_examples=30, deadline=None)
 def test_of_several_outputs_the_last_counts(arrived: list[tuple[int, str]]) -> None:
-    (group,) = grouped(list(arrived), {0: "x"}, n=2)
-    assert group.response_ids == [[0, 10], [1, 10]]
-    assert [arrived[row][1] for row in group.rows] == ["a_0_10", "a_1_10"]
+    found = read(list(arrived), {0: "x"}, n=2)
+    (group,) = found.groups
+    assert responses(group) == [[0, 10], [1, 10]]
+    assert [found.keys[session.row] for session in group.sessions] == ["a_0_10", "a_1_10"]
 
 
 def test_several_teacher_texts_take_turns() -> None:
     teachers = {0: ["p", "q", "r"], 1: "only", 2: np.array(["s", "t"], dtype=object)}
     arrived = [(index, f"{'abc'[index]}_0_0") for index in range(3)]
     for visit in range(7):
-        found = [group.teacher_text for group in grouped(arrived, teachers, n=1, visit=visit)]
-        assert found == [["p", "q", "r"][visit % 3], "only", ["s", "t"][visit % 2]]
+        groups = read(arrived, teachers, n=1, visit=visit).groups
+        assert [group.teacher_text for group in groups] == [["p", "q", "r"][visit % 3], "only", ["s", "t"][visit % 2]]
+        assert [[one.text for one in group.teachers] for group in groups] == [[group.teacher_text] for group in groups]
 
 
 def test_a_row_without_teacher_text_is_named() -> None:
     with pytest.raises(GadDataError, match="row 7 of the training data"):
-        grouped([(7, "a_0_0")], {7: ""}, n=1)
+        read([(7, "a_0_0")], {7: ""}, n=1)
 
 
-def test_encode_group(tokenizer: Any) -> None:
+def group_of(teacher: str, *responses: list[int] | None) -> RolloutGroup:
+    sessions = tuple(None if ids is None else Session(row, ids) for row, ids in enumerate(responses))
+    return RolloutGroup(0, MESSAGES, [1], (WeightedText(teacher, 1.0),), teacher, sessions)
+
+
+def test_both_sides_are_encoded_alike(tokenizer: Any) -> None:
     builder = SequenceBuilder(tokenizer, 64, 16)
     same = tokenizer("same text", add_special_tokens=False)["input_ids"]
     cut = tokenizer("a text that is longer", add_special_tokens=False)["input_ids"][:16]
-    group = RolloutGroup(
-        index=0,
-        messages=MESSAGES,
-        teacher_text="same text",
-        rows=[0, None, 1],
-        response_ids=[[*same, tokenizer.eos_token_id], None, cut],
-        prompt_ids=[1],
-    )
-    encoded = encode_group(group, builder, builder)
-    assert encoded.students[0] == encoded.teacher and encoded.students[1] is None
+    group = group_of("same text", [*same, tokenizer.eos_token_id], None, cut, [])
+    (encoded,) = Encoding(builder, builder).encode([group])
+    assert encoded.students[0] == encoded.teacher
+    # Neither a session that failed nor one without an answer is read.
+    assert encoded.students[1] is None and encoded.students[3] is None
     assert encoded.students[2] == EncodedResponse(cut, finished=False, cut=True)
     sequences = encoded.sequences()
     prompt = builder.prompt(MESSAGES)
-    assert sequences.teacher_ids == sequences.student_ids[0] == [*prompt, *same, tokenizer.eos_token_id]
-    assert sequences.student_ids[1:] == [None, [*prompt, *cut]]
+    assert sequences.teacher_ids == ([*prompt, *same, tokenizer.eos_token_id],)
+    assert sequences.student_ids == [sequences.teacher_ids[0], None, [*prompt, *cut], None]
+    assert sequences.prompt_length == len(prompt) and sequences.trains and not encoded.sequences(trains=False).trains
 
 
 def test_the_reader_encodes_both_sides(tokenizer: Any) -> None:
     student, reader = SequenceBuilder(tokenizer, 64, 16), SequenceBuilder(tokenizer, 5, 4)
     ids = [*tokenizer("abc", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    encoded = encode_group(RolloutGroup(0, MESSAGES, "abcdefgh", [0], [ids], [1]), student, reader)
+    encoding, group = Encoding(student, reader), group_of("abcdefgh", ids)
+    (encoded,) = encoding.encode([group])
     assert encoded.prompt_ids == student.prompt(MESSAGES)[-5:]
     assert encoded.teacher == reader.response("abcdefgh") and len(encoded.teacher.token_ids) == 4
-    assert encoded.students == [reader.response("abc")]
+    assert encoded.students == (reader.response("abc"),)
+    # The student's own rows are of its own tokenizer.
+    (row,) = encoding.supervised_rows([group], [encoded])
+    assert row == SupervisedRow(student.prompt(MESSAGES), student.response("abcdefgh").token_ids)
 
 
 # ------------------------------ supervised rows ------------------------------
@@ -173,18 +198,25 @@ def test_the_reader_encodes_both_sides(tokenizer: Any) -> None:
 @settings(max_examples=40, deadline=None)
 def test_supervised_batch(lengths: list[tuple[int, int]], multiple: int) -> None:
     rng = random.Random(0)
-    rows = [([rng.randint(1, 99) for _ in range(p)], [rng.randint(1, 99) for _ in range(r)]) for p, r in lengths]
+    rows = [
+        SupervisedRow(
+            [rng.randint(1, 99) for _ in range(p)],
+            [rng.randint(1, 99) for _ in range(r)],
+            [rng.randint(0, 1) for _ in range(r)] if rng.random() < 0.5 else None,
+        )
+        for p, r in lengths
+    ]
     batch = build_supervised_batch(rows, multiple_of=multiple, num_mini_batches=3, pad_token_id=7)
     count = len(batch)
     assert count % multiple == 0 and 0 <= count - len(rows) < multiple
     ids, masks, positions = (list(batch[key].unbind()) for key in ("input_ids", "loss_mask", "position_ids"))
-    for (prompt, response), row_ids, mask, position in zip(rows, ids, masks, positions, strict=False):
-        assert row_ids.tolist() == prompt + response
-        assert mask.tolist() == [0] * len(prompt) + [1] * len(response)
-        assert position.tolist() == list(range(len(prompt) + len(response)))
+    for row, row_ids, mask, position in zip(rows, ids, masks, positions, strict=False):
+        assert row_ids.tolist() == row.prompt_ids + row.response_ids
+        assert mask.tolist() == [0] * len(row.prompt_ids) + (row.loss_mask or [1] * len(row.response_ids))
+        assert position.tolist() == list(range(len(row_ids)))
     # Rows that fill up carry no loss.
     assert all(mask.sum() == 0 for mask in masks[len(rows) :])
-    assert sum(int(mask.sum()) for mask in masks) == sum(response for _, response in lengths)
+    assert sum(int(mask.sum()) for mask in masks) == sum(sum(row.mask) for row in rows)
     # verl shifts the flattened mask by one: no row may begin with loss.
     assert all(mask[0] == 0 for mask in masks)
     assert tu.get_non_tensor_data(batch, "temperature", None) == 1.0
@@ -193,13 +225,21 @@ def test_supervised_batch(lengths: list[tuple[int, int]], multiple: int) -> None
     assert tu.get_non_tensor_data(batch, "dataloader_kwargs", None)["shuffle"] is False
 
 
-@pytest.mark.parametrize("rows", [[], [([], [1])], [([1], [])], [([1], [1]), ([1], [])]])
-def test_supervised_batches_without_tokens_raise(rows: list[tuple[list[int], list[int]]]) -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        build_supervised_batch(rows, 1, 1, 0)
+def test_supervised_batches_without_tokens_raise() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        build_supervised_batch([], 1, 1, 0)
+    for prompt, response in (([], [1]), ([1], [])):
+        with pytest.raises(ValueError, match="at least one token"):
+            SupervisedRow(prompt, response)
+    with pytest.raises(ValueError, match="2 entries of a loss mask for 1 tokens"):
+        SupervisedRow([1], [1], [1, 0])
 
 
 # ------------------------------ metrics ------------------------------
+
+
+def encoded_group(teacher: EncodedResponse, *students: EncodedResponse | None) -> EncodedGroup:
+    return EncodedGroup([1, 2], (teacher,), (1.0,), students)
 
 
 def random_groups(rng: random.Random, count: int, n: int) -> list[EncodedGroup]:
@@ -208,8 +248,7 @@ def random_groups(rng: random.Random, count: int, n: int) -> list[EncodedGroup]:
         return EncodedResponse([1] * rng.randint(1, 9), finished=finished, cut=not finished)
 
     return [
-        EncodedGroup([1, 2], response(), [None if rng.random() < 0.3 else response() for _ in range(n)])
-        for _ in range(count)
+        encoded_group(response(), *[None if rng.random() < 0.3 else response() for _ in range(n)]) for _ in range(count)
     ]
 
 
@@ -246,14 +285,16 @@ def test_text_metrics_equal_naive_loops(seed: int, count: int, n: int) -> None:
     assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
 
 
-def test_no_metric_is_reduced_by_another_rule() -> None:
+def test_no_metric_is_reduced_by_another_rule(tokenizer: Any) -> None:
     from verl.utils.metric import reduce_metrics
 
-    groups = [EncodedGroup([1], EncodedResponse([1], True, False), [EncodedResponse([1], True, False)] * 2)]
+    one = EncodedResponse([1], True, False)
+    groups = [encoded_group(one, one, one)]
     teacher, student, weights = torch.ones(1), torch.tensor([[0.0, 2.0]]), torch.ones(1, 2)
     record = ValidationRecord()
-    record.add_scores(teacher, student, weights)
-    record.add_texts(RolloutGroup(0, MESSAGES, "a b", [0, 1], [[1], [1]], [1]), groups[0], ["a b", "c"])
+    record.add_scores(DiscriminatorOutput(teacher, student, weights, {}))
+    builder = SequenceBuilder(tokenizer, 64, 16)
+    record.add_texts([group_of("a b", [1], [1])], groups, Encoding(builder, builder))
     metrics = (
         discriminator_metrics(teacher, student, weights)
         | text_metrics(groups, student)
@@ -273,13 +314,20 @@ def test_phase_metrics(phase: Phase) -> None:
     assert phase_metrics(phase) == {"gad/stage": float(phase.value)}
 
 
-def test_validation_record() -> None:
+def test_validation_record(tokenizer: Any) -> None:
+    builder = SequenceBuilder(tokenizer, 64, 16)
+    encoding = Encoding(builder, builder)
+
+    def ids(text: str) -> list[int]:
+        return builder.response(text).token_ids
+
     record = ValidationRecord()
     assert record.metrics() == {}
-    first = EncodedGroup([1], EncodedResponse([1] * 4, True, False), [EncodedResponse([1] * 2, True, False), None])
-    record.add_texts(RolloutGroup(0, MESSAGES, "a b", [0, None], [[1], None], [1]), first, ["a b", None])
-    second = EncodedGroup([1], EncodedResponse([1] * 2, True, False), [EncodedResponse([1] * 7, False, True)] * 2)
-    record.add_texts(RolloutGroup(1, MESSAGES, "a b", [0, 1], [[1], [1]], [1]), second, ["x y", "a b"])
+    first = encoded_group(EncodedResponse([1] * 4, True, False), EncodedResponse([1] * 2, True, False), None)
+    record.add_texts([group_of("a b", ids("a b"), None)], [first], encoding)
+    long = EncodedResponse([1] * 7, False, True)
+    second = encoded_group(EncodedResponse([1] * 2, True, False), long, long)
+    record.add_texts([group_of("a b", ids("x y"), ids("a b"))], [second], encoding)
     metrics = record.metrics()
     assert metrics["val-gad/rouge_l"] == pytest.approx(2 / 3)
     assert metrics["val-gad/student_length_mean"] == pytest.approx(16 / 3)
@@ -288,7 +336,17 @@ def test_validation_record() -> None:
     assert metrics["val-gad/student_finished_rate"] == pytest.approx(1 / 3)
     assert "val-gad/accuracy" not in metrics
     # Batches of validation count by their pairs.
-    record.add_scores(torch.tensor([1.0]), torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, 0.0]]))
-    record.add_scores(torch.tensor([1.0]), torch.tensor([[2.0, 2.0]]), torch.ones(1, 2))
+    one = torch.tensor([1.0])
+    record.add_scores(DiscriminatorOutput(one, torch.tensor([[0.0, 5.0]]), torch.tensor([[1.0, 0.0]]), {}))
+    record.add_scores(DiscriminatorOutput(one, torch.tensor([[2.0, 2.0]]), torch.ones(1, 2), {}))
     assert record.metrics()["val-gad/accuracy"] == pytest.approx(1 / 3)
     assert record.metrics()["val-gad/margin_mean"] == pytest.approx(-1 / 3)
+
+
+def test_metrics_of_a_step_without_rollouts() -> None:
+    found = seqkd_metrics({"step": 2.0, "update_actor": 1.0}, step=3, epoch=1)
+    assert found["training/global_step"] == 3 and found["training/epoch"] == 1
+    assert found["timing_s/step"] == found["perf/time_per_step"] == 2.0 and found["timing_s/update_actor"] == 1.0
+    metrics = {"critic/advantages/mean": 0.0, "critic/returns/max": 0.0, "critic/score/mean": 1.0, "gad/prompts": 2.0}
+    drop_policy_metrics(metrics)
+    assert metrics == {"critic/score/mean": 1.0, "gad/prompts": 2.0}

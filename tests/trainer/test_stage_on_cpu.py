@@ -144,7 +144,7 @@ def test_rate_zero_stands_still() -> None:
 @pytest.mark.parametrize("position", [0, 1, 2, 5, TOTAL_SECOND - 1])
 @pytest.mark.parametrize("reset", [True, False])
 def test_resume_equals_an_uninterrupted_run(kind: str, position: int, reset: bool) -> None:
-    """The calls of trainer/sync.py: with reset_optimizer_at_switch off, one schedule spans the run."""
+    """The calls of trainer/student_stages.py: with reset_optimizer_at_switch off, one schedule spans the run."""
     first = TOTAL_FIRST if reset else TOTAL_FIRST + TOTAL_SECOND
     second = TOTAL_SECOND if reset else TOTAL_FIRST + TOTAL_SECOND
 

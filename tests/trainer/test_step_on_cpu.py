@@ -87,7 +87,7 @@ def prompt_ids(run: FakeRun, index: int) -> list[int]:
 
 def index_of(run: FakeRun, group: SequenceGroup) -> int:
     """The row of the data whose prompt a group begins with."""
-    prompt = group.rows(group.num_teachers)[0][: group.prompt_length]
+    prompt = group.rows(len(group.teacher_ids))[0][: group.prompt_length]
     found = [index for index in range(len(rows_of(run.config))) if prompt == prompt_ids(run, index)]
     assert len(found) == 1
     return found[0]
@@ -358,7 +358,7 @@ def test_with_several_texts_each_visit_takes_the_next(
     for visit, groups in enumerate(run.discriminator.named("update")):
         for group in groups:
             index = index_of(run, group)
-            (teacher,) = group.rows(group.num_teachers)[: group.num_teachers]
+            (teacher,) = group.rows(len(group.teacher_ids))[: len(group.teacher_ids)]
             assert teacher[group.prompt_length :] == text_ids(run, texts[(index + visit) % 3])
     for visit, batch in enumerate(run.student.named("supervised_update"), ONLY):
         for index, (ids, mask) in enumerate(zip(batch["input_ids"].unbind(), batch["loss_mask"].unbind(), strict=True)):
@@ -771,7 +771,7 @@ def test_only_whole_checkpoints_are_kept_and_the_newest_of_them(
     # No worker is there to delete folders: the trainer asked for it by them; what it keeps is whole.
     for step in (4, 6):
         folder = root / f"global_step_{step}"
-        assert {"actor", "discriminator", "data.pt", "gad_state.json", "gad_tools.pt", "gad_complete"} <= {
+        assert {"actor", "discriminator", "data.pt", "gad_state.json", "gad_parts.pt", "gad_complete"} <= {
             path.name for path in folder.iterdir()
         }
         state = json.loads((folder / "gad_state.json").read_text())

@@ -25,14 +25,13 @@ from gad_verl.config import (
     GadConfig,
     ReplayConfig,
     RewardConfig,
-    TrustConfig,
 )
 from gad_verl.core import Phase
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorOutput, PendingUpdate, UpdateOptions
 from gad_verl.errors import GadCheckpointError
-from gad_verl.trainer.adversary import Adversary, pack_group, unpack_group
-from gad_verl.trainer.toolbox import TOOLS_FILE, Toolbox
+from gad_verl.trainer.checkpoints import PARTS_FILE, load_parts, save_parts
+from gad_verl.trainer.discriminator_step import DiscriminatorTraining, pack_group, unpack_group
 
 N = 3
 
@@ -46,7 +45,7 @@ class FakeGroup:
     def _output(self, groups: list[SequenceGroup]) -> DiscriminatorOutput:
         students = [[0.0 if ids is None else float(len(ids)) for ids in group.student_ids] for group in groups]
         return DiscriminatorOutput(
-            torch.tensor([float(len(group.teacher_ids)) for group in groups]),
+            torch.tensor([float(len(group.teacher_ids[0])) for group in groups]),
             torch.tensor(students),
             torch.tensor([group.valid_students() for group in groups]),
             {"loss": float(len(self.calls)), "busy_s": 1.0, "skipped_steps": 0.0, "grad_norm": 2.0},
@@ -70,15 +69,21 @@ class FakeGroup:
 def groups_of(step: int, count: int = 4, teacher_wins: bool = True) -> list[SequenceGroup]:
     teacher, student = (9, 2) if teacher_wins else (2, 9)
     return [
-        SequenceGroup([step] * teacher, [[step, number] * (student // 2) for _ in range(N)], prompt_length=1)
+        SequenceGroup(([step] * teacher,), [[step, number] * (student // 2) for _ in range(N)], prompt_length=1)
         for number in range(count)
     ]
 
 
-def run(adversary: Adversary, steps: range, phase: Phase = Phase.ADVERSARIAL, **kwargs: Any) -> list[dict[str, float]]:
+def run(
+    training: DiscriminatorTraining,
+    steps: range,
+    phase: Phase = Phase.ADVERSARIAL,
+    asked: int | None = None,
+    **kwargs: Any,
+) -> list[dict[str, float]]:
     reports = []
     for step in steps:
-        one = adversary.begin(step, phase, groups_of(step, **kwargs), N, in_background=False)
+        one = training.begin(step, phase, groups_of(step, **kwargs), N, asked)
         assert len(one.scores().teacher_scores) == 4
         reports.append(one.finish())
     return reports
@@ -86,7 +91,7 @@ def run(adversary: Adversary, steps: range, phase: Phase = Phase.ADVERSARIAL, **
 
 def test_without_options_there_is_one_update_on_the_fresh_groups() -> None:
     workers = FakeGroup()
-    reports = run(Adversary(workers, GadConfig()), range(1, 4))
+    reports = run(DiscriminatorTraining(workers, GadConfig()), range(1, 4))
     assert [name for name, _, _ in workers.calls] == ["update"] * 3
     for number, (_, groups, options) in enumerate(workers.calls):
         assert groups == groups_of(number + 1) and options == UpdateOptions()
@@ -95,15 +100,19 @@ def test_without_options_there_is_one_update_on_the_fresh_groups() -> None:
 
 def test_a_pool_of_its_own_is_not_waited_for() -> None:
     workers = FakeGroup()
-    Adversary(workers, GadConfig()).begin(1, Phase.WARMUP, groups_of(1), N, in_background=True)
+    training = DiscriminatorTraining(workers, GadConfig(discriminator_n_gpus_per_node=1))
+    assert training.in_background
+    training.begin(1, Phase.WARMUP, groups_of(1), N)
+    alone = GadConfig(discriminator_n_gpus_per_node=1, discriminator_overlap=False)
+    assert not DiscriminatorTraining(workers, alone).in_background
     assert workers.calls[0][0] == "begin_update"
 
 
 def test_frozen_only_in_the_adversarial_stage() -> None:
     workers = FakeGroup()
-    adversary = Adversary(workers, GadConfig(discriminator_updates=DiscriminatorUpdatesConfig(frozen=True)))
-    run(adversary, range(1, 3), Phase.WARMUP)
-    reports = run(adversary, range(3, 5))
+    training = DiscriminatorTraining(workers, GadConfig(discriminator_updates=DiscriminatorUpdatesConfig(frozen=True)))
+    run(training, range(1, 3), Phase.WARMUP)
+    reports = run(training, range(3, 5))
     assert [name for name, _, _ in workers.calls] == ["update", "update", "score", "score"]
     assert [report["updates"] for report in reports] == [0, 0]
 
@@ -111,7 +120,7 @@ def test_frozen_only_in_the_adversarial_stage() -> None:
 def test_every_second_step_with_three_updates() -> None:
     workers = FakeGroup()
     updates = DiscriminatorUpdatesConfig(every_steps=2, updates_per_step=3)
-    reports = run(Adversary(workers, GadConfig(discriminator_updates=updates)), range(1, 5))
+    reports = run(DiscriminatorTraining(workers, GadConfig(discriminator_updates=updates)), range(1, 5))
     assert [name for name, _, _ in workers.calls] == ["update"] * 3 + ["score"] + ["update"] * 3 + ["score"]
     # The loss is that of the first update; the seconds are those of all.
     assert reports[0]["loss"] == 1.0 and reports[0]["busy_s"] == 3.0
@@ -120,28 +129,28 @@ def test_every_second_step_with_three_updates() -> None:
 
 def test_left_alone_while_it_is_too_good() -> None:
     workers = FakeGroup()
-    adversary = Adversary(workers, GadConfig(discriminator_updates=DiscriminatorUpdatesConfig(accuracy_below=0.9)))
-    run(adversary, range(1, 3))
-    run(adversary, range(3, 4), teacher_wins=False)
-    run(adversary, range(4, 5))
+    training = DiscriminatorTraining(
+        workers, GadConfig(discriminator_updates=DiscriminatorUpdatesConfig(accuracy_below=0.9))
+    )
+    run(training, range(1, 3))
+    run(training, range(3, 4), teacher_wins=False)
+    run(training, range(4, 5))
     assert [name for name, _, _ in workers.calls] == ["update", "score", "score", "update"]
 
 
-def test_the_guardians_knobs_replace_the_configuration() -> None:
+def test_the_guardians_wish_replaces_the_configuration() -> None:
     workers = FakeGroup()
-    adversary = Adversary(workers, GadConfig())
-    adversary.updates_per_step = 2
-    run(adversary, range(1, 2))
-    adversary.every_steps = 4
-    run(adversary, range(2, 4))
-    assert [name for name, _, _ in workers.calls] == ["update", "update", "score", "score"]
+    training = DiscriminatorTraining(workers, GadConfig())
+    run(training, range(1, 2), asked=2)
+    run(training, range(2, 4))
+    assert [name for name, _, _ in workers.calls] == ["update"] * 4
 
 
 def test_past_groups_join_and_have_their_own_accuracy() -> None:
     workers = FakeGroup()
-    adversary = Adversary(workers, GadConfig(replay=ReplayConfig(capacity_steps=2, fraction=0.5)))
-    first = run(adversary, range(1, 3), teacher_wins=False)
-    (last,) = run(adversary, range(3, 4))
+    training = DiscriminatorTraining(workers, GadConfig(replay=ReplayConfig(capacity_steps=2, fraction=0.5)))
+    first = run(training, range(1, 3), teacher_wins=False)
+    (last,) = run(training, range(3, 4))
     assert "replayed_groups" not in first[0] and first[1]["replayed_groups"] == 4 and last["replayed_groups"] == 4
     assert last["replay_accuracy"] == 0.0
     batch = workers.calls[-1][1]
@@ -150,30 +159,30 @@ def test_past_groups_join_and_have_their_own_accuracy() -> None:
 
 
 def test_what_does_not_train_is_not_remembered() -> None:
-    adversary = Adversary(FakeGroup(), GadConfig(replay=ReplayConfig(capacity_steps=2)))
-    held_out = SequenceGroup([1, 2], [[3]] * N, trains=False)
-    adversary.begin(1, Phase.WARMUP, [held_out], N, in_background=False).finish()
-    assert len(adversary.state_dict()["replay"]["steps"][0][1]) == 0
+    training = DiscriminatorTraining(FakeGroup(), GadConfig(replay=ReplayConfig(capacity_steps=2)))
+    held_out = SequenceGroup(([1, 2],), [[3]] * N, trains=False)
+    training.begin(1, Phase.WARMUP, [held_out], N).finish()
+    assert len(training.state_dict()["replay"]["steps"][0][1]) == 0
 
 
 def test_the_penalty_comes_at_each_second_update_with_another_seed() -> None:
     workers = FakeGroup()
     loss = DiscriminatorLossConfig(gradient_penalty=1.0, gradient_penalty_every=2, gradient_penalty_students=2)
-    run(Adversary(workers, GadConfig(discriminator_loss=loss)), range(1, 6))
+    run(DiscriminatorTraining(workers, GadConfig(discriminator_loss=loss)), range(1, 6))
     seeds = [options.noise_seed for _, _, options in workers.calls]
-    assert seeds == [0, None, 2, None, 4] and workers.calls[0][2].moved_students == 2
+    assert seeds == [0, None, 2, None, 4] and workers.calls[0][2].noisy_students == 2
 
 
 def test_values_are_asked_for_where_tokens_are_rewarded() -> None:
     workers = FakeGroup()
-    adversary = Adversary(workers, GadConfig(reward=RewardConfig(token_weight=1.0)))
-    run(adversary, range(1, 2), Phase.WARMUP)
-    run(adversary, range(2, 3))
+    training = DiscriminatorTraining(workers, GadConfig(reward=RewardConfig(token_weight=1.0)))
+    run(training, range(1, 2), Phase.WARMUP)
+    run(training, range(2, 3))
     assert [options.return_values for _, _, options in workers.calls] == [False, True]
 
 
 def test_a_group_survives_packing() -> None:
-    group = SequenceGroup([1, 2, 3], [[4], None, [5, 6]], 1.0, 1, ([7, 8],), (0.25, 0.75))
+    group = SequenceGroup(([1, 2, 3], [7, 8]), [[4], None, [5, 6]], 1, (0.25, 0.75))
     packed = pack_group(group)
     assert unpack_group(packed, 3) == group
     assert unpack_group(packed, 2).student_ids == [[4], None]
@@ -189,51 +198,20 @@ def test_a_resumed_run_asks_what_the_whole_one_asks(tmp_path: Path, cut: int) ->
         reward=RewardConfig(length_correction="regression", whitening="running"),
     )
     whole, first, second = FakeGroup(), FakeGroup(), FakeGroup()
-    run(Adversary(whole, config), range(1, 7), teacher_wins=False)
-    before, box = Adversary(first, config), Toolbox(config)
+    run(DiscriminatorTraining(whole, config), range(1, 7), teacher_wins=False)
+    before = DiscriminatorTraining(first, config)
     run(before, range(1, cut + 1), teacher_wins=False)
-    box.applied_factors = {"actor": 0.5, "discriminator": 1.0}
-    box.save(tmp_path, before)
-    after, other_box = Adversary(second, config), Toolbox(config)
-    other_box.load(tmp_path, after)
+    save_parts(tmp_path, {"discriminator": before})
+    after = DiscriminatorTraining(second, config)
+    load_parts(tmp_path, {"discriminator": after})
     run(after, range(cut + 1, 7), teacher_wins=False)
     assert first.calls + second.calls == whole.calls
-    assert other_box.applied_factors == box.applied_factors
-    assert [path.name for path in tmp_path.iterdir()] == [TOOLS_FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [PARTS_FILE]
 
 
-def test_a_damaged_state_is_named(tmp_path: Path) -> None:
-    (tmp_path / TOOLS_FILE).write_bytes(b"no archive")
-    with pytest.raises(GadCheckpointError, match=TOOLS_FILE):
-        Toolbox(GadConfig()).load(tmp_path, None)
-
-
-def test_prompts_are_held_out_by_their_text_and_the_factor_follows_the_accuracy_on_them() -> None:
-    from gad_verl.trainer.rollouts import RolloutGroup
-
-    def rollout(number: int) -> RolloutGroup:
-        messages = [{"role": "user", "content": f"question {number}"}]
-        return RolloutGroup(number, messages, "text", [0] * N, [[1]] * N, [1])
-
-    groups = [rollout(number) for number in range(200)]
-    box = Toolbox(GadConfig(trust=TrustConfig(held_out_fraction=0.25, confidence=0.0, full_accuracy=0.75)))
-    chosen = box.held_out(groups)
-    assert 25 < sum(chosen) < 75 and chosen == Toolbox(box._config).held_out(groups)
-    assert Toolbox(GadConfig()).held_out(groups) == [False] * 200
-
-    def output(right: float) -> DiscriminatorOutput:
-        """Right on all training prompts, and on this share of the held-out ones."""
-        teacher, held = torch.ones(200), 0
-        for number, out in enumerate(chosen):
-            if out:
-                teacher[number] = 1.0 if held < right * sum(chosen) else -1.0
-                held += 1
-        return DiscriminatorOutput(teacher, torch.zeros(200, N), torch.ones(200, N), {})
-
-    assert box.observe_trust(1, Phase.WARMUP, groups, output(0.5))["gad/trust_factor"] < 0.1
-    assert box.trust_factor is None
-    for step in range(2, 8):
-        metrics = box.observe_trust(step, Phase.ADVERSARIAL, groups, output(0.625))
-    assert metrics["gad/trust_factor"] == box.trust_factor == pytest.approx(0.5, abs=0.1)
-    assert metrics["gad/trust_accuracy"] == pytest.approx(0.625, abs=0.03)
-    assert Toolbox(GadConfig()).observe_trust(1, Phase.ADVERSARIAL, groups, output(0.5)) == {}
+@pytest.mark.parametrize("content", [b"no archive", None])
+def test_a_damaged_or_missing_state_is_named(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / PARTS_FILE).write_bytes(content)
+    with pytest.raises(GadCheckpointError, match=PARTS_FILE):
+        load_parts(tmp_path, {"discriminator": DiscriminatorTraining(FakeGroup(), GadConfig())})

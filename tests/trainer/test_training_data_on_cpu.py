@@ -17,7 +17,6 @@ import copy
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -29,56 +28,55 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from gad_verl.config import load_gad_config
 from gad_verl.data.curriculum_sampler import CurriculumSampler
+from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.errors import GadCheckpointError
 from gad_verl.preflight import check_data, check_schedule
-from gad_verl.trainer.data_reload import TrainingDataMixin
 from gad_verl.trainer.data_state import DATA_FILE, read_data_state
+from gad_verl.trainer.gad_trainer import GadTrainer
+from gad_verl.trainer.training_data import TrainingData
 
 
-class _Verl(PPOTrainer):
-    """verl's trainer without workers: the data and their part of a checkpoint are real."""
+class Trainer(GadTrainer):
+    """The trainer without workers: verl's set-up of the data and its own parts are real."""
 
-    def __init__(self, config: DictConfig) -> None:
-        self.config = config
-        self.global_steps = 0
-
-    trainer_mode = "sync"
+    verl_mode = "sync"
     parameter_sync_step = 1
 
-    def on_step_end(self) -> None: ...
-
-    def on_sample_end(self) -> None: ...
+    def __init__(self, config: DictConfig, tokenizer: Any) -> None:
+        self.config, self.tokenizer, self.processor, self.global_steps = config, tokenizer, None, 0
+        self.gad_config = load_gad_config(config)
+        self.data = TrainingData(config, self.gad_config, self.gad_config.teachers.build(), lambda stage: None)
+        self._init_dataloader()
+        self._load()
 
     @property
     def folder(self) -> Path:
         return Path(self.config.trainer.default_local_dir)
 
-    def _save_checkpoint(self) -> None:
+    def save(self) -> None:
+        """As verl and gad_verl do it, as far as the data go."""
         folder = self.folder / f"global_step_{self.global_steps}"
         for part in ("actor", "discriminator"):
             (folder / part).mkdir(parents=True, exist_ok=True)
+        self.data.save(folder)
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
         state = {"step": self.global_steps, "stage": "gad", "has_discriminator": True, "kl_reference": None}
         (folder / "gad_state.json").write_text(json.dumps({**state, "discriminator_shape": None}))
         (self.folder / "latest_checkpointed_iteration.txt").write_text(str(self.global_steps))
 
-    def _load_checkpoint(self) -> None:
-        self.global_steps = 0
+    def _load(self) -> None:
         tracker = self.folder / "latest_checkpointed_iteration.txt"
         if tracker.exists():
             self.global_steps = int(tracker.read_text())
             path = self.folder / f"global_step_{self.global_steps}" / "data.pt"
             self.train_dataloader.load_state_dict(torch.load(path, weights_only=False))
+        self.data.resume(self.global_steps)
 
+    def take_data_events(self) -> list[dict[str, Any]]:
+        return self.data.take_events()
 
-class Trainer(TrainingDataMixin, _Verl):
-    def __init__(self, config: DictConfig, tokenizer: Any) -> None:
-        self.gad_config = load_gad_config(config)
-        self.tokenizer, self.processor = tokenizer, None
-        self.watchdog = SimpleNamespace(beat=lambda stage: None)
-        super().__init__(config)
-        self._init_dataloader()
-        self._load_checkpoint()
+    def data_metrics(self) -> dict[str, float]:
+        return self.data.metrics()
 
     def run(self, steps: int) -> list[list[str]]:
         """The prompts of the next steps. Each row gets a margin that depends on it and the step."""
@@ -88,10 +86,14 @@ class Trainer(TrainingDataMixin, _Verl):
             batch = self._next_train_batch()
             prompts = [messages[0]["content"] for messages in batch["raw_prompt"]]
             scores = torch.tensor([float((hash_of(prompt) * self.global_steps) % 7) for prompt in prompts])
-            students = torch.zeros(len(prompts), 2)
-            self.observe_scores([int(row) for row in batch["index"]], scores, students, torch.ones_like(students))
+            output = DiscriminatorOutput(scores, torch.zeros(len(prompts), 2), torch.ones(len(prompts), 2), {})
+            self.data.observe_scores([int(row) for row in batch["index"]], output)
             seen.append(prompts)
         return seen
+
+
+# verl's trainer is abstract; the hooks of its modes are not called here.
+Trainer.__abstractmethods__ = frozenset()
 
 
 def hash_of(prompt: str) -> int:
@@ -168,12 +170,15 @@ def rules(trainer: Trainer) -> list[tuple[int, str, str, str]]:
 def test_off_is_verls_own_way(config: DictConfig, tokenizer: Any) -> None:
     config.gad.reload_data = "never"
 
-    class Plain(_Verl):
+    class Plain(PPOTrainer):
+        trainer_mode, parameter_sync_step = "sync", 1
+
         def __init__(self) -> None:
+            self.config, self.global_steps = copy.deepcopy(config), 0
             self.tokenizer, self.processor = tokenizer, None
-            super().__init__(copy.deepcopy(config))
             self._init_dataloader()
 
+    Plain.__abstractmethods__ = frozenset()
     plain, ours = Plain(), Trainer(config, tokenizer)
     for _ in range(7):
         plain.global_steps += 1
@@ -181,7 +186,7 @@ def test_off_is_verls_own_way(config: DictConfig, tokenizer: Any) -> None:
         assert ours.run(1) == [expected]
     assert ours.data_metrics() == {} and ours.take_data_events() == []
     assert ours.train_dataloader.num_workers == plain.train_dataloader.num_workers
-    ours._save_checkpoint()
+    ours.save()
     assert not list(ours.folder.rglob(DATA_FILE))
     assert plain.total_training_steps == ours.total_training_steps == 12
 
@@ -272,7 +277,7 @@ def test_an_error_nobody_thought_of(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("no space left")
 
-    monkeypatch.setattr("gad_verl.trainer.data_reload.create_rl_dataset", broken)
+    monkeypatch.setattr("gad_verl.trainer.training_data.create_rl_dataset", broken)
     assert sorted_all(trainer.run(3)) == prompts(12)
     (event,) = trainer.take_data_events()
     assert "RuntimeError: no space left" in event["text"]
@@ -299,22 +304,22 @@ def test_never_means_never(config: DictConfig, tokenizer: Any, files: Files) -> 
 def test_a_curriculum_draws_the_rows(config: DictConfig, tokenizer: Any, files: Files) -> None:
     config.gad.reload_data = "never"
     config.data.dataloader_num_workers = 2
-    curriculum(config, difficulty="teacher_characters", pacing="step", jumps=2, start=0.4, pacing_steps=4)
+    curriculum(config, difficulty="teacher_characters", start=0.4, pacing_steps=4)
     trainer = Trainer(config, tokenizer)
     assert isinstance(trainer.train_dataloader.sampler, CurriculumSampler)
     assert trainer.train_dataloader.num_workers == 0
-    # 5 of 12 rows for two steps: three texts of one character, two of the three of two.
+    # 5 of 12 rows in the first step: three texts of one character, two of the three of two.
     short = {prompt for prompt in prompts(12) if int(prompt[1:]) % 5 <= 1}
-    assert {prompt for step in trainer.run(2) for prompt in step} <= short
+    assert {prompt for step in trainer.run(1) for prompt in step} <= short
     assert trainer.data_metrics()["gad/curriculum_fraction"] == pytest.approx(0.4)
-    trainer.run(8)
+    trainer.run(9)
     metrics = trainer.data_metrics()
     assert metrics["gad/curriculum_fraction"] == metrics["gad/curriculum_seen"] == 1.0
     events = trainer.take_data_events()
     assert [(event["step"], event["source"], event["rule"]) for event in events] == [
-        (step, "curriculum", "fraction") for step in (1, 3, 5)
+        (step, "curriculum", "fraction") for step in range(1, 6)
     ]
-    assert [event["figures"]["fraction"] for event in events] == pytest.approx([0.4, 0.7, 1.0])
+    assert [event["figures"]["fraction"] for event in events] == pytest.approx([0.4, 0.55, 0.7, 0.85, 1.0])
     assert "40% of the rows by difficulty are available (5 of 12)" in events[0]["text"]
 
 
@@ -381,7 +386,7 @@ def test_exact_resume(config: DictConfig, tokenizer: Any, files: Files, cut: int
     expected = change(start("whole"), 0, 11)
     first = start("cut")
     before = change(first, 0, cut)
-    first._save_checkpoint()
+    first.save()
     change(first, cut, cut + 1)  # lost
     second = Trainer(first.config, tokenizer)
     assert second.global_steps == cut
@@ -396,7 +401,7 @@ def test_exact_resume(config: DictConfig, tokenizer: Any, files: Files, cut: int
 def test_a_resumed_run_says_that_a_file_has_changed(config: DictConfig, tokenizer: Any, files: Files) -> None:
     first = Trainer(config, tokenizer)
     first.run(2)
-    first._save_checkpoint()
+    first.save()
     saved = read_data_state(first.folder / "global_step_2")
     assert (saved.sampler, saved.steps_per_epoch, saved.rows, saved.files[0].path) == ("verl", 3, 12, str(files.path))
     files.write(rows(40))
@@ -415,7 +420,7 @@ def test_the_check_before_a_resumed_run_knows_its_length(config: DictConfig, tok
     config.gad.warmup_steps, config.gad.stage = 9, "auto"
     first = Trainer(config, tokenizer)
     first.run(3)
-    first._save_checkpoint()
+    first.save()
     # 8 steps by the new file: the warmup would not fit.
     files.write(rows(8))
     gad_config = load_gad_config(config)
@@ -431,7 +436,7 @@ def test_switching_a_curriculum_on_or_off(config: DictConfig, tokenizer: Any, be
     curriculum(config, mode="pool" if before else "none")
     first = Trainer(config, tokenizer)
     first.run(4)
-    first._save_checkpoint()
+    first.save()
     assert (first.folder / "global_step_4" / DATA_FILE).exists() == before
     second = Trainer(curriculum(config, mode="none" if before else "pool"), tokenizer)
     assert rules(second) == [(4, "curriculum", "switched", "info")]
@@ -444,7 +449,7 @@ def test_switching_a_curriculum_on_or_off(config: DictConfig, tokenizer: Any, be
 def test_a_damaged_state_is_an_error(config: DictConfig, tokenizer: Any) -> None:
     first = Trainer(config, tokenizer)
     first.run(1)
-    first._save_checkpoint()
+    first.save()
     (first.folder / "global_step_1" / DATA_FILE).write_text("{")
     with pytest.raises(GadCheckpointError, match=f"{DATA_FILE} is damaged"):
         Trainer(config, tokenizer)
