@@ -31,6 +31,7 @@ from trainer_side_probe import (
     NUM_STUDENTS,
     TEMPERATURE,
     make_texts,
+    rollout_groups,
 )
 from transformers import AutoModelForCausalLM
 
