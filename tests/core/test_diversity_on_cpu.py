@@ -21,8 +21,8 @@ from sacrebleu.metrics.bleu import BLEU
 
 from gad_verl.core.diversity import MOST_GROUPS, distinct, repetition, rollout_diversity, self_bleu, spread_out
 from gad_verl.data.tokens import EncodedResponse
+from gad_verl.trainer.encoding import EncodedGroup
 from gad_verl.trainer.metrics import text_metrics
-from gad_verl.trainer.rollouts import EncodedGroup
 
 RESPONSE = st.lists(st.integers(0, 6), max_size=20)
 GROUP = st.lists(RESPONSE.filter(bool), min_size=2, max_size=6)
@@ -102,7 +102,7 @@ def test_metrics_of_a_step_have_them() -> None:
     def encoded(ids: list[int]) -> EncodedResponse:
         return EncodedResponse(ids, True, False)
 
-    groups = [EncodedGroup([1], encoded([5, 6, 7]), [encoded([5, 6]), None, encoded([5, 6])])] * 3
+    groups = [EncodedGroup([1], (encoded([5, 6, 7]),), (1.0,), (encoded([5, 6]), None, encoded([5, 6])))] * 3
     metrics = text_metrics(groups, torch.zeros(3, 3))
     assert metrics["gad/prompts"] == 3 and metrics["gad/self_bleu"] == pytest.approx(1.0)
     assert metrics["gad/distinct_2"] == pytest.approx(1 / 6) and metrics["gad/repetition"] == 0.0
