@@ -111,7 +111,7 @@ class Doctor:
 
     def _internals(self) -> list[Finding]:
         from gad_verl import compat
-        from gad_verl.preflight.megatron import check_installed
+        from gad_verl.preflight.megatron_check import check_installed
 
         name, found = "internals of verl", []
         try:
