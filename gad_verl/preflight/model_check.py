@@ -14,6 +14,7 @@
 """Tokenizers, the loaded discriminator, and the checkpoint to resume: what files tell without loading weights."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -24,33 +25,48 @@ from gad_verl.preflight.megatron_check import MEGATRON
 from gad_verl.trainer import checkpoints
 
 
-def check_tokenizers(config: DictConfig) -> None:
-    """Check that student and discriminator have a tokenizer with an EOS and a chat template.
+def load_tokenizer(key: str, model: Any) -> Any:
+    """The tokenizer of a model, with the chat template that it will have.
+
+    Args:
+        key: Of the model in the configuration.
+        model: That section.
 
     Raises:
         GadConfigError: Names the model.
     """
     from transformers import AutoTokenizer
 
-    paths = {
+    path = model.get("tokenizer_path", None) or model.path
+    local = Path(str(path)).expanduser()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            local if local.exists() else path, trust_remote_code=model.get("trust_remote_code", False)
+        )
+    except (OSError, ValueError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise GadConfigError(f"{key}.path={path}: no tokenizer can be loaded: {text}") from None
+    if model.get("custom_chat_template", None) is not None:
+        tokenizer.chat_template = model.custom_chat_template
+    return tokenizer
+
+
+def check_tokenizers(config: DictConfig) -> None:
+    """Check that student and discriminator have a tokenizer with an EOS and a chat template.
+
+    Raises:
+        GadConfigError: Names the model.
+    """
+    models = {
         "actor_rollout_ref.model": config.actor_rollout_ref.model,
         "discriminator.model": config.discriminator.model,
     }
-    for key, model in paths.items():
-        path = model.get("tokenizer_path", None) or model.path
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                Path(path).expanduser() if Path(path).expanduser().exists() else path,
-                trust_remote_code=model.get("trust_remote_code", False),
-            )
-        except (OSError, ValueError) as error:
-            raise GadConfigError(f"{key}.path={path}: no tokenizer can be loaded: {error}") from None
-        if model.get("custom_chat_template", None) is not None:
-            tokenizer.chat_template = model.custom_chat_template
+    for key, model in models.items():
+        tokenizer = load_tokenizer(key, model)
         try:
             SequenceBuilder(tokenizer, config.data.max_prompt_length, config.data.max_response_length)
         except GadConfigError as error:
-            raise GadConfigError(f"{key}.path={path}: {error}") from None
+            raise GadConfigError(f"{key}.path={model.get('tokenizer_path', None) or model.path}: {error}") from None
 
 
 def _safetensors_shapes(folder: Path) -> dict[str, list[int]]:

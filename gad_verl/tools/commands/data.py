@@ -85,10 +85,8 @@ def _add_split(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     _set_run(parser, _run_split)
 
 
-def _add_preflight(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = tools.add_parser(
-        "preflight", help="what a discriminator could tell teacher from student by, without reading"
-    )
+def _add_leaks(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = tools.add_parser("leaks", help="what a discriminator could tell teacher from student by, without reading")
     parser.add_argument("teacher", type=Path, help="file with the teacher's texts (parquet, JSON or JSONL)")
     parser.add_argument("--student", type=Path, help="file with the student's texts; without it, one-sided statistics")
     parser.add_argument(
@@ -106,7 +104,7 @@ def _add_preflight(tools: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--fail-above", type=float, metavar="ACCURACY", help="exit with code 1 if the held-out accuracy is above"
     )
     _add_overwrite(parser)
-    _set_run(parser, _run_preflight)
+    _set_run(parser, _run_leaks)
 
 
 def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -148,7 +146,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Register the command and its options."""
     parser = commands.add_parser("data", help="import, split, check and normalise teacher data")
     tools = parser.add_subparsers(required=True, metavar="TOOL")
-    for add in (_add_import, _add_split, _add_preflight, _add_normalize, _add_stats):
+    for add in (_add_import, _add_split, _add_leaks, _add_normalize, _add_stats):
         add(tools)
 
 
@@ -246,15 +244,15 @@ def _run_split(arguments: argparse.Namespace) -> None:
         )
 
 
-def _run_preflight(arguments: argparse.Namespace) -> int:
-    from gad_verl.tools.data.leaks import PreflightOptions, render, run
+def _run_leaks(arguments: argparse.Namespace) -> int:
+    from gad_verl.tools.data.leaks import LeakOptions, render, run
 
     if arguments.fail_above is not None and not 0 <= arguments.fail_above <= 1:
         raise GadConfigError(f"--fail-above {arguments.fail_above:g}: an accuracy lies between 0 and 1")
     if arguments.json is not None and arguments.json.exists() and not arguments.overwrite:
         raise FileExistsError(f"{arguments.json} exists: choose another name or add --overwrite")
     report = run(
-        PreflightOptions(
+        LeakOptions(
             arguments.teacher,
             arguments.student,
             arguments.teacher_key,

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""All checks in their order: the machine first, then what the configuration asks of it, the dry run last."""
+"""All checks in their order: the machine first, then what the configuration asks of it, the one step last."""
 
 import importlib.util
 import os
@@ -37,15 +37,13 @@ class Request:
         config_name: ``--config-name``; None checks the environment alone.
         config_path: ``--config-path``.
         overrides: As for ``verl.trainer.main_ppo``.
-        dry_run: Whether a step is made.
-        dry_run_timeout_s: Its time limit.
+        one_step_s: Seconds that the one step may take; None makes none.
     """
 
     config_name: str | None
     config_path: str | None = None
     overrides: tuple[str, ...] = ()
-    dry_run: bool = False
-    dry_run_timeout_s: float = 1800.0
+    one_step_s: float | None = None
 
 
 class Doctor:
@@ -94,8 +92,8 @@ class Doctor:
         yield "models", self._models
         yield "disk", self._disk
         yield "memory", self._memory
-        if self.request.dry_run:
-            yield "dry run", self._dry_run
+        if self.request.one_step_s is not None:
+            yield "one step", self._one_step
 
     def _strategies(self) -> set[str]:
         if self.config is None:
@@ -113,12 +111,14 @@ class Doctor:
         from gad_verl import compat
         from gad_verl.preflight.megatron_check import check_installed
 
-        name, found = "internals of verl", []
+        name = "internals of verl"
         try:
-            compat.check(quick=True)
+            compat.check()
         except GadCompatError as reason:
             return [error(name, str(reason), "Install the verl that is named")]
-        found.append(ok(name, f"everything that is used of verl is there ({len(compat.VERL_USES)} modules)"))
+        from verl.plugin.platform import get_platform
+
+        found = [ok(name, f"everything that is used of verl is there, on the platform {get_platform().device_name}")]
         if "megatron" in self._strategies():
             check_installed(self.config)
             found.append(ok("internals of verl's Megatron engine", "there"))
@@ -186,7 +186,7 @@ class Doctor:
 
     @cached_property
     def _settings(self) -> Any:
-        from gad_verl.tools.estimate.settings import read_settings
+        from gad_verl.tools.estimate.run_settings import read_settings
 
         return read_settings(self.config)
 
@@ -198,7 +198,7 @@ class Doctor:
             return None, [warning(name, f"cannot be estimated: {reason}", remedy)]
 
     def _total_steps(self, settings: Any) -> int | None:
-        from gad_verl.tools.estimate.data import count_rows
+        from gad_verl.tools.estimate.measured_data import count_rows
 
         if settings.total_steps:
             return settings.total_steps
@@ -218,7 +218,7 @@ class Doctor:
         import psutil
 
         from gad_verl.tools.doctor.storage import check_host, check_memory, gpu_of
-        from gad_verl.tools.estimate.plan import estimate
+        from gad_verl.tools.estimate.run_estimate import estimate
 
         on_cpu = str(self.config.trainer.get("device", "cuda")) == "cpu"
         if not self.gpus or on_cpu:
@@ -230,12 +230,12 @@ class Doctor:
         found = estimate(replace(settings, total_steps=None), gpu_of(smallest))
         return check_memory(found) + check_host(found, float(psutil.virtual_memory().available))
 
-    def _dry_run(self) -> list[Finding]:
-        from gad_verl.tools.doctor.dry_run import check_dry_run
+    def _one_step(self) -> list[Finding]:
+        from gad_verl.tools.doctor.one_step import check_one_step
 
         request = self.request
-        return check_dry_run(
-            self.config, request.config_name, request.config_path, request.overrides, request.dry_run_timeout_s
+        return check_one_step(
+            self.config, request.config_name, request.config_path, request.overrides, request.one_step_s
         )
 
 
