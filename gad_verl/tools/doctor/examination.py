@@ -15,6 +15,7 @@
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -113,7 +114,9 @@ class Doctor:
 
         name = "internals of verl"
         try:
-            compat.check()
+            # verl warns of every engine that is not installed.
+            with warnings.catch_warnings(action="ignore"):
+                compat.check()
         except GadCompatError as reason:
             return [error(name, str(reason), "Install the verl that is named")]
         from verl.plugin.platform import get_platform
