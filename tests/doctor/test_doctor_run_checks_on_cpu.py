@@ -289,7 +289,8 @@ def test_all_faults_of_a_run_at_once(capsys: pytest.CaptureFixture[str], tiny_fo
     assert found["length of the student"][0]["level"] == ERROR
     assert found["tokenizer of the student"][0]["level"] == OK
     assert "/nowhere" in found["tokenizer of the discriminator"][0]["found"]
-    assert found["disk"][0]["level"] == WARNING and "/nowhere" in found["disk"][0]["found"]
+    room = found["disk and memory"][0]
+    assert room["level"] == WARNING and "/nowhere" in room["found"]
     assert found["GPUs"][0]["level"] == ERROR
 
 
