@@ -363,7 +363,7 @@ def test_dry_run_of_the_megatron_script_sees_a_layout_that_does_not_fit(
     variables, expected, launch, tiny, tmp_path, megatron_on_path, capsys
 ):
     started = launch(MEGATRON, TINY_ARGUMENTS, **variables, **tiny_variables(tiny, MEGATRON, tmp_path))
-    assert main([*started.entry[1:], *started.arguments]) == 2
+    assert main(["doctor", "--plan", *started.arguments]) == 2
     assert expected in capsys.readouterr().err
 
 
