@@ -68,7 +68,7 @@ setup(
         "gpu": ["vllm==0.24.0"],
         # Whatever asks an OpenAI-compatible API: the teacher, the judge. tenacity: attempts with back-off.
         "teacher": ["openai>=2.0.0", "tenacity>=8.2", "tqdm", "pyyaml"],
-        # gad-verl data. scikit-learn: the model of the preflight; datasketch: near-duplicates (2.0 has another and
+        # gad-verl data. scikit-learn: the model of leaks; datasketch: near-duplicates (2.0 has another and
         # faster hashing than 1.x); py3langid: languages, its model comes with it.
         "data": ["scikit-learn>=1.5", "datasketch>=2.0", "py3langid>=0.3", "scipy", "pyarrow", "numpy"],
         # gad-verl evaluate and compare: scikit-learn for the two-sample tests, openai and tenacity for the judge.

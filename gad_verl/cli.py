@@ -19,8 +19,8 @@ import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
-from gad_verl.errors import USER_ERRORS
-from gad_verl.tools.commands import check, compare, data, doctor, estimate, evaluate, export, guardian, report, teacher
+from gad_verl.errors import USER_ERRORS, GadConfigError
+from gad_verl.tools.commands import compare, data, doctor, estimate, evaluate, export, guardian, report, teacher
 
 COMMANDS = (
     teacher,
@@ -32,8 +32,15 @@ COMMANDS = (
     report,
     estimate,
     doctor,
-    check,
 )
+
+# Commands and options that have another name.
+RENAMED = {
+    "check": "doctor",
+    "data preflight": "data leaks",
+    "doctor --dry-run": "doctor --one-step",
+    "doctor --dry-run-timeout": "doctor --timeout",
+}
 
 # The shell's code of a process that Ctrl-C ended.
 INTERRUPTED = 130
@@ -49,14 +56,24 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_renamed(argv: Sequence[str]) -> None:
+    for old, new in RENAMED.items():
+        command, _, part = old.partition(" ")
+        # A tool is the second word; an option may stand anywhere.
+        words = [word.partition("=")[0] for word in argv[1:]] if part.startswith("-") else argv[1:2]
+        if list(argv[:1]) == [command] and (not part or part in words):
+            raise GadConfigError(f"gad-verl {old} is now gad-verl {new}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 for an error that the user can mend, 130 for Ctrl-C.
 
     A command may return a code of its own, such as 1 for a threshold that was passed.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments = build_parser().parse_args(argv)
     try:
+        _refuse_renamed(sys.argv[1:] if argv is None else argv)
+        arguments = build_parser().parse_args(argv)
         return arguments.run(arguments) or 0
     except USER_ERRORS as error:
         sys.stderr.write(f"gad-verl: {error}\n")

@@ -33,7 +33,7 @@ def _reported(action: Callable[[ModuleType], None], what: str) -> Callable[[Modu
             action(module)
         except Exception:
             logger.exception(
-                "gad_verl could not %s; stock verl goes on without it. Run `gad-verl check` for details.", what
+                "gad_verl could not %s; stock verl goes on without it. Run `gad-verl doctor` for details.", what
             )
 
     return run

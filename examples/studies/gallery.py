@@ -311,7 +311,7 @@ SAME_AS_HEALTHY = ("EOS leak, cured", "white space, cured", "identical rollouts,
 
 
 def preflight(rows: Sequence[Example], student: nn.Module, seed: int) -> dict[str, Any]:
-    """What ``gad-verl data preflight`` says to 100 texts of each side before the run."""
+    """What ``gad-verl data leaks`` says to 100 texts of each side before the run."""
     chosen = list(rows[:100])
     torch.manual_seed(seed)
     sampled = sample_responses(student, [row.prompt_ids for row in chosen], 32, frozenset({EOS}), 1.0)

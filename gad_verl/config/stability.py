@@ -58,7 +58,7 @@ class DiscriminatorLossConfig:
     label_smoothing: float = 0.0
     score_l2: float = 0.0
     score_centring: float = 0.0
-    own: str | None = None
+    custom: str | None = None
     gradient_penalty: float = 0.0
     gradient_penalty_distance: float = 0.05
     gradient_penalty_every: int = 1
@@ -74,20 +74,20 @@ class DiscriminatorLossConfig:
             f"{section}.gradient_penalty_distance must be above 0 and at most 1 (a fraction of the size of the "
             f"embeddings); got {self.gradient_penalty_distance}",
         )
-        if self.own is not None:
+        if self.custom is not None:
             require(
                 self.pair_options() == PairLossOptions(),
-                f"{section}.own takes the place of kind, temperature, label_smoothing, score_l2 and "
+                f"{section}.custom takes the place of kind, temperature, label_smoothing, score_l2 and "
                 "score_centring: leave these at their defaults",
             )
-            _try_own_loss(self.own, f"{section}.own")
+            _try_custom_loss(self.custom, f"{section}.custom")
 
     def pair_options(self) -> PairLossOptions:
         """The part that concerns the pairs."""
         return PairLossOptions(self.kind, self.temperature, self.label_smoothing, self.score_l2, self.score_centring)
 
 
-def _try_own_loss(where: str, key: str) -> None:
+def _try_custom_loss(where: str, key: str) -> None:
     """Call a loss of the user on a few scores before a run does."""
     function = load_own(where, key)
     teacher = torch.linspace(-1, 1, 6).view(2, 1, 3).requires_grad_()

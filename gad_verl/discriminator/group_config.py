@@ -59,7 +59,7 @@ def build_worker_config(
         share_prompt=gad_config.discriminator_share_prompt,
         loss=LossOptions(
             pairs=gad_config.discriminator_loss.pair_options(),
-            own=gad_config.discriminator_loss.own,
+            custom=gad_config.discriminator_loss.custom,
             # Applied at each k-th update only, k times as strong (StyleGAN2, arXiv 1912.04958, section 3.1).
             penalty_coefficient=(
                 gad_config.discriminator_loss.gradient_penalty * gad_config.discriminator_loss.gradient_penalty_every

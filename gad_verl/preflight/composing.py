@@ -28,11 +28,13 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:500]
 
 
-def compose_config(name: str, overrides: Sequence[str] = (), folder: str | Path | None = None) -> DictConfig:
+def compose_config(
+    name: str | None = None, overrides: Sequence[str] = (), folder: str | Path | None = None
+) -> DictConfig:
     """Compose a configuration.
 
     Args:
-        name: ``--config-name``.
+        name: ``--config-name``; None means ``gad_trainer``.
         overrides: What stands behind it on the command line, such as ``data.train_batch_size=8``.
         folder: ``--config-path``, absolute; None means verl's own folder, which gad_verl's files are searched with.
 
@@ -45,6 +47,7 @@ def compose_config(name: str, overrides: Sequence[str] = (), folder: str | Path 
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    name = name or DEFAULT_NAME
     if folder is None:
         # Found without importing verl, which takes seconds.
         spec = importlib.util.find_spec("verl")

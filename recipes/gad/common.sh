@@ -223,9 +223,9 @@ esac
 
 # The arguments of launch come last, so they win.
 launch() {
-    local entry=verl.trainer.main_ppo
-    if [ "${DRY_RUN}" = 1 ]; then entry=gad_verl.preflight.dry_run; fi
-    "${PYTHON}" -m "${entry}" \
+    local entry=(verl.trainer.main_ppo)
+    if [ "${DRY_RUN}" = 1 ]; then entry=(gad_verl.cli doctor --plan); fi
+    "${PYTHON}" -m "${entry[@]}" \
         --config-path "${RECIPE_DIR}/config" \
         --config-name "${CONFIG_NAME}" \
         "${DATA[@]}" \

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 import torch
-from own_losses import squared_hinge
+from custom_losses import squared_hinge
 from tiny_model import build_model
 from tools_probe import NOISE_SEED, loss_options, tool_groups
 from transformers import AutoConfig
@@ -32,7 +32,7 @@ from gad_verl.discriminator.groups import GroupLayout, noise_seeds
 from gad_verl.discriminator.model import load_discriminator, prepare_config
 
 LAYOUTS = [(1, "fsdp"), (2, "fsdp2")]
-NAMES = ["plain", "cross_entropy", "softened", "pinned", "penalty", "everything", "own"]
+NAMES = ["plain", "cross_entropy", "softened", "pinned", "penalty", "everything", "custom"]
 TOLERANCE = 1e-5
 
 
@@ -87,7 +87,7 @@ def reference(model_folder: Path) -> dict[str, Any]:
             scores = [score(model, ids) for ids in group.teacher_ids], [score(model, ids) for ids in students]
             if students:
                 teacher, student = (torch.stack(side).unsqueeze(0) for side in scores)
-                if options.own is not None:
+                if options.custom is not None:
                     pairs = squared_hinge(teacher.unsqueeze(2), student.unsqueeze(1))
                     total = total + (pairs * weights).sum()
                 else:

@@ -40,7 +40,7 @@ def loss_options() -> dict[str, Any]:
         "pinned": LossOptions(PairLossOptions(score_l2=0.1, score_centring=0.3)),
         "penalty": LossOptions(PairLossOptions(), penalty_coefficient=2.0, penalty_distance=0.05),
         "everything": LossOptions(PairLossOptions("cross_entropy", 1.5, 0.05, 0.1, 0.2), 1.0, 0.1),
-        "own": LossOptions(own=f"{Path(__file__).resolve().parent / 'own_losses.py'}:squared_hinge"),
+        "custom": LossOptions(custom=f"{Path(__file__).resolve().parent / 'custom_losses.py'}:squared_hinge"),
     }
 
 

@@ -63,10 +63,10 @@ def test_every_block_is_tested_here() -> None:
 
 def test_a_loss_of_the_discriminator(write: Callable[[str], Path]) -> None:
     where = f"{write('losses.py')}:hinge"
-    config = load_gad_config(composed(f"gad.discriminator_loss.own={where}"))
-    assert config.discriminator_loss.own == where
+    config = load_gad_config(composed(f"gad.discriminator_loss.custom={where}"))
+    assert config.discriminator_loss.custom == where
     scores = torch.tensor([2.0, 1.5, 0.0, 4.0], requires_grad=True)
-    loss = group_loss(scores, torch.ones(4), GroupLayout(1, 3), None, 0.0, LossOptions(own=where))
+    loss = group_loss(scores, torch.ones(4), GroupLayout(1, 3), None, 0.0, LossOptions(custom=where))
     # Margins 0.5, 2 and -2.
     assert loss.item() == pytest.approx((0.5 + 0.0 + 3.0) / 3)
     loss.backward()

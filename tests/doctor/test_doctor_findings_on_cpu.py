@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.doctor import checks, finding, machine, versions
+from gad_verl.tools.doctor import examination, finding, machine, versions
 from gad_verl.tools.doctor.finding import ERROR, OK, WARNING, Finding, exit_code, render, run_check
 
 levels = st.sampled_from([OK, WARNING, ERROR])
@@ -67,8 +67,8 @@ def test_a_check_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyP
     def broken(_: Any) -> list[Finding]:
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(checks.Doctor, "_versions", broken)
-    found = checks.examine(checks.Request(None))
+    monkeypatch.setattr(examination.Doctor, "_versions", broken)
+    found = examination.examine(examination.Request(None))
     assert any("broken on purpose" in entry.found for entry in found)
     assert {"internals of verl", "GPUs", "open files"} <= {entry.check for entry in found}
 
@@ -204,12 +204,12 @@ def test_open_files(hard: int, level: str) -> None:
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
-    assert "no config.json" in checks.check_weights("k", tmp_path)[0].found
+    assert "no config.json" in examination.check_weights("k", tmp_path)[0].found
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    assert "no weights" in checks.check_weights("k", tmp_path)[0].found
+    assert "no weights" in examination.check_weights("k", tmp_path)[0].found
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     (tmp_path / "model-1.safetensors").write_bytes(b"1234")
-    assert "lacks model-2.safetensors" in checks.check_weights("k", tmp_path)[0].found
+    assert "lacks model-2.safetensors" in examination.check_weights("k", tmp_path)[0].found
     (tmp_path / "model-2.safetensors").write_bytes(b"1234")
-    assert checks.check_weights("k", tmp_path)[0].level == OK
+    assert examination.check_weights("k", tmp_path)[0].level == OK

@@ -11,23 +11,25 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the doctor says of tokenizers, disk, dry runs and whole configurations."""
+"""What the doctor says of tokenizers, disk, the one step and whole configurations."""
 
 import copy
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from omegaconf import DictConfig
 
 from gad_verl.cli import main
+from gad_verl.errors import GadCompatError
 from gad_verl.tools.doctor import one_step, storage
 from gad_verl.tools.doctor.finding import ERROR, OK, WARNING
 from gad_verl.tools.doctor.tokenizers import check_positions, check_tokenizer, check_tokenizers
-from gad_verl.tools.estimate.plan import checkpoint_size, estimate, reference_size
-from gad_verl.tools.estimate.settings import read_settings
+from gad_verl.tools.estimate.run_estimate import checkpoint_size, estimate, reference_size
+from gad_verl.tools.estimate.run_settings import read_settings
 
 
 def levels(found: list[Any]) -> list[str]:
@@ -150,25 +152,25 @@ def test_memory_of_gpus_and_host(compose_config: Any) -> None:
     assert levels(storage.check_host(large, large.host / 2)) == [ERROR]
 
 
-# ------------------------------ dry run ------------------------------
+# ------------------------------ one step ------------------------------
 
 
-def test_a_dry_run_is_small_and_saves_nothing(tiny_config: DictConfig, tmp_path: Path) -> None:
+def test_the_one_step_is_small_and_saves_nothing(tiny_config: DictConfig, tmp_path: Path) -> None:
     tiny_config.trainer.n_gpus_per_node = 4
-    chosen = dict(override.split("=", 1) for override in one_step.dry_overrides(tiny_config, tmp_path))
+    chosen = dict(override.split("=", 1) for override in one_step.small_overrides(tiny_config, tmp_path))
     assert chosen["trainer.total_training_steps"] == "1" and chosen["trainer.save_freq"] == "-1"
     assert chosen["data.train_batch_size"] == chosen["actor_rollout_ref.actor.ppo_mini_batch_size"] == "4"
     assert chosen["gad.warmup_steps"] == "0" and chosen["trainer.logger"] == "[console]"
     assert str(tmp_path) in chosen["trainer.default_local_dir"]
     tiny_config.gad.stage = "warmup"
     tiny_config.gad.trust.held_out_fraction = 0.1
-    chosen = dict(override.split("=", 1) for override in one_step.dry_overrides(tiny_config, tmp_path))
+    chosen = dict(override.split("=", 1) for override in one_step.small_overrides(tiny_config, tmp_path))
     assert chosen["gad.discriminator_only_steps"] == "0" and "gad.warmup_steps" not in chosen
     assert chosen["gad.trust.held_out_fraction"] == "0.0"
 
 
 @pytest.mark.parametrize("stage", ["auto", "warmup"])
-def test_a_dry_run_passes_the_check_before_a_run(compose_config: Any, tiny_folder: Path, stage: str) -> None:
+def test_the_one_step_passes_the_check_before_a_run(compose_config: Any, tiny_folder: Path, stage: str) -> None:
     from gad_verl.preflight import check_config, check_data, check_schedule
 
     own = [
@@ -180,14 +182,14 @@ def test_a_dry_run_passes_the_check_before_a_run(compose_config: Any, tiny_folde
         "trainer.total_training_steps=500",
     ]
     config = compose_config("gad_cpu", *own)
-    # As in the process: the dry run's settings stand behind the user's own and win.
-    dry = compose_config("gad_cpu", *own, *one_step.dry_overrides(config, Path("/nowhere")))
+    # As in the process: the step's settings stand behind the user's own and win.
+    dry = compose_config("gad_cpu", *own, *one_step.small_overrides(config, Path("/nowhere")))
     assert dry.trainer.total_training_steps == 1 and dry.data.train_batch_size == 2
     gad_config = check_config(dry)
     check_schedule(dry, gad_config, check_data(dry, gad_config))
 
 
-def test_the_command_of_a_dry_run() -> None:
+def test_the_command_of_the_one_step() -> None:
     line = one_step.command("gad_paper", "recipes", ["a=1"], ["a=2"])
     assert line[1:3] == ["-m", "verl.trainer.main_ppo"] and line[-2:] == ["a=1", "a=2"]
     assert Path(line[line.index("--config-path") + 1]).is_absolute()
@@ -203,7 +205,7 @@ def test_the_command_of_a_dry_run() -> None:
         ("import time; print('begun', flush=True); time.sleep(60)", 3, ERROR, "no step within 3 s"),
     ],
 )
-def test_what_came_of_a_dry_run(tmp_path: Path, script: str, limit: float, level: str, part: str) -> None:
+def test_what_came_of_the_one_step(tmp_path: Path, script: str, limit: float, level: str, part: str) -> None:
     done = one_step.run([sys.executable, "-c", script], tmp_path, limit)
     found = one_step.judge(done, limit)
     assert found.level == level and part in found.found
@@ -212,8 +214,8 @@ def test_what_came_of_a_dry_run(tmp_path: Path, script: str, limit: float, level
 
 def test_known_errors_have_a_remedy_of_their_own() -> None:
     output = "Exception: The current node timed out during startup. This could"
-    assert "busy" in one_step.judge(one_step.DryRun(1, 5.0, output), 60).remedy
-    assert "busy" not in one_step.judge(one_step.DryRun(1, 5.0, "another"), 60).remedy
+    assert "busy" in one_step.judge(one_step.Outcome(1, 5.0, output), 60).remedy
+    assert "busy" not in one_step.judge(one_step.Outcome(1, 5.0, "another"), 60).remedy
 
 
 def test_the_tail_is_short() -> None:
@@ -287,7 +289,8 @@ def test_all_faults_of_a_run_at_once(capsys: pytest.CaptureFixture[str], tiny_fo
     assert found["length of the student"][0]["level"] == ERROR
     assert found["tokenizer of the student"][0]["level"] == OK
     assert "/nowhere" in found["tokenizer of the discriminator"][0]["found"]
-    assert found["disk"][0]["level"] == WARNING and "/nowhere" in found["disk"][0]["found"]
+    room = found["disk and memory"][0]
+    assert room["level"] == WARNING and "/nowhere" in room["found"]
     assert found["GPUs"][0]["level"] == ERROR
 
 
@@ -295,6 +298,54 @@ def test_a_configuration_that_does_not_compose_leaves_the_environment(capsys: py
     code, found = doctor(capsys, "--config-name", "gad_cpu", "no.such.key=1")
     assert code == 1 and "no.such.key" in found["configuration"][0]["found"]
     assert "internals of verl" in found
+
+
+def test_what_the_installed_verl_lacks_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gad_verl import compat
+
+    def lacks(**_: Any) -> None:
+        raise GadCompatError("verl 0.9.1 lacks verl.trainer.gone")
+
+    monkeypatch.setattr(compat, "check", lacks)
+    code, found = doctor(capsys)
+    assert code == 1 and found["internals of verl"][0]["level"] == ERROR
+    assert "verl.trainer.gone" in found["internals of verl"][0]["found"]
+
+
+@pytest.mark.parametrize(("lines", "expected"), [([], 0), (["verl.a.b is gone (x)", "verl.c changed (y)"], 1)])
+def test_another_verl_is_held_against_the_list(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    lines: list[str],
+    expected: int,
+) -> None:
+    asked = []
+    tree = ModuleType("gad_verl.compat.tree")
+    tree.tree_findings = lambda path: asked.append(path) or lines
+    monkeypatch.setitem(sys.modules, "gad_verl.compat.tree", tree)
+    code, found = doctor(capsys, "--tree", str(tmp_path))
+    assert code == expected and asked == [tmp_path]
+    assert [entry["found"] for entry in found["verl"]] == (lines or [f"{tmp_path} has everything that is used of verl"])
+    assert main(["doctor", "--tree", str(tmp_path), "trainer.nnodes=2"]) == 2
+    assert "leave the configuration out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["check"], "doctor"),
+        (["data", "preflight", "a.parquet", "--student", "b.jsonl"], "data leaks"),
+        (["doctor", "--config-name", "gad_cpu", "--dry-run"], "doctor --one-step"),
+        (["doctor", "--dry-run-timeout=60", "--one-step"], "doctor --timeout"),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(capsys: pytest.CaptureFixture[str], old: list[str], new: str) -> None:
+    assert main(old) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and said.err.endswith(f" is now gad-verl {new}\n") and said.out == ""
 
 
 def test_strict_counts_warnings(capsys: pytest.CaptureFixture[str], tiny_folder: Path) -> None:
@@ -306,8 +357,9 @@ def test_strict_counts_warnings(capsys: pytest.CaptureFixture[str], tiny_folder:
 
 
 def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["doctor", "--dry-run-timeout", "0"]) == 2
-    assert "--dry-run-timeout" in capsys.readouterr().err
+    for wrong in (["--one-step", "--timeout", "0"], ["--timeout", "5"], ["--cluster", "a:1", "--timeout", "-1"]):
+        assert main(["doctor", *wrong]) == 2
+        assert "--timeout" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main(["doctor", "--no-such-flag"])
     assert ended.value.code == 2
@@ -315,7 +367,7 @@ def test_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_a_real_dry_run(capsys: pytest.CaptureFixture[str], tiny_folder: Path) -> None:
-    code, found = doctor(capsys, "--dry-run", *tiny(tiny_folder), "data.max_response_length=16")
-    assert found["dry run"][0]["level"] == OK, found["dry run"]
+def test_a_real_step(capsys: pytest.CaptureFixture[str], tiny_folder: Path) -> None:
+    code, found = doctor(capsys, "--one-step", *tiny(tiny_folder), "data.max_response_length=16")
+    assert found["one step"][0]["level"] == OK, found["one step"]
     assert code == 0 and not (tiny_folder / "checkpoints").exists()

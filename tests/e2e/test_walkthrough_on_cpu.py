@@ -140,10 +140,10 @@ def test_the_split_loses_nothing_and_leaks_nothing(walk: Walk) -> None:
     assert not {prompt.lower() for prompt in train} & {prompt.lower() for prompt in val}
 
 
-def test_preflight_pairs_the_students_answers_with_the_teachers(walk: Walk) -> None:
+def test_leaks_pairs_the_students_answers_with_the_teachers(walk: Walk) -> None:
     for name in ("evaluations/base/responses", "evaluations/step_$WARMUP/responses"):
         output = walk.output_of(
-            f"preflight data/val.parquet --student {name}".replace(" evaluations/step", ' "evaluations/step')
+            f"leaks data/val.parquet --student {name}".replace(" evaluations/step", ' "evaluations/step')
         )
         assert f"paired by prompt: {VAL} prompts" in output
         assert "held-out accuracy" in output

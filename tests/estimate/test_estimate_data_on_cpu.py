@@ -20,29 +20,29 @@ import pytest
 from omegaconf import DictConfig
 
 from gad_verl.errors import GadDataError
-from gad_verl.tools.estimate import data
+from gad_verl.tools.estimate import measured_data
 from gad_verl.tools.estimate.gpus import GPUS
-from gad_verl.tools.estimate.plan import estimate
-from gad_verl.tools.estimate.settings import read_settings
+from gad_verl.tools.estimate.run_estimate import estimate
+from gad_verl.tools.estimate.run_settings import read_settings
 
 
 def test_rows_are_counted_in_every_format(tiny_config: DictConfig, tmp_path: Path) -> None:
-    assert data.count_rows(tiny_config) == 48
+    assert measured_data.count_rows(tiny_config) == 48
     rows = [{"prompt": [{"role": "user", "content": "a"}], "teacher_response": "b"}] * 5
     lines, whole = tmp_path / "rows.jsonl", tmp_path / "rows.json"
     lines.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n", encoding="utf-8")
     whole.write_text(json.dumps(rows), encoding="utf-8")
     tiny_config.data.train_files = [str(lines), str(whole)]
-    assert data.count_rows(tiny_config) == 10
+    assert measured_data.count_rows(tiny_config) == 10
     tiny_config.data.train_max_samples = 7
-    assert data.count_rows(tiny_config) == 7
+    assert measured_data.count_rows(tiny_config) == 7
     tiny_config.data.train_files = [str(lines), str(tmp_path / "elsewhere.jsonl")]
-    assert data.count_rows(tiny_config) is None
+    assert measured_data.count_rows(tiny_config) is None
     broken = tmp_path / "rows.parquet"
     broken.write_bytes(b"no parquet")
     tiny_config.data.train_files = str(broken)
     with pytest.raises(GadDataError, match="rows.parquet"):
-        data.count_rows(tiny_config)
+        measured_data.count_rows(tiny_config)
 
 
 def test_lengths_are_those_of_the_encoder(tiny_config: DictConfig, tokenizer: object) -> None:
@@ -54,15 +54,15 @@ def test_lengths_are_those_of_the_encoder(tiny_config: DictConfig, tokenizer: ob
     rows = pd.read_parquet(tiny_config.data.train_files)
     teacher = [len(builder.response(text).token_ids) for text in rows["teacher_response"]]
     prompts = [len(builder.prompt(list(messages))) for messages in rows["prompt"]]
-    found = data.measured_lengths(tiny_config, "teacher_response")
+    found = measured_data.measured_lengths(tiny_config, "teacher_response")
     assert found.teacher.low == found.teacher.high == pytest.approx(sum(teacher) / 48)
     assert found.prompt.low == pytest.approx(sum(prompts) / 48)
     assert found.response.low < found.teacher.low < found.response.high
     # What a limit cuts is not computed.
     tiny_config.data.max_prompt_length = 10
-    assert data.measured_lengths(tiny_config, "teacher_response").prompt.high == 10
+    assert measured_data.measured_lengths(tiny_config, "teacher_response").prompt.high == 10
     tiny_config.actor_rollout_ref.model.path = "somewhere/else"
-    assert data.measured_lengths(tiny_config, "teacher_response") is None
+    assert measured_data.measured_lengths(tiny_config, "teacher_response") is None
 
 
 def test_a_configuration_for_the_cpu_is_said(tiny_config: DictConfig) -> None:

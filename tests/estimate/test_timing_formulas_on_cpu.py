@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gad_verl.core.schedule import Phase
-from gad_verl.tools.estimate import plan, timing
+from gad_verl.tools.estimate import run_estimate, timing
 from gad_verl.tools.estimate.gpus import GIB, GPUS
 from gad_verl.tools.estimate.ranges import Range, hidden_behind, total
 from gad_verl.tools.estimate.roles import Layout, Role
-from gad_verl.tools.estimate.settings import Rollout, read_settings
+from gad_verl.tools.estimate.run_settings import Rollout, read_settings
 from gad_verl.tools.estimate.shape import find_shape
 from gad_verl.tools.estimate.timing import Assumptions, Lengths
 
@@ -167,7 +167,7 @@ def test_of_experts_generation_reads_those_that_are_visited() -> None:
     ("steps", "every", "count"), [(100, 50, 2), (101, 50, 3), (10, 50, 1), (10, -1, 0), (50, 50, 1)]
 )
 def test_a_run_saves_every_so_many_steps_and_at_its_end(steps: int, every: int, count: int) -> None:
-    assert plan.saves_of(steps, every) == count
+    assert run_estimate.saves_of(steps, every) == count
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def paper(compose_config: Any) -> Any:
 
 
 def test_a_step_is_the_sum_of_its_stages(paper: Any) -> None:
-    found = plan.estimate(paper, GPU, lengths=LENGTHS, rows=192_014)
+    found = run_estimate.estimate(paper, GPU, lengths=LENGTHS, rows=192_014)
     assert found.run.steps == {Phase.DISCRIMINATOR_ONLY: 10, Phase.WARMUP: 740, Phase.ADVERSARIAL: 1500}
     seconds = sum(total(found.stages[phase].values()).low * count for phase, count in found.run.steps.items())
     assert found.run.hours.low == pytest.approx((seconds + found.run.checkpoint_seconds.low) / 3600)
@@ -189,26 +189,26 @@ def test_a_step_is_the_sum_of_its_stages(paper: Any) -> None:
 def test_one_pass_costs_half_of_the_public_scheme(paper: Any) -> None:
     """4 (n + 1) / n over 9 forwards, with checkpointing, at equal lengths: docs/performance.md."""
     seconds = {
-        scheme: plan.estimate(paper, GPU, IDEAL, LENGTHS, scheme=scheme)
+        scheme: run_estimate.estimate(paper, GPU, IDEAL, LENGTHS, scheme=scheme)
         .stages[Phase.ADVERSARIAL]["discriminator update"]
         .low
-        for scheme in plan.SCHEMES
+        for scheme in run_estimate.SCHEMES
     }
     assert seconds["one_pass"] / seconds["public"] == pytest.approx(4 * 9 / 8 / 9, rel=1e-6)
 
 
 def test_groups_that_fill_no_micro_batch_cost_a_pass_more(paper: Any) -> None:
-    assert plan.discriminator_passes(paper, LENGTHS) == Range.exact(4)
+    assert run_estimate.discriminator_passes(paper, LENGTHS) == Range.exact(4)
     short = replace(paper, discriminator=replace(paper.discriminator, micro_tokens=4096))
-    assert plan.discriminator_passes(short, LENGTHS) == Range.exact(5)
+    assert run_estimate.discriminator_passes(short, LENGTHS) == Range.exact(5)
 
 
 def test_the_published_run_lies_within_a_factor_of_two(paper: Any) -> None:
     """About 30 h on 16 H100 for the 14B student (arXiv 2511.10643); its lengths are assumed (docs/estimate.md)."""
     published = 30.0
     lengths = Lengths(Range.exact(130), Range(215, 430), Range(215, 430), "assumed")
-    for scheme in plan.SCHEMES:
-        hours = plan.estimate(paper, GPU, lengths=lengths, rows=192_014, scheme=scheme).run.hours
+    for scheme in run_estimate.SCHEMES:
+        hours = run_estimate.estimate(paper, GPU, lengths=lengths, rows=192_014, scheme=scheme).run.hours
         assert hours.low <= published <= hours.high
         assert published / 2 <= hours.middle <= published * 2
         row = f"| {hours.low:.1f} to {hours.high:.1f} | {hours.middle:.1f} | {hours.middle / published:.2f} |"
@@ -216,17 +216,17 @@ def test_the_published_run_lies_within_a_factor_of_two(paper: Any) -> None:
 
 
 def test_length_of_a_run_is_open_without_rows(paper: Any) -> None:
-    assert plan.estimate(paper, GPU).run is None
+    assert run_estimate.estimate(paper, GPU).run is None
     known = replace(paper, total_steps=100, gad=replace(paper.gad, warmup_steps=40))
-    assert plan.estimate(known, GPU).run.steps[Phase.ADVERSARIAL] == 60
+    assert run_estimate.estimate(known, GPU).run.steps[Phase.ADVERSARIAL] == 60
 
 
 def test_what_does_not_fit_is_said_with_the_settings_that_help(paper: Any) -> None:
     small = replace(GPU, memory=40 * GIB)
-    texts = plan.estimate(paper, small).warnings
+    texts = run_estimate.estimate(paper, small).warnings
     assert any(text.startswith("rollout") and "optimizer_offload=True" in text for text in texts)
     assert any("discriminator.ppo_max_token_len_per_gpu (now 32768)" in text for text in texts)
     tiny = replace(GPU, memory=10 * GIB)
-    assert any("weights take" in text for text in plan.estimate(paper, tiny).warnings)
+    assert any("weights take" in text for text in run_estimate.estimate(paper, tiny).warnings)
     large = replace(GPU, memory=400 * GIB)
-    assert plan.estimate(paper, large).warnings == []
+    assert run_estimate.estimate(paper, large).warnings == []

@@ -26,7 +26,7 @@ from gad_verl.config import load_gad_config
 from gad_verl.config.micro_batch import tokens_per_micro_batch
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight import check_config
-from gad_verl.preflight.megatron import check_installed
+from gad_verl.preflight.megatron_check import check_installed
 
 BOTH = ("gad_megatron_trainer",)
 STUDENT_ONLY = ("gad_megatron_trainer", "critic@discriminator=dp_critic")

@@ -31,6 +31,7 @@ from safetensors.torch import load_file, save_file
 
 from gad_verl import preflight
 from gad_verl.errors import GadCheckpointError, GadConfigError, GadDataError
+from gad_verl.preflight import planned_run
 from gad_verl.trainer import checkpoints
 
 CHAT = [{"role": "user", "content": "hello"}]
@@ -121,7 +122,7 @@ def test_an_unexpected_error_ends_the_run_too(tiny_config: DictConfig, monkeypat
     def broken(*_: Any) -> None:
         raise RuntimeError("something nobody thought of")
 
-    monkeypatch.setattr(preflight, "run_preflight", broken)
+    monkeypatch.setattr(planned_run, "run_preflight", broken)
     with pytest.raises(SystemExit, match="something nobody thought of"):
         preflight.PreflightCallback().on_job_start(tiny_config)
 

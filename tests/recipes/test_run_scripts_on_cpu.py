@@ -29,8 +29,9 @@ from omegaconf import DictConfig
 from paper_settings import PAPER_FSDP, PAPER_MEGATRON, SEQKD, TOOLS, differences
 from tiny_model import build_all, build_tokenizer
 
+from gad_verl.cli import main
 from gad_verl.config import GadConfig, load_gad_config
-from gad_verl.preflight import check_config, dry_run
+from gad_verl.preflight import check_config
 from gad_verl.preflight.composing import compose_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +71,7 @@ def _compose(name: str, overrides: tuple[str, ...]) -> DictConfig:
 class Launch:
     """What a script would have started."""
 
-    module: str
+    entry: list[str]
     name: str
     overrides: list[str]
 
@@ -97,10 +98,12 @@ def launch(tmp_path):
             command, env=fakes.environment(variables), cwd=tmp_path, check=True, timeout=20, capture_output=True
         )
         (call,) = fakes.calls()[before:]
-        module, path, folder, name, config_name, *overrides = call["arguments"][1:]
-        assert call["arguments"][0] == "-m"
+        dash_m, *entry = call["arguments"]
+        first = entry.index("--config-path")
+        (path, folder, name, config_name, *overrides), entry = entry[first:], entry[:first]
+        assert dash_m == "-m"
         assert (path, folder, name) == ("--config-path", str(CONFIG_DIR), "--config-name")
-        return Launch(module, config_name, overrides)
+        return Launch(entry, config_name, overrides)
 
     return run
 
@@ -204,7 +207,7 @@ def test_there_is_a_script_for_every_student():
 def test_script_starts_the_settings_of_the_paper(script, launch):
     changes, gpus, model = SCRIPTS[script]
     started = launch(script)
-    assert started.module == "verl.trainer.main_ppo"
+    assert started.entry == ["verl.trainer.main_ppo"]
     config = started.config
     # Written out, and the paper's: null would take the student's rate, which is the same.
     assert differences(config, paper_of(script) | {"gad.warmup.actor_lr": 1e-6} | changes) == {}
@@ -338,9 +341,9 @@ def test_a_wrong_choice_is_refused_before_anything_starts(variable, value, tmp_p
 def test_script_dry_runs_on_tiny_files(script, method, launch, tiny, tmp_path, megatron_on_path, capsys):
     arguments = TINY_ARGUMENTS + (TINY_TRUST if method == "recommended" else [])
     started = launch(script, arguments, DRY_RUN="1", **tiny_variables(tiny, script, tmp_path), **METHODS[method])
-    assert started.module == "gad_verl.preflight.dry_run"
+    assert started.entry == ["gad_verl.cli", "doctor", "--plan"]
     assert started.overrides[-len(arguments) :] == arguments
-    assert dry_run.main(started.arguments) == 0
+    assert main([*started.entry[1:], *started.arguments]) == 0
     shown = capsys.readouterr().out
     assert "All checks passed" in shown and "48, 6 steps an epoch" in shown
     stages = ["steps 1-18"] if method == "seqkd" else ["steps 1-2", "steps 3-6", "steps 7-18"]
@@ -360,7 +363,7 @@ def test_dry_run_of_the_megatron_script_sees_a_layout_that_does_not_fit(
     variables, expected, launch, tiny, tmp_path, megatron_on_path, capsys
 ):
     started = launch(MEGATRON, TINY_ARGUMENTS, **variables, **tiny_variables(tiny, MEGATRON, tmp_path))
-    assert dry_run.main(started.arguments) == 2
+    assert main(["doctor", "--plan", *started.arguments]) == 2
     assert expected in capsys.readouterr().err
 
 

@@ -146,8 +146,8 @@ def test_ray_joins_before_the_run_starts_on_the_first_node(start, fakes, tmp_pat
     assert head[:5] == ["ray", "start", "--head", "--node-ip-address=10.0.0.7", f"--port={port}"]
     assert workers[:3] == ["ray", "start", f"--address=10.0.0.7:{port}"]
     assert all(set(resources) < set(command) and command[-1] == "--block" for command in (head, workers))
-    assert ready[:3] == ["python3", "-m", "gad_verl.tools.doctor.ray_ready"]
-    assert ready[3:9] == ["--address", f"10.0.0.7:{port}", "--nodes", "3", "--gpus-per-node", "4"]
+    assert ready[:6] == ["python3", "-m", "gad_verl.cli", "doctor", "--cluster", f"10.0.0.7:{port}"]
+    assert ready[-2:] == ["trainer.nnodes=3", "trainer.n_gpus_per_node=4"]
     assert run == ["bash", str(tmp_path / "run.sh"), "a.b=1", "c='x y'"]
     (trainer,) = fakes.calls("trainer")
     assert trainer["arguments"] == ["a.b=1", "c='x y'"]
@@ -173,13 +173,17 @@ def test_one_node_has_no_workers(start, fakes):
     assert all({"--container-image=a", "--mpi=none"} < set(call["arguments"]) for call in fakes.calls("srun"))
 
 
-def test_the_arguments_of_the_readiness_are_those_of_its_command(start, fakes, monkeypatch):
-    from gad_verl.tools.doctor import ray_ready
+@pytest.mark.parametrize(("gpus", "code"), [(4, 0), (3, 2)])
+def test_the_arguments_of_the_readiness_are_those_of_its_command(start, fakes, monkeypatch, capsys, gpus, code):
+    from gad_verl.cli import main
+    from gad_verl.tools.doctor import cluster
 
-    finish(start())
-    arguments = next(command for _, command in steps(fakes) if "gad_verl.tools.doctor.ray_ready" in command)[3:]
-    monkeypatch.setattr(ray_ready, "read_nodes", lambda address: [ray_ready.Node("a", 4)] * 3)
-    assert ray_ready.main(arguments) == 0
+    finish(start(JOIN_TIMEOUT_S="0.1"))
+    arguments = next(command for _, command in steps(fakes) if "gad_verl.cli" in command)[3:]
+    monkeypatch.setattr(cluster, "read_nodes", lambda address: [cluster.Node("a", 4)] * 2 + [cluster.Node("b", gpus)])
+    assert main(arguments) == code
+    said = capsys.readouterr()
+    assert "3 nodes and 12 GPUs" in said.out if code == 0 else "1 of 3 nodes have fewer than 4 GPUs" in said.err
 
 
 # A trainer that looks for the stop file, as the real one does.
@@ -279,70 +283,3 @@ def test_script_is_sound(script):
     done = subprocess.run([shellcheck, "-x", str(script)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout
     assert max(map(len, script.read_text(encoding="utf-8").splitlines())) <= 120
-
-
-# ------------------------------ waiting for the nodes ------------------------------
-
-
-class Clock:
-    """Time that passes by sleeping alone."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-
-
-def waited(reads: list, nodes: int, gpus: int, timeout_s: float = 30.0) -> tuple:
-    from gad_verl.tools.doctor.ray_ready import wait_until_ready
-
-    clock, states = Clock(), list(reads)
-
-    def read():
-        state = states.pop(0) if len(states) > 1 else states[0]
-        if isinstance(state, Exception):
-            raise state
-        return state
-
-    return wait_until_ready(read, nodes, gpus, timeout_s, 3.0, clock.sleep, clock.now), clock.time
-
-
-def test_the_wait_ends_with_the_last_node():
-    from gad_verl.tools.doctor.ray_ready import Node
-
-    a, b, poor = Node("a", 8), Node("b", 8), Node("b", 0)
-    nodes, seconds = waited([ConnectionError("no head"), [], [a], [a, poor], [a, b]], 2, 8)
-    assert nodes == [a, b] and seconds == 12.0
-    # A node more does no harm, and GPUs are counted where they are asked for only.
-    assert waited([[a, b, poor]], 2, 8)[1] == 0 and waited([[poor]], 1, 0)[1] == 0
-
-
-@pytest.mark.parametrize(("address", "expected"), [("127.0.0.1:1", "the head does not answer"), ("node1", "HOST:PORT")])
-def test_no_head_is_one_line(address, expected, capsys):
-    from gad_verl.tools.doctor import ray_ready
-
-    assert ray_ready.main(["--address", address, "--nodes", "1", "--timeout", "0"]) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
-    assert line.startswith("gad_verl: GadClusterError: ") and expected in line
-
-
-@pytest.mark.parametrize(
-    ("reads", "expected"),
-    [
-        ([ConnectionError("refused")], "the head does not answer (refused)"),
-        ([[("a", 8)]], "1 of 2 nodes have joined: a (8 GPUs)"),
-        ([[("a", 8), ("b", 4)]], "1 of 2 nodes have fewer than 8 GPUs"),
-    ],
-)
-def test_a_wait_in_vain_says_what_is_missing(reads, expected):
-    from gad_verl.errors import GadClusterError
-    from gad_verl.tools.doctor.ray_ready import Node
-
-    states = [state if isinstance(state, Exception) else [Node(*node) for node in state] for state in reads]
-    with pytest.raises(GadClusterError) as error:
-        waited(states, 2, 8, timeout_s=10.0)
-    assert expected in str(error.value) and "after 10 s" in str(error.value)

@@ -53,7 +53,7 @@ class Saturated(Rule):
     def remedy(self) -> str:
         return (
             "It may have found a shortcut in the form of the texts: read samples of both sides and run gad-verl data "
-            "preflight. If not, it is too strong: lower gad.adversarial.discriminator_lr, smooth its labels "
+            "leaks. If not, it is too strong: lower gad.adversarial.discriminator_lr, smooth its labels "
             "(gad.discriminator_loss.label_smoothing), let it wait while it is ahead "
             "(gad.discriminator_updates.accuracy_below), or warm the student up for longer."
         )

@@ -56,6 +56,6 @@ class EndOfText(Rule):
         return (
             "It needs nothing but the end-of-text token. Where the teacher's texts are cut: raise "
             "data.max_response_length or set gad.teacher_overlong=drop. Where the student does not end: a longer "
-            "warmup, and look at its stop tokens (generation_config.json). gad-verl data preflight with "
+            "warmup, and look at its stop tokens (generation_config.json). gad-verl data leaks with "
             "--tokenizer counts them."
         )

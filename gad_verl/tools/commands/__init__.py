@@ -16,3 +16,12 @@
 A module offers ``add_to(commands)``, which registers its parser with ``set_defaults(run=...)``; what is heavy it
 imports inside ``run``, so that ``gad-verl --help`` answers at once. ``gad_verl.cli`` lists the modules.
 """
+
+import argparse
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that name a run's configuration, as ``verl.trainer.main_ppo`` takes them."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for verl.trainer.main_ppo")
+    parser.add_argument("--config-name", help="such as gad_cpu (default: gad_trainer)")
+    parser.add_argument("--config-path", metavar="FOLDER", help="folder of the configuration, absolute")

@@ -14,15 +14,19 @@
 """``gad-verl data``: teacher data from published files to training rows, and what to look at before a run."""
 
 import argparse
+import dataclasses
 import functools
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from gad_verl.errors import GadConfigError, GadDataError
 
 ABOVE_THRESHOLD = 1
+
+Options = TypeVar("Options")
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
@@ -85,10 +89,8 @@ def _add_split(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     _set_run(parser, _run_split)
 
 
-def _add_preflight(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = tools.add_parser(
-        "preflight", help="what a discriminator could tell teacher from student by, without reading"
-    )
+def _add_leaks(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = tools.add_parser("leaks", help="what a discriminator could tell teacher from student by, without reading")
     parser.add_argument("teacher", type=Path, help="file with the teacher's texts (parquet, JSON or JSONL)")
     parser.add_argument("--student", type=Path, help="file with the student's texts; without it, one-sided statistics")
     parser.add_argument(
@@ -106,7 +108,7 @@ def _add_preflight(tools: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--fail-above", type=float, metavar="ACCURACY", help="exit with code 1 if the held-out accuracy is above"
     )
     _add_overwrite(parser)
-    _set_run(parser, _run_preflight)
+    _set_run(parser, _run_leaks)
 
 
 def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -148,7 +150,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     """Register the command and its options."""
     parser = commands.add_parser("data", help="import, split, check and normalise teacher data")
     tools = parser.add_subparsers(required=True, metavar="TOOL")
-    for add in (_add_import, _add_split, _add_preflight, _add_normalize, _add_stats):
+    for add in (_add_import, _add_split, _add_leaks, _add_normalize, _add_stats):
         add(tools)
 
 
@@ -175,6 +177,12 @@ def _set_run(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace]
     parser.set_defaults(run=guarded)
 
 
+def _chosen(kind: type[Options], arguments: argparse.Namespace, **other: object) -> Options:
+    """Options of a tool: those that have the name of one of the command line, and the other ones."""
+    names = {entry.name for entry in dataclasses.fields(kind)} & set(vars(arguments))
+    return kind(**{name: getattr(arguments, name) for name in names} | other)
+
+
 def _write_json(path: Path, content: object, overwrite: bool) -> None:
     from gad_verl.tools.data.writing import outputs
 
@@ -196,19 +204,7 @@ def _run_import(arguments: argparse.Namespace) -> None:
         if not (old and separator and new):
             raise GadConfigError(f"--rename {pair}: write OLD=NEW")
         rename[old] = new
-    options = ImportOptions(
-        layout=arguments.layout,
-        template=load_template(arguments.template),
-        system_prompt=arguments.system_prompt,
-        teacher=arguments.teacher,
-        data_source=arguments.data_source,
-        answers=arguments.answers,
-        rename=rename,
-        skip_invalid=arguments.skip_invalid,
-        limit=arguments.limit,
-        split=arguments.split,
-        config=arguments.config,
-    )
+    options = _chosen(ImportOptions, arguments, template=load_template(arguments.template), rename=rename)
     result = import_file(arguments.input, arguments.output, options, arguments.rejected, arguments.overwrite)
     sys.stdout.write(
         f"{arguments.output}: {result.written} rows from {result.read} rows of the layout {result.layout}\n"
@@ -221,14 +217,7 @@ def _run_import(arguments: argparse.Namespace) -> None:
 def _run_split(arguments: argparse.Namespace) -> None:
     from gad_verl.tools.data.splitting import SplitOptions, split_file
 
-    options = SplitOptions(
-        arguments.val,
-        arguments.test,
-        arguments.seed,
-        arguments.near_duplicates,
-        arguments.prompt_key,
-        arguments.teacher_key,
-    )
+    options = _chosen(SplitOptions, arguments, threshold=arguments.near_duplicates)
     result = split_file(arguments.input, arguments.output, options, arguments.overwrite)
     sides = ", ".join(f"{name} {rows}" for name, rows in result.rows.items() if rows)
     sys.stdout.write(
@@ -246,26 +235,14 @@ def _run_split(arguments: argparse.Namespace) -> None:
         )
 
 
-def _run_preflight(arguments: argparse.Namespace) -> int:
-    from gad_verl.tools.data.leaks import PreflightOptions, render, run
+def _run_leaks(arguments: argparse.Namespace) -> int:
+    from gad_verl.tools.data.leaks import LeakOptions, render, run
 
     if arguments.fail_above is not None and not 0 <= arguments.fail_above <= 1:
         raise GadConfigError(f"--fail-above {arguments.fail_above:g}: an accuracy lies between 0 and 1")
     if arguments.json is not None and arguments.json.exists() and not arguments.overwrite:
         raise FileExistsError(f"{arguments.json} exists: choose another name or add --overwrite")
-    report = run(
-        PreflightOptions(
-            arguments.teacher,
-            arguments.student,
-            arguments.teacher_key,
-            arguments.student_key,
-            arguments.prompt_key,
-            arguments.tokenizer,
-            arguments.max_response_length,
-            arguments.max_texts,
-            arguments.seed,
-        )
-    )
+    report = run(_chosen(LeakOptions, arguments))
     if arguments.fail_above is not None and report.accuracy is None:
         raise GadConfigError("--fail-above needs student texts: name them by --student or --student-key")
     if arguments.json is not None:
@@ -289,15 +266,8 @@ def _run_normalize(arguments: argparse.Namespace) -> None:
         "whitespace": arguments.strip_whitespace,
         "line_ends": arguments.strip_line_ends,
     }
-    options = NormalizeOptions(
-        tuple(name for name, is_wanted in wanted.items() if is_wanted),
-        arguments.drop_refusals,
-        arguments.min_chars,
-        arguments.max_chars,
-        arguments.drop_duplicates or "keep",
-        arguments.prompt_key,
-        arguments.teacher_key,
-    )
+    steps = tuple(name for name, is_wanted in wanted.items() if is_wanted)
+    options = _chosen(NormalizeOptions, arguments, steps=steps, duplicates=arguments.drop_duplicates or "keep")
     examples = arguments.examples if arguments.dry_run else 0
     result = normalize_file(
         arguments.input, arguments.output, options, arguments.rejected, arguments.overwrite, examples

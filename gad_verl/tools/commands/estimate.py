@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gad_verl.errors import GadConfigError
+from gad_verl.tools.commands import add_run_arguments
 
 DOES_NOT_FIT = 1
 _TEXT_FIGURES = ("model_type",)
@@ -34,9 +35,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "(nothing is downloaded). Prints memory by phase, time by stage and of the whole run, as ranges, and what was "
         "assumed.",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for verl.trainer.main_ppo")
-    parser.add_argument("--config-name", default="gad_trainer", help="default: gad_trainer")
-    parser.add_argument("--config-path", metavar="FOLDER", help="folder of the configuration, as for main_ppo")
+    add_run_arguments(parser)
     gpu = parser.add_argument_group("the GPU")
     gpu.add_argument("--gpu", help="h100-80g (default), h200, b200, a100-80g, a100-40g, l40s or rtx4090")
     gpu.add_argument("--gpu-memory-gb", type=float, metavar="GB", help="memory in 10^9 bytes")
@@ -95,7 +94,7 @@ def _shape(text: str | None, flag: str) -> Any:
 
 def _lengths(arguments: argparse.Namespace, config: Any, settings: Any) -> Any:
     """Given lengths over measured over assumed ones."""
-    from gad_verl.tools.estimate.data import measured_lengths
+    from gad_verl.tools.estimate.measured_data import measured_lengths
     from gad_verl.tools.estimate.timing import Lengths, assumed_lengths
 
     given: Mapping[str, Any] = {
@@ -120,10 +119,10 @@ def _run(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from gad_verl.preflight.composing import compose_config
-    from gad_verl.tools.estimate.data import count_rows
     from gad_verl.tools.estimate.gpus import choose_gpu
-    from gad_verl.tools.estimate.plan import estimate
-    from gad_verl.tools.estimate.settings import read_settings
+    from gad_verl.tools.estimate.measured_data import count_rows
+    from gad_verl.tools.estimate.run_estimate import estimate
+    from gad_verl.tools.estimate.run_settings import read_settings
     from gad_verl.tools.estimate.text import as_json, render
     from gad_verl.tools.estimate.timing import Assumptions
 

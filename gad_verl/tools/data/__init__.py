@@ -11,4 +11,4 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The tools behind ``gad-verl data``: import, split, preflight, normalize, stats. No training code uses them."""
+"""The tools behind ``gad-verl data``: import, split, leaks, normalize, stats. No training code uses them."""

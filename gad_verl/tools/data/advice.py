@@ -19,7 +19,7 @@ _NORMALIZE = "gad-verl data normalize"
 _STUDENT_TEMPLATE = (
     "the student writes it: check its chat template and stop tokens, and generate with the settings of the training"
 )
-_WARMUP = "the warmup teaches such things: run preflight again with texts of the warmed-up student before you worry"
+_WARMUP = "the warmup teaches such things: look again with texts of the warmed-up student before you worry"
 
 # By kind: what to do if the teacher's side has more of it, and if the student's has.
 _BY_KIND: dict[str, tuple[str, str]] = {

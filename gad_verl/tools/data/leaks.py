@@ -11,10 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""``gad-verl data preflight``: what would let a discriminator tell teacher from student without reading the texts.
-
-Not the check before a run (``gad_verl/preflight/__init__.py``), which looks at configuration and rows and always runs.
-"""
+"""``gad-verl data leaks``: what would let a discriminator tell teacher from student without reading the texts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -61,7 +58,7 @@ _HABIT = 0.3
 
 
 @dataclass(frozen=True)
-class PreflightOptions:
+class LeakOptions:
     """What to compare.
 
     Args:
@@ -106,8 +103,8 @@ class OneSided:
 
 
 @dataclass(frozen=True)
-class PreflightReport:
-    """Everything that preflight found.
+class LeakReport:
+    """Everything that was found.
 
     Args:
         teacher_texts: Number of teacher texts compared.
@@ -187,7 +184,7 @@ def _unfinished(side: Side, builder: SequenceBuilder | None) -> list[bool] | Non
     return [cut or builder.response(text).cut for cut, text in zip(known, side.texts, strict=True)]
 
 
-def _builder(options: PreflightOptions) -> SequenceBuilder | None:
+def _builder(options: LeakOptions) -> SequenceBuilder | None:
     if (options.tokenizer is None) != (options.max_response_length is None):
         raise GadConfigError("--tokenizer and --max-response-length belong together: give both or none")
     if options.tokenizer is None or options.max_response_length is None:
@@ -198,7 +195,7 @@ def _builder(options: PreflightOptions) -> SequenceBuilder | None:
     return SequenceBuilder(unlimited.tokenizer, unlimited.max_prompt_length, options.max_response_length)
 
 
-def one_sided(side: Side, builder: SequenceBuilder | None = None) -> PreflightReport:
+def one_sided(side: Side, builder: SequenceBuilder | None = None) -> LeakReport:
     """Statistics of the teacher's texts alone."""
     table = feature_table(side.texts, _unfinished(side, builder))
     everyone = np.ones(len(side.texts), dtype=bool)
@@ -210,12 +207,12 @@ def one_sided(side: Side, builder: SequenceBuilder | None = None) -> PreflightRe
     ]
     found = _teacher_findings(table, everyone)
     verdict = "no student texts given: nothing is said about what tells the sides apart"
-    return PreflightReport(len(side.texts), 0, "one side only", "", None, verdict, [], found, singles)
+    return LeakReport(len(side.texts), 0, "one side only", "", None, verdict, [], found, singles)
 
 
 def compare(
     teacher: Side, student: Side, most: int = 5000, seed: int = 0, builder: SequenceBuilder | None = None
-) -> PreflightReport:
+) -> LeakReport:
     """Compare two sides.
 
     Args:
@@ -233,7 +230,7 @@ def compare(
     for side, name in ((teacher, "teacher"), (student, "student")):
         if len(side.texts) < MIN_TEXTS:
             raise GadDataError(
-                f"the {name}'s side has {len(side.texts)} texts to compare; preflight needs at least {MIN_TEXTS}"
+                f"the {name}'s side has {len(side.texts)} texts to compare; at least {MIN_TEXTS} are needed"
             )
     cut = [_unfinished(side, builder) for side in (teacher, student)]
     unfinished = None if cut[0] is None or cut[1] is None else [*cut[0], *cut[1]]
@@ -242,7 +239,7 @@ def compare(
     accuracy = model_accuracy(table, is_teacher, pairing.groups, seed)
     singles = single_features(table, is_teacher, pairing.groups, seed)
     findings = _by_kind(singles)
-    return PreflightReport(
+    return LeakReport(
         len(teacher.texts),
         len(student.texts),
         pairing.how,
@@ -255,7 +252,7 @@ def compare(
     )
 
 
-def run(options: PreflightOptions) -> PreflightReport:
+def run(options: LeakOptions) -> LeakReport:
     """Load the sides and report.
 
     Raises:
@@ -288,7 +285,7 @@ def _value(single: SingleFeature, value: float) -> str:
     return f"{value:.1%}" if is_share else f"{value:,.1f}"
 
 
-def render(report: PreflightReport, rows: int = 25) -> str:
+def render(report: LeakReport, rows: int = 25) -> str:
     """The report as text.
 
     Args:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The two sides of a preflight: teacher texts and student texts, with their prompts as groups."""
+"""The two sides that are compared: teacher texts and student texts, with their prompts as groups."""
 
 import hashlib
 import json

@@ -45,7 +45,7 @@ _HINTS = (
 
 
 @dataclass(frozen=True)
-class DryRun:
+class Outcome:
     """What came of it.
 
     Args:
@@ -64,7 +64,7 @@ class DryRun:
         return self.returncode == 0 and _STEP_MARK in self.output
 
 
-def dry_overrides(config: Any, folder: Path) -> list[str]:
+def small_overrides(config: Any, folder: Path) -> list[str]:
     """What is set over the run's own configuration.
 
     The batch is as small as the ranks allow; lengths, models, engines and offloading stay, so that what does not start
@@ -103,12 +103,12 @@ def dry_overrides(config: Any, folder: Path) -> list[str]:
     return overrides
 
 
-def command(name: str, config_path: str | None, overrides: Sequence[str], dry: Sequence[str]) -> list[str]:
-    """The command line; what is set for the dry run stands last and wins."""
+def command(name: str, config_path: str | None, overrides: Sequence[str], small: Sequence[str]) -> list[str]:
+    """The command line; what makes the step small stands last and wins."""
     line = [sys.executable, "-m", "verl.trainer.main_ppo"]
     if config_path is not None:
         line += ["--config-path", str(Path(config_path).expanduser().resolve())]
-    return [*line, "--config-name", name, *overrides, *dry]
+    return [*line, "--config-name", name, *overrides, *small]
 
 
 def _end(process: subprocess.Popen) -> None:
@@ -121,7 +121,7 @@ def _end(process: subprocess.Popen) -> None:
         process.wait()
 
 
-def run(line: Sequence[str], folder: Path, timeout_s: float) -> DryRun:
+def run(line: Sequence[str], folder: Path, timeout_s: float) -> Outcome:
     """Run a command with a time limit.
 
     Args:
@@ -142,7 +142,7 @@ def run(line: Sequence[str], folder: Path, timeout_s: float) -> DryRun:
             if process.poll() is None:
                 _end(process)
     text = log.read_text(encoding="utf-8", errors="replace")
-    return DryRun(code, time.monotonic() - begin, text)
+    return Outcome(code, time.monotonic() - begin, text)
 
 
 def tail(text: str) -> str:
@@ -151,15 +151,15 @@ def tail(text: str) -> str:
     return "\n".join(lines[-_TAIL_LINES:])
 
 
-def judge(done: DryRun, timeout_s: float) -> Finding:
-    """A dry run as a finding."""
-    name = "dry run"
+def judge(done: Outcome, timeout_s: float) -> Finding:
+    """What came of the step, as a finding."""
+    name = "one step"
     if done.passed:
         return ok(name, f"one step of verl.trainer.main_ppo in {done.seconds:.0f} s, start-up included")
     known = next((remedy for text, remedy in _HINTS if text in done.output), None)
     if done.returncode is None:
         reason = f"no step within {timeout_s:.0f} s"
-        remedy = "Look at the last lines; a large model may need a higher --dry-run-timeout"
+        remedy = "Look at the last lines; a large model may need a higher --timeout"
     elif done.returncode == 0:
         reason, remedy = "it ended without a step", "Look at the last lines"
     else:
@@ -168,10 +168,10 @@ def judge(done: DryRun, timeout_s: float) -> Finding:
     return error(name, f"{reason}; the end of its output:\n{tail(done.output)}", known or remedy)
 
 
-def check_dry_run(
+def check_one_step(
     config: Any, name: str, config_path: str | None, overrides: Sequence[str], timeout_s: float
 ) -> list[Finding]:
     """Make one step and report."""
     with tempfile.TemporaryDirectory(prefix="gad_verl_doctor_") as folder:
-        dry = dry_overrides(config, Path(folder))
-        return [judge(run(command(name, config_path, overrides, dry), Path(folder), timeout_s), timeout_s)]
+        line = command(name, config_path, overrides, small_overrides(config, Path(folder)))
+        return [judge(run(line, Path(folder), timeout_s), timeout_s)]

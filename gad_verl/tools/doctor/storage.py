@@ -20,8 +20,8 @@ from pathlib import Path
 from gad_verl.tools.doctor.finding import Finding, error, ok, warning
 from gad_verl.tools.doctor.machine import GB, Device
 from gad_verl.tools.estimate.gpus import GIB, Gpu
-from gad_verl.tools.estimate.plan import Estimate, checkpoint_size, reference_size, saves_of
-from gad_verl.tools.estimate.settings import RunSettings
+from gad_verl.tools.estimate.run_estimate import Estimate, checkpoint_size, reference_size, saves_of
+from gad_verl.tools.estimate.run_settings import RunSettings
 
 _NEARLY_FULL = 0.9
 

@@ -18,27 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadConfigError
+from gad_verl.preflight.model_check import load_tokenizer
 from gad_verl.tools.doctor.finding import Finding, error, ok, warning
 
 _QUESTION = [{"role": "user", "content": "Which colour has the sky?"}]
 _ANSWER = "Blue"
-
-
-def _load(model: Any, key: str) -> Any:
-    from transformers import AutoTokenizer
-
-    path = model.get("tokenizer_path", None) or model.path
-    local = Path(str(path)).expanduser()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            local if local.exists() else path, trust_remote_code=model.get("trust_remote_code", False)
-        )
-    except (OSError, ValueError) as reason:
-        text = " ".join(str(reason).split())[:300]
-        raise GadConfigError(f"{key}.path={path}: no tokenizer can be loaded: {text}") from None
-    if model.get("custom_chat_template", None) is not None:
-        tokenizer.chat_template = model.custom_chat_template
-    return tokenizer
 
 
 def _check_closing(check: str, key: str, tokenizer: Any, stops: set[str]) -> list[Finding]:
@@ -118,7 +102,7 @@ def _stop_texts(model: Any, tokenizer: Any) -> set[str]:
 def check_tokenizers(config: Any, has_discriminator: bool) -> list[Finding]:
     """Student and discriminator, and whether they read the same tokens."""
     student_model, judge_model = config.actor_rollout_ref.model, config.discriminator.model
-    student = _load(student_model, "actor_rollout_ref.model")
+    student = load_tokenizer("actor_rollout_ref.model", student_model)
     stops = _stop_texts(student_model, student)
     found = check_tokenizer("student", "actor_rollout_ref.model", student, stops)
     if not has_discriminator:
@@ -126,7 +110,7 @@ def check_tokenizers(config: Any, has_discriminator: bool) -> list[Finding]:
     if str(judge_model.path) == str(student_model.path):
         return [*found, ok("tokenizer of the discriminator", "the student's")]
     try:
-        judge = _load(judge_model, "discriminator.model")
+        judge = load_tokenizer("discriminator.model", judge_model)
     except GadConfigError as reason:
         remedy = "Give the folder of a model with its tokenizer, or a name that the hub knows"
         return [*found, error("tokenizer of the discriminator", str(reason), remedy)]

@@ -19,7 +19,7 @@ from gad_verl.tools.estimate import memory
 from gad_verl.tools.estimate.gpus import Gpu
 from gad_verl.tools.estimate.ranges import Range, total
 from gad_verl.tools.estimate.roles import Role
-from gad_verl.tools.estimate.settings import Rollout, RunSettings
+from gad_verl.tools.estimate.run_settings import Rollout, RunSettings
 
 
 @dataclass(frozen=True)

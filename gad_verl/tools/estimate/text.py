@@ -16,9 +16,9 @@
 from typing import Any
 
 from gad_verl.tools.estimate.gpus import GIB
-from gad_verl.tools.estimate.plan import Estimate
 from gad_verl.tools.estimate.ranges import Range
 from gad_verl.tools.estimate.roles import Role
+from gad_verl.tools.estimate.run_estimate import Estimate
 
 _FORMULAS = (
     "parameters, gradients, Adam, activations, KV cache, multiply-adds, bytes moved: from the shapes of the models and "

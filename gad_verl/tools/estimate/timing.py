@@ -24,7 +24,7 @@ from gad_verl.tools.estimate import memory
 from gad_verl.tools.estimate.gpus import Gpu
 from gad_verl.tools.estimate.ranges import Range, hidden_behind
 from gad_verl.tools.estimate.roles import Role
-from gad_verl.tools.estimate.settings import Rollout
+from gad_verl.tools.estimate.run_settings import Rollout
 
 FLOPS_PER_MULTIPLY_ADD = 2
 # Scoring, and the group's update with the scores of its own forward: one pass.

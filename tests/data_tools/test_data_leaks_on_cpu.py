@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""``gad-verl data preflight``: near 0.5 where there is nothing, and every planted leak found and named."""
+"""``gad-verl data leaks``: near 0.5 where there is nothing, and every planted leak found and named."""
 
 import json
 import random
@@ -33,7 +33,7 @@ from gad_verl.errors import GadDataError
 from gad_verl.tools.commands.data import ABOVE_THRESHOLD
 from gad_verl.tools.data import surface
 from gad_verl.tools.data.advice import _BY_KIND
-from gad_verl.tools.data.leaks import MIN_TEXTS, PreflightReport, compare, one_sided, render
+from gad_verl.tools.data.leaks import MIN_TEXTS, LeakReport, compare, one_sided, render
 from gad_verl.tools.data.separability import _interval, model_accuracy, noteworthy, single_features
 from gad_verl.tools.data.surface import Feature, FeatureTable, feature_table
 from gad_verl.tools.data.two_sides import MIN_COMMON, Side, load_side, pair
@@ -64,11 +64,11 @@ def side(texts: list[str], prompts: list[str] | None = None, unfinished: list[bo
     return Side(texts, prompts, list(range(len(texts))), unfinished)
 
 
-def compared(teacher: list[str], student: list[str], **options: Any) -> PreflightReport:
+def compared(teacher: list[str], student: list[str], **options: Any) -> LeakReport:
     return compare(side(teacher), side(student), **options)
 
 
-def names(report: PreflightReport) -> dict[str, list[str]]:
+def names(report: LeakReport) -> dict[str, list[str]]:
     return {finding.kind: [single.feature.name for single in finding.features] for finding in report.findings}
 
 
@@ -130,7 +130,7 @@ def test_a_mark_on_both_sides_is_no_leak(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["new line", "blank in front", "heading", "thinking", "special token", "not composed"])
-def test_normalize_removes_what_preflight_advises_it_for(name: str) -> None:
+def test_normalize_removes_what_leaks_advises_it_for(name: str) -> None:
     from gad_verl.tools.data.cleaning import STEPS, clean
 
     plant, kind, _, _ = PLANTED[name]
@@ -365,7 +365,7 @@ def test_the_command_compares_two_files(tmp_path: Path, capsys: pytest.CaptureFi
         [{"prompt": f"question {n}?", "response": text} for n, text in enumerate(answers(60, 2))][::-1],
     )
     report = tmp_path / "report.json"
-    command = ["data", "preflight", str(teacher), "--student", str(student), "--json", str(report)]
+    command = ["data", "leaks", str(teacher), "--student", str(student), "--json", str(report)]
     assert cli.main(command) == 0
     shown = capsys.readouterr().out
     assert "paired by prompt: 60" in shown and "held-out accuracy on the surface alone: 1.000" in shown
@@ -406,7 +406,7 @@ def test_the_command_compares_two_columns(tmp_path: Path, capsys: pytest.Capture
     for row, text in zip(rows, answers(60, 2), strict=True):
         row["before"] = f"Sure! {text}"
     path = write(tmp_path / "t.parquet", rows)
-    assert cli.main(["data", "preflight", str(path), "--student-key", "before", "--fail-above", "0.9"]) == 1
+    assert cli.main(["data", "leaks", str(path), "--student-key", "before", "--fail-above", "0.9"]) == 1
     assert "first token 'Sure'" in capsys.readouterr().out
 
 
@@ -415,7 +415,7 @@ def test_one_side_alone_is_described(tmp_path: Path, capsys: pytest.CaptureFixtu
     texts[0] += "<|im_end|>"
     path = write(tmp_path / "t.parquet", teacher_rows(texts))
     report = tmp_path / "report.json"
-    assert cli.main(["data", "preflight", str(path), "--json", str(report)]) == 0
+    assert cli.main(["data", "leaks", str(path), "--json", str(report)]) == 0
     shown = capsys.readouterr().out
     assert "first token 'Sure': 100.0%" in shown and "--strip-template" in shown and "nothing is said" in shown
     content = json.loads(report.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
@@ -429,7 +429,7 @@ def test_a_tokenizer_tells_what_the_limit_cuts(
 ) -> None:
     tokenizer.save_pretrained(tmp_path / "tokenizer")
     path = write(tmp_path / "t.parquet", teacher_rows(["x" * 10] * 15 + ["x" * 30] * 15))
-    command = ["data", "preflight", str(path), "--tokenizer", str(tmp_path / "tokenizer")]
+    command = ["data", "leaks", str(path), "--tokenizer", str(tmp_path / "tokenizer")]
     assert cli.main([*command, "--max-response-length", "20"]) == 0
     assert "stopped by the length limit: 50.0%" in capsys.readouterr().out
     assert cli.main(command) == 2 and "belong together" in capsys.readouterr().err
@@ -452,21 +452,21 @@ def test_errors_name_file_row_and_column(
     teacher = write(tmp_path / "t.parquet", teacher_rows(answers(30, 1)))
     student = write(tmp_path / "s.jsonl", rows)
     report = tmp_path / "report.json"
-    command = ["data", "preflight", str(teacher), "--student", str(student), "--json", str(report), *options]
+    command = ["data", "leaks", str(teacher), "--student", str(student), "--json", str(report), *options]
     assert cli.main(command) == 2 and not report.exists()
     assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_threshold_needs_two_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     teacher = write(tmp_path / "t.parquet", teacher_rows(answers(30, 1)))
-    assert cli.main(["data", "preflight", str(teacher), "--fail-above", "0.9"]) == 2
+    assert cli.main(["data", "leaks", str(teacher), "--fail-above", "0.9"]) == 2
     assert "--student" in capsys.readouterr().err
 
 
 def test_other_columns_of_a_students_file_may_hold_anything(tmp_path: Path) -> None:
     rows = [{"response": text, "extra": [1, "a", {"b": 2}][number % 3]} for number, text in enumerate(answers(30, 2))]
     teacher = write(tmp_path / "t.parquet", teacher_rows(answers(30, 1)))
-    assert cli.main(["data", "preflight", str(teacher), "--student", str(write(tmp_path / "s.jsonl", rows))]) == 0
+    assert cli.main(["data", "leaks", str(teacher), "--student", str(write(tmp_path / "s.jsonl", rows))]) == 0
 
 
 def test_every_command_and_option_of_the_page_exists(capsys: pytest.CaptureFixture[str]) -> None:
@@ -478,7 +478,7 @@ def test_every_command_and_option_of_the_page_exists(capsys: pytest.CaptureFixtu
         arguments = parser.parse_args(command.split()[1:])
         assert callable(arguments.run)
     offered = ""
-    for tool in ("import", "normalize", "split", "stats", "preflight"):
+    for tool in ("import", "normalize", "split", "stats", "leaks"):
         with pytest.raises(SystemExit):
             cli.main(["data", tool, "--help"])
         offered += capsys.readouterr().out

@@ -16,7 +16,7 @@
 from gad_verl.tools.estimate.gpus import GIB, Gpu
 from gad_verl.tools.estimate.phases import PhaseMemory, RolloutRoom
 from gad_verl.tools.estimate.roles import Role
-from gad_verl.tools.estimate.settings import RunSettings
+from gad_verl.tools.estimate.run_settings import RunSettings
 
 _KEYS = {
     "student": ("actor_rollout_ref.actor", "actor_rollout_ref.model", "ppo_max_token_len_per_gpu"),

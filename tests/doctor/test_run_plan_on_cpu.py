@@ -11,14 +11,18 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The dry run: its stages are those of the schedule, its errors one line."""
+"""The plan of a run: its stages are those of the schedule, its mistakes one line."""
+
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gad_verl.cli import main
 from gad_verl.core.schedule import STAGES, StageSchedule
-from gad_verl.preflight import dry_run
+from gad_verl.tools.doctor.run_plan import stages
 
 
 @given(
@@ -32,7 +36,7 @@ def test_stages_cover_every_step_once_with_its_phase(stage, total, warmup, alone
         schedule = StageSchedule(stage, total, warmup, alone)
     except ValueError:
         return
-    found = list(dry_run.stages(schedule))
+    found = list(stages(schedule))
     steps = [(step, phase) for phase, first, last in found for step in range(first, last + 1)]
     assert steps == [(step, schedule.phase(step)) for step in range(1, total + 1)]
     # No phase is cut in two.
@@ -50,6 +54,32 @@ def test_stages_cover_every_step_once_with_its_phase(stage, total, warmup, alone
     ],
 )
 def test_a_mistake_is_one_line(arguments, expected, capsys):
-    assert dry_run.main(arguments) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("gad_verl: GadConfigError: ") and expected in error
+    assert main(["doctor", "--plan", *arguments]) == 2
+    said = capsys.readouterr()
+    error = said.err.strip().splitlines()[-1]
+    assert error.startswith("gad-verl: ") and expected in error and said.out == ""
+
+
+def test_the_plan_is_what_the_arguments_say(tiny_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "--config-name",
+        "gad_cpu",
+        f"actor_rollout_ref.model.path={tiny_folder / 'model'}",
+        f"data.train_files={tiny_folder / 'train.parquet'}",
+        f"data.val_files={tiny_folder / 'val.parquet'}",
+        f"trainer.default_local_dir={tiny_folder / 'nowhere'}",
+        "trainer.total_training_steps=9",
+        "gad.warmup_steps=4",
+        "gad.discriminator_only_steps=1",
+    ]
+    assert main(["doctor", "--plan", "--json", *arguments]) == 0
+    lines = json.loads(capsys.readouterr().out)["plan"]
+    found = dict(lines)
+    phases = [(name, text) for name, text in lines if name.startswith("steps ")]
+    assert phases == [("steps 1-1", "discriminator alone"), ("steps 2-4", "warmup"), ("steps 5-9", "adversarial")]
+    assert found["rows"].startswith("48, ") and found["goes on from"] == "the beginning"
+    assert ["not gad's default", "gad.discriminator_only_steps=1"] in lines
+    assert not (tiny_folder / "nowhere").exists()
+    assert main(["doctor", "--plan", *arguments]) == 0
+    text = capsys.readouterr().out
+    assert all(value in text for value in found.values()) and "Nothing was started" in text

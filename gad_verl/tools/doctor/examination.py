@@ -11,10 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""All checks in their order: the machine first, then what the configuration asks of it, the dry run last."""
+"""All checks in their order: the machine first, then what the configuration asks of it, the one step last."""
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,15 +38,13 @@ class Request:
         config_name: ``--config-name``; None checks the environment alone.
         config_path: ``--config-path``.
         overrides: As for ``verl.trainer.main_ppo``.
-        dry_run: Whether a step is made.
-        dry_run_timeout_s: Its time limit.
+        one_step_s: Seconds that the one step may take; None makes none.
     """
 
     config_name: str | None
     config_path: str | None = None
     overrides: tuple[str, ...] = ()
-    dry_run: bool = False
-    dry_run_timeout_s: float = 1800.0
+    one_step_s: float | None = None
 
 
 class Doctor:
@@ -53,12 +52,11 @@ class Doctor:
 
     Args:
         request: What is asked.
-        config: The composed configuration; None where there is none.
     """
 
-    def __init__(self, request: Request, config: DictConfig | None) -> None:
+    def __init__(self, request: Request) -> None:
         self.request = request
-        self.config = config
+        self.config: DictConfig | None = None
 
     @cached_property
     def gad_config(self) -> Any:
@@ -79,7 +77,9 @@ class Doctor:
         return self.gad_config.stage != "seqkd"
 
     def checks(self) -> Iterator[Check]:
-        """Name and function of each check."""
+        """Name and function of each check, to be run in this order: the first one composes the configuration."""
+        if self.request.config_name is not None:
+            yield "configuration", self._compose
         yield "versions", self._versions
         yield "internals of verl", self._internals
         yield "GPUs", self._gpus
@@ -92,10 +92,22 @@ class Doctor:
         yield "length of the rows", self._positions
         yield "length of the data", self._lengths
         yield "models", self._models
-        yield "disk", self._disk
-        yield "memory", self._memory
-        if self.request.dry_run:
-            yield "dry run", self._dry_run
+        yield "room", self._room
+        if self.request.one_step_s is not None:
+            yield "one step", self._one_step
+
+    def _compose(self) -> list[Finding]:
+        from gad_verl.preflight.composing import compose_config
+
+        name = self.request.config_name
+        config = compose_config(name, self.request.overrides, self.request.config_path)
+        if config.get("gad", None) is None:
+            raise GadConfigError(
+                f"--config-name {name} has no key gad: take gad_trainer, gad_cpu or gad_megatron_trainer, or a "
+                "configuration over one of them"
+            )
+        self.config = config
+        return []
 
     def _strategies(self) -> set[str]:
         if self.config is None:
@@ -111,14 +123,18 @@ class Doctor:
 
     def _internals(self) -> list[Finding]:
         from gad_verl import compat
-        from gad_verl.preflight.megatron import check_installed
+        from gad_verl.preflight.megatron_check import check_installed
 
-        name, found = "internals of verl", []
+        name = "internals of verl"
         try:
-            compat.check(quick=True)
+            # verl warns of every engine that is not installed.
+            with warnings.catch_warnings(action="ignore"):
+                compat.check()
         except GadCompatError as reason:
             return [error(name, str(reason), "Install the verl that is named")]
-        found.append(ok(name, f"everything that is used of verl is there ({len(compat.VERL_USES)} modules)"))
+        from verl.plugin.platform import get_platform
+
+        found = [ok(name, f"everything that is used of verl is there, on the platform {get_platform().device_name}")]
         if "megatron" in self._strategies():
             check_installed(self.config)
             found.append(ok("internals of verl's Megatron engine", "there"))
@@ -184,58 +200,37 @@ class Doctor:
         check_discriminator(self.config, self.gad_config)
         return [*found, ok("checkpoint to resume", "nothing that does not fit")]
 
-    @cached_property
-    def _settings(self) -> Any:
-        from gad_verl.tools.estimate.settings import read_settings
-
-        return read_settings(self.config)
-
-    def _settings_or_finding(self, name: str) -> Any:
-        try:
-            return self._settings, []
-        except GadConfigError as reason:
-            remedy = "gad-verl estimate takes the figures by --student-shape"
-            return None, [warning(name, f"cannot be estimated: {reason}", remedy)]
-
-    def _total_steps(self, settings: Any) -> int | None:
-        from gad_verl.tools.estimate.data import count_rows
-
-        if settings.total_steps:
-            return settings.total_steps
-        rows = count_rows(self.config)
-        return None if rows is None else rows // settings.prompts * settings.epochs
-
-    def _disk(self) -> list[Finding]:
-        from gad_verl.tools.doctor.storage import check_disk
-
-        settings, findings = self._settings_or_finding("disk")
-        if settings is None:
-            return findings
-        folder = Path(str(self.config.trainer.default_local_dir)).expanduser()
-        return check_disk(settings, self._total_steps(settings), folder)
-
-    def _memory(self) -> list[Finding]:
+    def _room(self) -> list[Finding]:
+        """Disk, and the memory of GPUs and host where there are GPUs."""
         import psutil
 
-        from gad_verl.tools.doctor.storage import check_host, check_memory, gpu_of
-        from gad_verl.tools.estimate.plan import estimate
+        from gad_verl.tools.doctor import storage
+        from gad_verl.tools.estimate.measured_data import count_rows
+        from gad_verl.tools.estimate.run_estimate import estimate
+        from gad_verl.tools.estimate.run_settings import read_settings
 
-        on_cpu = str(self.config.trainer.get("device", "cuda")) == "cpu"
-        if not self.gpus or on_cpu:
-            return []
-        settings, findings = self._settings_or_finding("memory")
-        if settings is None:
-            return findings
+        try:
+            settings = read_settings(self.config)
+        except GadConfigError as reason:
+            remedy = "gad-verl estimate takes the figures by --student-shape"
+            return [warning("disk and memory", f"cannot be estimated: {reason}", remedy)]
+        steps, rows = settings.total_steps, count_rows(self.config)
+        if not steps and rows is not None:
+            steps = rows // settings.prompts * settings.epochs
+        found = storage.check_disk(settings, steps, Path(str(self.config.trainer.default_local_dir)).expanduser())
+        if settings.on_cpu or not self.gpus:
+            return found
         smallest = min(self.gpus, key=lambda device: device.memory)
-        found = estimate(replace(settings, total_steps=None), gpu_of(smallest))
-        return check_memory(found) + check_host(found, float(psutil.virtual_memory().available))
+        needed = estimate(replace(settings, total_steps=None), storage.gpu_of(smallest))
+        found += storage.check_memory(needed)
+        return found + storage.check_host(needed, float(psutil.virtual_memory().available))
 
-    def _dry_run(self) -> list[Finding]:
-        from gad_verl.tools.doctor.dry_run import check_dry_run
+    def _one_step(self) -> list[Finding]:
+        from gad_verl.tools.doctor.one_step import check_one_step
 
         request = self.request
-        return check_dry_run(
-            self.config, request.config_name, request.config_path, request.overrides, request.dry_run_timeout_s
+        return check_one_step(
+            self.config, request.config_name, request.config_path, request.overrides, request.one_step_s
         )
 
 
@@ -260,24 +255,4 @@ def check_weights(key: str, folder: Path) -> list[Finding]:
 
 def examine(request: Request) -> list[Finding]:
     """Run every check. One that fails does not stop the others."""
-    findings: list[Finding] = []
-    config = None
-    if request.config_name is not None:
-        from gad_verl.preflight.composing import compose_config
-
-        def compose() -> list[Finding]:
-            nonlocal config
-            config = compose_config(request.config_name, request.overrides, request.config_path)
-            if config.get("gad", None) is None:
-                config = None
-                raise GadConfigError(
-                    f"--config-name {request.config_name} has no key gad: take gad_trainer, gad_cpu or "
-                    "gad_megatron_trainer, or a configuration over one of them"
-                )
-            return []
-
-        findings += run_check("configuration", compose)
-    doctor = Doctor(request, config)
-    for name, check in doctor.checks():
-        findings += run_check(name, check)
-    return findings
+    return [finding for name, check in Doctor(request).checks() for finding in run_check(name, check)]

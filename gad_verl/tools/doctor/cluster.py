@@ -11,21 +11,20 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""``python -m gad_verl.tools.doctor.ray_ready``: wait until a Ray cluster has all its nodes.
+"""``gad-verl doctor --cluster``: wait until a Ray cluster has all nodes and GPUs of a run.
 
 A run that starts before the last node has joined fails, or takes fewer GPUs than it was told to.
 """
 
-import argparse
 import logging
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gad_verl.errors import USER_ERRORS, GadClusterError
+from gad_verl.errors import GadClusterError
+from gad_verl.tools.doctor.finding import Finding, ok
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ def read_nodes(address: str) -> list[Node]:
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise GadClusterError(f"--address {address}: HOST:PORT of the head is wanted")
+        raise GadClusterError(f"--cluster {address}: HOST:PORT of the head is wanted")
     try:
         # ray.init tries for minutes where nobody listens.
         with socket.create_connection((host, int(port)), timeout=5.0):
@@ -75,27 +74,52 @@ def read_nodes(address: str) -> list[Node]:
     ]
 
 
-def missing(nodes: Sequence[Node], wanted: int, gpus: int) -> str | None:
+@dataclass(frozen=True)
+class Need:
+    """What a run takes of a cluster.
+
+    Args:
+        nodes: Nodes of the student's pool.
+        gpus: GPUs of each of them.
+        more_gpus: GPUs of a pool of the discriminator's, wherever they are.
+    """
+
+    nodes: int
+    gpus: int
+    more_gpus: int = 0
+
+
+def need_of(config: Any) -> Need:
+    """What a composed configuration asks for."""
+    trainer, gad = config.trainer, config.get("gad", None) or {}
+    if str(trainer.get("device", "cuda")) == "cpu":
+        return Need(trainer.nnodes, 0)
+    more = gad.get("discriminator_nnodes", 0) * gad.get("discriminator_n_gpus_per_node", 0)
+    return Need(trainer.nnodes, trainer.n_gpus_per_node, more)
+
+
+def missing(nodes: Sequence[Node], need: Need) -> str | None:
     """What the cluster lacks, in words; None if it is whole.
 
     Args:
         nodes: Its nodes.
-        wanted: How many there should be.
-        gpus: GPUs that each of them should offer.
+        need: What there should be.
     """
     names = ", ".join(f"{node.address} ({node.gpus} GPUs)" for node in nodes) or "none"
-    if len(nodes) < wanted:
-        return f"{len(nodes)} of {wanted} nodes have joined: {names}"
-    poor = [node for node in nodes if node.gpus < gpus]
-    if len(nodes) - len(poor) < wanted:
-        return f"{len(poor)} of {len(nodes)} nodes have fewer than {gpus} GPUs: {names}"
+    if len(nodes) < need.nodes:
+        return f"{len(nodes)} of {need.nodes} nodes have joined: {names}"
+    poor = [node for node in nodes if node.gpus < need.gpus]
+    if len(nodes) - len(poor) < need.nodes:
+        return f"{len(poor)} of {len(nodes)} nodes have fewer than {need.gpus} GPUs: {names}"
+    found, total = sum(node.gpus for node in nodes), need.nodes * need.gpus + need.more_gpus
+    if found < total:
+        return f"{found} of {total} GPUs have joined, {need.more_gpus} of them for the discriminator: {names}"
     return None
 
 
 def wait_until_ready(
     read: Callable[[], Sequence[Node]],
-    wanted: int,
-    gpus: int,
+    need: Need,
     timeout_s: float,
     poll_s: float = 3.0,
     sleep: Callable[[float], Any] = time.sleep,
@@ -105,8 +129,7 @@ def wait_until_ready(
 
     Args:
         read: Reads the nodes; a ConnectionError means that the head is not up yet.
-        wanted: Nodes that the run needs.
-        gpus: GPUs of each of them.
+        need: What the run takes.
         timeout_s: Seconds after which to give up.
         poll_s: Seconds between two looks.
         sleep: Waits.
@@ -120,7 +143,7 @@ def wait_until_ready(
         nodes: Sequence[Node] = ()
         try:
             nodes = read()
-            lack = missing(nodes, wanted, gpus)
+            lack = missing(nodes, need)
         except ConnectionError as error:
             lack = f"the head does not answer ({' '.join(str(error).split())[:200]})"
         if lack is None:
@@ -137,27 +160,16 @@ def wait_until_ready(
         sleep(min(poll_s, max(0.0, end - now())))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code: 0, or 2 for a cluster that did not get whole."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gad_verl.tools.doctor.ray_ready", description=__doc__.split("\n\n")[0]
-    )
-    parser.add_argument("--address", required=True, metavar="HOST:PORT", help="of the head")
-    parser.add_argument("--nodes", type=int, required=True, help="nodes that the run needs")
-    parser.add_argument("--gpus-per-node", type=int, default=0, help="GPUs of each (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="S", help="seconds (default: %(default)s)")
-    arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        nodes = wait_until_ready(
-            lambda: read_nodes(arguments.address), arguments.nodes, arguments.gpus_per_node, arguments.timeout
-        )
-    except USER_ERRORS as error:
-        sys.stderr.write(f"gad_verl: {type(error).__name__}: {error}\n")
-        return 2
-    sys.stdout.write(f"the Ray cluster has {len(nodes)} nodes and {sum(node.gpus for node in nodes)} GPUs\n")
-    return 0
+def check_cluster(config: Any, address: str, timeout_s: float) -> list[Finding]:
+    """Wait for the cluster of a run.
 
+    Args:
+        config: The run's configuration.
+        address: HOST:PORT of the head.
+        timeout_s: Seconds after which to give up.
 
-if __name__ == "__main__":
-    sys.exit(main())
+    Raises:
+        GadClusterError: If it is not whole in time; says what is missing.
+    """
+    nodes = wait_until_ready(lambda: read_nodes(address), need_of(config), timeout_s)
+    return [ok("Ray cluster", f"{len(nodes)} nodes and {sum(node.gpus for node in nodes)} GPUs at {address}")]

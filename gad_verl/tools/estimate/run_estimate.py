@@ -22,7 +22,7 @@ from gad_verl.tools.estimate.gpus import GIB, Gpu
 from gad_verl.tools.estimate.phases import PhaseMemory, RolloutRoom, phase_memory, rollout_room
 from gad_verl.tools.estimate.ranges import Range, total
 from gad_verl.tools.estimate.roles import Role
-from gad_verl.tools.estimate.settings import RunSettings
+from gad_verl.tools.estimate.run_settings import RunSettings
 from gad_verl.tools.estimate.timing import Assumptions, Lengths
 
 SCHEMES = ("one_pass", "public")
@@ -268,7 +268,7 @@ def estimate(
     """Estimate a run.
 
     Args:
-        settings: See :func:`gad_verl.tools.estimate.settings.read_settings`.
+        settings: See :func:`gad_verl.tools.estimate.run_settings.read_settings`.
         gpu: The GPU, all of one kind.
         assume: What no formula gives.
         lengths: Mean tokens; None assumes them from the limits.
@@ -278,7 +278,7 @@ def estimate(
     Raises:
         GadConfigError: If the stages do not fit into the run.
     """
-    from gad_verl.tools.estimate.advice import warnings_of
+    from gad_verl.tools.estimate.remedies import warnings_of
 
     assume = assume or Assumptions()
     settings = bounded(settings)

@@ -11,16 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""``python -m gad_verl.preflight.dry_run``: what ``verl.trainer.main_ppo`` with the same arguments would train.
+"""``gad-verl doctor --plan``: what ``verl.trainer.main_ppo`` with the same arguments would train.
 
-Composes the configuration as verl's entry point does, runs the check of :mod:`gad_verl.preflight` and verl's own,
-prints the settings that decide a run, and ends. No Ray, no accelerator, no weights: of a model, only tokenizer and
-configuration are read.
+Runs the check of :mod:`gad_verl.preflight` and verl's own, and tells the settings that decide a run. No Ray, no
+accelerator, no weights: of a model, only tokenizer and configuration are read.
 """
 
-import argparse
 import contextlib
-import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,9 +28,8 @@ from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
 from gad_verl.core.schedule import Phase, StageSchedule
-from gad_verl.errors import USER_ERRORS, GadConfigError
+from gad_verl.errors import GadConfigError
 from gad_verl.preflight import TRAINER_MODE, PlannedRun, run_preflight
-from gad_verl.preflight.composing import compose_config
 
 _PHASE_NAMES = {
     Phase.DISCRIMINATOR_ONLY: "discriminator alone",
@@ -127,45 +123,23 @@ def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
         yield "not gad's default", line
 
 
-def describe(config: DictConfig, run: PlannedRun) -> str:
-    """The settings that decide a run, one a line."""
-    lines = list(_lines(config, run))
-    width = max(len(name) for name, _ in lines)
-    return "".join(f"{name:<{width}}  {text}\n" for name, text in lines)
-
-
-def dry_run(config: DictConfig) -> PlannedRun:
-    """Run every check that comes before a run.
+def plan(config: DictConfig) -> list[tuple[str, str]]:
+    """Run every check that comes before a run; returns the settings that decide it, as names and texts.
 
     Raises:
         GadConfigError, GadDataError, GadCheckpointError, GadCompatError: One error with the remedy.
     """
     if config.trainer.v1.trainer_mode != TRAINER_MODE:
         raise GadConfigError(
-            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is stock verl: a dry run checks "
+            f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is stock verl: a plan is made for "
             f"trainer.v1.trainer_mode={TRAINER_MODE}"
         )
     check_verl(config)
-    return run_preflight(config)
+    return list(_lines(config, run_preflight(config)))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code: 0, or 2 for an error that the user can mend."""
-    parser = argparse.ArgumentParser(prog="python -m gad_verl.preflight.dry_run", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--config-name", default="gad_trainer", help="default: %(default)s")
-    parser.add_argument("--config-path", default=None, help="absolute folder (default: verl's and gad_verl's own)")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides")
-    arguments = parser.parse_intermixed_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        config = compose_config(arguments.config_name, arguments.overrides, arguments.config_path)
-        text = describe(config, dry_run(config))
-    except USER_ERRORS as error:
-        sys.stderr.write(f"gad_verl: {type(error).__name__}: {error}\n")
-        return 2
-    sys.stdout.write(f"{text}All checks passed. Nothing was started.\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def describe(lines: Sequence[tuple[str, str]]) -> str:
+    """A plan as text."""
+    width = max(len(name) for name, _ in lines)
+    text = "".join(f"{name:<{width}}  {value}\n" for name, value in lines)
+    return f"{text}All checks passed. Nothing was started.\n"

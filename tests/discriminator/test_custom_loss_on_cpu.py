@@ -19,8 +19,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
-from gad_verl.config import DiscriminatorLossConfig
+from gad_verl.config import DiscriminatorLossConfig, load_gad_config
 from gad_verl.core import PairLossOptions, discriminator_pair_loss, pair_weights
 from gad_verl.discriminator.groups import GroupLayout
 from gad_verl.discriminator.loss import LossOptions, group_loss, group_score_gradients
@@ -60,7 +61,7 @@ def constant(teacher, student):
 
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("own") / "losses.py"
+    path = tmp_path_factory.mktemp("custom") / "losses.py"
     path.write_text(LOSSES, encoding="utf-8")
     return path
 
@@ -81,19 +82,19 @@ LAYOUT = GroupLayout(2, 3)
 @pytest.mark.parametrize("num_pairs", [None, 17.0])
 def test_the_shipped_loss_written_by_the_user_is_the_shipped_loss(losses: Path, num_pairs: float | None) -> None:
     scores, weights = batch(0)
-    own = LossOptions(own=f"{losses}:bradley_terry")
+    custom = LossOptions(custom=f"{losses}:bradley_terry")
     shipped, mine = (
         group_loss(scores.clone().requires_grad_(), weights, LAYOUT, num_pairs, 0.0, options)
-        for options in (LossOptions(), own)
+        for options in (LossOptions(), custom)
     )
     assert torch.allclose(shipped, mine, atol=1e-6)
-    gradients = [group_score_gradients(scores, weights, LAYOUT, 0.0, options) for options in (LossOptions(), own)]
+    gradients = [group_score_gradients(scores, weights, LAYOUT, 0.0, options) for options in (LossOptions(), custom)]
     assert torch.allclose(*gradients, atol=1e-6)
 
 
 def test_another_loss_has_its_own_gradient_in_the_simple_layout_too(losses: Path) -> None:
     scores, layout = torch.tensor([0.5, 0.0, 2.0, -3.0]), GroupLayout(1, 3)
-    gradient = group_score_gradients(scores, torch.ones(4), layout, 0.0, LossOptions(own=f"{losses}:hinge"))
+    gradient = group_score_gradients(scores, torch.ones(4), layout, 0.0, LossOptions(custom=f"{losses}:hinge"))
     # Margins 0.5, -1.5, 3.5: the first two are below 1.
     assert torch.allclose(gradient, torch.tensor([-2.0, 1.0, 1.0, 0.0]) / 3)
 
@@ -126,7 +127,7 @@ def test_removed_pairs_touch_nothing() -> None:
 
 
 def test_the_configuration_takes_it(losses: Path) -> None:
-    config = DiscriminatorLossConfig(own=f"{losses}:hinge", gradient_penalty=0.1)
+    config = DiscriminatorLossConfig(custom=f"{losses}:hinge", gradient_penalty=0.1)
     config.validate()
     assert config.pair_options() == PairLossOptions()
     assert discriminator_pair_loss(torch.zeros(1), torch.zeros(1, 1)).item() == pytest.approx(0.6931, abs=1e-3)
@@ -145,8 +146,8 @@ def test_the_configuration_takes_it(losses: Path) -> None:
 )
 def test_what_cannot_work_is_refused_before_a_run(losses: Path, name: str, message: str) -> None:
     with pytest.raises(GadConfigError, match=message) as raised:
-        DiscriminatorLossConfig(own=f"{losses}:{name}").validate()
-    assert str(raised.value).startswith("gad.discriminator_loss.own: ")
+        DiscriminatorLossConfig(custom=f"{losses}:{name}").validate()
+    assert str(raised.value).startswith("gad.discriminator_loss.custom: ")
 
 
 @pytest.mark.parametrize(
@@ -160,14 +161,20 @@ def test_what_cannot_work_is_refused_before_a_run(losses: Path, name: str, messa
 )
 def test_where_it_is_must_be_right(where: str, message: str) -> None:
     with pytest.raises(GadConfigError, match=message):
-        DiscriminatorLossConfig(own=where).validate()
+        DiscriminatorLossConfig(custom=where).validate()
 
 
 def test_it_replaces_the_other_options_of_the_pairs(losses: Path) -> None:
     with pytest.raises(GadConfigError, match="takes the place of"):
-        DiscriminatorLossConfig(own=f"{losses}:hinge", temperature=2.0).validate()
+        DiscriminatorLossConfig(custom=f"{losses}:hinge", temperature=2.0).validate()
 
 
 def test_a_module_by_its_name(losses: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(losses.parent))
-    DiscriminatorLossConfig(own="losses:hinge").validate()
+    DiscriminatorLossConfig(custom="losses:hinge").validate()
+
+
+def test_the_old_key_is_refused_with_the_new_one() -> None:
+    config = OmegaConf.create({"gad": {"discriminator_loss": {"own": "losses:hinge"}}})
+    with pytest.raises(GadConfigError, match=r"gad\.discriminator_loss\.own is now gad\.discriminator_loss\.custom"):
+        load_gad_config(config)

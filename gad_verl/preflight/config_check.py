@@ -1,0 +1,111 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Whether the keys of a configuration fit each other."""
+
+import importlib.util
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from gad_verl.config import GadConfig, load_gad_config
+from gad_verl.config.micro_batch import tokens_per_micro_batch
+from gad_verl.errors import GadConfigError
+from gad_verl.guardian.own import own_rule_classes
+from gad_verl.preflight.lora_check import check_lora
+from gad_verl.preflight.megatron_check import check_megatron, check_strategies
+from gad_verl.preflight.options import OUTCOME_ESTIMATORS, check_tools
+from gad_verl.trainer.stop_file import StopFile
+
+logger = logging.getLogger(__name__)
+
+# Estimators whose advantage compares the responses of one prompt.
+_GROUP_ESTIMATORS = (*OUTCOME_ESTIMATORS, "optimal_token_baseline", "tir_optimal_token_baseline", "gad_process")
+
+
+def check_config(config: DictConfig) -> GadConfig:
+    """Check the configuration by itself.
+
+    Raises:
+        GadConfigError: Names the key and the remedy.
+    """
+    gad_config = load_gad_config(config)
+    rollout, algorithm, trainer = config.actor_rollout_ref.rollout, config.algorithm, config.trainer
+    estimator = str(algorithm.adv_estimator)
+    if rollout.n < 2 and estimator in _GROUP_ESTIMATORS and gad_config.stage in ("auto", "gad"):
+        raise GadConfigError(
+            f"actor_rollout_ref.rollout.n={rollout.n} with algorithm.adv_estimator={estimator}: the advantage compares "
+            "the responses of one prompt, so set actor_rollout_ref.rollout.n to at least 2"
+        )
+    filter_groups = algorithm.get("filter_groups", None)
+    if filter_groups is not None and filter_groups.get("enable", False):
+        raise GadConfigError(
+            "algorithm.filter_groups.enable=True reads rewards before the discriminator has scored: set it to False"
+        )
+    if config.reward.reward_model.enable:
+        raise GadConfigError(
+            "reward.reward_model.enable=True: with GAD the discriminator is the reward model; set it to False"
+        )
+    if estimator == "gae" and config.critic.enable is False:
+        raise GadConfigError(
+            "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
+        )
+    own_rule_classes(gad_config.guardian)
+    StopFile.of_run(gad_config, Path(trainer.default_local_dir)).check()
+    check_lora(config)
+    check_tools(config, gad_config)
+    check_strategies(config)
+    check_megatron(config, gad_config)
+    if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise GadConfigError(
+            "actor_rollout_ref.rollout.name=vllm, but vLLM is not installed: install it (on a CPU: make install), or "
+            "set actor_rollout_ref.rollout.name=hf for small models"
+        )
+    if trainer.critic_warmup > 0:
+        raise GadConfigError(
+            f"trainer.critic_warmup={trainer.critic_warmup} would skip the student's steps, the supervised warmup too: "
+            "set it to 0 (gad.discriminator_only_steps trains the discriminator first)"
+        )
+    if not trainer.use_v1:
+        raise GadConfigError("trainer.use_v1=False: gad_verl needs verl's V1 trainer; set trainer.use_v1=True")
+    if config.actor_rollout_ref.actor.checkpoint.get("async_save", False):
+        raise GadConfigError(
+            "actor_rollout_ref.actor.checkpoint.async_save=True leaves the tracker file to another process, so student "
+            "and discriminator could part: set it to False"
+        )
+    if config.data.train_batch_size % config.actor_rollout_ref.actor.ppo_mini_batch_size != 0:
+        raise GadConfigError(
+            f"data.train_batch_size ({config.data.train_batch_size}) must be a multiple of "
+            f"actor_rollout_ref.actor.ppo_mini_batch_size ({config.actor_rollout_ref.actor.ppo_mini_batch_size})"
+        )
+    discriminator = config.discriminator
+    if not discriminator.use_dynamic_bsz and discriminator.ppo_micro_batch_size_per_gpu is None:
+        raise GadConfigError(
+            "discriminator.use_dynamic_bsz=False needs discriminator.ppo_micro_batch_size_per_gpu (groups of one "
+            "teacher and n students per micro-batch)"
+        )
+    longest = config.data.max_prompt_length + config.data.max_response_length
+    micro_batch = tokens_per_micro_batch(discriminator)
+    if gad_config.stage != "seqkd" and discriminator.use_dynamic_bsz:
+        if gad_config.discriminator_passes == "one":
+            longest *= rollout.n + 1
+        if longest > micro_batch:
+            logger.warning(
+                "the longest possible %s has %d tokens, a micro-batch of the discriminator holds %d "
+                "(discriminator.ppo_max_token_len_per_gpu): the run ends with an error should such a one come",
+                "group" if gad_config.discriminator_passes == "one" else "sequence",
+                longest,
+                micro_batch,
+            )
+    return gad_config

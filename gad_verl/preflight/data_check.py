@@ -1,0 +1,74 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Every row of the training and validation files, and whether the stages fit into the run that they make."""
+
+from omegaconf import DictConfig
+
+from gad_verl.config import GadConfig
+from gad_verl.core.schedule import StageSchedule
+from gad_verl.data.file_stamps import file_list
+from gad_verl.data.row_checks import TrainingRowChecks
+from gad_verl.data.schema import check_file
+from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.preflight.options import check_held_out, check_task_columns
+
+
+def check_data(config: DictConfig, gad_config: GadConfig) -> int:
+    """Check every row of the training and validation files; returns the number of training rows.
+
+    Raises:
+        GadDataError: Names the file, row and column.
+    """
+    checks = TrainingRowChecks(gad_config)
+    rows = checks.check_files(file_list(config.data.train_files), config.data.prompt_key)
+    if not config.data.val_files:
+        raise GadDataError("data.val_files names no file: give held-out rows (a few of the training rows will do)")
+    for path in file_list(config.data.val_files):
+        check_file(path, config.data.prompt_key, gad_config.teacher_key)
+    source, samples = "data.train_files", config.data.get("train_max_samples", -1)
+    if 0 < samples < rows:
+        source, rows = "data.train_max_samples", samples
+    if rows < config.data.train_batch_size:
+        raise GadDataError(
+            f"{source} gives {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not "
+            "one step could be made. Lower data.train_batch_size or add data"
+        )
+    checks.check_together(1, length_of_run(config, gad_config, rows)[1])
+    check_task_columns(config, gad_config)
+    check_held_out(gad_config, rows)
+    return rows
+
+
+def length_of_run(config: DictConfig, gad_config: GadConfig, rows: int) -> tuple[int, int]:
+    """Steps of an epoch and of the run; a resumed run whose data change keeps those with which it began."""
+    steps_per_epoch = rows // config.data.train_batch_size
+    if gad_config.reload_data == "epoch":
+        from gad_verl.trainer.data_state import resumed_data_state
+
+        saved = resumed_data_state(config.trainer)
+        steps_per_epoch = steps_per_epoch if saved is None else saved.steps_per_epoch
+    return steps_per_epoch, config.trainer.total_training_steps or steps_per_epoch * config.trainer.total_epochs
+
+
+def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> StageSchedule:
+    """Check that the stages fit into the run (before the data set may drop rows); returns them.
+
+    Raises:
+        GadConfigError: Names the keys.
+    """
+    steps_per_epoch, total = length_of_run(config, gad_config, rows)
+    try:
+        return gad_config.build_schedule(total, steps_per_epoch)
+    except ValueError as error:
+        raise GadConfigError(str(error)) from None

@@ -1,0 +1,147 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Tokenizers, the loaded discriminator, and the checkpoint to resume: what files tell without loading weights."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from gad_verl.config import GadConfig
+from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.errors import GadCheckpointError, GadConfigError
+from gad_verl.preflight.megatron_check import MEGATRON
+from gad_verl.trainer import checkpoints
+
+
+def load_tokenizer(key: str, model: Any) -> Any:
+    """The tokenizer of a model, with the chat template that it will have.
+
+    Args:
+        key: Of the model in the configuration.
+        model: That section.
+
+    Raises:
+        GadConfigError: Names the model.
+    """
+    from transformers import AutoTokenizer
+
+    path = model.get("tokenizer_path", None) or model.path
+    local = Path(str(path)).expanduser()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            local if local.exists() else path, trust_remote_code=model.get("trust_remote_code", False)
+        )
+    except (OSError, ValueError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise GadConfigError(f"{key}.path={path}: no tokenizer can be loaded: {text}") from None
+    if model.get("custom_chat_template", None) is not None:
+        tokenizer.chat_template = model.custom_chat_template
+    return tokenizer
+
+
+def check_tokenizers(config: DictConfig) -> None:
+    """Check that student and discriminator have a tokenizer with an EOS and a chat template.
+
+    Raises:
+        GadConfigError: Names the model.
+    """
+    models = {
+        "actor_rollout_ref.model": config.actor_rollout_ref.model,
+        "discriminator.model": config.discriminator.model,
+    }
+    for key, model in models.items():
+        tokenizer = load_tokenizer(key, model)
+        try:
+            SequenceBuilder(tokenizer, config.data.max_prompt_length, config.data.max_response_length)
+        except GadConfigError as error:
+            raise GadConfigError(f"{key}.path={model.get('tokenizer_path', None) or model.path}: {error}") from None
+
+
+def _safetensors_shapes(folder: Path) -> dict[str, list[int]]:
+    """Shapes of all tensors of a model folder, read from the headers alone."""
+    from safetensors import safe_open
+
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            shapes |= {name: list(file.get_slice(name).get_shape()) for name in file.keys()}
+    return shapes
+
+
+def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
+    """Check a discriminator that is loaded, as far as files tell without loading it.
+
+    Raises:
+        GadCheckpointError: If its head is missing or has another shape.
+    """
+    from transformers import AutoConfig
+
+    folder = resume_folder(config)
+    if gad_config.stage == "seqkd":
+        return
+    path = Path(config.discriminator.model.path).expanduser()
+    if path.is_dir():
+        hf_config = AutoConfig.from_pretrained(path, trust_remote_code=config.discriminator.model.trust_remote_code)
+        layers = gad_config.discriminator_num_layers
+        if layers is not None and layers > hf_config.num_hidden_layers:
+            raise GadConfigError(
+                f"gad.discriminator_num_layers={layers}, but {path} has {hf_config.num_hidden_layers} layers"
+            )
+        model = config.discriminator.model
+        same_model = model.path == config.actor_rollout_ref.model.path
+        head = gad_config.discriminator_head
+        head_is_in_model = model.get("lora_adapter_path", None) is None
+        if head_is_in_model and (head == "load" or (head == "auto" and not same_model)):
+            shapes = _safetensors_shapes(path)
+            found = [(name, shape) for name, shape in shapes.items() if name in ("score.weight", "classifier.weight")]
+            if config.discriminator.strategy == MEGATRON and shapes.get("lm_head.weight", [0])[0] == 1:
+                found.append(("lm_head.weight", shapes["lm_head.weight"]))
+            if shapes and not found:
+                raise GadCheckpointError(
+                    f"discriminator.model.path={path} has no scalar head (score.weight). Set "
+                    "gad.discriminator_head=fresh to begin with a new one"
+                )
+            for name, shape in found:
+                if shape != [1, hf_config.hidden_size]:
+                    raise GadCheckpointError(
+                        f"discriminator.model.path={path}: {name} has shape {shape}, a discriminator of this size "
+                        f"needs [1, {hf_config.hidden_size}]"
+                    )
+        wanted = checkpoints.discriminator_shape(hf_config, layers, model)
+        state = None if folder is None else checkpoints.read_state(folder)
+        if state is not None and state.has_discriminator and state.discriminator_shape != wanted:
+            raise GadCheckpointError(
+                f"the discriminator in {folder} has the shape {state.discriminator_shape}, the configuration asks for "
+                f"{wanted}. Set discriminator.model and gad.discriminator_num_layers as they were, or "
+                "trainer.resume_mode=disable"
+            )
+
+
+def resume_folder(config: DictConfig) -> Path | None:
+    """The checkpoint that a run would go on from; None for a start from the beginning.
+
+    Raises:
+        GadCheckpointError: If the folder that is named lacks a part.
+    """
+    trainer = config.trainer
+    if trainer.resume_mode == "auto":
+        return checkpoints.find_resumable(Path(trainer.default_local_dir).absolute())
+    if trainer.resume_mode == "resume_path":
+        folder = Path(str(trainer.resume_from_path)).absolute()
+        missing = checkpoints.missing_parts(folder)
+        if missing:
+            raise GadCheckpointError(f"trainer.resume_from_path={folder} lacks {', '.join(missing)}")
+        return folder
+    return None

@@ -1,0 +1,86 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""All checks before a run in their order, and Hydra's callback that makes them."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from gad_verl import compat
+from gad_verl.config import GadConfig
+from gad_verl.core.schedule import StageSchedule
+from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
+from gad_verl.preflight.config_check import check_config
+from gad_verl.preflight.data_check import check_data, check_schedule, length_of_run
+from gad_verl.preflight.megatron_check import check_installed
+from gad_verl.preflight.model_check import check_discriminator, check_tokenizers, resume_folder
+
+logger = logging.getLogger(__name__)
+
+TRAINER_MODE = "gad_sync"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What the checks found out about a run.
+
+    Args:
+        gad_config: The section ``gad``.
+        rows: Training rows.
+        steps_per_epoch: Steps in which all rows are gone through.
+        schedule: Stages of the run.
+        resume_folder: Checkpoint that it would go on from; None for a start from the beginning.
+    """
+
+    gad_config: GadConfig
+    rows: int
+    steps_per_epoch: int
+    schedule: StageSchedule
+    resume_folder: Path | None
+
+
+def run_preflight(config: DictConfig) -> PlannedRun:
+    """All checks, the cheap ones first; returns what they found out.
+
+    Raises:
+        GadConfigError, GadDataError, GadCheckpointError, GadCompatError: One error with the remedy.
+    """
+    gad_config = check_config(config)
+    rows = check_data(config, gad_config)
+    schedule = check_schedule(config, gad_config, rows)
+    check_tokenizers(config)
+    check_discriminator(config, gad_config)
+    check_installed(config)
+    compat.check(quick=True)
+    return PlannedRun(gad_config, rows, length_of_run(config, gad_config, rows)[0], schedule, resume_folder(config))
+
+
+class PreflightCallback(Callback):
+    """Runs the checks when Hydra has composed the configuration. Stock trainer modes are left alone."""
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        if config.trainer.v1.trainer_mode != TRAINER_MODE:
+            return
+        try:
+            run_preflight(config)
+        except (GadConfigError, GadDataError, GadCheckpointError, GadCompatError) as error:
+            # Hydra turns an ordinary exception of a callback into a warning; only SystemExit stops the run.
+            raise SystemExit(f"gad_verl: {type(error).__name__}: {error}") from None
+        except Exception as error:
+            logger.exception("the check before the run failed")
+            raise SystemExit(f"gad_verl: the check before the run failed: {type(error).__name__}: {error}") from error
