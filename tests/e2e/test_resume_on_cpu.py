@@ -269,7 +269,7 @@ def test_only_the_newest_checkpoints_stay_and_each_is_whole(folders: tuple[Path,
     assert kept == ["global_step_6", "global_step_7"]
     assert (root / "latest_checkpointed_iteration.txt").read_text() == "7"
     for name in kept:
-        assert {"actor", "critic", "discriminator", "data.pt", "gad_state.json", "gad_tools.pt"} <= {
+        assert {"actor", "critic", "discriminator", "data.pt", "gad_state.json", "gad_parts.pt"} <= {
             path.name for path in (root / name).iterdir()
         }
         state = json.loads((root / name / "gad_state.json").read_text())
