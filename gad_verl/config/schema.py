@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gad_verl.config.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, require, require_choice, require_each
 from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
+from gad_verl.config.renamed import check_renamed
 from gad_verl.config.stability import (
     DiscriminatorLossConfig,
     DiscriminatorUpdatesConfig,
@@ -177,13 +178,14 @@ def load_gad_config(config: DictConfig) -> GadConfig:
     """Read and validate the key ``gad`` of a composed configuration.
 
     Raises:
-        GadConfigError: If the key is missing, a field is unknown or of a wrong type, or a value cannot work.
+        GadConfigError: If the key is missing, a field is unknown, renamed or of a wrong type, or a value cannot work.
     """
     section = OmegaConf.select(config, "gad")
     if section is None:
         raise GadConfigError("the configuration has no key 'gad': start with --config-name gad_trainer (or gad_cpu)")
     try:
         plain = _without_targets(OmegaConf.to_container(section, resolve=True))
+        check_renamed(plain)
         merged = OmegaConf.merge(OmegaConf.structured(GadConfig), plain)
         gad_config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:

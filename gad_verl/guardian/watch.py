@@ -15,14 +15,11 @@
 
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gad_verl.guardian.events import Event
-from gad_verl.guardian.knobs import knob_value
+from gad_verl.guardian.knobs import LimitsConfig, knob_value
 from gad_verl.guardian.rule import Rule, number
-
-if TYPE_CHECKING:
-    from gad_verl.config.guardian import LimitsConfig
 
 # Every relapse doubles the wait on the way back, up to this factor.
 _MOST_PATIENCE = 8
@@ -41,7 +38,7 @@ class Watch:
         limits: Limits of the knobs.
     """
 
-    def __init__(self, rule: Rule, policy: str, limits: "LimitsConfig") -> None:
+    def __init__(self, rule: Rule, policy: str, limits: LimitsConfig) -> None:
         self.rule, self.policy, self._limits = rule, policy, limits
         self._debounce = rule.debounce()
         self._figures: deque[dict[str, float]] = deque(maxlen=self._debounce.window)

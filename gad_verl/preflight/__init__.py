@@ -31,7 +31,6 @@ from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
-from gad_verl.guardian.own import own_rule_classes
 from gad_verl.preflight.lora import check_lora
 from gad_verl.preflight.megatron import MEGATRON, check_installed, check_megatron, check_strategies
 from gad_verl.preflight.options import OUTCOME_ESTIMATORS, check_held_out, check_task_columns, check_tools
@@ -91,7 +90,7 @@ def check_config(config: DictConfig) -> GadConfig:
         raise GadConfigError(
             "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )
-    own_rule_classes(gad_config.guardian)
+    gad_config.guardian.custom_rule_classes()
     StopFile.of_run(gad_config, Path(trainer.default_local_dir)).check()
     check_lora(config)
     check_tools(config, gad_config)
