@@ -17,7 +17,7 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gad_verl.guardian.events import Event, Stop
+from gad_verl.guardian.events import Event, Standing, Stop
 from gad_verl.guardian.knobs import NEUTRAL_KNOBS, combine
 from gad_verl.guardian.rules import RULES
 from gad_verl.guardian.watch import Watch
@@ -70,6 +70,10 @@ class Guardian:
     def tripped(self) -> list[str]:
         """Rules whose condition stands."""
         return [name for name, watch in self._watches.items() if watch.tripped]
+
+    def standings(self) -> list[Standing]:
+        """How each rule that is not off stands, in the order in which they speak."""
+        return [watch.standing() for watch in self._watches.values()]
 
     @property
     def knobs(self) -> dict[str, float]:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from gad_verl.guardian.events import Event
+from gad_verl.guardian.events import Event, Standing
 from gad_verl.guardian.knobs import LimitsConfig, knob_value
 from gad_verl.guardian.rule import Rule, number
 
@@ -81,8 +81,7 @@ class Watch:
         return events
 
     def _said(self, step: int) -> Event:
-        means = self._means()
-        seen = f"{self.rule.name}: {self.rule.finding(means)}{self._span()}"
+        means, seen = self._means(), f"{self.rule.name}: {self._seen()}"
         if not self.tripped:
             return Event(step, self.rule.name, "info", f"{seen}. The condition has passed.", means)
         action = "stop" if self.policy == "stop" else "warn"
@@ -108,11 +107,17 @@ class Watch:
         text = f"{self.rule.name}: {why}, so the guardian sets {name} from {old:g} to {new:g}"
         return [Event(step, self.rule.name, "adapt", text, {**self._means(), "knob_before": old, "knob": new})]
 
-    def _span(self) -> str:
-        debounce = self._debounce
+    def standing(self) -> Standing:
+        """How the rule stands."""
+        debounce, seen = self._debounce, self._seen() if self._figures else ""
+        return Standing(self.rule.name, self.tripped, debounce.readings, debounce.count, seen, self.rule.remedy)
+
+    def _seen(self) -> str:
+        finding, debounce = self.rule.finding(self._means()), self._debounce
         if debounce.window == 1:
-            return ""
-        return f"; this held in {debounce.held} of the last {debounce.readings} readings; figures are means over these"
+            return finding
+        held = f"this held in {debounce.held} of the last {debounce.readings} readings"
+        return f"{finding}; {held}; figures are means over these"
 
     def _means(self) -> dict[str, float]:
         names = self._figures[-1] if self._figures else {}

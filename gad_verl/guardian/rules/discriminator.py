@@ -24,6 +24,9 @@ from gad_verl.guardian.windows import Debounce, Trace
 if TYPE_CHECKING:
     from gad_verl.config.guardian import GuardianConfig
 
+# Where the accuracy on fresh pairs stayed in the adversarial stage of replications that went well, with other codes.
+HEALTHY_ACCURACY = (0.70, 0.85)
+
 
 @dataclass
 class SaturatedConfig(RuleConfig):
@@ -93,7 +96,7 @@ class Weak(Rule):
 
     def finding(self, figures: Mapping[str, float]) -> str:
         return (
-            f"the discriminator tells only {figures['accuracy']:.3f} of the fresh pairs apart "
+            f"the discriminator tells {figures['accuracy']:.3f} of the fresh pairs apart "
             f"(limit {self.config.accuracy:g})"
         )
 

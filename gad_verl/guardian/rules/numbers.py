@@ -80,8 +80,8 @@ class Nonfinite(Rule):
 
     def finding(self, figures: Mapping[str, float]) -> str:
         return (
-            f"losses, gradients or scores are nan or inf ({figures['broken_metrics']:.1f} metrics and "
-            f"{figures['nonfinite_scores']:.1f} scores a step)"
+            f"{figures['broken_metrics']:.1f} losses, gradients or means and {figures['nonfinite_scores']:.1f} scores "
+            "a step are nan or inf"
         )
 
     @property
