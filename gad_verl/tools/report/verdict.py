@@ -67,8 +67,8 @@ def judge(run: Run) -> Verdict:
     judged = {standing.rule for standing in standings if standing.can_tell}
     findings = [_replayed(standing, events) for standing in standings if standing.readings]
     findings += _recorded(run.events, judged)
-    headline = _headline(findings, [standing for standing in standings if not standing.readings])
     silent = [standing.rule for standing in standings if not standing.readings]
+    headline = _headline(findings, silent)
     if silent:
         text = f"Their stage or their metrics were never there: {', '.join(silent)}."
         findings.append(Finding("unknown", "rules without readings", text))
@@ -111,10 +111,10 @@ def _steps(steps: Sequence[int]) -> str:
     return f"at step {steps[-1]}" + (f" (the last of {len(steps)} times)" if len(steps) > 1 else "")
 
 
-def _headline(findings: Sequence[Finding], silent: Sequence[Standing]) -> str:
+def _headline(findings: Sequence[Finding], silent: Sequence[str]) -> str:
     """One line; ``silent`` are the rules without a finding."""
     topics = {level: [finding.topic for finding in findings if finding.level == level] for level in LEVELS}
-    topics["unknown"] += [standing.rule for standing in silent]
+    topics["unknown"] += silent
     if not (topics["bad"] or topics["watch"] or topics["good"]):
         return "Nothing can be judged yet."
     if topics["bad"]:
