@@ -21,6 +21,7 @@ from gad_verl.errors import GadConfigError
 # Old key below gad, dotted, to the new one.
 RENAMED_KEYS = {
     "discriminator_loss.own": "discriminator_loss.custom",
+    "guardian.own_rules": "guardian.custom_rules",
 }
 
 

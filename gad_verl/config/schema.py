@@ -188,6 +188,9 @@ def load_gad_config(config: DictConfig) -> GadConfig:
         check_renamed(plain)
         merged = OmegaConf.merge(OmegaConf.structured(GadConfig), plain)
         gad_config = OmegaConf.to_object(merged)
+    except GadConfigError:
+        # A ValueError too, with its own words.
+        raise
     except OmegaConfBaseException as error:
         key = f"gad.{error.full_key}" if error.full_key else "gad"
         key = key.replace("gad.gad", "gad")

@@ -17,8 +17,8 @@
 sees.
 """
 
-from gad_verl.guardian.events import Event, Stop
+from gad_verl.guardian.events import Event, Standing, Stop
 from gad_verl.guardian.guardian import Guardian
 from gad_verl.guardian.knobs import NEUTRAL_KNOBS
 
-__all__ = ["NEUTRAL_KNOBS", "Event", "Guardian", "Stop"]
+__all__ = ["NEUTRAL_KNOBS", "Event", "Guardian", "Standing", "Stop"]

@@ -51,6 +51,32 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How a rule stands after the last step that was observed.
+
+    Args:
+        rule: Its name.
+        tripped: Whether its condition stands.
+        readings: Readings that it remembers, at most its window.
+        needed: Readings that it needs before it can trip.
+        seen: What it saw, with the figures and limits, in lower case and without a full stop; empty without readings.
+        remedy: What to do where it has tripped, whole sentences.
+    """
+
+    rule: str
+    tripped: bool
+    readings: int
+    needed: int
+    seen: str
+    remedy: str
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether its silence means anything."""
+        return self.readings >= self.needed
+
+
+@dataclass(frozen=True)
 class Stop:
     """That the run is to end, and how.
 

@@ -17,9 +17,8 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gad_verl.guardian.events import Event, Stop
+from gad_verl.guardian.events import Event, Standing, Stop
 from gad_verl.guardian.knobs import NEUTRAL_KNOBS, combine
-from gad_verl.guardian.own import own_rule_classes
 from gad_verl.guardian.rules import RULES
 from gad_verl.guardian.watch import Watch
 
@@ -43,7 +42,7 @@ class Guardian:
         self._config = config
         self._watches: dict[str, Watch] = {}
         self._stop: Stop | None = None
-        for rule in (*RULES, *own_rule_classes(config)):
+        for rule in (*RULES, *config.custom_rule_classes()):
             policy = config.policy_of(rule.name)
             if config.enable and policy != "off":
                 self._watches[rule.name] = Watch(rule(config.section_of(rule.name), config), policy, config.limits)
@@ -71,6 +70,10 @@ class Guardian:
     def tripped(self) -> list[str]:
         """Rules whose condition stands."""
         return [name for name, watch in self._watches.items() if watch.tripped]
+
+    def standings(self) -> list[Standing]:
+        """How each rule that is not off stands, in the order in which they speak."""
+        return [watch.standing() for watch in self._watches.values()]
 
     @property
     def knobs(self) -> dict[str, float]:

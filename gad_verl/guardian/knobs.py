@@ -18,17 +18,15 @@ turn the same knob, the value furthest from neutral holds.
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from gad_verl.config.guardian import LimitsConfig
+from gad_verl.errors import GadConfigError
+from gad_verl.guardian.settings import Section, limited
 
 NEUTRAL_KNOBS: dict[str, float] = {
     # Factors of the learning rates.
     "discriminator_lr_factor": 1.0,
     "actor_lr_factor": 1.0,
-    # The discriminator is updated in every k-th step.
-    "discriminator_every": 1.0,
     # Updates of the discriminator in a step.
     "discriminator_steps": 1.0,
     # Off the advantage of a response, in units of its group's spread, for each teacher's length that it is longer.
@@ -38,8 +36,24 @@ NEUTRAL_KNOBS: dict[str, float] = {
 _PENALTY_STEP = 0.1
 
 
-def knob_value(name: str, level: int, limits: "LimitsConfig") -> float:
-    """Value of a knob at a level: halved rates, doubled intervals, one more step, a tenth more of penalty; then the
+@dataclass
+class LimitsConfig(Section):
+    """How far the policy ``adapt`` may turn each knob."""
+
+    discriminator_lr_factor: float = limited(0.1, 0, 1)
+    actor_lr_factor: float = limited(0.1, 0, 1)
+    discriminator_steps: int = limited(4, 1)
+    length_penalty: float = limited(1.0, 0)
+
+    def validate(self, key: str) -> None:
+        super().validate(key)
+        for name in ("discriminator_lr_factor", "actor_lr_factor"):
+            if getattr(self, name) == 0:
+                raise GadConfigError(f"{key}{name} must be above 0: a rate of 0 learns nothing and finds no way back")
+
+
+def knob_value(name: str, level: int, limits: LimitsConfig) -> float:
+    """Value of a knob at a level: halved rates, one more step, a tenth more of penalty; then the
     limit.
 
     Raises:
@@ -51,7 +65,6 @@ def knob_value(name: str, level: int, limits: "LimitsConfig") -> float:
     values = {
         "discriminator_lr_factor": max(limit, 0.5**level),
         "actor_lr_factor": max(limit, 0.5**level),
-        "discriminator_every": min(limit, 2.0**level),
         "discriminator_steps": min(limit, 1.0 + level),
         "length_penalty": min(limit, _PENALTY_STEP * level),
     }

@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gad_verl.guardian.settings import RuleConfig
 from gad_verl.guardian.windows import Baseline, Debounce, Trace
 
 if TYPE_CHECKING:
-    from gad_verl.config.guardian import GuardianConfig, RuleConfig
+    from gad_verl.config.guardian import GuardianConfig
 
 # Values of the metric gad/stage (gad_verl.core.Phase; not imported, it would bring torch).
 DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD = 0, 1, 2, 3
@@ -77,7 +78,7 @@ class Rule(ABC):
     # Whether the weights can be trusted when the rule stops a run.
     weights_are_sound: ClassVar[bool] = True
 
-    def __init__(self, config: "RuleConfig", guardian: "GuardianConfig") -> None:
+    def __init__(self, config: RuleConfig, guardian: "GuardianConfig") -> None:
         self.config = config
         self.guardian = guardian
 

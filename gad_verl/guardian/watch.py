@@ -15,14 +15,11 @@
 
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from gad_verl.guardian.events import Event
-from gad_verl.guardian.knobs import knob_value
+from gad_verl.guardian.events import Event, Standing
+from gad_verl.guardian.knobs import LimitsConfig, knob_value
 from gad_verl.guardian.rule import Rule, number
-
-if TYPE_CHECKING:
-    from gad_verl.config.guardian import LimitsConfig
 
 # Every relapse doubles the wait on the way back, up to this factor.
 _MOST_PATIENCE = 8
@@ -41,7 +38,7 @@ class Watch:
         limits: Limits of the knobs.
     """
 
-    def __init__(self, rule: Rule, policy: str, limits: "LimitsConfig") -> None:
+    def __init__(self, rule: Rule, policy: str, limits: LimitsConfig) -> None:
         self.rule, self.policy, self._limits = rule, policy, limits
         self._debounce = rule.debounce()
         self._figures: deque[dict[str, float]] = deque(maxlen=self._debounce.window)
@@ -84,8 +81,7 @@ class Watch:
         return events
 
     def _said(self, step: int) -> Event:
-        means = self._means()
-        seen = f"{self.rule.name}: {self.rule.finding(means)}{self._span()}"
+        means, seen = self._means(), f"{self.rule.name}: {self._seen()}"
         if not self.tripped:
             return Event(step, self.rule.name, "info", f"{seen}. The condition has passed.", means)
         action = "stop" if self.policy == "stop" else "warn"
@@ -111,11 +107,17 @@ class Watch:
         text = f"{self.rule.name}: {why}, so the guardian sets {name} from {old:g} to {new:g}"
         return [Event(step, self.rule.name, "adapt", text, {**self._means(), "knob_before": old, "knob": new})]
 
-    def _span(self) -> str:
-        debounce = self._debounce
+    def standing(self) -> Standing:
+        """How the rule stands."""
+        debounce, seen = self._debounce, self._seen() if self._figures else ""
+        return Standing(self.rule.name, self.tripped, debounce.readings, debounce.count, seen, self.rule.remedy)
+
+    def _seen(self) -> str:
+        finding, debounce = self.rule.finding(self._means()), self._debounce
         if debounce.window == 1:
-            return ""
-        return f"; this held in {debounce.held} of the last {debounce.readings} readings; figures are means over these"
+            return finding
+        held = f"this held in {debounce.held} of the last {debounce.readings} readings"
+        return f"{finding}; {held}; figures are means over these"
 
     def _means(self) -> dict[str, float]:
         names = self._figures[-1] if self._figures else {}

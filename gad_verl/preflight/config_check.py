@@ -22,7 +22,6 @@ from omegaconf import DictConfig
 from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.config.micro_batch import tokens_per_micro_batch
 from gad_verl.errors import GadConfigError
-from gad_verl.guardian.own import own_rule_classes
 from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
 from gad_verl.preflight.options import OUTCOME_ESTIMATORS, check_tools
@@ -61,7 +60,7 @@ def check_config(config: DictConfig) -> GadConfig:
         raise GadConfigError(
             "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )
-    own_rule_classes(gad_config.guardian)
+    gad_config.guardian.custom_rule_classes()
     StopFile.of_run(gad_config, Path(trainer.default_local_dir)).check()
     check_lora(config)
     check_tools(config, gad_config)

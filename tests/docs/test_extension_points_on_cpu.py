@@ -97,7 +97,7 @@ def test_a_task_reward_and_a_penalty(write: Callable[[str], Path]) -> None:
 
 def test_a_rule_of_the_guardian(write: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     where = f"{write('rules.py')}:ShortPrompts"
-    config = load_gad_config(composed(f"gad.guardian.own_rules=[{where}]")).guardian
+    config = load_gad_config(composed(f"gad.guardian.custom_rules=[{where}]")).guardian
     assert isinstance(config, GuardianConfig)
     guardian = Guardian(config)
     logging.getLogger("gad_verl.guardian").setLevel(logging.ERROR)
@@ -108,7 +108,7 @@ def test_a_rule_of_the_guardian(write: Callable[[str], Path], tmp_path: Path, ca
     file = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "data": metrics}) for step, metrics in rows]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert cli.main(["guardian", str(file), "--set", f"own_rules=[{where}]"]) == 0
+    assert cli.main(["guardian", str(file), "--set", f"custom_rules=[{where}]"]) == 0
     assert "short_prompts" in capsys.readouterr().out
 
 

@@ -133,7 +133,8 @@ def _main_ppo(arguments: tuple[str, ...]) -> str | None:
     try:
         with opened:
             config = compose(options["--config-name"], overrides=overrides)
-        if not any(word.startswith(("gad.discriminator_loss.custom", "gad.guardian.own_rules")) for word in overrides):
+        custom = ("gad.discriminator_loss.custom", "gad.guardian.custom_rules")
+        if not any(word.startswith(custom) for word in overrides):
             load_gad_config(config)
     except Exception as error:  # whatever Hydra and the check raise
         return f"{type(error).__name__}: {error}"

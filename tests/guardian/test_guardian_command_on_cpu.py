@@ -20,8 +20,7 @@ import pytest
 from streams import stream
 
 from gad_verl import cli
-from gad_verl.errors import GadDataError
-from gad_verl.tools.report.guardian_replay import read_metrics
+from gad_verl.record import RunRecord
 
 
 def write(path: Path, rows: list[tuple[int, dict]], tail: str = "") -> Path:
@@ -59,30 +58,48 @@ def test_a_run_that_still_writes(tmp_path: Path, capsys: pytest.CaptureFixture) 
     assert code == 0 and "steps 1 to 60: 1 events; standing at the end: length" in output
 
 
-def test_lines_of_one_step_are_put_together_and_later_ones_hold(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.jsonl", [(2, {"a": 1.0}), (1, {"a": 0.0}), (2, {"b": 3.0}), (2, {"a": 2.0})])
-    assert read_metrics(path) == {1: {"a": 0.0}, 2: {"a": 2.0, "b": 3.0}}
+@pytest.mark.parametrize("rule", ["nonfinite", "kl"])
+def test_a_folder_is_judged_with_the_settings_of_its_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture, rule: str
+) -> None:
+    rows = stream(rule, range(41, 81), 80)
+    write(tmp_path / "metrics.jsonl", rows)
+    with RunRecord.open(tmp_path, None) as record:
+        guardian = {"policy": "off", "nonfinite": {"policy": "off"}, rule: {"policy": "stop"}, "window": 8, "count": 4}
+        record.write_run({"gad": {"guardian": guardian}}, tmp_path / "metrics.jsonl")
+    first = {"nonfinite": 43, "kl": 44}[rule]
+    code, output, _ = run(capsys, tmp_path)
+    assert code == 0 and output.startswith(f"step {first}  stop  {rule}: ") and "settings of the run" in output
+    # What is set on the command line holds.
+    code, output, _ = run(capsys, tmp_path, "--set", f"{rule}.policy=off")
+    assert code == 0 and output.startswith("steps 1 to 80: 0 events")
+
+
+def test_damaged_lines_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = write(tmp_path / "metrics.jsonl", stream("length", range(11, 61), 60), tail="nonsense\n[1]\n")
+    code, output, _ = run(capsys, path)
+    assert (
+        code == 0
+        and "steps 1 to 60: 1 events" in output
+        and output.endswith("2 lines of the metrics file could not be read and are left out\n")
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "no such file"),
-        ("", "no step"),
-        ('{"step": 1', "no step"),
-        ('hello\n{"step": 1, "data": {}}\n', "line 1"),
-        ('{"step": 1, "data": {}}\n{"epoch": 1}\n{"step": 2, "data": {}}\n', "line 2"),
-        ('{"step": 1, "data": {}}\n[1]\n\n{"step": 2, "data": {}}\n', "line 2"),
+        (None, "does not exist"),
+        ("", "is empty"),
+        ('{"step": 1', "no file of metrics"),
+        ("hello\n[1]\n", "no file of metrics"),
     ],
 )
 def test_files_of_another_kind(tmp_path: Path, capsys: pytest.CaptureFixture, text: str | None, message: str) -> None:
     path = tmp_path / "metrics.jsonl"
     if text is not None:
         path.write_text(text, encoding="utf-8")
-    with pytest.raises(GadDataError, match=message):
-        read_metrics(path)
     code, output, error = run(capsys, path)
-    assert code == 2 and output == "" and str(path) in error and len(error.splitlines()) == 1
+    assert code == 2 and output == "" and str(path) in error and message in error and len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize("setting", ["nonsense=1", "kl.highest=-1", "policy=panic", "window"])

@@ -15,7 +15,7 @@
 
 import json
 import random
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
@@ -25,11 +25,11 @@ from omegaconf import OmegaConf
 from streams import SICK, healthy, stream
 
 from gad_verl.config import GuardianConfig, load_gad_config
-from gad_verl.config.guardian import POLICIES, RuleConfig
 from gad_verl.errors import GadConfigError
 from gad_verl.guardian import NEUTRAL_KNOBS, Event, Guardian
 from gad_verl.guardian.knobs import knob_value
 from gad_verl.guardian.rules import RULES
+from gad_verl.guardian.settings import POLICIES, Section, limited
 
 KNOBS = {rule.name: rule.knob for rule in RULES}
 
@@ -286,9 +286,9 @@ def test_a_rule_has_a_policy_of_its_own(policy: str) -> None:
         ("no_improvement.delta", -1),
         ("limits.actor_lr_factor", 0),
         ("limits.discriminator_lr_factor", 1.5),
-        ("limits.discriminator_every", 0),
         ("limits.discriminator_steps", 0),
         ("limits.length_penalty", -0.1),
+        ("limits.discriminator_every", 8),
         ("nonsense", 1),
         ("kl.nonsense", 1),
         ("weak.accuracy", "high"),
@@ -302,8 +302,29 @@ def test_bad_values_name_their_key(key: str, value: Any) -> None:
     assert f"gad.guardian.{key}" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_every_number_of_a_rule_has_a_range() -> None:
-    for name, section in GuardianConfig().rules().items():
-        assert isinstance(section, RuleConfig)
-        numbers = {entry.name for entry in fields(section) if isinstance(getattr(section, entry.name), int | float)}
-        assert set(section.ranges()) == numbers, name
+def test_every_number_of_every_section_has_a_range() -> None:
+    config = GuardianConfig()
+    for section in (config, *config.sections().values()):
+        for entry in fields(section):
+            value = getattr(section, entry.name)
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                assert "range" in entry.metadata, f"{type(section).__name__}.{entry.name}"
+
+
+@given(low=st.floats(-5, 5), width=st.floats(0, 5), value=st.floats(-20, 20))
+def test_a_range_holds_its_ends_and_nothing_beyond(low: float, width: float, value: float) -> None:
+    @dataclass
+    class Some(Section):
+        top: float = low + width
+        one: float = limited(value, low, low + width)
+        open: float = limited(value, low)
+        named: float = limited(value, low, "top")
+
+    inside = low <= value <= low + width
+    for name, fits in (("one", inside), ("open", low <= value), ("named", inside)):
+        some = Some(**{other: low for other in ("one", "open", "named") if other != name})
+        if fits:
+            some.validate("gad.some.")
+        else:
+            with pytest.raises(GadConfigError, match=rf"gad\.some\.{name} must be at least"):
+                some.validate("gad.some.")

@@ -11,284 +11,282 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Reading runs, thinning, and the verdict of ``gad-verl report``."""
+"""The verdict of ``gad-verl report`` is the guardian's, rule by rule and step by step."""
 
-import json
-import os
-import time
+import ast
+import math
+import random
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_up_run import metrics_of_step, write_metrics, write_record, write_run
+from made_up_run import write_metrics, write_record
+from omegaconf import OmegaConf
 
-from gad_verl.errors import GadDataError
-from gad_verl.record import RECORD_FOLDER, RunRecord
-from gad_verl.tools.report.runs import Run, Series, Span, read_metrics, read_run, read_runs
-from gad_verl.tools.report.series import SMOOTHED_FROM, moving_mean, smooth, thin
-from gad_verl.tools.report.verdict import Finding, judge
+from gad_verl.config import load_gad_config
+from gad_verl.guardian import Event, Guardian
+from gad_verl.record import RunRecord
+from gad_verl.tools import report
+from gad_verl.tools.report.replay import load_settings
+from gad_verl.tools.report.runs import read_run
+from gad_verl.tools.report.verdict import Verdict, judge
+
+# Metrics that rules read, with the range in which streams of the test move: limits lie inside.
+RANGES = {
+    "disc/accuracy": (0.3, 1.0),
+    "disc/saturated_fraction": (0.0, 1.0),
+    "disc/no_spread_fraction": (0.0, 0.3),
+    "disc/loss": (0.0, 1.0),
+    "disc/skipped_steps": (-2.0, 1.0),
+    "gad/prompts": (16.0, 256.0),
+    "gad/length_ratio": (0.3, 2.5),
+    "gad/score_length_correlation": (-1.0, 1.0),
+    "gad/student_finished_rate": (0.5, 1.0),
+    "gad/teacher_finished_rate": (0.5, 1.0),
+    "gad/self_bleu": (0.5, 1.0),
+    "gad/distinct_2": (0.1, 0.8),
+    "gad/repetition": (0.0, 0.5),
+    "gad/teacher_repetition": (0.0, 0.1),
+    "actor/kl_loss": (0.0, 2.0),
+    "actor/entropy": (0.05, 2.0),
+    "val-gad/accuracy": (0.4, 0.9),
+    "val-gad/num_pairs": (50.0, 2000.0),
+    "val-gad/rouge_l": (0.1, 0.4),
+}
 
 
-def _series(values: list[float], first: int = 1) -> Series:
-    return Series(np.arange(first, first + len(values)), np.array(values, dtype=float))
+def random_rows(rng: random.Random) -> list[tuple[int, dict[str, float]]]:
+    """Metrics that stay about a level for a while and then jump, are missing at times, or are none."""
+    rows, levels = [], {name: rng.uniform(*ends) for name, ends in RANGES.items()}
+    logged = [name for name in RANGES if rng.random() < 0.9]
+    warm = rng.randint(0, 20)
+    for step in range(1, rng.randint(2, 150)):
+        if rng.random() < 0.05:
+            name = rng.choice(list(RANGES))
+            levels[name] = rng.uniform(*RANGES[name])
+        metrics = {"gad/stage": 1.0 if step <= warm else 2.0}
+        for name in logged:
+            low, high = RANGES[name]
+            value = min(high, max(low, levels[name] + rng.gauss(0, 0.05) * (high - low)))
+            if rng.random() > 0.02 and (not name.startswith("val-gad/") or step % 5 == 0):
+                metrics[name] = math.nan if rng.random() < 0.01 else value
+        rows.append((step, metrics))
+    return rows
 
 
-def _adversarial(metrics: dict[str, list[float]], **arguments) -> Run:
-    count = max(len(values) for values in metrics.values())
-    stages = {"gad/stage": [2.0] * count}
-    return Run("r", Path("r"), {name: _series(values) for name, values in (stages | metrics).items()}, **arguments)
+def random_settings(rng: random.Random) -> dict[str, Any]:
+    window = rng.choice([2, 5, 10, 20])
+    return {
+        "window": window,
+        "count": rng.randint(1, window),
+        "baseline": rng.choice([1, 5, 10]),
+        "policy": rng.choice(["warn", "adapt", "stop"]),
+        "saturated": {"accuracy": rng.uniform(0.6, 1.0)},
+        "kl": {"policy": rng.choice([None, "off", "warn"]), "highest": rng.uniform(0.1, 2.0)},
+        "no_improvement": {"metric": rng.choice([None, "val-gad/rouge_l"]), "patience": rng.randint(1, 8)},
+    }
 
 
-def _finding(run: Run, topic: str) -> Finding:
-    (found,) = [finding for finding in judge(run).findings if finding.topic == topic]
+def as_the_trainer_does(guardian: Guardian, rows: list[tuple[int, dict[str, float]]]) -> list[Event]:
+    """Metrics of training and of a validation are judged one after the other."""
+    events = []
+    for step, metrics in rows:
+        stage = {"gad/stage": metrics["gad/stage"]}
+        validation = {name: value for name, value in metrics.items() if name.startswith("val-")}
+        events += guardian.observe(step, {name: metrics[name] for name in metrics if name not in validation})
+        if validation:
+            events += guardian.observe(step, validation | stage)
+    return events
+
+
+def write_run(folder: Path, rows: list[tuple[int, dict[str, float]]], guardian: Any = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "metrics.jsonl"
+    file.write_bytes(b"".join(orjson.dumps({"step": step, "data": metrics}) + b"\n" for step, metrics in rows))
+    with RunRecord.open(folder, None) as record:
+        record.write_run({"gad": {"guardian": guardian}} if guardian is not None else {}, file)
+    return folder
+
+
+def topics(verdict: Verdict, level: str) -> list[str]:
+    return [finding.topic for finding in verdict.findings if finding.level == level]
+
+
+def text_of(verdict: Verdict, topic: str) -> str:
+    (text,) = [finding.text for finding in verdict.findings if finding.topic == topic]
+    return text
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**9))
+def test_the_verdict_is_the_guardians(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    rows, section = random_rows(rng), random_settings(rng)
+    guardian = Guardian(load_settings(section))
+    events = as_the_trainer_does(guardian, rows)
+    verdict = judge(read_run(write_run(tmp_path / str(seed), rows, section)))
+
+    trips: dict[str, list[int]] = {}
+    for event in events:
+        if event.action in ("warn", "stop"):
+            trips.setdefault(event.rule, []).append(event.step)
+    assert set(topics(verdict, "bad")) == set(guardian.tripped)
+    assert set(topics(verdict, "watch")) == set(trips) - set(guardian.tripped)
+    for rule, steps in trips.items():
+        times = f" (the last of {len(steps)} times)" if len(steps) > 1 else ""
+        assert f"Tripped at step {steps[-1]}{times}, and " in text_of(verdict, rule)
+    silent = [standing for standing in guardian.standings() if standing.rule not in trips]
+    assert set(topics(verdict, "good")) == {standing.rule for standing in silent if standing.can_tell}
+    for standing in silent:
+        if standing.readings:
+            assert standing.seen[1:] in text_of(verdict, standing.rule)
+        else:
+            assert standing.rule in text_of(verdict, "rules without readings")
+    assert "kl" not in {finding.topic for finding in verdict.findings} or section["kl"]["policy"] != "off"
+    if guardian.tripped:
+        assert verdict.headline.startswith("Tripped: ")
+        assert all(rule in verdict.headline for rule in guardian.tripped)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "tripped"),
+    [
+        # The report had limits of its own once: here it warned where the guardian did not, or the other way round.
+        ({"disc/accuracy": 0.97, "disc/saturated_fraction": 0.3}, []),
+        ({"disc/accuracy": 0.88}, []),
+        ({"disc/no_spread_fraction": 0.07}, []),
+        ({"gad/length_ratio": 0.6}, []),
+        ({"gad/score_length_correlation": 0.75}, []),
+        ({"gad/student_finished_rate": 0.7, "gad/teacher_finished_rate": 1.0, "disc/accuracy": 0.8}, []),
+        ({"actor/kl_loss": 1.5}, ["kl"]),
+        ({"gad/repetition": 0.5, "gad/teacher_repetition": 0.05}, ["repetition"]),
+        ({"gad/self_bleu": 0.95, "gad/distinct_2": 0.5}, ["collapse"]),
+    ],
+)
+def test_the_report_has_no_opinion_of_its_own(tmp_path: Path, metrics: dict[str, float], tripped: list[str]) -> None:
+    rows = [(step, {"gad/stage": 2.0, **metrics}) for step in range(1, 41)]
+    verdict = judge(read_run(write_run(tmp_path, rows)))
+    assert topics(verdict, "bad") == tripped and topics(verdict, "watch") == []
+
+
+# ------------------------------ no threshold stands twice ------------------------------
+
+
+def thresholds(source: str) -> list[str]:
+    """Comparisons with a number other than 0 and 1, of which counting is made; numbers with a point anywhere else."""
+    tree, found = ast.parse(source), []
+    for node in ast.walk(tree):
+        numbers = [one for one in ast.walk(node) if isinstance(one, ast.Constant) and type(one.value) in (int, float)]
+        if isinstance(node, ast.Compare):
+            found += [ast.unparse(node) for one in numbers if one.value not in (0, 1)]
+        elif isinstance(node, ast.Constant) and type(node.value) is float:
+            found.append(ast.unparse(node))
     return found
 
 
-# ------------------------------------------------------------------------------------------------------------- reading
+def test_the_judging_modules_hold_no_threshold() -> None:
+    folder = Path(str(report.__path__[0]))
+    for name in ("verdict", "replay", "notes"):
+        assert thresholds((folder / f"{name}.py").read_text(encoding="utf-8")) == [], name
+    # And nobody else judges.
+    judging = [path.stem for path in folder.glob("*.py") if "Finding(" in path.read_text(encoding="utf-8")]
+    assert judging == ["verdict"]
 
 
-def test_half_written_last_line_is_tolerated_anywhere(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    write_metrics(path, 6)
-    content = path.read_bytes()
-    whole, _, _ = read_metrics(path)
-    first_line = content.index(b"\n") + 1
-    for end in range(first_line, len(content), 97):
-        path.write_bytes(content[:end])
-        metrics, _, damaged = read_metrics(path)
-        lines = content[:end].count(b"\n")
-        assert damaged == 0 and len(metrics["disc/loss"]) in (lines, lines + 1)
-        np.testing.assert_array_equal(
-            metrics["disc/loss"].values, whole["disc/loss"].values[: len(metrics["disc/loss"])]
-        )
+@pytest.mark.parametrize("line", ["if accuracy > 0.95: pass", "_LIMIT = 0.25", "steps[-1] >= 20", "low <= x <= 2"])
+def test_a_threshold_would_be_found(line: str) -> None:
+    assert thresholds(line) != [] and thresholds("count = len(steps) > 1 and steps[:3]") == []
 
 
-def test_later_line_counts_and_numbers_that_are_none_are_counted(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    lines = [
-        {"step": 2, "data": {"a": 1, "text": "x"}},
-        {"step": 1, "data": {"a": 5.5, "b": None}},
-        {"step": 2, "data": {"a": 3, "b": float("nan")}},
-    ]
-    damaged = '{"step": 3, "data": 7}\nnonsense\n'
-    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n" + damaged, encoding="utf-8")
-    metrics, not_finite, count = read_metrics(path)
-    assert metrics["a"].steps.tolist() == [1, 2] and metrics["a"].values.tolist() == [5.5, 3.0]
-    assert not_finite == {"b": 2} and count == 2 and "b" not in metrics and "text" not in metrics
+# ------------------------------ what the replay does not hear ------------------------------
 
 
-@pytest.mark.parametrize(
-    "content", ["", "\n \n", "hello\n", '{"step": 1}\n', '[1, 2]\n{"data": {}}\n', '{"step": 1, "da']
-)
-def test_files_without_metrics_are_errors(tmp_path: Path, content: str) -> None:
-    path = tmp_path / "some.jsonl"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(GadDataError, match="some.jsonl is (empty|no file of metrics)"):
-        read_run(path)
+def test_what_custom_rules_and_trust_said_is_taken_from_the_record(tmp_path: Path) -> None:
+    write_run(tmp_path, [(step, {"gad/stage": 2.0, "disc/accuracy": 0.8}) for step in range(1, 41)])
+    with RunRecord.open(tmp_path, 40) as record:
+        record.event(3, "schedule", "stage", "info", "The adversarial stage begins.")
+        record.event(5, "guardian", "slow", "warn", "slow: a step takes 40 s")
+        record.event(6, "trust", "trust_factor", "warn", "the student waits")
+        record.event(8, "trust", "trust_factor", "info", "the student learns")
+        # The replay heard this rule and is silent: the settings of a run may have changed on the way.
+        record.event(9, "guardian", "weak", "warn", "weak: ...")
+    verdict = judge(read_run(tmp_path))
+    assert topics(verdict, "bad") == ["slow"] and topics(verdict, "watch") == ["trust, trust_factor"]
+    assert "at step 5" in text_of(verdict, "slow") and "takes 40 s" in text_of(verdict, "slow")
+    assert "weak" in topics(verdict, "good") and "schedule" not in str(verdict)
 
 
-def test_folders_that_are_no_runs(tmp_path: Path) -> None:
-    with pytest.raises(GadDataError, match="neither"):
-        read_run(tmp_path)
-    with pytest.raises(GadDataError, match="does not exist"):
-        read_run(tmp_path / "none")
-    (tmp_path / "a.jsonl").write_text("", encoding="utf-8")
-    (tmp_path / "b.jsonl").write_text("", encoding="utf-8")
-    with pytest.raises(GadDataError, match="neither"):
-        read_run(tmp_path)
-
-
-def test_metrics_of_a_run_that_was_moved_are_found(tmp_path: Path) -> None:
-    before = tmp_path / "before"
-    write_metrics(before / "curves.jsonl", 5)
-    write_record(before / "checkpoints", 5, before / "curves.jsonl")
-    after = tmp_path / "after"
-    os.replace(before, after)
-    run = read_run(after / "checkpoints")
-    assert run.metrics_file == after / "curves.jsonl" and run.name == "after" and len(run.get("disc/loss")) == 5
-
-
-def test_a_record_without_metrics_is_shown(tmp_path: Path) -> None:
+def test_a_record_without_metrics_says_what_the_guardian_said(tmp_path: Path) -> None:
     write_record(tmp_path, 4, None)
-    run = read_run(tmp_path)
-    assert run.metrics == {} and run.last_step == 4 and len(run.scores) == 4
-    assert all(finding.level in ("unknown", "note", "watch") for finding in judge(run).findings)
+    verdict = judge(read_run(tmp_path))
+    assert topics(verdict, "bad") == ["saturated"] and topics(verdict, "good") == []
 
 
-def test_state_says_what_is_known(tmp_path: Path) -> None:
-    running = write_run(tmp_path / "running", 6, total=10, finished=False)
-    assert read_run(running).state == "still training, as of step 6 of 10"
-    assert read_run(running / "metrics.jsonl").state == "as of step 6; nothing says whether the run is finished"
-    for file in (*(running / RECORD_FOLDER).iterdir(), running / "metrics.jsonl"):
-        os.utime(file, (time.time() - 7200, time.time() - 7200))
-    assert read_run(running).state.endswith("or interrupted: nothing was written for 2.0 hours")
-    assert read_run(write_run(tmp_path / "all", 6, finished=False)).state == "finished at step 6 of 6"
-    early = write_run(tmp_path / "early", 6, total=10)
-    assert read_run(early).state == "finished at step 6 of 10"
-    with RunRecord.open(running, 6) as record:
-        record.event(6, "guardian", "collapse", "stop", "The loss is 0.")
-        record.finish()
-    assert read_run(running).state == "stopped by the guardian at step 6 of 10"
-
-
-def test_names_of_runs_are_unique(tmp_path: Path) -> None:
-    for folder in ("a/metrics.jsonl", "b/x/metrics.jsonl", "c/x/metrics.jsonl"):
-        write_metrics(tmp_path / folder, 2)
-    paths = [str(tmp_path / folder) for folder in ("a/metrics.jsonl", "b/x/metrics.jsonl", "c/x/metrics.jsonl")]
-    assert [run.name for run in read_runs(paths)] == ["a", "x (1)", "x (2)"]
-    assert [run.name for run in read_runs([f"one={paths[0]}", paths[1]])] == ["one", "x"]
-
-
-def test_spans_and_stages() -> None:
-    run = Run("r", Path("r"), {"gad/stage": _series([0, 0, 1, 2, 2]), "x": _series([1, 2, 3, 4, 5])})
-    assert run.spans == [Span(0, 1, 2), Span(1, 3, 3), Span(2, 4, 5)]
-    assert run.in_stages("x", (0, 2)).values.tolist() == [1, 2, 4, 5] and run.in_stages("x", (3,)).steps.size == 0
-    assert Run("r", Path("r"), {"x": _series([1, 2])}).in_stages("x", (3,)).values.tolist() == [1, 2]
-
-
-# ------------------------------------------------------------------------------------------------------------ thinning
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=300), st.integers(4, 60))
-def test_thinning_keeps_extremes_and_ends(values: list[float], limit: int) -> None:
-    series = _series(values)
-    thinned = thin(series, limit)
-    assert len(thinned) <= max(limit, 0) or len(values) <= limit
-    assert thinned.values.min() == min(values) and thinned.values.max() == max(values)
-    assert thinned.steps[0] == 1 and thinned.steps[-1] == len(values)
-    assert np.all(np.diff(thinned.steps) > 0) and np.array_equal(thinned.values, series.values[thinned.steps - 1])
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60), st.integers(1, 21))
-def test_moving_mean_is_the_mean_around(values: list[float], window: int) -> None:
-    reach = window // 2
-    expected = [np.mean(values[max(0, place - reach) : place + reach + 1]) for place in range(len(values))]
-    np.testing.assert_allclose(moving_mean(np.array(values), window), expected, rtol=1e-9, atol=1e-9)
-
-
-def test_smoothing_does_not_cross_stages() -> None:
-    count = 2 * SMOOTHED_FROM
-    values = [0.0] * SMOOTHED_FROM + [1.0] * SMOOTHED_FROM
-    run = Run(
-        "r", Path("r"), {"gad/stage": _series([1.0] * SMOOTHED_FROM + [2.0] * SMOOTHED_FROM), "x": _series(values)}
-    )
-    smoothed = smooth(run, run.get("x"), count)
-    assert smoothed is not None
-    np.testing.assert_allclose(smoothed.values, values, atol=1e-12)
-    assert smooth(run, _series([1.0] * (SMOOTHED_FROM - 1)), 10) is None
-
-
-# ------------------------------------------------------------------------------------------------------------- verdict
+def test_code_that_a_record_names_is_not_run(tmp_path: Path) -> None:
+    marker, rules = tmp_path / "marker", tmp_path / "rules.py"
+    rules.write_text(f"open({str(marker)!r}, 'w').close()\n", encoding="utf-8")
+    section = {"custom_rules": [f"{rules}:Any"], "window": 4, "count": 2}
+    rows = [(step, {"gad/stage": 2.0, "disc/accuracy": 0.5}) for step in range(1, 4)]
+    verdict = judge(read_run(write_run(tmp_path / "run", rows, section)))
+    assert topics(verdict, "bad") == ["weak"] and not marker.exists()
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "level", "words"),
+    ("section", "about"),
     [
-        ([0.78] * 20, "good", "100%"),
-        ([0.99] * 20, "bad", "too strong"),
-        ([0.9] * 20, "watch", "above"),
-        ([0.5] * 20, "watch", "guesses"),
-        ([0.65] * 20, "watch", "below"),
-        ([0.05, 0.99] * 10, "bad", "swings"),
-        ([0.99] * 15 + [0.8] * 5, "good", "steps 16 to 20"),
-        ([0.8] * 4, "unknown", "4 adversarial steps"),
+        (None, "default settings of the guardian: those of the run are not known"),
+        ({"kl": {"highest": -1}}, "gad.guardian.kl.highest must be at least 0; got -1"),
+        ({"own_rules": []}, "gad.guardian.own_rules is now gad.guardian.custom_rules"),
+        ({"policy": "warn"}, "the guardian's settings of the run."),
+        ({"kl": {"policy": "off"}, "weak": {"policy": False}}, "Switched off in it: weak, kl."),
+        ({"enable": False}, "gad.guardian.enable=False"),
     ],
 )
-def test_accuracy(accuracy: list[float], level: str, words: str) -> None:
-    found = _finding(_adversarial({"disc/accuracy": accuracy}), "D's accuracy")
-    assert found.level == level and words in found.text
+def test_whose_settings_judged_is_said(tmp_path: Path, section: dict | None, about: str) -> None:
+    rows = [(step, {"gad/stage": 2.0, "disc/accuracy": 0.8, "actor/kl_loss": 2.0}) for step in range(1, 41)]
+    verdict = judge(read_run(write_run(tmp_path, rows, section)))
+    assert about in text_of(verdict, "guardian")
+    off = section is not None and (section.get("enable") is False or "policy" in section.get("kl", {}))
+    assert topics(verdict, "bad") == ([] if off else ["kl"])
 
 
-@pytest.mark.parametrize(
-    ("metrics", "topic", "level"),
-    [
-        ({"disc/loss": [0.4] * 9}, "saturation", "good"),
-        ({"disc/loss": [0.001] * 9}, "saturation", "bad"),
-        ({"disc/saturated_fraction": [0.9] * 9}, "saturation", "bad"),
-        ({"disc/saturated_fraction": [0.0] * 8 + [0.8]}, "saturation", "watch"),
-        ({"disc/no_spread_fraction": [0.0] * 9}, "direction for the student", "good"),
-        ({"disc/no_spread_fraction": [0.2] * 9}, "direction for the student", "watch"),
-        ({"disc/no_spread_fraction": [0.8] * 9}, "direction for the student", "bad"),
-        ({"gad/length_ratio": [1.0] * 20}, "length", "good"),
-        ({"gad/length_ratio": list(np.linspace(1, 1.4, 20))}, "length", "watch"),
-        ({"gad/length_ratio": list(np.linspace(1, 3, 20))}, "length", "bad"),
-        ({"gad/length_ratio": [0.3] * 20}, "length", "watch"),
-        ({"gad/length_ratio": [1.0] * 20, "gad/score_length_correlation": [0.9] * 20}, "length", "watch"),
-        ({"gad/student_finished_rate": [0.9] * 9, "gad/teacher_finished_rate": [1.0] * 9}, "finishing", "good"),
-        ({"gad/student_finished_rate": [0.2] * 9, "gad/teacher_finished_rate": [1.0] * 9}, "finishing", "watch"),
-        ({"gad/student_finished_rate": [1.0] * 10 + [0.5] * 10}, "finishing", "watch"),
-        ({"disc/accuracy": [0.8] * 9, "val-gad/accuracy": [0.75] * 9}, "held-out prompts", "good"),
-        ({"disc/accuracy": [0.8] * 9, "val-gad/accuracy": [0.6] * 9}, "held-out prompts", "watch"),
-        ({"disc/accuracy": [0.8] * 9, "val-gad/accuracy": [0.5] * 9}, "held-out prompts", "bad"),
-        ({"disc/grad_norm": [1.0] * 20}, "stability", "good"),
-        ({"disc/grad_norm": [1.0] * 19 + [99.0]}, "stability", "watch"),
-        ({"disc/grad_norm": [1.0] * 20, "disc/skipped_steps": [0.0] * 19 + [1.0]}, "stability", "watch"),
-        ({"gad/failed_rollouts": [9.0] * 9, "disc/num_pairs": [50.0] * 9}, "stability", "watch"),
-        ({"disc/loss": [0.4]}, "stability", "unknown"),
-        ({"actor/entropy": [1.0] * 20}, "variety", "good"),
-        ({"val-gad/length_ratio": [1.0, 1.1]}, "held-out length", "good"),
-        ({"val-gad/length_ratio": [1.0, 0.1]}, "held-out length", "watch"),
-        ({"gad/trust_factor": [0.6] * 9}, "trust", "note"),
-        ({"gad/trust_factor": [0.0] * 9}, "trust", "watch"),
-        ({"actor/entropy": [1.0] * 10 + [0.1] * 10}, "variety", "watch"),
-    ],
-)
-def test_rules(metrics: dict[str, list[float]], topic: str, level: str) -> None:
-    assert _finding(_adversarial(metrics), topic).level == level
+# ------------------------------ words ------------------------------
 
 
-def test_imitation_and_warmup_of_the_discriminator() -> None:
-    def run(loss: list[float], accuracy: float) -> Run:
-        stages = _series([1.0] * len(loss))
-        return Run(
-            "r",
-            Path("r"),
-            {"gad/stage": stages, "actor/loss": _series(loss), "disc/accuracy": _series([accuracy] * len(loss))},
-        )
-
-    good, bad = run([3.0, 2.5, 2.0, 1.5, 1.0, 0.9], 0.9), run([1.0, 1.5, 2.0, 2.5, 3.0, 3.1], 0.5)
-    assert _finding(good, "imitation").level == "good" and _finding(good, "D's warmup").level == "good"
-    assert _finding(bad, "imitation").level == "watch" and _finding(bad, "D's warmup").level == "watch"
-    assert "not reached" in _finding(good, "D's accuracy").text
+def test_the_headline_is_honest_about_little(tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text('{"step": 1, "data": {}}\n', encoding="utf-8")
+    assert judge(read_run(tmp_path / "none.jsonl")).headline == "Nothing can be judged yet."
+    rows = [(step, {"gad/stage": 2.0, "disc/accuracy": 0.8}) for step in range(1, 21)]
+    little = judge(read_run(write_run(tmp_path / "little", rows)))
+    assert little.headline.startswith("No rule of the guardian has tripped, but most cannot tell yet.")
+    few = judge(read_run(write_run(tmp_path / "few", rows[:14])))
+    assert few.headline == "Nothing can be judged yet." and "14 of 15 readings so far" in text_of(few, "weak")
+    write_metrics(tmp_path / "healthy.jsonl", 60)
+    assert judge(read_run(tmp_path / "healthy.jsonl")).headline.startswith("No rule of the guardian has tripped. Of")
 
 
-def test_events_decide(tmp_path: Path) -> None:
-    def run(*actions: str) -> Run:
-        events = [{"step": 3, "action": action, "text": f"{action}!"} for action in actions]
-        return _adversarial({"disc/accuracy": [0.8] * 9}, info={}, events=events)
+def test_notes_have_the_figures(tmp_path: Path) -> None:
+    rows = []
+    for step in range(1, 11):
+        metrics = {"gad/stage": 1.0 if step <= 4 else 2.0, "actor/loss": 3.0 - 0.5 * step, "timing_s/step": 60.0}
+        metrics |= {"timing_s/gen": 45.0, "gad/failed_rollouts": 2.0, "disc/num_pairs": 30.0}
+        rows.append((step, metrics | ({"val-gad/rouge_l": 0.1 * step} if step % 5 == 0 else {})))
+    rows[2][1]["actor/grad_norm"] = math.inf
+    verdict = judge(read_run(write_run(tmp_path, rows)))
+    assert text_of(verdict, "course") == "Stages: warmup (step 1 to 4), adversarial (step 5 to 10)."
+    # The loss of the policy is another: only the warmup counts.
+    imitation = text_of(verdict, "imitation of the teacher")
+    assert imitation == ("actor/loss is 2.5 at step 1 and 1 at step 4; lowest 1 at step 4, highest 2.5 at step 1.")
+    assert "0.5 at step 5 and 1 at step 10" in text_of(verdict, "ROUGE-L on held-out prompts")
+    assert "actor/grad_norm (1)" in text_of(verdict, "not finite")
+    assert "20 responses never came, 300 pairs" in text_of(verdict, "failed rollouts")
+    assert "10 steps took 10 minutes" in text_of(verdict, "time") and "gen (75%)" in text_of(verdict, "time")
 
-    assert _finding(run("info"), "events").level == "good"
-    assert _finding(run("warn", "adapt"), "events").text.endswith("adapt!")
-    assert _finding(run("stop", "info"), "events").level == "bad"
-    assert _finding(_adversarial({"disc/accuracy": [0.8]}), "events").level == "unknown"
 
-
-def test_seqkd_is_not_judged_by_a_discriminator() -> None:
-    run = Run("r", Path("r"), {"gad/stage": _series([3.0] * 9), "actor/loss": _series(list(np.linspace(3, 1, 9)))})
-    topics = {finding.topic for finding in judge(run).findings}
-    assert "imitation" in topics and not topics & {"D's accuracy", "saturation", "held-out prompts"}
-
-
-def test_headline_is_honest_about_little() -> None:
-    assert judge(Run("r", Path("r"), {})).headline == "Nothing can be judged yet."
-    little = judge(_adversarial({"disc/accuracy": [0.8] * 9})).headline
-    assert "most cannot be told" in little
-    generator = np.random.default_rng(0)
-    steps = [metrics_of_step(step, 60, generator) for step in range(1, 61)]
-    names = {name for step in steps for name in step}
-    run = Run(
-        "r",
-        Path("r"),
-        {
-            name: Series(
-                np.array([place for place, step in enumerate(steps, 1) if name in step]),
-                np.array([step[name] for step in steps if name in step]),
-            )
-            for name in names
-        },
-        info={},
-    )
-    assert judge(run).headline.startswith("The curves look healthy.")
+def test_defaults_of_the_replay_are_those_of_the_configuration() -> None:
+    text = files("gad_verl.config").joinpath("gad/gad.yaml").read_text(encoding="utf-8")
+    assert load_settings({}) == load_gad_config(OmegaConf.create({"gad": OmegaConf.create(text)})).guardian

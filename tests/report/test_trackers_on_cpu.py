@@ -59,5 +59,5 @@ def test_metrics_reach_tensorboard_and_the_file_under_their_names(
     for name in documented:
         expected = [data[name] for data in steps.values() if math.isfinite(data[name])]
         assert run.get(name).values.tolist() == expected
-    assert run.not_finite == {"disc/loss": 1}
+    assert run.not_finite == {"disc/loss": [5]}
     assert json.loads((tmp_path / "metrics.jsonl").read_bytes().splitlines()[1])["data"]["disc/loss"] is None

@@ -14,13 +14,26 @@
 """Rules about the discriminator's accuracy."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gad_verl.guardian.rule import Reading, Rule, number, numbers
+from gad_verl.guardian.settings import RuleConfig, limited
 from gad_verl.guardian.windows import Debounce, Trace
 
 if TYPE_CHECKING:
-    from gad_verl.config.guardian import GuardianConfig, OscillationConfig, SaturatedConfig, WeakConfig
+    from gad_verl.config.guardian import GuardianConfig
+
+# Where the accuracy on fresh pairs stayed in the adversarial stage of replications that went well, with other codes.
+HEALTHY_ACCURACY = (0.70, 0.85)
+
+
+@dataclass
+class SaturatedConfig(RuleConfig):
+    """Fields of :class:`Saturated`."""
+
+    accuracy: float = limited(0.9, 0.5, 1)
+    fraction: float = limited(0.5, 0, 1)
 
 
 class Saturated(Rule):
@@ -31,7 +44,7 @@ class Saturated(Rule):
     seed on which it was set up) that limit spoke too late.
     """
 
-    config: "SaturatedConfig"
+    config: SaturatedConfig
     name = "saturated"
     knob = "discriminator_lr_factor"
 
@@ -59,6 +72,13 @@ class Saturated(Rule):
         )
 
 
+@dataclass
+class WeakConfig(RuleConfig):
+    """Fields of :class:`Weak`."""
+
+    accuracy: float = limited(0.6, 0, 1)
+
+
 class Weak(Rule):
     """The discriminator knows too little: its score is noise, which the division by the group's spread blows up.
 
@@ -66,7 +86,7 @@ class Weak(Rule):
     at 0.70. 0.6 leaves room for the end of a good run.
     """
 
-    config: "WeakConfig"
+    config: WeakConfig
     name = "weak"
     knob = "discriminator_steps"
 
@@ -76,7 +96,7 @@ class Weak(Rule):
 
     def finding(self, figures: Mapping[str, float]) -> str:
         return (
-            f"the discriminator tells only {figures['accuracy']:.3f} of the fresh pairs apart "
+            f"the discriminator tells {figures['accuracy']:.3f} of the fresh pairs apart "
             f"(limit {self.config.accuracy:g})"
         )
 
@@ -91,6 +111,13 @@ class Weak(Rule):
         )
 
 
+@dataclass
+class OscillationConfig(RuleConfig):
+    """Fields of :class:`Oscillation`."""
+
+    deviation: float = limited(0.15, 0, 0.5)
+
+
 class Oscillation(Rule):
     """The accuracy swings from step to step, more than sampling explains.
 
@@ -99,11 +126,11 @@ class Oscillation(Rule):
     sampling alone can cause: all pairs of a prompt may agree, so prompts count and not pairs.
     """
 
-    config: "OscillationConfig"
+    config: OscillationConfig
     name = "oscillation"
     knob = "actor_lr_factor"
 
-    def __init__(self, config: "OscillationConfig", guardian: "GuardianConfig") -> None:
+    def __init__(self, config: OscillationConfig, guardian: "GuardianConfig") -> None:
         super().__init__(config, guardian)
         self.trace = Trace(guardian.window)
 

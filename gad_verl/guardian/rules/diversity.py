@@ -14,13 +14,22 @@
 """Rules about how varied the rollouts are."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gad_verl.guardian.rule import Reading, Rule, number, numbers
+from gad_verl.guardian.settings import RuleConfig, limited
 from gad_verl.guardian.windows import Baseline
 
 if TYPE_CHECKING:
-    from gad_verl.config.guardian import CollapseConfig, GuardianConfig, NoSpreadConfig, RepetitionConfig
+    from gad_verl.config.guardian import GuardianConfig
+
+
+@dataclass
+class NoSpreadConfig(RuleConfig):
+    """Fields of :class:`NoSpread`."""
+
+    fraction: float = limited(0.1, 0, 1)
 
 
 class NoSpread(Rule):
@@ -29,7 +38,7 @@ class NoSpread(Rule):
     Threshold: rule of thumb, not measured.
     """
 
-    config: "NoSpreadConfig"
+    config: NoSpreadConfig
     name = "no_spread"
 
     def read(self, metrics: Mapping[str, Any]) -> Reading | None:
@@ -50,6 +59,14 @@ class NoSpread(Rule):
         )
 
 
+@dataclass
+class CollapseConfig(RuleConfig):
+    """Fields of :class:`Collapse`."""
+
+    self_bleu: float = limited(0.9, 0, 1)
+    distinct_fall: float = limited(0.5, 0, 1)
+
+
 class Collapse(Rule):
     """Responses become the same: to one prompt (self-BLEU of a group) or to all of them (distinct-2 of the batch).
 
@@ -57,11 +74,11 @@ class Collapse(Rule):
     because its level depends on the amount of text.
     """
 
-    config: "CollapseConfig"
+    config: CollapseConfig
     name = "collapse"
     knob = "actor_lr_factor"
 
-    def __init__(self, config: "CollapseConfig", guardian: "GuardianConfig") -> None:
+    def __init__(self, config: CollapseConfig, guardian: "GuardianConfig") -> None:
         super().__init__(config, guardian)
         self.before = Baseline(guardian.baseline)
 
@@ -90,13 +107,20 @@ class Collapse(Rule):
         )
 
 
+@dataclass
+class RepetitionConfig(RuleConfig):
+    """Fields of :class:`Repetition`."""
+
+    excess: float = limited(0.2, 0, 1)
+
+
 class Repetition(Rule):
     """Responses repeat their own four-grams more than the teacher's texts do.
 
     Threshold: rule of thumb, not measured.
     """
 
-    config: "RepetitionConfig"
+    config: RepetitionConfig
     name = "repetition"
     knob = "actor_lr_factor"
 

@@ -14,12 +14,19 @@
 """The end-of-text leak."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from gad_verl.guardian.rule import ADVERSARIAL, WARMUP, Reading, Rule, numbers
+from gad_verl.guardian.settings import RuleConfig, limited
 
-if TYPE_CHECKING:
-    from gad_verl.config.guardian import EndOfTextConfig
+
+@dataclass
+class EndOfTextConfig(RuleConfig):
+    """Fields of :class:`EndOfText`."""
+
+    difference: float = limited(0.2, 0, 1)
+    accuracy: float = limited(0.85, 0, 1)
 
 
 class EndOfText(Rule):
@@ -30,7 +37,7 @@ class EndOfText(Rule):
     Threshold of the difference: rule of thumb, not measured.
     """
 
-    config: "EndOfTextConfig"
+    config: EndOfTextConfig
     name = "end_of_text"
     stages = frozenset({WARMUP, ADVERSARIAL})
 

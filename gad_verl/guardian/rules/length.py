@@ -14,13 +14,24 @@
 """Rules about length."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gad_verl.guardian.rule import Reading, Rule, number
+from gad_verl.guardian.settings import RuleConfig, limited
 from gad_verl.guardian.windows import Baseline
 
 if TYPE_CHECKING:
-    from gad_verl.config.guardian import GuardianConfig, LengthConfig, ScoreLengthConfig
+    from gad_verl.config.guardian import GuardianConfig
+
+
+@dataclass
+class LengthConfig(RuleConfig):
+    """Fields of :class:`Length`."""
+
+    highest: float = limited(1.5, 1)
+    lowest: float = limited(0.5, 0, 1)
+    growth: float = limited(1.25, 1)
 
 
 class Length(Rule):
@@ -31,11 +42,11 @@ class Length(Rule):
     measured.
     """
 
-    config: "LengthConfig"
+    config: LengthConfig
     name = "length"
     knob = "length_penalty"
 
-    def __init__(self, config: "LengthConfig", guardian: "GuardianConfig") -> None:
+    def __init__(self, config: LengthConfig, guardian: "GuardianConfig") -> None:
         super().__init__(config, guardian)
         self.before = Baseline(guardian.baseline)
 
@@ -69,13 +80,20 @@ class Length(Rule):
         )
 
 
+@dataclass
+class ScoreLengthConfig(RuleConfig):
+    """Fields of :class:`ScoreLength`."""
+
+    correlation: float = limited(0.8, 0, 1)
+
+
 class ScoreLength(Rule):
     """The score of a response follows its length.
 
     Threshold: rule of thumb, not measured (the quickstart's healthy warmup reaches 0.73 in single steps).
     """
 
-    config: "ScoreLengthConfig"
+    config: ScoreLengthConfig
     name = "score_length"
     knob = "length_penalty"
 

@@ -15,13 +15,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from gad_verl.guardian.rule import ADVERSARIAL, DISCRIMINATOR_ONLY, SEQKD, WARMUP, Reading, Rule, number
+from gad_verl.guardian.settings import POLICIES, RuleConfig, chosen, limited
 from gad_verl.guardian.windows import Debounce
-
-if TYPE_CHECKING:
-    from gad_verl.config.guardian import NonfiniteConfig, SkippedConfig
 
 _EVERY_STAGE = frozenset({DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD})
 
@@ -47,13 +46,22 @@ def _nonfinite(value: Any) -> bool:
         return False
 
 
+@dataclass
+class NonfiniteConfig(RuleConfig):
+    """Fields of :class:`Nonfinite`."""
+
+    policy: str | None = chosen("stop", *POLICIES)
+    window: int = limited(10, 1)
+    count: int = limited(3, 1, "window")
+
+
 class Nonfinite(Rule):
     """A loss, a gradient or a score is nan or inf, in several steps: one alone is left out and does no harm.
 
     Threshold: 3 steps of 10, rule of thumb, not measured.
     """
 
-    config: "NonfiniteConfig"
+    config: NonfiniteConfig
     name = "nonfinite"
     stages = _EVERY_STAGE
     weights_are_sound = False
@@ -72,8 +80,8 @@ class Nonfinite(Rule):
 
     def finding(self, figures: Mapping[str, float]) -> str:
         return (
-            f"losses, gradients or scores are nan or inf ({figures['broken_metrics']:.1f} metrics and "
-            f"{figures['nonfinite_scores']:.1f} scores a step)"
+            f"{figures['broken_metrics']:.1f} losses, gradients or means and {figures['nonfinite_scores']:.1f} scores "
+            "a step are nan or inf"
         )
 
     @property
@@ -84,13 +92,21 @@ class Nonfinite(Rule):
         )
 
 
+@dataclass
+class SkippedConfig(RuleConfig):
+    """Fields of :class:`Skipped`."""
+
+    window: int = limited(20, 1)
+    count: int = limited(2, 1, "window")
+
+
 class Skipped(Rule):
     """Updates of the discriminator were left out because their gradient was not finite.
 
     Threshold: more than once in 20 steps, rule of thumb, not measured.
     """
 
-    config: "SkippedConfig"
+    config: SkippedConfig
     name = "skipped"
     stages = frozenset({DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL})
     knob = "discriminator_lr_factor"

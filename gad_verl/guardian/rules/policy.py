@@ -14,13 +14,22 @@
 """Rules about the student as a policy: distance from its reference, entropy."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gad_verl.guardian.rule import Reading, Rule, number
+from gad_verl.guardian.settings import RuleConfig, limited
 from gad_verl.guardian.windows import Baseline
 
 if TYPE_CHECKING:
-    from gad_verl.config.guardian import EntropyConfig, GuardianConfig, KlConfig
+    from gad_verl.config.guardian import GuardianConfig
+
+
+@dataclass
+class KlConfig(RuleConfig):
+    """Fields of :class:`Kl`."""
+
+    highest: float = limited(1.0, 0)
 
 
 class Kl(Rule):
@@ -29,7 +38,7 @@ class Kl(Rule):
     Threshold: rule of thumb, not measured. The reference is the warmed-up student by default.
     """
 
-    config: "KlConfig"
+    config: KlConfig
     name = "kl"
     knob = "actor_lr_factor"
 
@@ -46,6 +55,14 @@ class Kl(Rule):
         return "Raise actor_rollout_ref.actor.kl_loss_coef or lower gad.adversarial.actor_lr; look at samples."
 
 
+@dataclass
+class EntropyConfig(RuleConfig):
+    """Fields of :class:`Entropy`."""
+
+    fall: float = limited(0.2, 0, 1)
+    rise: float = limited(3.0, 1)
+
+
 class Entropy(Rule):
     """The student's entropy has fallen or risen far from where the adversarial stage began.
 
@@ -53,11 +70,11 @@ class Entropy(Rule):
     apart.
     """
 
-    config: "EntropyConfig"
+    config: EntropyConfig
     name = "entropy"
     knob = "actor_lr_factor"
 
-    def __init__(self, config: "EntropyConfig", guardian: "GuardianConfig") -> None:
+    def __init__(self, config: EntropyConfig, guardian: "GuardianConfig") -> None:
         super().__init__(config, guardian)
         self.before = Baseline(guardian.baseline)
 

@@ -14,13 +14,16 @@
 """Early stopping: nothing more is to be learned."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gad_verl.errors import GadConfigError
 from gad_verl.guardian.rule import ADVERSARIAL, SEQKD, WARMUP, Reading, Rule, number, numbers
+from gad_verl.guardian.settings import RuleConfig, chosen, limited
 from gad_verl.guardian.windows import Debounce, Trace
 
 if TYPE_CHECKING:
-    from gad_verl.config.guardian import GuardianConfig, IndistinguishableConfig, NoImprovementConfig
+    from gad_verl.config.guardian import GuardianConfig
 
 # Two-sided 95 % quantile of the normal distribution.
 _Z = 1.959964
@@ -34,6 +37,15 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+@dataclass
+class IndistinguishableConfig(RuleConfig):
+    """Fields of :class:`Indistinguishable`."""
+
+    margin: float = limited(0.1, 0, 0.5)
+    validations: int = limited(3, 1)
+    once_apart: float = limited(0.65, 0.5, 1)
+
+
 class Indistinguishable(Rule):
     """Teacher and student cannot be told apart on held-out prompts, in several validations one after another.
 
@@ -42,10 +54,10 @@ class Indistinguishable(Rule):
     learned anything is no proof either. Thresholds: rules of thumb, not measured.
     """
 
-    config: "IndistinguishableConfig"
+    config: IndistinguishableConfig
     name = "indistinguishable"
 
-    def __init__(self, config: "IndistinguishableConfig", guardian: "GuardianConfig") -> None:
+    def __init__(self, config: IndistinguishableConfig, guardian: "GuardianConfig") -> None:
         super().__init__(config, guardian)
         self.best = Trace(1)
 
@@ -76,17 +88,32 @@ class Indistinguishable(Rule):
         return "To this discriminator the student is as good as the teacher: the run can end, compare its checkpoints."
 
 
+@dataclass
+class NoImprovementConfig(RuleConfig):
+    """Fields of :class:`NoImprovement`."""
+
+    metric: str | None = None
+    direction: str = chosen("up", "up", "down")
+    patience: int = limited(5, 1)
+    delta: float = limited(0.0, 0)
+
+    def validate(self, key: str) -> None:
+        super().validate(key)
+        if self.metric == "":
+            raise GadConfigError(f"{key}metric must name a metric of the validation, or be null")
+
+
 class NoImprovement(Rule):
     """A metric of the validation has not become better for some validations (``patience``). Off without ``metric``.
 
     The warmup counts as well, so that a best value of the warmed-up student is one to beat.
     """
 
-    config: "NoImprovementConfig"
+    config: NoImprovementConfig
     name = "no_improvement"
     stages = frozenset({WARMUP, ADVERSARIAL, SEQKD})
 
-    def __init__(self, config: "NoImprovementConfig", guardian: "GuardianConfig") -> None:
+    def __init__(self, config: NoImprovementConfig, guardian: "GuardianConfig") -> None:
         super().__init__(config, guardian)
         self.best = Trace(1)
         self.waited = Trace(1)

@@ -25,9 +25,15 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = commands.add_parser(
         "guardian",
         help="judge the metrics of a run, finished or running",
-        description="Replays a file of metrics (verl's file logger) through the guardian and prints what it says.",
+        description="Replays the metrics of a run through the guardian and prints what it says. Given the folder of a "
+        "run, it takes the settings of its record.",
     )
-    parser.add_argument("metrics", type=Path, metavar="METRICS.jsonl")
+    parser.add_argument(
+        "run_path",
+        type=Path,
+        metavar="RUN",
+        help="folder of a run (trainer.default_local_dir), or a file of metrics (verl's file logger)",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -42,15 +48,15 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _run(arguments: argparse.Namespace) -> None:
     from omegaconf import OmegaConf
 
-    from gad_verl.config import load_gad_config
-    from gad_verl.tools.report.guardian_replay import read_metrics, replay
+    from gad_verl.tools.report.replay import load_settings, recorded_settings, replay
+    from gad_verl.tools.report.runs import read_run
 
-    settings = OmegaConf.from_dotlist(arguments.set)
-    config = load_gad_config(OmegaConf.create({"gad": {"guardian": settings}})).guardian
-    steps = read_metrics(arguments.metrics.expanduser())
+    run = read_run(arguments.run_path.expanduser())
+    recorded, about = recorded_settings(run)
+    config = load_settings(OmegaConf.merge(recorded, OmegaConf.from_dotlist(arguments.set)))
     # The events are printed below.
     logging.getLogger("gad_verl.guardian").setLevel(logging.ERROR)
-    guardian, events = replay(config, steps)
+    guardian, events = replay(config, run)
     if arguments.json:
         for event in events:
             sys.stdout.write(json.dumps(event.as_dict(), ensure_ascii=False) + "\n")
@@ -58,4 +64,10 @@ def _run(arguments: argparse.Namespace) -> None:
     for event in events:
         sys.stdout.write(f"step {event.step}  {event.action}  {event.text}\n")
     stands = ", ".join(guardian.tripped) or "nothing"
-    sys.stdout.write(f"steps {min(steps)} to {max(steps)}: {len(events)} events; standing at the end: {stands}\n")
+    steps = list(run.rows())
+    span = f"steps {steps[0]} to {steps[-1]}" if steps else "no metrics"
+    sys.stdout.write(f"{span}: {len(events)} events; standing at the end: {stands}\n")
+    if run.info is not None:
+        sys.stdout.write(f"{about}\n")
+    if run.damaged_lines:
+        sys.stdout.write(f"{run.damaged_lines} lines of the metrics file could not be read and are left out\n")

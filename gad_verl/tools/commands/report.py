@@ -14,6 +14,7 @@
 """``gad-verl report``: one HTML page that shows how a run went, also while it trains."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def _run(arguments: argparse.Namespace) -> None:
         if error.name not in ("bokeh", "jinja2", "markupsafe"):
             raise
         raise GadConfigError(f"{error.name} is missing: pip install 'gad-verl[report]'") from None
+    # What the guardian says stands on the page.
+    logging.getLogger("gad_verl.guardian").setLevel(logging.ERROR)
     verdicts = write_page(runs, output)
     for run, verdict in zip(runs, verdicts, strict=True):
         sys.stdout.write(f"{run.name}: {run.state}. {verdict.headline}\n")

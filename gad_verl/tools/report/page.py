@@ -28,8 +28,9 @@ from markupsafe import Markup
 
 from gad_verl import __version__
 from gad_verl.tools.report import charts, panels, texts
+from gad_verl.tools.report.plots import COLORS
 from gad_verl.tools.report.runs import Run
-from gad_verl.tools.report.verdict import Verdict, judge
+from gad_verl.tools.report.verdict import LEVELS, Verdict, judge
 
 LINE_POINTS = 110_000
 """Points of all lines of the drawn panels together, about; 11 bytes each."""
@@ -48,11 +49,12 @@ class DrawnSection:
     charts: list[charts.Chart]
 
 
-def render(runs: Sequence[Run]) -> str:
+def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> str:
     """The page of one or several runs as HTML.
 
     Args:
         runs: At least one, names unique.
+        verdicts: One for each run; None makes them.
     """
     sections = _sections(runs)
     others, other_limit = texts.other_metrics(runs, _OTHER_POINTS)
@@ -75,9 +77,9 @@ def render(runs: Sequence[Run]) -> str:
     return environment.get_template("page.html").render(
         runs=runs,
         several=len(runs) > 1,
-        verdicts=[judge(run) for run in runs],
-        words={"bad": "wrong", "watch": "watch", "good": "in order", "unknown": "cannot tell", "note": "note"},
-        colors=[charts.COLORS[index % len(charts.COLORS)] for index in range(len(runs))],
+        verdicts=[judge(run) for run in runs] if verdicts is None else verdicts,
+        words=LEVELS,
+        colors=[COLORS[index % len(COLORS)] for index in range(len(runs))],
         sections=sections,
         key_figures=texts.key_figures(runs),
         events=[(run, _listed_events(run)) for run in runs if run.events],
@@ -100,12 +102,13 @@ def write_page(runs: Sequence[Run], output: Path) -> list[Verdict]:
     Returns:
         The verdict on each run.
     """
-    page = render(runs)
+    verdicts = [judge(run) for run in runs]
+    page = render(runs, verdicts)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.partial")
     temporary.write_text(page, encoding="utf-8", errors="replace")
     os.replace(temporary, output)
-    return [judge(run) for run in runs]
+    return verdicts
 
 
 def _sections(runs: Sequence[Run]) -> list[DrawnSection]:

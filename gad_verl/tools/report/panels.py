@@ -17,8 +17,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from gad_verl.guardian.rules.discriminator import HEALTHY_ACCURACY
 from gad_verl.tools.report.runs import ADVERSARIAL, SEQKD, WARMUP
-from gad_verl.tools.report.verdict import HEALTHY_ACCURACY
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ class Run:
         name: For people, unique on a page.
         source: The folder or file it was read from.
         metrics: Name of a metric to its points.
-        not_finite: Name of a metric to the number of steps at which it was NaN or infinite.
+        not_finite: Name of a metric to the steps at which it was NaN or infinite.
         damaged_lines: Lines of the metrics file that could not be read, without a last one that is being written.
         metrics_file: Where the metrics were read; None if there are none.
         info: ``run.json``; None without a record.
@@ -98,7 +98,7 @@ class Run:
     name: str
     source: Path
     metrics: dict[str, Series]
-    not_finite: dict[str, int] = field(default_factory=dict)
+    not_finite: dict[str, list[int]] = field(default_factory=dict)
     damaged_lines: int = 0
     metrics_file: Path | None = None
     info: dict[str, Any] | None = None
@@ -117,6 +117,17 @@ class Run:
         ends = [int(series.steps[-1]) for series in self.metrics.values() if len(series)]
         ends += [int(line["step"]) for line in (*self.events, *self.scores, *self.samples)]
         return max(ends, default=0)
+
+    def rows(self) -> dict[int, dict[str, float]]:
+        """The metrics of each step, steps in their order, NaN for a number that was not finite."""
+        rows: dict[int, dict[str, float]] = {}
+        for name, series in self.metrics.items():
+            for step, value in zip(series.steps.tolist(), series.values.tolist(), strict=True):
+                rows.setdefault(step, {})[name] = value
+        for name, steps in self.not_finite.items():
+            for step in steps:
+                rows.setdefault(step, {})[name] = math.nan
+        return dict(sorted(rows.items()))
 
     @cached_property
     def spans(self) -> list[Span]:
@@ -231,13 +242,13 @@ def read_run(source: Path, name: str | None = None) -> Run:
     return run
 
 
-def read_metrics(path: Path) -> tuple[dict[str, Series], dict[str, int], int]:
+def read_metrics(path: Path) -> tuple[dict[str, Series], dict[str, list[int]], int]:
     """The metrics of verl's ``file`` logger, lines of ``{"step": 3, "data": {"disc/loss": 0.6}}``.
 
     Of two lines of a step the later one counts. A last line that is being written is left out.
 
     Returns:
-        Points by name, number of values that are not finite by name, number of damaged lines.
+        Points by name, steps of values that are not finite by name, number of damaged lines.
 
     Raises:
         GadDataError: If it holds no such line.
@@ -263,12 +274,12 @@ def read_metrics(path: Path) -> tuple[dict[str, Series], dict[str, int], int]:
             '"file" writes them'
         )
     points: dict[str, tuple[list[int], list[float]]] = {}
-    not_finite: dict[str, int] = {}
+    not_finite: dict[str, list[int]] = {}
     for step in sorted(steps):
         for metric, value in steps[step].items():
             # verl's logger writes null for a number that is not finite.
             if value is None or (isinstance(value, float) and not math.isfinite(value)):
-                not_finite[metric] = not_finite.get(metric, 0) + 1
+                not_finite.setdefault(metric, []).append(step)
             elif isinstance(value, int | float):
                 of_metric = points.setdefault(metric, ([], []))
                 of_metric[0].append(step)

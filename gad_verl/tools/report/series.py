@@ -15,10 +15,20 @@
 
 import numpy as np
 
-from gad_verl.tools.report.runs import Run, Series
+from gad_verl.tools.report.runs import EMPTY, Run, Series
 
 SMOOTHED_FROM = 40
 """Series of fewer points are drawn as they are."""
+
+_FEWEST = 5
+
+
+def last_part(series: Series) -> Series:
+    """The end of which key figures speak: the last quarter, at least five points; none where there are fewer."""
+    if len(series) < _FEWEST:
+        return EMPTY
+    size = max(_FEWEST, len(series) // 4)
+    return Series(series.steps[-size:], series.values[-size:])
 
 
 def thin(series: Series, limit: int) -> Series:

@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from gad_verl.tools.report.charts import number
 from gad_verl.tools.report.panels import drawn_metrics
+from gad_verl.tools.report.plots import number
 from gad_verl.tools.report.runs import ADVERSARIAL, Run, Series
-from gad_verl.tools.report.series import thin
-from gad_verl.tools.report.verdict import last_part
+from gad_verl.tools.report.series import last_part, thin
 
 SAMPLE_CHARACTERS = 700_000
 """Characters of all sample texts of a page together."""

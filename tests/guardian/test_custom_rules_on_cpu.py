@@ -25,7 +25,6 @@ from gad_verl import cli
 from gad_verl.config import GuardianConfig
 from gad_verl.errors import GadConfigError
 from gad_verl.guardian import Guardian
-from gad_verl.guardian.own import own_rule_classes
 from gad_verl.preflight import check_config
 
 RULES = """
@@ -81,7 +80,7 @@ def steps(first: int, last: int) -> list[tuple[int, dict]]:
 
 
 def config(rules: Path, **settings: object) -> GuardianConfig:
-    result = GuardianConfig(own_rules=[f"{rules}:Slow"], window=10, count=5, **settings)
+    result = GuardianConfig(custom_rules=[f"{rules}:Slow"], window=10, count=5, **settings)
     result.validate()
     return result
 
@@ -118,11 +117,11 @@ def test_from_the_command_line(rules: Path, tmp_path: Path, capsys: pytest.Captu
     metrics = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step, "data": data}) for step, data in steps(1, 60)]
     metrics.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    assert cli.main(["guardian", str(metrics), "--set", f"own_rules=[{rules}:Slow]"]) == 0
+    assert cli.main(["guardian", str(metrics), "--set", f"custom_rules=[{rules}:Slow]"]) == 0
     assert "slow: a step takes 40 s" in capsys.readouterr().out
-    assert cli.main(["guardian", str(metrics), "--set", f"own_rules=[{rules}:Missing]"]) == 2
+    assert cli.main(["guardian", str(metrics), "--set", f"custom_rules=[{rules}:Missing]"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("gad-verl: gad.guardian.own_rules: ") and error.count("\n") == 1
+    assert error.startswith("gad-verl: gad.guardian.custom_rules: ") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -136,18 +135,18 @@ def test_from_the_command_line(rules: Path, tmp_path: Path, capsys: pytest.Captu
 )
 def test_what_cannot_work_is_refused(rules: Path, name: str, message: str) -> None:
     with pytest.raises(GadConfigError, match=message):
-        own_rule_classes(GuardianConfig(own_rules=[f"{rules}:{name}"]))
+        GuardianConfig(custom_rules=[f"{rules}:{name}"]).custom_rule_classes()
 
 
 def test_the_same_rule_twice_is_refused(rules: Path) -> None:
     with pytest.raises(GadConfigError, match="which another rule has"):
-        own_rule_classes(GuardianConfig(own_rules=[f"{rules}:Slow"] * 2))
+        GuardianConfig(custom_rules=[f"{rules}:Slow"] * 2).custom_rule_classes()
 
 
 def test_the_check_before_a_run_refuses_it(rules: Path, compose_config: Callable[..., DictConfig]) -> None:
     good, bad = (
-        compose_config("gad_cpu", f"gad.guardian.own_rules=['{rules}:{name}']") for name in ("Slow", "Missing")
+        compose_config("gad_cpu", f"gad.guardian.custom_rules=['{rules}:{name}']") for name in ("Slow", "Missing")
     )
     check_config(good)
-    with pytest.raises(GadConfigError, match=r"own_rules: .*Missing cannot be loaded"):
+    with pytest.raises(GadConfigError, match=r"custom_rules: .*Missing cannot be loaded"):
         check_config(bad)

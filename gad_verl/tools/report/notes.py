@@ -1,0 +1,86 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Figures of a run in sentences, without a judgement."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from gad_verl.tools.report.runs import ADVERSARIAL, DISCRIMINATOR_ONLY, SEQKD, WARMUP, Run, Series, duration
+
+# Topic, metric, and the stages that it is about; None: all of them.
+_COURSES = (
+    ("imitation of the teacher", "actor/loss", (WARMUP, SEQKD)),
+    ("D before the adversarial stage", "disc/accuracy", (DISCRIMINATOR_ONLY, WARMUP)),
+    ("D in the adversarial stage", "disc/accuracy", (ADVERSARIAL,)),
+    ("D on held-out prompts", "val-gad/accuracy", None),
+    ("length on held-out prompts", "val-gad/length_ratio", None),
+    ("ROUGE-L on held-out prompts", "val-gad/rouge_l", None),
+    ("trust in D", "gad/trust_factor", (ADVERSARIAL,)),
+    ("D's gradient", "disc/grad_norm", None),
+    ("student's gradient", "actor/grad_norm", None),
+)
+
+
+def notes(run: Run) -> Iterator[tuple[str, str]]:
+    """Topic and text of each note; what was not logged has none."""
+    if run.spans:
+        steps = [f"{span.first}" if span.first == span.last else f"{span.first} to {span.last}" for span in run.spans]
+        named = (f"{span.name} (step {of_span})" for span, of_span in zip(run.spans, steps, strict=True))
+        yield "course", f"Stages: {', '.join(named)}."
+    for topic, metric, stages in _COURSES:
+        series = run.in_stages(metric, stages)
+        if len(series) and (stages is None or run.spans):
+            yield topic, _course(metric, series)
+    yield from _losses(run)
+    steps_taken = run.get("timing_s/step")
+    if len(steps_taken):
+        yield "time", _time(run, steps_taken)
+
+
+def _course(metric: str, series: Series) -> str:
+    first, last, low, high = (_at(series, place) for place in (0, -1, series.values.argmin(), series.values.argmax()))
+    return f"{metric} is {first} and {last}; lowest {low}, highest {high}."
+
+
+def _at(series: Series, place: int) -> str:
+    return f"{series.values[place]:.3g} at step {int(series.steps[place])}"
+
+
+def _losses(run: Run) -> Iterator[tuple[str, str]]:
+    """What was lost on the way."""
+    failed, pairs = (run.get(name).values.sum() for name in ("gad/failed_rollouts", "disc/num_pairs"))
+    left_out = run.get("disc/skipped_steps").values.sum()
+    if failed:
+        yield "failed rollouts", f"{failed:.0f} responses never came, {pairs:.0f} pairs were judged."
+    if left_out:
+        yield "updates", f"{left_out:.0f} updates of the discriminator were left out."
+    if run.not_finite:
+        named = ", ".join(f"{name} ({len(steps)})" for name, steps in sorted(run.not_finite.items()))
+        yield "not finite", f"Metrics that were NaN or infinite, and at how many steps: {named}."
+    if run.damaged_lines:
+        yield "file", f"{run.damaged_lines} lines of the metrics file could not be read and are left out."
+
+
+def _time(run: Run, steps: Series) -> str:
+    text = f"{len(steps)} steps took {duration(steps.values.sum())}, {np.median(steps.values):.3g} s each (median)"
+    parts = {
+        name.removeprefix("timing_s/"): float(series.values.sum())
+        for name, series in run.metrics.items()
+        if name.startswith("timing_s/") and name != "timing_s/step"
+    }
+    if not parts:
+        return f"{text}."
+    most = max(parts, key=lambda name: parts[name])
+    return f"{text}; most of it in {most} ({parts[most] / steps.values.sum():.0%})."

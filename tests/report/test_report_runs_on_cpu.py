@@ -1,0 +1,185 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Reading runs and thinning their series."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_up_run import write_metrics, write_record, write_run
+
+from gad_verl.errors import GadDataError
+from gad_verl.record import RECORD_FOLDER, RunRecord
+from gad_verl.tools.report.runs import Run, Series, Span, read_metrics, read_run, read_runs
+from gad_verl.tools.report.series import SMOOTHED_FROM, moving_mean, smooth, thin
+
+
+def _series(values: list[float], first: int = 1) -> Series:
+    return Series(np.arange(first, first + len(values)), np.array(values, dtype=float))
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+def test_half_written_last_line_is_tolerated_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    write_metrics(path, 6)
+    content = path.read_bytes()
+    whole, _, _ = read_metrics(path)
+    first_line = content.index(b"\n") + 1
+    for end in range(first_line, len(content), 97):
+        path.write_bytes(content[:end])
+        metrics, _, damaged = read_metrics(path)
+        lines = content[:end].count(b"\n")
+        assert damaged == 0 and len(metrics["disc/loss"]) in (lines, lines + 1)
+        np.testing.assert_array_equal(
+            metrics["disc/loss"].values, whole["disc/loss"].values[: len(metrics["disc/loss"])]
+        )
+
+
+def test_later_line_counts_and_numbers_that_are_none_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [
+        {"step": 2, "data": {"a": 1, "text": "x"}},
+        {"step": 1, "data": {"a": 5.5, "b": None}},
+        {"step": 2, "data": {"a": 3, "b": float("nan")}},
+    ]
+    damaged = '{"step": 3, "data": 7}\nnonsense\n'
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n" + damaged, encoding="utf-8")
+    metrics, not_finite, count = read_metrics(path)
+    assert metrics["a"].steps.tolist() == [1, 2] and metrics["a"].values.tolist() == [5.5, 3.0]
+    assert not_finite == {"b": [1, 2]} and count == 2 and "b" not in metrics and "text" not in metrics
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\n \n", "hello\n", '{"step": 1}\n', '[1, 2]\n{"data": {}}\n', '{"step": 1, "da']
+)
+def test_files_without_metrics_are_errors(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "some.jsonl"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(GadDataError, match="some.jsonl is (empty|no file of metrics)"):
+        read_run(path)
+
+
+def test_folders_that_are_no_runs(tmp_path: Path) -> None:
+    with pytest.raises(GadDataError, match="neither"):
+        read_run(tmp_path)
+    with pytest.raises(GadDataError, match="does not exist"):
+        read_run(tmp_path / "none")
+    (tmp_path / "a.jsonl").write_text("", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(GadDataError, match="neither"):
+        read_run(tmp_path)
+
+
+def test_metrics_of_a_run_that_was_moved_are_found(tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    write_metrics(before / "curves.jsonl", 5)
+    write_record(before / "checkpoints", 5, before / "curves.jsonl")
+    after = tmp_path / "after"
+    os.replace(before, after)
+    run = read_run(after / "checkpoints")
+    assert run.metrics_file == after / "curves.jsonl" and run.name == "after" and len(run.get("disc/loss")) == 5
+
+
+def test_a_record_without_metrics_is_shown(tmp_path: Path) -> None:
+    write_record(tmp_path, 4, None)
+    run = read_run(tmp_path)
+    assert run.metrics == {} and run.last_step == 4 and len(run.scores) == 4
+
+
+def test_state_says_what_is_known(tmp_path: Path) -> None:
+    running = write_run(tmp_path / "running", 6, total=10, finished=False)
+    assert read_run(running).state == "still training, as of step 6 of 10"
+    assert read_run(running / "metrics.jsonl").state == "as of step 6; nothing says whether the run is finished"
+    for file in (*(running / RECORD_FOLDER).iterdir(), running / "metrics.jsonl"):
+        os.utime(file, (time.time() - 7200, time.time() - 7200))
+    assert read_run(running).state.endswith("or interrupted: nothing was written for 2.0 hours")
+    assert read_run(write_run(tmp_path / "all", 6, finished=False)).state == "finished at step 6 of 6"
+    early = write_run(tmp_path / "early", 6, total=10)
+    assert read_run(early).state == "finished at step 6 of 10"
+    with RunRecord.open(running, 6) as record:
+        record.event(6, "guardian", "collapse", "stop", "The loss is 0.")
+        record.finish()
+    assert read_run(running).state == "stopped by the guardian at step 6 of 10"
+
+
+def test_names_of_runs_are_unique(tmp_path: Path) -> None:
+    for folder in ("a/metrics.jsonl", "b/x/metrics.jsonl", "c/x/metrics.jsonl"):
+        write_metrics(tmp_path / folder, 2)
+    paths = [str(tmp_path / folder) for folder in ("a/metrics.jsonl", "b/x/metrics.jsonl", "c/x/metrics.jsonl")]
+    assert [run.name for run in read_runs(paths)] == ["a", "x (1)", "x (2)"]
+    assert [run.name for run in read_runs([f"one={paths[0]}", paths[1]])] == ["one", "x"]
+
+
+def test_rows_are_what_was_logged(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    logged = {
+        step: {f"m{number}": float(generator.normal()) for number in range(6) if generator.random() < 0.7}
+        for step in range(1, 40)
+    }
+    logged[7]["m0"] = float("nan")
+    lines = [{"step": step, "data": data} for step, data in logged.items()]
+    path = tmp_path / "metrics.jsonl"
+    # As verl writes it: null for what is not finite.
+    path.write_bytes(b"".join(orjson.dumps(lines[place]) + b"\n" for place in generator.permutation(len(lines))))
+    rows = read_run(path).rows()
+    assert list(rows) == [step for step, data in logged.items() if data]
+    assert all(rows[step] == pytest.approx(logged[step], rel=0, abs=0, nan_ok=True) for step in rows)
+
+
+def test_spans_and_stages() -> None:
+    run = Run("r", Path("r"), {"gad/stage": _series([0, 0, 1, 2, 2]), "x": _series([1, 2, 3, 4, 5])})
+    assert run.spans == [Span(0, 1, 2), Span(1, 3, 3), Span(2, 4, 5)]
+    assert run.in_stages("x", (0, 2)).values.tolist() == [1, 2, 4, 5] and run.in_stages("x", (3,)).steps.size == 0
+    assert Run("r", Path("r"), {"x": _series([1, 2])}).in_stages("x", (3,)).values.tolist() == [1, 2]
+
+
+# ------------------------------------------------------------------------------------------------------------ thinning
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=300), st.integers(4, 60))
+def test_thinning_keeps_extremes_and_ends(values: list[float], limit: int) -> None:
+    series = _series(values)
+    thinned = thin(series, limit)
+    assert len(thinned) <= max(limit, 0) or len(values) <= limit
+    assert thinned.values.min() == min(values) and thinned.values.max() == max(values)
+    assert thinned.steps[0] == 1 and thinned.steps[-1] == len(values)
+    assert np.all(np.diff(thinned.steps) > 0) and np.array_equal(thinned.values, series.values[thinned.steps - 1])
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60), st.integers(1, 21))
+def test_moving_mean_is_the_mean_around(values: list[float], window: int) -> None:
+    reach = window // 2
+    expected = [np.mean(values[max(0, place - reach) : place + reach + 1]) for place in range(len(values))]
+    np.testing.assert_allclose(moving_mean(np.array(values), window), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_smoothing_does_not_cross_stages() -> None:
+    count = 2 * SMOOTHED_FROM
+    values = [0.0] * SMOOTHED_FROM + [1.0] * SMOOTHED_FROM
+    run = Run(
+        "r", Path("r"), {"gad/stage": _series([1.0] * SMOOTHED_FROM + [2.0] * SMOOTHED_FROM), "x": _series(values)}
+    )
+    smoothed = smooth(run, run.get("x"), count)
+    assert smoothed is not None
+    np.testing.assert_allclose(smoothed.values, values, atol=1e-12)
+    assert smooth(run, _series([1.0] * (SMOOTHED_FROM - 1)), 10) is None
