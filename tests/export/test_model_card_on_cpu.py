@@ -96,7 +96,7 @@ def test_what_is_known_stands_in_the_card(exported: Path, part: str) -> None:
     # The teacher: the rows say it. A bar must not break the table.
     assert "| teacher | a \\| teacher (as the column teacher of the training rows says) |" in text
     assert "| `train.parquet` | 9 |" in text
-    normalized, imported = (text.index(f"- {step}") for step in ("Normalized `all.parquet`", "Imported `raw.jsonl`"))
+    normalized, imported = (text.index(f"\n- {step}") for step in ("Normalized `all.parquet`", "Imported `raw.jsonl`"))
     assert normalized < imported
     for row in (
         "| step | 7 |",
@@ -160,16 +160,16 @@ def test_what_the_user_says_counts_and_the_data_may_lie_elsewhere(root: Path, tm
     assert "base_model: other/base" in text and "license: mit" in text
     assert "| teacher | The Teacher |" in text
     assert "| `train.parquet` | unknown |" in text
-    assert "- Imported `raw.jsonl`" in text and "Normalized" not in text
+    assert "\n- Imported `raw.jsonl`" in text and "Normalized" not in text
 
 
 def test_a_card_of_another_version_of_the_file_is_not_believed(root: Path, tmp_path: Path) -> None:
     data = shutil.copytree(root / "data", tmp_path / "data")
     run = RunFacts(tmp_path, config={"data": {"train_files": str(data / "train.parquet")}})
-    assert len(read_data_facts(run, []).steps) == 2
+    assert len(read_data_facts(run, []).cards) == 2
     pd.read_parquet(data / "train.parquet").iloc[:4].to_parquet(data / "train.parquet")
     facts = read_data_facts(run, [])
-    assert facts.steps == [] and facts.files == [("train.parquet", 4)]
+    assert facts.cards == [] and facts.files == [("train.parquet", 4)]
 
 
 def test_no_card(root: Path, tmp_path: Path) -> None:
