@@ -13,7 +13,6 @@
 # limitations under the License.
 """The guardian over a file of metrics, of a finished run or of one that still runs."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,23 +20,17 @@ from typing import TYPE_CHECKING, Any
 from gad_verl.errors import GadDataError
 from gad_verl.guardian.events import Event
 from gad_verl.guardian.guardian import Guardian
+from gad_verl.record.files import read_json_lines
 
 if TYPE_CHECKING:
     from gad_verl.config.guardian import GuardianConfig
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    lines = path.read_bytes().splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, _, row in read_json_lines(path):
         try:
-            row = json.loads(line)
-            yield int(row["step"]), dict(row["data"])
+            yield int((row or {})["step"]), dict((row or {})["data"])
         except (ValueError, KeyError, TypeError):
-            if number == len(lines):
-                # The run is writing it, or was killed while it did.
-                return
             raise GadDataError(
                 f'{path}, line {number}: not a line of metrics; expected {{"step": 1, "data": {{...}}}} as the file '
                 "logger of verl writes it (trainer.logger with file)"
