@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cost_model import Shape
 
-from gad_verl.core.cost_model import Shape
 from gad_verl.discriminator.groups import SequenceGroup, build_group_batch, build_row_batch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
