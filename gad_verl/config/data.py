@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gad_verl.config.checks import require, require_choice
-from gad_verl.core.curriculum import CURRICULUM_MODES, PACINGS, CurriculumSettings
+from gad_verl.core.curriculum import CURRICULUM_MODES, CurriculumSettings
 from gad_verl.core.teacher_mix import TeacherMix
 
 DIFFICULTIES = ("teacher_characters", "teacher_tokens", "margin", "column")
@@ -33,12 +33,9 @@ class CurriculumConfig:
     difficulty: str = "teacher_characters"
     column: str | None = None
     descending: bool = False
-    pacing: str = "linear"
     start: float = 0.2
     pacing_steps: int | None = None
     pacing_epochs: float = 1.0
-    jumps: int = 5
-    temperature: float = 0.2
     margin_decay: float = 0.7
     seed: int = 1
 
@@ -52,13 +49,10 @@ class CurriculumConfig:
         key = "gad.curriculum"
         require_choice("curriculum.mode", self.mode, CURRICULUM_MODES)
         require_choice("curriculum.difficulty", self.difficulty, DIFFICULTIES)
-        require_choice("curriculum.pacing", self.pacing, PACINGS)
         for name, value, good, wanted in (
             ("start", self.start, 0 < self.start <= 1, "above 0 and at most 1"),
             ("pacing_steps", self.pacing_steps, (self.pacing_steps or 0) >= 0, "null or not negative"),
             ("pacing_epochs", self.pacing_epochs, 0 <= self.pacing_epochs < math.inf, "not negative"),
-            ("jumps", self.jumps, self.jumps >= 1, "at least 1"),
-            ("temperature", self.temperature, 0 < self.temperature < math.inf, "positive"),
             ("margin_decay", self.margin_decay, 0 <= self.margin_decay < 1, "at least 0 and below 1"),
             ("seed", self.seed, self.seed >= 0, "not negative"),
         ):
@@ -80,11 +74,8 @@ class CurriculumConfig:
         steps = round(self.pacing_epochs * steps_per_epoch) if self.pacing_steps is None else self.pacing_steps
         return CurriculumSettings(
             mode=self.mode,
-            pacing=self.pacing,
             start=self.start,
             pacing_steps=steps,
-            jumps=self.jumps,
-            temperature=self.temperature,
             descending=self.descending,
             margin_decay=self.margin_decay,
             seed=self.seed,

@@ -26,36 +26,21 @@ import numpy as np
 
 from gad_verl.errors import GadDataError
 
-CURRICULUM_MODES = ("none", "order", "pool", "weights")
-PACINGS = ("linear", "sqrt", "step")
+CURRICULUM_MODES = ("none", "order", "pool")
 # Each growth of the available rows by this share is a decision worth recording.
 _NOTED_SHARE = 0.1
 
 
-def paced_fraction(pacing: str, step: int, pacing_steps: int, start: float, jumps: int = 5) -> float:
+def paced_fraction(step: int, pacing_steps: int, start: float) -> float:
     """Share of the sorted rows that is available at ``step``: ``start`` at step 1, 1 from ``pacing_steps`` + 1 on.
 
     Args:
-        pacing: ``linear``; ``sqrt`` (the square-root competence of Platanios et al., arXiv 1903.09848: the more rows
-            are available, the slower new ones come); ``step`` (``jumps`` equal jumps).
         step: Counts from 1.
         pacing_steps: Steps until everything is available; 0 means at once.
         start: Share at step 1, in (0, 1].
-        jumps: Number of jumps of ``step``.
-
-    Raises:
-        ValueError: If the pacing is unknown.
     """
-    if pacing not in PACINGS:
-        raise ValueError(f"pacing must be one of {', '.join(PACINGS)}; got {pacing!r}")
     progress = 1.0 if pacing_steps <= 0 else min(1.0, max(0, step - 1) / pacing_steps)
-    if progress >= 1.0:
-        return 1.0
-    if pacing == "sqrt":
-        return math.sqrt(start**2 + (1.0 - start**2) * progress)
-    if pacing == "step":
-        progress = math.floor(progress * jumps) / jumps
-    return start + (1.0 - start) * progress
+    return 1.0 if progress >= 1.0 else start + (1.0 - start) * progress
 
 
 def as_difficulty(value: Any, where: str) -> float:
@@ -94,31 +79,24 @@ class CurriculumSettings:
     """How rows are drawn.
 
     Args:
-        mode: ``order`` (each round goes through all rows from easy to hard), ``pool`` (at random among the available
-            rows, which grow), or ``weights`` (easy rows more often, evenly at the end).
-        pacing, start, pacing_steps, jumps: See :func:`paced_fraction`. ``order`` does not read them.
-        temperature: Of ``weights``: a row at place q of the sorted rows (0 the first, 1 the last) has the weight
-            exp(-(1 - fraction) q / temperature).
+        mode: ``order`` (each round goes through all rows from easy to hard) or ``pool`` (at random among the available
+            rows, which grow).
+        start, pacing_steps: See :func:`paced_fraction`. ``order`` does not read them.
         descending: Hard rows first.
         margin_decay: Share of the old value in the moving average of a row's margin.
         seed: Of all draws.
     """
 
     mode: str = "pool"
-    pacing: str = "linear"
     start: float = 0.2
     pacing_steps: int = 0
-    jumps: int = 5
-    temperature: float = 0.2
     descending: bool = False
     margin_decay: float = 0.7
     seed: int = 1
 
     def fraction(self, step: int) -> float:
-        """Share of the sorted rows that ``step`` may draw from (``weights``: how even the weights are)."""
-        if self.mode == "order":
-            return 1.0
-        return paced_fraction(self.pacing, step, self.pacing_steps, self.start, self.jumps)
+        """Share of the sorted rows that ``step`` may draw from."""
+        return 1.0 if self.mode == "order" else paced_fraction(step, self.pacing_steps, self.start)
 
 
 @dataclass(frozen=True)
@@ -230,12 +208,8 @@ class Curriculum:
         random = np.random.default_rng([self.settings.seed, self.steps])
         fraction = self.settings.fraction(self.steps)
         order = self.order()
-        if self.settings.mode == "weights" and fraction < 1.0:
-            available = self.num_rows
-            rows = self._draw_weighted(order, fraction, random)
-        else:
-            available = self._num_available(fraction)
-            rows = self._draw_round(order[:available], random)
+        available = min(self.num_rows, max(self.batch_size, math.ceil(fraction * self.num_rows)))
+        rows = self._draw_round(order[:available], random)
         self._seen[rows] = True
         places = np.empty(self.num_rows)
         places[order] = np.arange(self.num_rows) / max(1, self.num_rows - 1)
@@ -258,16 +232,6 @@ class Curriculum:
             rounds=self.rounds,
             growth=growth,
         )
-
-    def _num_available(self, fraction: float) -> int:
-        return min(self.num_rows, max(self.batch_size, math.ceil(fraction * self.num_rows)))
-
-    def _draw_weighted(self, order: np.ndarray, fraction: float, random: np.random.Generator) -> np.ndarray:
-        """Without putting back within the step: the highest sums of log weight and Gumbel noise."""
-        places = np.arange(self.num_rows) / max(1, self.num_rows - 1)
-        noise = -np.log(-np.log(np.maximum(random.random(self.num_rows), np.finfo(np.float64).tiny)))
-        keys = noise - (1.0 - fraction) * places / self.settings.temperature
-        return order[np.argsort(-keys, kind="stable")[: self.batch_size]]
 
     def _draw_round(self, available: np.ndarray, random: np.random.Generator) -> np.ndarray:
         rows = self._pick(available[~self._visited[available]], self.batch_size, random)

@@ -26,29 +26,22 @@ trained again are cut off. Nothing here imports torch, verl or Ray.
 """
 
 from gad_verl.record.reading import (
-    EVENTS_FILE,
     LINE_FILES,
     RECORD_FOLDER,
-    SAMPLES_FILE,
     read_events,
-    read_lines,
     read_run,
     read_samples,
     read_scores,
 )
-from gad_verl.record.writing import QUANTILE_LEVELS, RunRecord, Sample, quantiles
+from gad_verl.record.writing import QUANTILE_LEVELS, RunRecord, Sample
 
 __all__ = [
-    "EVENTS_FILE",
     "LINE_FILES",
     "QUANTILE_LEVELS",
     "RECORD_FOLDER",
-    "SAMPLES_FILE",
     "RunRecord",
     "Sample",
-    "quantiles",
     "read_events",
-    "read_lines",
     "read_run",
     "read_samples",
     "read_scores",

@@ -299,22 +299,22 @@ def test_never_means_never(config: DictConfig, tokenizer: Any, files: Files) -> 
 def test_a_curriculum_draws_the_rows(config: DictConfig, tokenizer: Any, files: Files) -> None:
     config.gad.reload_data = "never"
     config.data.dataloader_num_workers = 2
-    curriculum(config, difficulty="teacher_characters", pacing="step", jumps=2, start=0.4, pacing_steps=4)
+    curriculum(config, difficulty="teacher_characters", start=0.4, pacing_steps=4)
     trainer = Trainer(config, tokenizer)
     assert isinstance(trainer.train_dataloader.sampler, CurriculumSampler)
     assert trainer.train_dataloader.num_workers == 0
-    # 5 of 12 rows for two steps: three texts of one character, two of the three of two.
+    # 5 of 12 rows in the first step: three texts of one character, two of the three of two.
     short = {prompt for prompt in prompts(12) if int(prompt[1:]) % 5 <= 1}
-    assert {prompt for step in trainer.run(2) for prompt in step} <= short
+    assert {prompt for step in trainer.run(1) for prompt in step} <= short
     assert trainer.data_metrics()["gad/curriculum_fraction"] == pytest.approx(0.4)
-    trainer.run(8)
+    trainer.run(9)
     metrics = trainer.data_metrics()
     assert metrics["gad/curriculum_fraction"] == metrics["gad/curriculum_seen"] == 1.0
     events = trainer.take_data_events()
     assert [(event["step"], event["source"], event["rule"]) for event in events] == [
-        (step, "curriculum", "fraction") for step in (1, 3, 5)
+        (step, "curriculum", "fraction") for step in range(1, 6)
     ]
-    assert [event["figures"]["fraction"] for event in events] == pytest.approx([0.4, 0.7, 1.0])
+    assert [event["figures"]["fraction"] for event in events] == pytest.approx([0.4, 0.55, 0.7, 0.85, 1.0])
     assert "40% of the rows by difficulty are available (5 of 12)" in events[0]["text"]
 
 
