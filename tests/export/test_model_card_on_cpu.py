@@ -32,9 +32,10 @@ from transformers import AutoModelForCausalLM
 from gad_verl import cli
 from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.export.card.data_facts import read_data_facts
+from gad_verl.tools.export.card.other_options import other_options
+from gad_verl.tools.export.card.page import Exported, collect_facts, write_card
 from gad_verl.tools.export.card.request import CardRequest, is_hub_name
 from gad_verl.tools.export.card.run_facts import RunFacts, read_run_facts, without_paths
-from gad_verl.tools.export.card.settings_table import other_options, settings_rows
 from gad_verl.tools.export.weights import export_part
 
 SECRET = "hf_" + "Q7" * 12
@@ -314,7 +315,10 @@ def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp
         run = write_run(tmp_path / str(len(list(tmp_path.iterdir()))), config, 1)
         facts = read_run_facts(run)
         assert not [name for name in other_options(facts) if f"{name}=" not in " ".join(overrides)]
-        return dict(settings_rows(facts))
+        card = collect_facts(run, "student", facts, CardRequest())
+        text = write_card(card, Exported(run, adapter=False, dtype="float32")).read_text(encoding="utf-8")
+        table = text.split("## Training settings")[1].split("\n\n")[2]
+        return dict(line.strip("| ").split(" | ") for line in table.splitlines()[2:])
 
     plain = rows()
     assert plain["student responses per prompt"] == "8" and plain["prompt / response, tokens"] == "2048 / 1536"

@@ -23,9 +23,9 @@ from gad_verl import __version__
 from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.export.card.data_facts import DataFacts, read_data_facts, source_name
 from gad_verl.tools.export.card.evaluation_facts import EvaluationFacts, find_evaluations, of_these_weights
+from gad_verl.tools.export.card.other_options import other_options
 from gad_verl.tools.export.card.request import CardRequest
-from gad_verl.tools.export.card.run_facts import METRICS, RunFacts
-from gad_verl.tools.export.card.settings_table import other_options, settings_rows
+from gad_verl.tools.export.card.run_facts import METRICS, RunFacts, without_paths
 from gad_verl.tools.export.reward_model import Scoring
 
 _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
@@ -126,7 +126,6 @@ def write_card(facts: CardFacts, exported: Exported) -> Path:
             base_model=facts.base_model,
             model_key=facts.model_key,
             teacher=facts.request.teacher or facts.data.teacher,
-            settings=settings_rows(facts.run),
             options=other_options(facts.run),
             metrics=[
                 (title, logged[key])
@@ -164,6 +163,7 @@ def _environment() -> Any:
         "cell": lambda value: " ".join(str(value).replace("\\", "\\\\").replace("|", "\\|").split()),
         "name": lambda path: Path(str(path)).name,
         "repr": repr,
+        "setting": lambda value: f"{value:g}" if isinstance(value, float) else without_paths(str(value)),
         "source": source_name,
     }
     return environment
