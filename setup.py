@@ -42,6 +42,7 @@ setup(
     package_data={
         "gad_verl.config": ["*.yaml", "*/*.yaml"],
         "gad_verl.tools.report": ["template/*"],
+        "gad_verl.tools.export.card": ["*.j2"],
         "gad_verl.tools.estimate": ["*.json"],
     },
     install_requires=[
@@ -58,6 +59,8 @@ setup(
         "tqdm",
         # Model cards of exports; transformers brings it.
         "huggingface_hub>=0.24",
+        # Their text; torch brings it.
+        "jinja2>=3.1",
         "packaging",
     ],
     extras_require={

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from gad_verl.discriminator.model import HEAD_NAMES, head_name
 from gad_verl.errors import GadCheckpointError
+from gad_verl.record.files import replaced
 
 logger = logging.getLogger(__name__)
 
@@ -259,21 +260,14 @@ def _convert(source: str | Path, target: str | Path, to_causal: bool) -> Path:
         elif head.bias:
             logger.warning("the head of %s has no bias: every score is lower by %g", config.architectures[0], head.bias)
     files = _body(weight_files(source), config.num_hidden_layers)
-    temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with replaced(target) as temporary:
+        temporary.mkdir(parents=True)
         _write_weights(source, temporary, files, tensors)
         for file in _other_files(source):
             # A model card describes the form that it was written for.
             if file.name != "README.md":
                 shutil.copy2(file, temporary / file.name)
         config.save_pretrained(temporary)
-        if target.exists():
-            target.rmdir()
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 

@@ -20,7 +20,6 @@ killed while saving resumes from the one before. The warmed-up KL reference lies
 
 import json
 import logging
-import os
 import pickle
 import re
 from collections.abc import Iterator, Mapping
@@ -32,6 +31,7 @@ from typing import Any, Protocol
 from omegaconf import DictConfig, open_dict
 
 from gad_verl.errors import GadCheckpointError
+from gad_verl.record.files import replaced, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +66,7 @@ class GadState:
     def write(self, folder: Path) -> None:
         """Write ``gad_state.json``; the file is there whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{STATE_FILE}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
-        os.replace(temporary, folder / STATE_FILE)
+        write_atomically(folder / STATE_FILE, json.dumps(asdict(self), indent=2))
 
 
 def read_state(folder: Path) -> GadState:
@@ -146,9 +144,7 @@ def find_resumable(root: Path) -> Path | None:
 
 def write_tracker(root: Path, step: int) -> None:
     """Point the tracker to ``step``; the file is there whole or not at all."""
-    temporary = root / f"{TRACKER_FILE}.tmp"
-    temporary.write_text(str(step), encoding="utf-8")
-    os.replace(temporary, root / TRACKER_FILE)
+    write_atomically(root / TRACKER_FILE, str(step))
 
 
 def mark_complete(folder: Path) -> None:
@@ -203,9 +199,8 @@ def save_parts(folder: Path, parts: Mapping[str, HasState]) -> None:
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{PARTS_FILE}.tmp"
-    torch.save({name: part.state_dict() for name, part in parts.items()}, temporary)
-    os.replace(temporary, folder / PARTS_FILE)
+    with replaced(folder / PARTS_FILE) as temporary:
+        torch.save({name: part.state_dict() for name, part in parts.items()}, temporary)
 
 
 def load_parts(folder: Path, parts: Mapping[str, HasState]) -> None:

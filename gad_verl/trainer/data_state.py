@@ -14,7 +14,6 @@
 """What a checkpoint remembers of the training data, beside verl's ``data.pt``: ``gad_data.json``."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from omegaconf import DictConfig
 
 from gad_verl.data.file_stamps import FileStamp
 from gad_verl.errors import GadCheckpointError
+from gad_verl.record.files import write_atomically
 from gad_verl.trainer import checkpoints
 
 DATA_FILE = "gad_data.json"
@@ -51,9 +51,7 @@ class DataState:
     def write(self, folder: Path) -> None:
         """Write ``gad_data.json``; the file is there whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f"{DATA_FILE}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=2), encoding="utf-8")
-        os.replace(temporary, folder / DATA_FILE)
+        write_atomically(folder / DATA_FILE, json.dumps(asdict(self), indent=2))
 
 
 def read_data_state(folder: Path) -> DataState | None:

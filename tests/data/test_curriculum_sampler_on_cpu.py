@@ -295,6 +295,7 @@ def test_check_file_as_before(tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"mode": "some"}, "gad.curriculum.mode"),
+        ({"mode": "weights"}, "gad.curriculum.mode"),
         ({"difficulty": "x"}, "gad.curriculum.difficulty"),
         ({"start": 0.0}, "gad.curriculum.start"),
         ({"start": 1.1}, "gad.curriculum.start"),

@@ -32,9 +32,10 @@ from transformers import AutoModelForCausalLM
 from gad_verl import cli
 from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.export.card.data_facts import read_data_facts
+from gad_verl.tools.export.card.other_options import other_options
+from gad_verl.tools.export.card.page import Exported, collect_facts, write_card
 from gad_verl.tools.export.card.request import CardRequest, is_hub_name
 from gad_verl.tools.export.card.run_facts import RunFacts, read_run_facts, without_paths
-from gad_verl.tools.export.card.settings_table import other_options, settings_rows
 from gad_verl.tools.export.weights import export_part
 
 SECRET = "hf_" + "Q7" * 12
@@ -96,7 +97,7 @@ def test_what_is_known_stands_in_the_card(exported: Path, part: str) -> None:
     # The teacher: the rows say it. A bar must not break the table.
     assert "| teacher | a \\| teacher (as the column teacher of the training rows says) |" in text
     assert "| `train.parquet` | 9 |" in text
-    normalized, imported = (text.index(f"- {step}") for step in ("Normalized `all.parquet`", "Imported `raw.jsonl`"))
+    normalized, imported = (text.index(f"\n- {step}") for step in ("Normalized `all.parquet`", "Imported `raw.jsonl`"))
     assert normalized < imported
     for row in (
         "| step | 7 |",
@@ -160,16 +161,16 @@ def test_what_the_user_says_counts_and_the_data_may_lie_elsewhere(root: Path, tm
     assert "base_model: other/base" in text and "license: mit" in text
     assert "| teacher | The Teacher |" in text
     assert "| `train.parquet` | unknown |" in text
-    assert "- Imported `raw.jsonl`" in text and "Normalized" not in text
+    assert "\n- Imported `raw.jsonl`" in text and "Normalized" not in text
 
 
 def test_a_card_of_another_version_of_the_file_is_not_believed(root: Path, tmp_path: Path) -> None:
     data = shutil.copytree(root / "data", tmp_path / "data")
     run = RunFacts(tmp_path, config={"data": {"train_files": str(data / "train.parquet")}})
-    assert len(read_data_facts(run, []).steps) == 2
+    assert len(read_data_facts(run, []).cards) == 2
     pd.read_parquet(data / "train.parquet").iloc[:4].to_parquet(data / "train.parquet")
     facts = read_data_facts(run, [])
-    assert facts.steps == [] and facts.files == [("train.parquet", 4)]
+    assert facts.cards == [] and facts.files == [("train.parquet", 4)]
 
 
 def test_no_card(root: Path, tmp_path: Path) -> None:
@@ -314,7 +315,10 @@ def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp
         run = write_run(tmp_path / str(len(list(tmp_path.iterdir()))), config, 1)
         facts = read_run_facts(run)
         assert not [name for name in other_options(facts) if f"{name}=" not in " ".join(overrides)]
-        return dict(settings_rows(facts))
+        card = collect_facts(run, "student", facts, CardRequest())
+        text = write_card(card, Exported(run, adapter=False, dtype="float32")).read_text(encoding="utf-8")
+        table = text.split("## Training settings")[1].split("\n\n")[2]
+        return dict(line.strip("| ").split(" | ") for line in table.splitlines()[2:])
 
     plain = rows()
     assert plain["student responses per prompt"] == "8" and plain["prompt / response, tokens"] == "2048 / 1536"

@@ -29,21 +29,19 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from gad_verl.record import (
-    EVENTS_FILE,
     LINE_FILES,
     QUANTILE_LEVELS,
     RECORD_FOLDER,
-    SAMPLES_FILE,
     RunRecord,
     Sample,
-    quantiles,
     read_events,
-    read_lines,
     read_run,
     read_samples,
     read_scores,
 )
+from gad_verl.record.reading import EVENTS_FILE, SAMPLES_FILE, read_lines
 from gad_verl.record.redaction import REMOVED, is_secret_name, without_secrets
+from gad_verl.record.writing import quantiles
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=12)
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)

@@ -17,7 +17,8 @@
 module                    content
 ========================  ============================================================================================
 ``requests``              a request, an answer, keys
-``endpoint``              where the API is, its limits, the key's variable; :func:`check_endpoint`
+``endpoint``              where the API is, its limits, the key's variable
+``check``                 :func:`check_endpoint`: is it there, does it take the key, does it know the model
 ``store``                 answers in a SQLite file
 ``client``                :func:`answer_all`: asks for what the store lacks
 ``gate``                  requests and tokens per minute, pauses
@@ -38,7 +39,7 @@ _PUBLIC = {
     "Summary": "gad_verl.tools.api.client",
     "answer_all": "gad_verl.tools.api.client",
     "answer_all_sync": "gad_verl.tools.api.client",
-    "check_endpoint": "gad_verl.tools.api.endpoint",
+    "check_endpoint": "gad_verl.tools.api.check",
     "request_key": "gad_verl.tools.api.requests",
 }
 

@@ -29,13 +29,17 @@ TIMEOUT_S = 30.0
 SHOWN_MODELS = 8
 
 
-def check(endpoint: Endpoint) -> None:
-    """See :func:`gad_verl.tools.api.endpoint.check_endpoint`."""
-    asyncio.run(check_async(endpoint))
+def check_endpoint(endpoint: Endpoint) -> None:
+    """Ask the API for its models, and where that is not conclusive for a one-token answer.
+
+    Raises:
+        GadEndpointError: Unreachable, unauthorised, an unknown model, or no OpenAI-compatible API; one line each.
+        GadConfigError: The key's variable is not set.
+    """
+    asyncio.run(_check(endpoint))
 
 
-async def check_async(endpoint: Endpoint) -> None:
-    """The same for code that runs in an event loop."""
+async def _check(endpoint: Endpoint) -> None:
     async with open_client(endpoint) as client:
         models = await _models(client, endpoint)
         if models is None or endpoint.model not in models:

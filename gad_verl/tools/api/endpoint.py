@@ -122,15 +122,3 @@ def _check_url(url: str) -> None:
 def _check_positive(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise GadConfigError(f"{name} must be a positive number, got {value!r}")
-
-
-def check_endpoint(endpoint: Endpoint) -> None:
-    """Ask the API for its models, and where that is not conclusive for a one-token answer.
-
-    Raises:
-        GadEndpointError: Unreachable, unauthorised, an unknown model, or no OpenAI-compatible API; one line each.
-        GadConfigError: The key's variable is not set.
-    """
-    from gad_verl.tools.api.check import check
-
-    check(endpoint)

@@ -43,15 +43,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from gad_verl.record.files import to_json, write_atomically
     from gad_verl.tools.evaluation.comparison import compare, render
-    from gad_verl.tools.evaluation.report import to_json
-    from gad_verl.tools.evaluation.responses import write_text
 
     comparison = compare(arguments.folders, tuple(arguments.length_band))
-    table, as_json = render(comparison), to_json(comparison.as_json())
+    table, as_json = render(comparison), to_json(comparison)
     if arguments.output is not None:
         folder = arguments.output.expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "comparison.json", as_json)
-        write_text(folder / "comparison.md", table)
+        write_atomically(folder / "comparison.json", as_json)
+        write_atomically(folder / "comparison.md", table)
     sys.stdout.write(as_json if arguments.json else table)

@@ -14,9 +14,8 @@
 """Output files that appear whole or not at all, with a card beside them."""
 
 import hashlib
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import pyarrow.parquet as parquet
 
 from gad_verl import __version__
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.record.files import replaced, to_json
 
 
 def card_path(output: Path) -> Path:
@@ -49,10 +49,10 @@ class Outputs:
     Use it through :func:`outputs`.
     """
 
-    def __init__(self, overwrite: bool) -> None:
+    def __init__(self, overwrite: bool, stack: ExitStack) -> None:
         self._overwrite = overwrite
+        self._stack = stack
         self._files: dict[Path, Path] = {}
-        self._new_folders: list[Path] = []
 
     def add(self, path: Path) -> Path:
         """Temporary path for a final one, in the same folder.
@@ -67,12 +67,11 @@ class Outputs:
             raise GadConfigError(f"{path} is named for two outputs")
         if path.exists() and not self._overwrite:
             raise FileExistsError(f"{path} exists: choose another name or add --overwrite")
-        missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._new_folders += missing
-        temporary = path.with_name(f".{path.name}.partial")
-        self._files[path] = temporary
-        return temporary
+        for folder in reversed([folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]):
+            folder.mkdir()
+            self._stack.callback(_remove_if_empty, folder)
+        self._files[path] = self._stack.enter_context(replaced(path))
+        return self._files[path]
 
     def temporary(self, path: Path) -> Path:
         """The temporary path that stands for ``path``."""
@@ -80,24 +79,12 @@ class Outputs:
 
     def write_card(self, path: Path, content: dict[str, Any]) -> None:
         """Write a card that was added: JSON with the version of gad_verl first."""
-        text = json.dumps({"gad_verl": __version__} | content, indent=2, ensure_ascii=False, default=str)
-        self.temporary(path).write_text(text + "\n", encoding="utf-8")
+        self.temporary(path).write_text(to_json({"gad_verl": __version__} | content), encoding="utf-8")
 
-    def commit(self) -> None:
-        """Move every file to its place."""
-        for path, temporary in self._files.items():
-            temporary.replace(path)
-        self._files.clear()
-        self._new_folders.clear()
 
-    def discard(self) -> None:
-        """Remove what was not moved, and folders that were made for it."""
-        for temporary in self._files.values():
-            temporary.unlink(missing_ok=True)
-        for folder in self._new_folders:
-            # Deepest first. Somebody else may have put something there.
-            with suppress(OSError):
-                folder.rmdir()
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager
@@ -108,12 +95,8 @@ def outputs(overwrite: bool = False) -> Iterator[Outputs]:
         >>> with outputs() as files:  # doctest: +SKIP
         ...     files.add(path).write_text("...", encoding="utf-8")
     """
-    files = Outputs(overwrite)
-    try:
-        yield files
-        files.commit()
-    finally:
-        files.discard()
+    with ExitStack() as stack:
+        yield Outputs(overwrite, stack)
 
 
 class RowWriter:

@@ -15,7 +15,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from gad_verl.tools.evaluation import preferences, two_sample
 from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, summarize_column
 from gad_verl.tools.evaluation.intervals import Estimate, bootstrap, bootstrap_difference, bootstrap_ratio
 from gad_verl.tools.evaluation.judging import TEACHER, parsed
-from gad_verl.tools.evaluation.report import Evaluation, cell, clean, read_evaluation, show
+from gad_verl.tools.evaluation.report import Evaluation, cell, read_evaluation, show
 from gad_verl.tools.evaluation.selection import LENGTH_BAND, Candidate, Proposal, propose
 
 # Settings whose difference makes figures incomparable to some degree.
@@ -73,10 +73,6 @@ class Comparison:
     notes: list[str]
     proposal: Proposal
     folders: dict[str, str] = field(default_factory=dict)
-
-    def as_json(self) -> dict[str, Any]:
-        """For ``comparison.json``."""
-        return clean(asdict(self))
 
 
 def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BAND) -> Comparison:

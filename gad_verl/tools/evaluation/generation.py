@@ -18,7 +18,7 @@ does. Every response is on disk before the next batch begins; an interrupted run
 """
 
 import gc
-import logging
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,8 +32,7 @@ from gad_verl.tools.evaluation.engines import Engine, Job, resolve_engine
 from gad_verl.tools.evaluation.responses import Response, ResponseFile, claim_folder
 from gad_verl.tools.evaluation.rows import Row, digest
 from gad_verl.tools.export.checkpoint import Checkpoint, load_tokenizer
-
-logger = logging.getLogger(__name__)
+from gad_verl.tools.export.weights import export_part
 
 # With the fingerprint of the weights: an export of another checkpoint must never be taken for this one.
 _EXPORT = ".exported_{}"
@@ -169,8 +168,15 @@ def generate(
         if jobs:
             # Long prompts first: what does not fit the memory fails at once, and a batch holds similar lengths.
             jobs.sort(key=lambda job: -len(job.prompt_ids))
-            with checkpoint.hugging_face_folder(output / _EXPORT.format(weights), compute.keep_export) as folder:
-                _run(_open_engine(engine_name, folder, settings, compute, builder, jobs), jobs, rows, file, builder)
+            folder = checkpoint.folder
+            if checkpoint.is_verl:
+                folder = output / _EXPORT.format(weights)
+                # One that an interrupted run left there is whole, and of the same weights.
+                if not folder.is_dir():
+                    export_part(checkpoint.path, "student", folder)
+            _run(_open_engine(engine_name, folder, settings, compute, builder, jobs), jobs, rows, file, builder)
+            if checkpoint.is_verl and not compute.keep_export:
+                shutil.rmtree(folder, ignore_errors=True)
             # The model's memory is wanted back now: features and judge come next.
             gc.collect()
         return [file.responses[key] for key in sorted(file.responses)]

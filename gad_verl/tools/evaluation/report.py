@@ -18,7 +18,6 @@ pairs), ``report.md`` the same for people.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,10 +26,10 @@ from typing import Any
 import numpy as np
 
 from gad_verl.errors import GadDataError
+from gad_verl.record.files import plain, read_json_lines, to_json, write_atomically
 from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures
 from gad_verl.tools.evaluation.intervals import Estimate
 from gad_verl.tools.evaluation.judging import Judgement
-from gad_verl.tools.evaluation.responses import write_text
 from gad_verl.tools.evaluation.rows import Row
 
 RESULTS = "results.json"
@@ -72,20 +71,6 @@ class Evaluation:
     against: dict[str, np.ndarray]
 
 
-def clean(value: Any) -> Any:
-    """The same without numbers that JSON does not know (NaN, infinity): they become null."""
-    if isinstance(value, Mapping):
-        return {name: clean(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def to_json(value: Any) -> str:
-    """Indented JSON of any result."""
-    return json.dumps(clean(value), indent=2, ensure_ascii=False) + "\n"
-
-
 def read_evaluation(folder: str | Path) -> Evaluation:
     """A folder that ``gad-verl evaluate`` has finished.
 
@@ -97,7 +82,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         raise GadDataError(f"{folder} has no {RESULTS}: run gad-verl evaluate with --output {folder} to its end first")
     try:
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        lines = [json.loads(line) for line in (folder / PROMPTS).read_text(encoding="utf-8").splitlines()]
+        lines: list[Any] = [line for _, _, line in read_json_lines(folder / PROMPTS)]
         if results["format"] != FORMAT:
             raise GadDataError(f"{folder}: format {results['format']}, this gad-verl reads {FORMAT}; evaluate it again")
         opponents = sorted({name for line in lines for name in line[_AGAINST]})
@@ -166,10 +151,10 @@ def write_evaluation(
         "judge": judge,
     }
     # The results come last: a folder with results has everything.
-    write_text(folder / PROMPTS, "".join(json.dumps(clean(line), ensure_ascii=False) + "\n" for line in lines))
-    write_text(folder / RESULTS, to_json(results))
+    write_atomically(folder / PROMPTS, "".join(json.dumps(plain(line), ensure_ascii=False) + "\n" for line in lines))
+    write_atomically(folder / RESULTS, to_json(results))
     evaluation = read_evaluation(folder)
-    write_text(folder / REPORT, render(evaluation))
+    write_atomically(folder / REPORT, render(evaluation))
     return evaluation
 
 

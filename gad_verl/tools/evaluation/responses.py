@@ -14,13 +14,13 @@
 """Responses on disk: one line each as soon as it exists, and the settings that all lines of a folder share."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.record.files import read_json, read_json_lines, to_json, write_atomically
 
 RESPONSES = "responses.jsonl"
 SETTINGS = "settings.json"
@@ -67,15 +67,11 @@ def read_responses(path: Path) -> list[Response]:
     Raises:
         GadDataError: If a line is no response.
     """
-    if not path.is_file():
-        return []
-    content = path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
     responses = []
-    for number, line in enumerate(lines):
+    for number, _, line in read_json_lines(path):
         try:
-            responses.append(Response(**json.loads(line)))
-        except (ValueError, TypeError):
+            responses.append(Response(**(line or {})))
+        except TypeError:
             raise GadDataError(f"{path}, line {number}: no response of gad-verl evaluate") from None
     return responses
 
@@ -90,10 +86,9 @@ class ResponseFile:
         self.path = folder / RESPONSES
         self.responses = {response.key: response for response in read_responses(self.path)}
         if self.path.is_file():
-            content = self.path.read_bytes()
-            whole = content.rfind(b"\n") + 1
-            if whole < len(content):
-                os.truncate(self.path, whole)
+            whole = b"".join(line + b"\n" for _, line, _ in read_json_lines(self.path))
+            if whole != self.path.read_bytes():
+                write_atomically(self.path, whole)
 
     def __enter__(self) -> Self:
         self._handle = self.path.open("a", encoding="utf-8")
@@ -131,7 +126,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     if not file.is_file() and folder.is_dir() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
         raise GadDataError(f"{folder} is not empty and no folder of gad-verl evaluate; name another --output")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(dict(settings), indent=2, ensure_ascii=False) + "\n")
+    write_atomically(file, to_json(dict(settings)))
 
 
 def read_settings(file: Path) -> dict[str, Any]:
@@ -140,17 +135,7 @@ def read_settings(file: Path) -> dict[str, Any]:
     Raises:
         GadDataError: If the file is damaged.
     """
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        settings = None
-    if not isinstance(settings, dict):
+    settings = read_json(file)
+    if settings is None:
         raise GadDataError(f"{file} is damaged; remove its folder or name another --output")
     return settings
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write under a temporary name, then rename: the file is whole or not there."""
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(content, encoding="utf-8")
-    os.replace(scratch, path)

@@ -14,9 +14,7 @@
 """A checkpoint by its path: verl's ``global_step_N`` or a Hugging Face folder."""
 
 import hashlib
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,28 +57,6 @@ class Checkpoint:
             elif file.suffix in {".json", ".jinja", ".model", ".txt"}:
                 digest.update(file.name.encode() + file.read_bytes())
         return digest.hexdigest()[:16]
-
-    @contextmanager
-    def hugging_face_folder(self, scratch: Path, keep: bool = False) -> Iterator[Path]:
-        """A Hugging Face folder of the student.
-
-        Args:
-            scratch: Where verl's shards are exported to; an export of an interrupted run there is used again.
-            keep: Leave the export there. Without, it is removed if nothing fails.
-
-        Raises:
-            GadCheckpointError: If the checkpoint cannot be exported.
-        """
-        if not self.is_verl:
-            yield self.folder
-            return
-        from gad_verl.tools.export.weights import export_part
-
-        if not (scratch / "config.json").is_file():
-            export_part(self.path, "student", scratch)
-        yield scratch
-        if not keep:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _blocks(file: Path) -> Iterator[bytes]:

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from gad_verl.discriminator.conversion import prepare_classifier_config
 from gad_verl.errors import GadCheckpointError
+from gad_verl.record.files import replaced
 from gad_verl.tools.export.adapter import build_adapted, has_adapter
 from gad_verl.tools.export.megatron import is_megatron, load_megatron_state, transformers_folder
 from gad_verl.tools.export.reward_model import Scoring, add_reward_form
@@ -215,9 +216,7 @@ def export_part(
     if dtype is not None:
         model.to(dtype)
     model.config.dtype = next(model.parameters()).dtype
-    temporary = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with replaced(output) as temporary:
         model.save_pretrained(temporary)
         # PEFT leaves a form to fill in, with the folder of the base.
         (temporary / _CARD).unlink(missing_ok=True)
@@ -239,11 +238,5 @@ def export_part(
 
             precision = str(model.config.dtype).removeprefix("torch.")
             write_card(facts, Exported(temporary, adapter_only, precision, scoring, classifier))
-        if output.exists():
-            output.rmdir()
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     logger.info("exported the %s of %s to %s", part, checkpoint, output)
     return output

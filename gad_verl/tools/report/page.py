@@ -14,7 +14,6 @@
 """One page out of runs: a single HTML file that needs nothing else and asks no network."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gad_verl import __version__
+from gad_verl.record.files import write_atomically
 from gad_verl.tools.report import charts, panels, texts
 from gad_verl.tools.report.plots import COLORS
 from gad_verl.tools.report.runs import Run
@@ -105,9 +105,7 @@ def write_page(runs: Sequence[Run], output: Path) -> list[Verdict]:
     verdicts = [judge(run) for run in runs]
     page = render(runs, verdicts)
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.partial")
-    temporary.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(temporary, output)
+    write_atomically(output, page)
     return verdicts
 
 

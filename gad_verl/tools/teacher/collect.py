@@ -15,15 +15,14 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.api.check import check_endpoint
 from gad_verl.tools.api.client import Summary, answer_all, first_leaf
-from gad_verl.tools.api.endpoint import check_endpoint
 from gad_verl.tools.api.requests import DEFAULT_ANSWER_TOKENS, answer_limit, estimate_prompt_tokens
 from gad_verl.tools.api.store import AnswerStore
 from gad_verl.tools.teacher.output import write_output
@@ -110,14 +109,7 @@ def dry_run(plan: Plan, output: Path) -> str:
     return "\n".join(lines)
 
 
-def collect(
-    plan: Plan,
-    output: Path,
-    *,
-    overwrite: bool = False,
-    allow_missing: bool = False,
-    check: Callable[[Any], None] = check_endpoint,
-) -> dict[str, Any]:
+def collect(plan: Plan, output: Path, *, overwrite: bool = False, allow_missing: bool = False) -> dict[str, Any]:
     """Ask for everything that is missing and write the file.
 
     Args:
@@ -125,7 +117,6 @@ def collect(
         output: Parquet file to write. The answers are kept beside it, so that an interruption loses none.
         overwrite: Replace a file of this name that was not made here.
         allow_missing: Write the file even if answers are missing.
-        check: Called with each endpoint that is to be asked, before the first prompt is sent.
 
     Returns:
         The card.
@@ -140,12 +131,12 @@ def collect(
         # All prompts are read, and every teacher is there, before anything is written.
         estimate(plan, None)
         for teacher in plan.settings.teachers:
-            check(teacher.endpoint)
+            check_endpoint(teacher.endpoint)
     with AnswerStore(path, plan.settings.identity()) as store:
         estimates = estimate(plan, store)
         for teacher in plan.settings.teachers:
             if estimates[teacher.name].to_ask and not is_new:
-                check(teacher.endpoint)
+                check_endpoint(teacher.endpoint)
         total = sum(one.wanted for one in estimates.values())
         summary = Summary()
         with CollectProgress(total, plan.settings.teachers, plan.settings.currency) as progress:

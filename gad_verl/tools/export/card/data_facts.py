@@ -15,7 +15,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,15 @@ class DataFacts:
 
     Args:
         files: Name (without folders) and number of rows, None if unknown, of each training file.
-        teachers: Names of the teachers.
-        teacher_source: Where these names were found.
-        steps: How the data were made, the last step first, in words.
+        teacher: Names of the teachers and where they were found, in words.
+        cards: Of ``gad-verl data`` and ``gad-verl teacher``: how the data were made, the last step first.
         hub: Data sets of the Hub that the data came from.
     """
 
-    files: Sequence[tuple[str, int | None]] = ()
-    teachers: Sequence[str] = ()
-    teacher_source: str = ""
-    steps: Sequence[str] = ()
-    hub: Sequence[str] = field(default_factory=list)
+    files: Sequence[tuple[str, int | None]]
+    teacher: str
+    cards: Sequence[Mapping[str, Any]]
+    hub: Sequence[str]
 
 
 def read_data_facts(run: RunFacts, cards: Sequence[Path]) -> DataFacts:
@@ -67,10 +65,11 @@ def read_data_facts(run: RunFacts, cards: Sequence[Path]) -> DataFacts:
     teachers, source = _teachers(chain, [path for _, path in paths if path is not None], run.get("gad.teachers.column"))
     return DataFacts(
         files=[(name, _rows(path)) for name, path in paths],
-        teachers=teachers,
-        teacher_source=source,
-        steps=[_in_words(card) for card in chain],
-        hub=[name for card in chain for name in _hub_names(card)],
+        teacher=f"{', '.join(teachers)} (as {source} says)"
+        if teachers
+        else "unknown (no data card and no column names it)",
+        cards=chain,
+        hub=[source_name(entry) for card in chain for entry in _inputs(card) if _is_of_hub(entry)],
     )
 
 
@@ -119,8 +118,13 @@ def _inputs(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(card.get("inputs") or []) or [card.get("prompts") or {}]
 
 
-def _hub_names(card: Mapping[str, Any]) -> list[str]:
-    return [entry["name"] for entry in _inputs(card) if "file" not in entry and is_hub_name(entry.get("name"))]
+def _is_of_hub(entry: Mapping[str, Any]) -> bool:
+    return "file" not in entry and is_hub_name(entry.get("name"))
+
+
+def source_name(entry: Mapping[str, Any]) -> str:
+    """What an input of a card is called: a data set's name on the Hub, or a file's without its folders."""
+    return str(entry["name"]) if _is_of_hub(entry) else Path(str(entry.get("file") or entry.get("name"))).name
 
 
 def _rows(path: Path | None) -> int | None:
@@ -172,70 +176,3 @@ def _column_values(file: Path, column: str) -> set[str]:
     except (OSError, pa.ArrowException):
         return set()
     return {" ".join(name.split())[:_LONGEST_NAME] for name in found if isinstance(name, str) and name.strip()}
-
-
-def _in_words(card: Mapping[str, Any]) -> str:
-    """One step of the making, without names of folders."""
-    command = card["command"]
-    describe = {
-        "data split": _split,
-        "data normalize": _normalize,
-        "data import": _import,
-        "teacher collect": _collect,
-    }.get(command)
-    try:
-        return describe(card) if describe else f"`gad-verl {command}`"
-    except (KeyError, TypeError, AttributeError):
-        return f"`gad-verl {command}`: its card lacks what this version writes"
-
-
-def _from(card: Mapping[str, Any]) -> str:
-    return " and ".join(f"`{Path(str(entry.get('file') or entry.get('name'))).name}`" for entry in _inputs(card))
-
-
-def _split(card: Mapping[str, Any]) -> str:
-    sides = ", ".join(f"{entry['rows']} in `{entry['file']}`" for entry in card["outputs"])
-    choices = card["choices"]
-    return (
-        f"Split {_from(card)}, {card['counts']['rows']} rows: {sides}. Prompts with a Jaccard similarity of "
-        f"{choices['near_duplicates']:g} or more stay on one side; seed {choices['seed']}."
-    )
-
-
-def _normalize(card: Mapping[str, Any]) -> str:
-    counts = card["counts"]
-    changed = ", ".join(f"{name} {number}" for name, number in counts["changed_by_step"].items() if number)
-    return (
-        f"Normalized {_from(card)}: {counts['read']} rows read, {counts['written']} written, {counts['texts_changed']} "
-        f"texts changed{f' ({changed})' if changed else ''}."
-    )
-
-
-def _import(card: Mapping[str, Any]) -> str:
-    counts, choices = card["counts"], card["choices"]
-    hub = "".join(f" from the Hub's data set {name}" for name in _hub_names(card))
-    source = hub or f" {_from(card)}"
-    return (
-        f"Imported{source} in the layout `{choices['layout']}`: {counts['read']} rows read, {counts['written']} "
-        "written; "
-        f"template `{Path(str(choices['template'])).name}`, "
-        f"{'a' if choices['system_prompt'] else 'no'} system message added."
-    )
-
-
-def _collect(card: Mapping[str, Any]) -> str:
-    answers, settings = card["answers"], card["settings"]
-    sampling = "; ".join(
-        f"{entry['name']}: {', '.join(f'{name} {value}' for name, value in entry['sampling'].items()) or 'defaults'}"
-        for entry in settings["teachers"]
-    )
-    names = {"system": "a system message", "examples": "examples"}
-    framing = [name for key, name in names.items() if settings.get(key)]
-    template = Path(str(settings["template"]["name"])).name
-    if template != "none":
-        framing.append(f"the template `{template}` around each prompt")
-    return (
-        f"Collected over an OpenAI-compatible API from the prompts of {_from(card)}: {answers['kept']} answers kept of "
-        f"{answers['wanted']} asked for, in {card['output']['rows']} rows. Sampling of {sampling}. "
-        + (f"Besides, the teacher got {' and '.join(framing)}." if framing else "The teacher got nothing else.")
-    )

@@ -11,39 +11,21 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Evaluations (``gad-verl evaluate``) of the very weights of a checkpoint."""
+"""Evaluations (``gad-verl evaluate``) of the very weights of a checkpoint: what its folders say, as files."""
 
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.export.card.request import CardRequest
-
-if TYPE_CHECKING:
-    from gad_verl.tools.evaluation.report import Evaluation
+from gad_verl.tools.export.card.run_facts import without_paths
+from gad_verl.tools.export.checkpoint import find_checkpoint
 
 _NEAR = "evaluations"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of an evaluation.
-
-    Args:
-        metric: Short name.
-        title: For people.
-        value: The figure.
-        shown: With its interval.
-    """
-
-    metric: str
-    title: str
-    value: float
-    shown: str
+_RESULTS, _REPORT = "results.json", "report.md"
 
 
 @dataclass(frozen=True)
@@ -51,122 +33,73 @@ class EvaluationFacts:
     """One evaluation.
 
     Args:
+        folder: Of ``gad-verl evaluate``.
+        weights: Fingerprint of the weights that were evaluated.
         data: Name of the file of prompts, without folders.
-        settings: How the responses were made, in words.
-        figures: What was measured.
-        judge: Name of the judge's model, or None.
+        figures: What was measured, by name.
+        report: The report without its title and without paths of this machine, to stand below a heading of level 2.
+        named: Whether the user named the folder.
     """
 
+    folder: Path
+    weights: str
     data: str
-    settings: str
-    figures: Sequence[Figure]
-    judge: str | None
+    figures: Mapping[str, float]
+    report: str
+    named: bool
 
 
-@dataclass(frozen=True)
-class FoundEvaluations:
-    """Folders of evaluations that may belong to a checkpoint.
-
-    Args:
-        facts: Of those that do.
-        unmatched: Named by the user, of weights with another fingerprint: perhaps of the exported folder.
-    """
-
-    facts: Sequence[EvaluationFacts]
-    unmatched: Sequence[Path]
-
-    def of_export(self, exported: Path) -> Sequence[EvaluationFacts]:
-        """All of them, once the exported folder is there.
-
-        Raises:
-            GadConfigError: If the user named an evaluation of other weights.
-        """
-        if not self.unmatched:
-            return self.facts
-        from gad_verl.tools.export.checkpoint import find_checkpoint
-
-        fingerprint = find_checkpoint(exported).fingerprint()
-        for folder in self.unmatched:
-            if _weights(folder) != fingerprint:
-                raise GadConfigError(
-                    f"--evaluation {folder} is of other weights than this checkpoint's: evaluate this one "
-                    "(gad-verl evaluate --model global_step_N), or leave the option away"
-                )
-        return [*self.facts, *map(_read, self.unmatched)]
-
-
-def find_evaluations(checkpoint: str | Path, request: CardRequest) -> FoundEvaluations:
-    """Evaluations that the user names, and those in ``evaluations/`` of the run's folder or beside it.
+def find_evaluations(checkpoint: Path, request: CardRequest) -> list[EvaluationFacts]:
+    """Evaluations that the user names, and those in ``evaluations/`` of the run's folder or beside it, of any weights.
 
     Raises:
         GadDataError: If a folder that the user names is none of ``gad-verl evaluate``.
     """
-    from gad_verl.tools.export.checkpoint import find_checkpoint
-
-    checkpoint = Path(checkpoint).absolute()
     named = [folder.expanduser().absolute() for folder in request.evaluations]
-    for folder in named:
-        if _weights(folder) is None:
-            raise GadDataError(f"--evaluation {folder} is no folder of gad-verl evaluate that was run to its end")
-    near = [
-        file.parent
-        for place in (checkpoint.parent / _NEAR, checkpoint.parent.parent / _NEAR)
-        for file in sorted(place.glob("*/results.json"))
-        if file.parent not in named
-    ]
-    if not named and not near:
-        return FoundEvaluations([], [])
-    fingerprint = find_checkpoint(checkpoint).fingerprint()
-    return FoundEvaluations(
-        facts=[_read(folder) for folder in [*named, *near] if _weights(folder) == fingerprint],
-        unmatched=[folder for folder in named if _weights(folder) != fingerprint],
-    )
+    run = checkpoint.absolute().parent
+    near = [file.parent for place in (run, run.parent) for file in sorted((place / _NEAR).glob(f"*/{_RESULTS}"))]
+    found = []
+    for folder in dict.fromkeys([*named, *near]):
+        try:
+            found.append(_read(folder, folder in named))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            if folder in named:
+                raise GadDataError(
+                    f"--evaluation {folder} is no folder of gad-verl evaluate that was run to its end"
+                ) from None
+    return found
 
 
-def _weights(folder: Path) -> str | None:
-    """Fingerprint of the weights that were evaluated; None where there are no results."""
-    try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        return str(results["settings"]["weights"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def of_these_weights(found: Iterable[EvaluationFacts], folders: Iterable[Path]) -> list[EvaluationFacts]:
+    """Those of the weights in any of ``folders``.
+
+    Raises:
+        GadConfigError: If the user named an evaluation of other weights.
+    """
+    found = list(found)
+    weights = {find_checkpoint(folder).fingerprint() for folder in folders} if found else set()
+    for evaluation in found:
+        if evaluation.named and evaluation.weights not in weights:
+            raise GadConfigError(
+                f"--evaluation {evaluation.folder} is of other weights than this checkpoint's: evaluate this one "
+                "(gad-verl evaluate --model global_step_N), or leave the option away"
+            )
+    return [evaluation for evaluation in found if evaluation.weights in weights]
 
 
-def _read(folder: Path) -> EvaluationFacts:
-    from gad_verl.tools.evaluation.report import TITLES, read_evaluation
-
-    evaluation = read_evaluation(folder)
-    settings = evaluation.settings
-    way = "greedy" if settings["temperature"] == 0 else f"temperature {settings['temperature']:g}"
-    figures = [
-        Figure(name, title, evaluation.figures[name].value, evaluation.figures[name].show(digits))
-        for name, (title, digits) in TITLES.items()
-        if name in evaluation.figures and math.isfinite(evaluation.figures[name].value)
-    ]
-    return EvaluationFacts(
-        data=Path(str(settings["data"])).name,
-        settings=f"{len(evaluation.prompt_ids)} prompts, {settings['samples']} response(s) each, {way}, at most "
-        f"{settings['max_response_length']} tokens, {settings['engine']} in {settings['dtype']}",
-        figures=[*figures, *_judge_figures(evaluation)],
-        judge=evaluation.judge["model"] if evaluation.judge else None,
-    )
-
-
-def _judge_figures(evaluation: "Evaluation") -> list[Figure]:
-    from gad_verl.tools.evaluation.report import show
-
-    judge = evaluation.judge
-    if not judge:
-        return []
-    rows: list[tuple[str, str, dict[str, Any] | None]] = [
-        ("judge_score", "judge's score, 50 is parity with its reference", judge.get("score"))
-    ]
+def _read(folder: Path, named: bool) -> EvaluationFacts:
+    results = json.loads((folder / _RESULTS).read_text(encoding="utf-8"))
+    _, _, report = (folder / _REPORT).read_text(encoding="utf-8").partition("\n")
+    settings, judge = results["settings"], results["judge"] or {}
+    figures: dict[str, dict[str, Any] | None] = {**results["figures"], "judge_score": judge.get("score")}
     for name, rates in (judge.get("win_rates") or {}).items():
-        # Another evaluation may have been named by its path.
-        opponent = Path(str(name)).name
-        rows.append((f"win_rate_{opponent}", f"win rate against {opponent}", rates.get("win_rate")))
-    return [
-        Figure(metric, title, figure["value"], show(figure))
-        for metric, title, figure in rows
-        if figure and figure.get("value") is not None
-    ]
+        figures[f"win_rate_{Path(name).name}"] = rates.get("win_rate")
+    data = Path(str(settings["data"])).name
+    return EvaluationFacts(
+        folder=folder,
+        weights=str(settings["weights"]),
+        data=data,
+        figures={name: at["value"] for name, at in figures.items() if at and at.get("value") is not None},
+        report=without_paths(report.replace(str(settings["data"]), data).replace("\n## ", "\n### ").strip()),
+        named=named,
+    )

@@ -1,0 +1,130 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Files that are whole or not there, lines of JSON that a kill may have cut off, and what JSON can hold of a value."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from gad_verl.errors import GadDataError
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place at the end; an error leaves what was there.
+
+    Args:
+        path: File or folder to write. A folder that is there already must be empty.
+
+    Example:
+        >>> with replaced(folder / "state.pt") as temporary:  # doctest: +SKIP
+        ...     torch.save(state, temporary)
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    _remove(temporary)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file that is the old or the new one at any time.
+
+    Args:
+        path: Its folder is there already.
+        content: A text is written in UTF-8. Half of a surrogate pair, which a tokenizer can leave behind, is no UTF-8;
+            it becomes a question mark.
+    """
+    with replaced(path) as temporary:
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", errors="replace"))
+
+
+def read_json_lines(path: Path) -> list[tuple[int, bytes, dict[str, Any] | None]]:
+    """The lines of a JSONL file that are not empty; none if there is no such file.
+
+    A last line that is being written, or that a kill cut off, is left out.
+
+    Returns:
+        Number from 1, the line itself without its end, and the object in it: None where it holds none.
+
+    Raises:
+        GadDataError: If the file cannot be read.
+    """
+    try:
+        # Not splitlines(): a text may hold characters that it takes for the end of a line.
+        pieces = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise GadDataError(f"{path} cannot be read: {error.strerror}") from None
+    found = []
+    for number, piece in enumerate(pieces, start=1):
+        try:
+            value = json.loads(piece)
+        except ValueError:
+            value = None
+        value = value if isinstance(value, dict) else None
+        if piece.strip() and (value is not None or number < len(pieces)):
+            found.append((number, piece, value))
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is no such file, or no object in it."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def to_json(value: Any) -> str:
+    """Indented JSON of any result, for a file."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """The same out of what JSON knows: numbers that are not finite become None, unknown objects their text."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if type(value).__module__.partition(".")[0] == "omegaconf":
+        from omegaconf import OmegaConf
+
+        return plain(OmegaConf.to_container(value, resolve=True))
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):  # arrays, tensors and their scalars
+        return plain(value.tolist())
+    return str(value)
