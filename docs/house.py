@@ -33,7 +33,7 @@ from pathlib import Path
 PACKAGE = "gad_verl"
 LONG_FILE_LINES = 400
 LONG_FUNCTION_LINES = 60
-# Base classes of verl's V1 trainer: a class that adds to one of them without being a trainer itself is a mixin.
+# Base classes of verl's V1 trainer.
 _VERL_TRAINERS = ("PPOTrainer", "PPOTrainerSync", "PPOTrainerColocateAsync", "PPOTrainerSeparateAsync")
 # Rooms whose files a training process loads; what they import belongs to training too.
 _TRAINING_ROOMS = ("trainer", "workers", "preflight", "rollout")
@@ -188,16 +188,26 @@ class House:
         return [self._by_module[module] for module in sorted(seen)]
 
     def mixins(self) -> list[str]:
-        """Classes that add to verl's trainer without being registered as one."""
-        found = []
-        for file in self.files:
-            for node in ast.walk(file.tree):
-                if isinstance(node, ast.ClassDef):
-                    bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-                    adds = any(base in _VERL_TRAINERS for base in bases) and len(bases) == 1
-                    if node.name.endswith("Mixin") or (adds and not node.decorator_list):
-                        found.append(f"{file.module}.{node.name}")
-        return found
+        """Classes of ours that add to verl's trainer beside another one of ours, so that their order matters.
+
+        A trainer that is registered with verl may have one class of ours above it, and that one none.
+        """
+        bases = {
+            node.name: (file, [base.id for base in node.bases if isinstance(base, ast.Name)])
+            for file in self.files
+            for node in ast.walk(file.tree)
+            if isinstance(node, ast.ClassDef)
+        }
+
+        def is_trainer(name: str) -> bool:
+            return name in _VERL_TRAINERS or any(is_trainer(base) for base in bases.get(name, (None, []))[1])
+
+        found = set()
+        for _, above in bases.values():
+            ours = [base for base in above if base in bases and is_trainer(base)]
+            if len(ours) > 1:
+                found |= {f"{bases[base][0].module}.{base}" for base in ours}
+        return sorted(found)
 
     def long_functions(self, room: str) -> list[str]:
         """Functions of a room with more than ``LONG_FUNCTION_LINES`` lines, docstring included."""

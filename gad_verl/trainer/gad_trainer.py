@@ -92,7 +92,6 @@ class GadTrainer(PPOTrainer):
     # ------------------------------ set-up ------------------------------
 
     def init(self) -> None:
-        """verl's, watched."""
         # Early, so that nobody's request is lost who asks while the models are loaded.
         self.ending.stop_file.clear()
         self.watchdog.start()
@@ -155,7 +154,6 @@ class GadTrainer(PPOTrainer):
     # ------------------------------ the run ------------------------------
 
     def fit(self, agent_loop_manager: Any) -> None:
-        """verl's loop, with the record of the run around it."""
         file = metrics_file.file_logger_path(self.config)
         self._logged_before = metrics_file.lines_until(file, self.global_steps)
         config = OmegaConf.to_container(self.config, resolve=True)
@@ -396,6 +394,6 @@ class GadTrainer(PPOTrainer):
             super()._save_checkpoint()
         old = self.folders.finish(self.global_steps)
         if old:
-            groups = [self.actor_rollout_wg, *([] if self.discriminator is None else [self.discriminator])]
-            remove_everywhere(groups, old)
+            groups = [self.actor_rollout_wg, self.discriminator]
+            remove_everywhere([group for group in groups if group is not None], old)
             logger.info("removed old checkpoints: %s", ", ".join(map(str, old)))
