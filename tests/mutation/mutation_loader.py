@@ -79,14 +79,15 @@ class Replaced(MetaPathFinder):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if fullname not in self._modules:
             return None
-        self.wanted_by.update((module, fullname) for module in _being_loaded())
+        self.wanted_by.update((module, fullname) for module in being_loaded())
         file, code, names = self._modules[fullname]
         folders = [str(file.parent)] if file.name == "__init__.py" else None
         loader = _Loader(fullname, str(file), code, names)
         return spec_from_file_location(fullname, str(file), loader=loader, submodule_search_locations=folders)
 
 
-def _being_loaded() -> Iterator[str]:
+def being_loaded() -> Iterator[str]:
+    """Names of the modules that are being loaded, the innermost first."""
     frame = sys._getframe()
     while frame is not None:
         if frame.f_code.co_name == "_load_unlocked":

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mutation_loader import Replaced, with_hits
+from mutation_loader import Replaced, being_loaded, with_hits
 
 # Lines that run while modules are imported, or in fixtures that several tests share.
 SHARED = ""
@@ -71,6 +71,9 @@ class Selection:
 
 
 def _pytest(suite: Suite, folder: Path, files: list[str], plugin: Any, *more: str) -> int:
+    # What is compiled here (test files above all) is compiled once for all processes, and leaves nothing in the tree.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(suite.root / "build" / "mutation" / "pycache")
     arguments = ["-q", "--tb=native", "-p", "no:cacheprovider", "-p", "no:faulthandler", f"--basetemp={folder / 'tmp'}"]
     if suite.marker:
         arguments += ["-m", suite.marker]
@@ -154,7 +157,7 @@ def record(suite: Suite, targets: dict[str, Path], only_collect: bool, folder: P
         relative = file.relative_to(suite.root).as_posix()
         replaced.add(name, file, *with_hits(file.read_text(encoding="utf-8"), file, recording.hit(relative)))
     replaced.install()
-    imports = _watch_imports()
+    imports = _watch_imports(set(targets))
     more = ["--collect-only"] if only_collect else []
     _pytest(suite, folder, list(suite.files), recording, *more)
     return {
@@ -173,17 +176,22 @@ def _is_library(module: Any, suite: Suite) -> bool:
     return file is not None and not any(Path(file).is_relative_to(folder) for folder in folders)
 
 
-def _watch_imports() -> set[tuple[str, str]]:
-    """Note which module imports which while it is loaded; what its functions import later does not count."""
+def _watch_imports(targets: set[str]) -> set[tuple[str, str]]:
+    """Note which module imports which while it is loaded; what its functions import later does not count.
+
+    A target may be imported by a function that an import hook calls: it counts for all that is being loaded.
+    """
     pairs: set[tuple[str, str]] = set()
     original = builtins.__import__
 
     def watched(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         found = original(name, globals, locals, fromlist, level)
+        # Without names to take, import gives the topmost package.
+        imported = getattr(found, "__name__", name) if fromlist else name
+        if imported in targets:
+            pairs.update((module, imported) for module in being_loaded())
         if globals and sys._getframe(1).f_code.co_name == "<module>":
             importer = globals.get("__name__", "")
-            # Without names to take, import gives the topmost package.
-            imported = found.__name__ if fromlist else name
             pairs.add((importer, imported))
             pairs.update((importer, f"{imported}.{part}") for part in fromlist or ())
         return found
