@@ -15,13 +15,14 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install quickstart lint test test-fast test-all bench docs clean
+.PHONY: help install quickstart lint test test-fast test-all mutants bench docs clean
 
 help:
 	@echo "make quickstart   install, prepare a real student and teacher, train warmup and GAD, print a table"
 	@echo "make test         install, ruff, mypy, the whole test suite"
 	@echo "make test-fast    the tests that do not run main_ppo"
 	@echo "make test-all     make test and the longer tests"
+	@echo "make mutants      change gad_verl/trainer in one place at a time, count which changes the tests notice"
 	@echo "make bench        measure speed and memory side by side, rewrite the tables of docs/performance.md"
 	@echo "make docs         the documentation as a site: build/site/index.html"
 	@echo "make install      the environment $(VENV) alone"
@@ -56,6 +57,11 @@ test: lint $(MEGATRON_STAMP)
 
 test-fast: lint $(MEGATRON_STAMP)
 	$(BIN)/python -m pytest -m "not slow and not e2e"
+
+# Goes on where it was interrupted. Another room: make mutants MUTANTS="gad_verl/core --tests tests/core --sample 60".
+MUTANTS ?= gad_verl/trainer
+mutants: $(STAMP)
+	$(BIN)/python tests/mutation/run.py $(MUTANTS)
 
 # Every figure of docs/performance.md and docs/estimate.md is made anew, then written into the pages; the machine should be idle.
 bench: $(STAMP)
