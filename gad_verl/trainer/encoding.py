@@ -78,7 +78,7 @@ class Encoding:
                 teachers=tuple(self.reader.response(teacher.text) for teacher in group.teachers),
                 teacher_weights=tuple(teacher.weight for teacher in group.teachers),
                 students=tuple(
-                    None if session is None else self.student.student_response(session.response_ids, self.reader)
+                    None if session is None else self.student.student_response(session.answer_ids, self.reader)
                     for session in group.answers
                 ),
             )
@@ -86,7 +86,7 @@ class Encoding:
         ]
 
     def text(self, session: Session) -> str:
-        """What the student wrote."""
+        """What the student wrote, all of it."""
         return self.student.student_text(session.response_ids)[0]
 
     def supervised_row(self, messages: Messages, teacher_text: str) -> SupervisedRow:

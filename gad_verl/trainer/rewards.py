@@ -64,7 +64,7 @@ def trajectory_rewards(rollouts: StepRollouts, scores: Tensor, weights: Tensor) 
             if session is None:
                 continue
             score = scores[number, place].item()
-            if not session.has_answer:
+            if session.answer_ids is None:
                 score = fallback
             elif not math.isfinite(score):
                 nonfinite += 1

@@ -56,15 +56,13 @@ class Session:
     Args:
         row: Position of its LAST output in the batch.
         response_ids: Sampled ids of that output.
+        answer_ids: Those of them that the discriminator reads; None where there is nothing for it to read. Such a
+            session is in no pair, but it has a row in the student's batch and so a reward.
     """
 
     row: int
     response_ids: list[int]
-
-    @property
-    def has_answer(self) -> bool:
-        """Whether there is something in it for the discriminator. Without, it is in no pair, yet it has a reward."""
-        return len(self.response_ids) > 0
+    answer_ids: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class RolloutGroup:
     @property
     def answers(self) -> list[Session | None]:
         """The sessions that have an answer; None for the others."""
-        return [session if session is not None and session.has_answer else None for session in self.sessions]
+        return [None if one is None or one.answer_ids is None else one for one in self.sessions]
 
 
 @dataclass(frozen=True)
@@ -177,10 +175,7 @@ class Rollouts:
                     prompt_ids=columns["prompts"][first].tolist(),
                     teachers=teachers,
                     teacher_text=one,
-                    sessions=tuple(
-                        None if place is None else Session(place, columns["responses"][place].tolist())
-                        for place in places
-                    ),
+                    sessions=tuple(_session(place, columns["responses"]) for place in places),
                 )
             )
         return StepRollouts(batch.partition_id, list(batch.keys), groups)
@@ -234,6 +229,13 @@ class Rollouts:
     @staticmethod
     def _put(partition_id: str, keys: Sequence[str], fields: TensorDict) -> None:
         tq.kv_batch_put(keys=list(keys), partition_id=partition_id, fields=fields)
+
+
+def _session(place: int | None, responses: Sequence[torch.Tensor]) -> Session | None:
+    if place is None:
+        return None
+    ids = responses[place].tolist()
+    return Session(place, ids, ids)
 
 
 def _lists(data: TensorDict) -> Mapping[str, list[Any]]:

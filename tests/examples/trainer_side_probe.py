@@ -220,7 +220,7 @@ def rollout_groups(builder: Any) -> list[Any]:
     for index, row in enumerate(make_texts(builder.eos_token_id)):
         sessions: list[Session | None] = []
         for ids in row["sampled"]:
-            sessions.append(None if ids is None else Session(position, list(ids)))
+            sessions.append(None if ids is None else Session(position, list(ids), list(ids)))
             position += ids is not None
         prompt, teachers = builder.prompt(row["messages"]), (WeightedText(row["teacher"], 1.0),)
         groups.append(RolloutGroup(index, row["messages"], prompt, teachers, row["teacher"], tuple(sessions)))

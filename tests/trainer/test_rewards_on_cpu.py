@@ -134,7 +134,7 @@ def test_what_options_learn_is_saved_by_their_names() -> None:
 def rollouts_of(keys: list[str], rows: list[list[int | None]], unanswered: tuple[int, ...] = ()) -> StepRollouts:
     groups = []
     for of_group in rows:
-        sessions = [None if row is None else Session(row, [] if row in unanswered else [1]) for row in of_group]
+        sessions = [None if row is None else Session(row, [1], None if row in unanswered else [1]) for row in of_group]
         groups.append(RolloutGroup(0, [], [], (WeightedText("", 1.0),), "", tuple(sessions)))
     return StepRollouts("train", keys, groups)
 
@@ -179,7 +179,7 @@ def test_no_finite_score_at_all_ends_the_run_with_a_remedy() -> None:
 
 def group_of(student: SequenceBuilder, *responses: list[int] | None) -> RolloutGroup:
     rows = iter(range(len(responses)))
-    sessions = tuple(None if ids is None else Session(next(rows), ids) for ids in responses)
+    sessions = tuple(None if ids is None else Session(next(rows), ids, ids) for ids in responses)
     teachers = (WeightedText("teacher", 1.0),)
     return RolloutGroup(0, MESSAGES, student.prompt(MESSAGES), teachers, "teacher", sessions)
 

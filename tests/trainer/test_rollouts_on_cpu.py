@@ -154,7 +154,7 @@ def test_a_row_without_teacher_text_is_named() -> None:
 
 
 def group_of(teacher: str, *responses: list[int] | None) -> RolloutGroup:
-    sessions = tuple(None if ids is None else Session(row, ids) for row, ids in enumerate(responses))
+    sessions = tuple(None if ids is None else Session(row, ids, ids or None) for row, ids in enumerate(responses))
     return RolloutGroup(0, MESSAGES, [1], (WeightedText(teacher, 1.0),), teacher, sessions)
 
 

@@ -29,7 +29,7 @@ N = 3
 
 def group(number: int) -> RolloutGroup:
     messages = [{"role": "user", "content": f"question {number}"}]
-    sessions = tuple(Session(row, [1]) for row in range(N))
+    sessions = tuple(Session(row, [1], [1]) for row in range(N))
     return RolloutGroup(number, messages, [1], (WeightedText("text", 1.0),), "text", sessions)
 
 
