@@ -17,6 +17,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ def set_gad(config: DictConfig, values: dict[str, Any]) -> None:
 
 
 def rows_of(config: DictConfig) -> pd.DataFrame:
-    return pd.read_parquet(config.data.train_files)
+    return _read(str(config.data.train_files))
+
+
+@cache
+def _read(path: str) -> pd.DataFrame:
+    return pd.read_parquet(path)
 
 
 def text_ids(run: FakeRun, text: str, finished: bool = True) -> list[int]:
@@ -79,8 +85,12 @@ def text_ids(run: FakeRun, text: str, finished: bool = True) -> list[int]:
 
 
 def prompt_ids(run: FakeRun, index: int) -> list[int]:
-    messages = list(rows_of(run.config)["prompt"][index])
-    tokenizer = run.trainer.tokenizer
+    return _prompt_ids(run.trainer.tokenizer, str(run.config.data.train_files), index)
+
+
+@cache
+def _prompt_ids(tokenizer: Any, path: str, index: int) -> list[int]:
+    messages = list(_read(path)["prompt"][index])
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
