@@ -111,6 +111,7 @@ class Guardian:
         for name, watch in self._watches.items():
             if name in state["watches"]:
                 watch.load_state_dict(state["watches"][name])
-        stop = state.get("stop")
-        watch = None if stop is None else self._watches.get(stop["rule"])
-        self._stop = Stop(**stop) if watch is not None and watch.policy == "stop" else None
+        stop, self._stop = state.get("stop"), None
+        stopping = {name for name, watch in self._watches.items() if watch.policy == "stop"}
+        if stop is not None and stop["rule"] in stopping:
+            self._stop = Stop(**stop)
