@@ -38,7 +38,7 @@ def _module_of_file(path: Path) -> ModuleType:
     return module
 
 
-def load_own(where: str, key: str) -> Any:
+def load_custom(where: str, key: str) -> Any:
     """What the user has written.
 
     Args:

@@ -15,7 +15,7 @@
 
 from dataclasses import dataclass, field, fields
 
-from gad_verl.config.custom_code import load_own
+from gad_verl.config.custom_code import load_custom
 from gad_verl.errors import GadConfigError
 from gad_verl.guardian.knobs import LimitsConfig
 from gad_verl.guardian.rule import Rule
@@ -94,7 +94,7 @@ class GuardianConfig(Section):
         key = f"{_KEY}custom_rules"
         names, classes = set(self.rules()), []
         for where in self.custom_rules:
-            rule = load_own(where, key)
+            rule = load_custom(where, key)
             if not isinstance(rule, type) or not issubclass(rule, Rule) or getattr(rule, "__abstractmethods__", None):
                 raise GadConfigError(
                     f"{key}: {where} must be a subclass of gad_verl.guardian.rule.Rule with read, finding and remedy"

@@ -31,7 +31,7 @@ from gad_verl.config.checks import (
     require_choice,
     require_each,
 )
-from gad_verl.config.custom_code import load_own
+from gad_verl.config.custom_code import load_custom
 from gad_verl.core.gating import GateOptions
 from gad_verl.core.pair_loss import PairLossOptions
 from gad_verl.core.replay import REPLAY_ORDERS
@@ -89,7 +89,7 @@ class DiscriminatorLossConfig:
 
 def _try_custom_loss(where: str, key: str) -> None:
     """Call a loss of the user on a few scores before a run does."""
-    function = load_own(where, key)
+    function = load_custom(where, key)
     teacher = torch.linspace(-1, 1, 6).view(2, 1, 3).requires_grad_()
     student = torch.linspace(1, -2, 6).view(2, 1, 3).requires_grad_()
     try:

@@ -20,7 +20,7 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
-from gad_verl.config.custom_code import load_own
+from gad_verl.config.custom_code import load_custom
 from gad_verl.core import PairLossOptions, discriminator_pair_loss, gradient_penalty_from_scores, pair_weights
 from gad_verl.discriminator.groups import GroupLayout, split_group_scores
 
@@ -36,7 +36,7 @@ class LossOptions:
         penalty_coefficient: gamma of the gradient penalty; read where a batch has copies with noise.
         penalty_distance: Standard deviation of their noise over the root mean square of the embeddings.
         custom: Loss of a pair that the user has written, in the place of ``pairs``
-            (:func:`gad_verl.config.custom_code.load_own`); None takes ``pairs``.
+            (:func:`gad_verl.config.custom_code.load_custom`); None takes ``pairs``.
     """
 
     pairs: PairLossOptions = field(default_factory=PairLossOptions)
@@ -78,7 +78,7 @@ def group_loss(
     teacher, student, noisy = split_group_scores(scores, layout)
     teacher_weight, student_weight, noisy_weight = split_group_scores(row_weight, layout)
     weights = pair_weights(teacher_weight, student_weight)
-    pair_loss = options.pairs if options.custom is None else load_own(options.custom, CUSTOM_LOSS_KEY)
+    pair_loss = options.pairs if options.custom is None else load_custom(options.custom, CUSTOM_LOSS_KEY)
     loss = discriminator_pair_loss(teacher, student, weights, num_pairs, pair_loss)
     if layout.noisy_students is not None:
         clean = scores.view(-1, layout.group_size)[:, layout.noisy_rows]

@@ -33,7 +33,7 @@ from gad_verl.record.reading import (
     read_samples,
     read_scores,
 )
-from gad_verl.record.writing import QUANTILE_LEVELS, RunRecord, Sample
+from gad_verl.record.writing import QUANTILE_LEVELS, RunRecord, Sample, Split
 
 __all__ = [
     "LINE_FILES",
@@ -41,6 +41,7 @@ __all__ = [
     "RECORD_FOLDER",
     "RunRecord",
     "Sample",
+    "Split",
     "read_events",
     "read_run",
     "read_samples",

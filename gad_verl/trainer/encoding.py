@@ -78,8 +78,7 @@ class Encoding:
                 teachers=tuple(self.reader.response(teacher.text) for teacher in group.teachers),
                 teacher_weights=tuple(teacher.weight for teacher in group.teachers),
                 students=tuple(
-                    None if session is None else self.student.student_response(session.answer_ids, self.reader)
-                    for session in group.answers
+                    None if ids is None else self.student.student_response(ids, self.reader) for ids in group.answer_ids
                 ),
             )
             for group in groups

@@ -20,6 +20,7 @@ what GAD does in it. The parts know nothing of this class. verl's own modes are 
 
 import logging
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -33,11 +34,7 @@ from gad_verl.config import load_gad_config
 from gad_verl.core import Phase
 from gad_verl.discriminator.worker_group import DiscriminatorGroup
 from gad_verl.guardian import Guardian
-from gad_verl.trainer import (
-    checkpoints,
-    estimators,  # noqa: F401  registers the estimator gad_process with verl
-    metrics_file,
-)
+from gad_verl.trainer import checkpoints, metrics_file
 from gad_verl.trainer.checkpoints import DISCRIMINATOR_FOLDER, CheckpointFolders
 from gad_verl.trainer.ending import Ending
 from gad_verl.trainer.metrics import drop_policy_metrics, phase_metrics, seqkd_metrics
@@ -61,6 +58,11 @@ class GadTrainer(PPOTrainer):
 
     # The mode of verl whose semantics a subclass has; verl compares with the literal.
     verl_mode: str
+    # verl's, which mypy does not see.
+    steps_per_epoch: int
+    total_training_steps: int
+    reward_loop_manager: Any
+    train_dataloader_it: Any
 
     def __init__(self, config: DictConfig) -> None:
         self.gad_config = gad = load_gad_config(config)
@@ -145,7 +147,7 @@ class GadTrainer(PPOTrainer):
             self.discriminator.load_model()
         self.parts = build_parts(self)
         if self.folders.resumed is not None:
-            self._resume_parts()
+            self._resume_parts(self.folders.resumed)
 
     def get_reward_handles(self) -> Any:
         """No rule-based reward while the rollouts stream: the reward is the discriminator's score."""
@@ -272,7 +274,7 @@ class GadTrainer(PPOTrainer):
             has_truth = "reward_model" in self.val_dataset.dataframe.column_names
             self.parts.step.validate(batch, self._info(sessions), has_truth)
         else:
-            self.parts.step.begin(batch, self._info(self._num_sessions), metrics)
+            self.parts.step.begin(batch, self._info(self._num_sessions), {} if metrics is None else metrics)
         return batch
 
     @watched
@@ -372,8 +374,7 @@ class GadTrainer(PPOTrainer):
         super()._load_checkpoint()
         self.data.resume(self.global_steps)
 
-    def _resume_parts(self) -> None:
-        folder = self.folders.resumed
+    def _resume_parts(self, folder: Path) -> None:
         state = checkpoints.read_state(folder)
         if state.has_discriminator and self.discriminator is not None:
             self.discriminator.load(folder / DISCRIMINATOR_FOLDER)

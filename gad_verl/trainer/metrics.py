@@ -21,7 +21,7 @@ from gad_verl.core import Phase, correlation, rollout_diversity, score_statistic
 
 if TYPE_CHECKING:
     # examples/gad_in_one_file.py reads this module without verl.
-    from gad_verl.trainer.rollouts import EncodedGroup
+    from gad_verl.trainer.encoding import EncodedGroup
 
 
 def discriminator_metrics(

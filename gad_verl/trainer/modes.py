@@ -16,6 +16,7 @@
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+from gad_verl.trainer import estimators  # noqa: F401  registers the estimator gad_process with verl
 from gad_verl.trainer.gad_trainer import GadTrainer
 
 

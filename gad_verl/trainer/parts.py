@@ -72,7 +72,8 @@ class Parts:
     discriminator_shape: dict[str, Any] | None
 
     def state(self, step: int, has_critic: bool) -> GadState:
-        """What a checkpoint says of itself."""
+        """What a checkpoint says of itself, after at least one step."""
+        assert self.stages.entered is not None
         return GadState(
             step=step,
             stage=self.stages.entered,
@@ -98,7 +99,13 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     stages = StudentStages(
         config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, trust, log
     )
-    stateful = {"guardian": guardian, "trust": trust, "rewards": rewards, "stages": stages, "discriminator": training}
+    stateful: dict[str, HasState | None] = {
+        "guardian": guardian,
+        "trust": trust,
+        "rewards": rewards,
+        "stages": stages,
+        "discriminator": training,
+    }
     shape = None
     if group is not None:
         shape = discriminator_shape(group.hf_config, gad.discriminator_num_layers, config.discriminator.model)

@@ -24,7 +24,7 @@ from gad_verl.config import RewardConfig
 from gad_verl.core.rewards import sequence_rewards_to_token_level
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
-from gad_verl.trainer.reward_options import Answers, reward_options
+from gad_verl.trainer.reward_options import Answers, Metrics, reward_options
 from gad_verl.trainer.rollouts import Rollouts, StepRollouts, session_of
 from gad_verl.trainer.token_credit import mix_credit, response_credit
 
@@ -114,13 +114,13 @@ class Rewards:
             length_penalty: The guardian's knob.
         """
         answers = self._answers(rollouts, encoded, output, length_penalty)
-        rewards, metrics = output.student_scores, {}
+        rewards, metrics = output.student_scores, Metrics()
         for option in self._options.values():
             rewards, more = option.apply(rewards, answers)
             metrics |= more
         of_rows, nonfinite = trajectory_rewards(rollouts, rewards, output.weights)
         of_tokens = self._on_last_tokens(rollouts, of_rows)
-        if self._config.credits_tokens:
+        if output.student_values is not None:
             credit = [
                 response_credit(group, encoding, values, self._encoding, self._config.phrase_unit)
                 for group, encoding, values in zip(rollouts.groups, encoded, output.student_values, strict=True)

@@ -86,6 +86,11 @@ class RolloutGroup:
     sessions: tuple[Session | None, ...]
 
     @property
+    def answer_ids(self) -> list[list[int] | None]:
+        """What the discriminator reads of each session; None where there is nothing."""
+        return [None if one is None else one.answer_ids for one in self.sessions]
+
+    @property
     def answers(self) -> list[Session | None]:
         """The sessions that have an answer; None for the others."""
         return [None if one is None or one.answer_ids is None else one for one in self.sessions]

@@ -21,7 +21,7 @@ from typing import Any
 from gad_verl.config.stability import RecordConfig
 from gad_verl.core import Phase
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
-from gad_verl.record import RunRecord, Sample
+from gad_verl.record import RunRecord, Sample, Split
 from gad_verl.trainer.encoding import Encoding
 from gad_verl.trainer.rollouts import VALIDATION, StepRollouts
 
@@ -67,7 +67,7 @@ class RunLog:
         self, step: int, rollouts: StepRollouts, encoding: Encoding, output: DiscriminatorOutput | None
     ) -> None:
         """A few texts, at each validation and every so many steps of training."""
-        split = "val" if rollouts.partition_id == VALIDATION else "train"
+        split: Split = "val" if rollouts.partition_id == VALIDATION else "train"
         due = split == "val" or step == 1 or step % self._config.samples_every_steps == 0
         if self._record is not None and due and self._config.samples > 0:
             found = islice(_samples(rollouts, encoding, output), self._config.samples)

@@ -22,7 +22,7 @@ The student's own update is verl's, or :class:`gad_verl.trainer.supervised.Super
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tensordict import TensorDict
 
@@ -90,8 +90,8 @@ class GadStep:
     guardian: Guardian
     data: TrainingData
     log: RunLog
-    supervised_rows: list[SupervisedRow] | None = None
-    validation: ValidationRecord | None = None
+    supervised_rows: list[SupervisedRow] = field(default_factory=list)
+    validation: ValidationRecord = field(default_factory=ValidationRecord)
     _in_flight: _InFlight | None = None
 
     def begin(self, batch: KVBatchMeta, info: StepInfo, metrics: dict) -> None:
@@ -100,6 +100,7 @@ class GadStep:
         Where it has a pool of its own, the scores are awaited where the advantages need them, its update at the end of
         the step; elsewhere all of it is done here.
         """
+        assert self.discriminator is not None, "a step with rollouts has a discriminator"
         rollouts = self.rollouts.read(batch, info.num_sessions, info.number, info.visit)
         encoded = self.encoding.encode(rollouts.groups)
         if info.phase.trains_student_supervised:

@@ -69,6 +69,7 @@ class StudentStages:
     log: RunLog
 
     def __post_init__(self) -> None:
+        # Its learning-rate stage; None before the first step.
         self.entered: str | None = None
         self.kl_reference: str | None = None
         # Factors of the learning rates as the workers have them.
@@ -108,9 +109,8 @@ class StudentStages:
             rate = self._student_rate(phase) * wanted["actor"]
             self.student.begin_stage(rate, self._horizon(stage_of(phase)), reset_optimizer)
         if self.discriminator is not None and wanted["discriminator"] != self._applied.get("discriminator"):
-            rate = self._rates(phase).discriminator_lr
-            rate = self.config.discriminator.optim.lr if rate is None else rate
-            self.discriminator.begin_stage(rate * wanted["discriminator"], self.schedule.total_steps)
+            rate = self._discriminator_rate(phase) * wanted["discriminator"]
+            self.discriminator.begin_stage(rate, self.schedule.total_steps)
         self._applied = wanted
 
     def _factors(self, phase: Phase) -> dict[str, float]:
@@ -125,6 +125,10 @@ class StudentStages:
         """Peak learning rate of the student, without factors."""
         rate = self._rates(phase).actor_lr
         return self.config.actor_rollout_ref.actor.optim.lr if rate is None else rate
+
+    def _discriminator_rate(self, phase: Phase) -> float:
+        rate = self._rates(phase).discriminator_lr
+        return self.config.discriminator.optim.lr if rate is None else rate
 
     def _horizon(self, stage: str) -> int:
         """Steps of the student's schedule: those of the stage, or of the run where the optimizer goes on."""

@@ -32,7 +32,7 @@ def _object_array(values: list[Any]) -> np.ndarray:
     return array
 
 
-def _padded(nested: torch.Tensor, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(nested: Any, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
     """A nested tensor (N, *) padded on the right, (N, L), and its mask."""
     padded = nested.to_padded_tensor(padding)
     lengths = nested.offsets().diff()

@@ -106,7 +106,7 @@ def mix_credit(
                 continue
             total += 1
             fits = entry is not None and len(entry.of_tokens) == len(token_level[session.row])
-            if not fits or not bool(torch.isfinite(entry.of_tokens).all()):
+            if entry is None or not fits or not bool(torch.isfinite(entry.of_tokens).all()):
                 missing += 1
                 continue
             missing += not entry.aligned

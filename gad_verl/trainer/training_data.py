@@ -56,8 +56,8 @@ class TrainingData:
     ) -> None:
         self._config, self._gad_config, self._teachers, self._beat = config, gad_config, teachers, beat
         # verl's trainer reads and assigns both through properties of ours.
-        self.dataset: GadDataset | None = None
-        self.loader: StatefulDataLoader | None = None
+        self.dataset: GadDataset
+        self.loader: StatefulDataLoader
         self.steps_per_epoch = 0
         self._total_steps = 0
         self._model: tuple[Any, Any] = (None, None)
@@ -85,6 +85,11 @@ class TrainingData:
     def _files(self) -> list[str]:
         return file_list(self._config.data.train_files)
 
+    @property
+    def _kept_steps_per_epoch(self) -> int | None:
+        """Of a resumed run whose files may have changed: as long as when it began."""
+        return self._saved.steps_per_epoch if self.reloads and self._saved is not None else None
+
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Around verl's own set-up of the data.
@@ -97,10 +102,10 @@ class TrainingData:
         if self.reloads:
             # Before verl reads them: a file that changes meanwhile is noticed at the end of the first pass.
             self._stamps = stamp_files(self._files)
-        keeps_length = self.reloads and self._saved is not None
+        kept = self._kept_steps_per_epoch
         with open_dict(trainer):
-            if keeps_length and configured is None:
-                trainer.total_training_steps = self._saved.steps_per_epoch * trainer.total_epochs
+            if kept is not None and configured is None:
+                trainer.total_training_steps = kept * trainer.total_epochs
             try:
                 yield
             finally:
@@ -114,8 +119,7 @@ class TrainingData:
             total_steps: Of the run.
             tokenizer, processor: Of the student, with which files are read again.
         """
-        keeps_length = self.reloads and self._saved is not None
-        self.steps_per_epoch = self._saved.steps_per_epoch if keeps_length else steps_per_epoch
+        self.steps_per_epoch = self._kept_steps_per_epoch or steps_per_epoch
         self._total_steps, self._model = total_steps, (tokenizer, processor)
         if self._gad_config.curriculum.enabled:
             self.loader = self._build_loader(self.dataset)
@@ -325,7 +329,9 @@ class TrainingData:
             what = "begins" if has == SAMPLER_OF_CURRICULUM else "ends"
             self._note("curriculum", "switched", "info", f"the curriculum {what} here: a new pass begins", {})
             return
-        changed = changed_files(saved.files, self._stamps) if self.reloads and saved and saved.files else []
+        if saved is None or not saved.files or not self.reloads:
+            return
+        changed = changed_files(saved.files, self._stamps)
         if changed:
             if has == SAMPLER_OF_VERL:
                 # The place in a pass through other rows means nothing. A curriculum finds its rows by their prompts.

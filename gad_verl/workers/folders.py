@@ -35,4 +35,7 @@ def remove_everywhere(groups: Iterable[Any], folders: list[Path]) -> None:
             shutil.rmtree(target, ignore_errors=True)
 
     paths = [str(folder) for folder in folders]
-    ray.get([worker.__ray_call__.remote(remove, paths) for group in groups for worker in group.workers])
+    calls = [worker.__ray_call__.remote(remove, paths) for group in groups for worker in group.workers]
+    if calls:
+        # Without a call to wait for, Ray would start a cluster of its own here.
+        ray.get(calls)
