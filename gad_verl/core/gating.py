@@ -56,14 +56,13 @@ class UpdateGate:
         self._steps_seen = 0
         self._accuracy: float | None = None
 
-    def updates(self, every_steps: int | None = None, updates_per_step: int | None = None) -> int:
+    def updates(self, updates_per_step: int | None = None) -> int:
         """Updates of the next step: 0 where the discriminator is left alone.
 
         Args:
-            every_steps, updates_per_step: Replace the options (the guardian's knobs).
+            updates_per_step: Replaces the option (the guardian's knob).
         """
-        every = self.options.every_steps if every_steps is None else every_steps
-        if self._steps_seen % every:
+        if self._steps_seen % self.options.every_steps:
             return 0
         limit = self.options.accuracy_below
         if limit < 1 and self._accuracy is not None and self._accuracy >= limit:
