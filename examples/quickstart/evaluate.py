@@ -42,11 +42,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gad_verl.core.intervals import Estimate, bootstrap_mean, bootstrap_ratio
 from gad_verl.data.overlap import rouge_l
 from gad_verl.errors import USER_ERRORS
 from gad_verl.tools.evaluation import two_sample
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
-from gad_verl.tools.evaluation.intervals import Estimate, bootstrap_mean, bootstrap_ratio
 from gad_verl.tools.evaluation.responses import Response, write_text
 from gad_verl.tools.evaluation.rows import Row, load_rows
 from gad_verl.tools.export.checkpoint import find_checkpoint, load_tokenizer

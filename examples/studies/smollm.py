@@ -43,11 +43,11 @@ from gad_command import load_models
 from gad_in_one_file import Example, Gad, Settings, token_log_probs
 from student import ensure_student
 
+from gad_verl.core.intervals import Estimate, bootstrap_mean
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import USER_ERRORS, GadConfigError, GadDataError
 from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
-from gad_verl.tools.evaluation.intervals import Estimate, bootstrap_mean
 from gad_verl.tools.evaluation.responses import write_text
 from gad_verl.tools.evaluation.rows import Row as TeacherRow
 from gad_verl.tools.evaluation.rows import load_rows

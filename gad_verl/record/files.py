@@ -19,7 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        # Not asdict(): it makes counts of pairs out of a Counter.
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if type(value).__module__.partition(".")[0] == "omegaconf":
         from omegaconf import OmegaConf
 

@@ -229,7 +229,7 @@ def test_card_has_the_checksums_of_input_and_output(tmp_path: Path) -> None:
     _, _, card = run_import(source, "--template", "alpaca", "--system-prompt", "Be nice.")
     assert card["inputs"][0]["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
     assert card["output"]["sha256"] == hashlib.sha256((tmp_path / "out.parquet").read_bytes()).hexdigest()
-    assert card["choices"]["template"] == "alpaca" and card["choices"]["system_prompt"] == "Be nice."
+    assert card["choices"]["template"]["name"] == "alpaca" and card["choices"]["system_prompt"] == "Be nice."
     assert str(tmp_path) not in json.dumps(card)
 
 

@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 
 from gad_verl import cli
 from gad_verl.errors import GadDataError
+from gad_verl.record.files import plain
 from gad_verl.tools.commands.data import ABOVE_THRESHOLD
 from gad_verl.tools.data import surface
 from gad_verl.tools.data.advice import _BY_KIND
@@ -172,7 +173,7 @@ def test_too_few_texts_are_an_error() -> None:
 def test_the_seed_alone_decides() -> None:
     teacher, student = answers(60, 1), answers(60, 2)
     first, again = compared(teacher, student, seed=1), compared(teacher, student, seed=1)
-    assert first.as_dict() == again.as_dict()
+    assert plain(first) == plain(again)
 
 
 # Statistics
@@ -370,7 +371,7 @@ def test_the_command_compares_two_files(tmp_path: Path, capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     assert "paired by prompt: 60" in shown and "held-out accuracy on the surface alone: 1.000" in shown
     content = json.loads(report.read_text(encoding="utf-8"))
-    assert content["held_out_accuracy"]["value"] == 1.0 and content["findings"][0]["kind"] == "white space around"
+    assert content["accuracy"]["value"] == 1.0 and content["findings"][0]["kind"] == "white space around"
     assert cli.main(command) == 2 and "--overwrite" in capsys.readouterr().err
     assert cli.main([*command[:5], "--fail-above", "0.9"]) == ABOVE_THRESHOLD == 1
     assert cli.main([*command[:5], "--fail-above", "1"]) == 0
@@ -419,7 +420,7 @@ def test_one_side_alone_is_described(tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     assert "first token 'Sure': 100.0%" in shown and "--strip-template" in shown and "nothing is said" in shown
     content = json.loads(report.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
-    assert content["held_out_accuracy"] is None
+    assert content["accuracy"] is None
     clean = one_sided(Side(answers(30, 1), None, list(range(30)), None))
     assert not [found for found in clean.teacher_findings if "token" not in found.name]
 

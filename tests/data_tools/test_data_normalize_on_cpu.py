@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from gad_verl import cli
 from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError
+from gad_verl.record.files import plain
 from gad_verl.tools.data.cleaning import STEPS, clean, strip_template, strip_thinking
 from gad_verl.tools.data.normalizing import METADATA_KEY, Change, NormalizeOptions, normalize_file, show_change
 
@@ -178,9 +179,9 @@ def test_a_file_keeps_its_columns_types_and_order_and_records_the_choices(tmp_pa
     assert table.schema.metadata[b"mine"] == b"kept"
     recorded = json.loads(table.schema.metadata[METADATA_KEY])
     card = json.loads((tmp_path / "out.parquet.card.json").read_text(encoding="utf-8"))
-    assert recorded == card["choices"] == NormalizeOptions().record()
-    assert card["counts"]["changed_by_step"] == {"whitespace": 2, "thinking": 1} == dict(result.changed)
-    assert card["counts"]["rows_left_out"] == {"empty": 1}
+    assert recorded == card["choices"] == plain(NormalizeOptions())
+    assert card["counts"]["changed"] == {"whitespace": 2, "thinking": 1} == dict(result.changed)
+    assert card["counts"]["dropped_rows"] == {"empty": 1}
 
 
 def test_normalising_a_file_twice_changes_nothing_more(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from gad_verl import cli
 from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.tools.data.token_stats import COVERED, STEP, count_tokens, histogram, suggested_limit, summarize
+from gad_verl.tools.data.token_stats import COVERED, STEP, count_tokens, suggested_limit, summarize
 
 LENGTHS = st.lists(st.integers(1, 5000), min_size=1, max_size=80).map(np.array)
 
@@ -86,14 +86,6 @@ def test_a_suggested_limit_is_the_smallest_that_covers(lengths: np.ndarray) -> N
     assert limit % STEP == 0 and (lengths <= limit).mean() >= COVERED
     assert limit == STEP or (lengths <= limit - STEP).mean() < COVERED
     assert summarize(lengths, None)["suggested_limit_cuts"] <= 1 - COVERED + 1e-12
-
-
-@given(LENGTHS, st.none() | st.integers(1, 6000))
-@settings(max_examples=200, deadline=None)
-def test_a_histogram_counts_every_text_once(lengths: np.ndarray, limit: int | None) -> None:
-    lines = histogram(lengths, limit).splitlines()
-    assert sum(int(line.split()[-1]) for line in lines) == len(lengths)
-    assert all(len(line) < 100 for line in lines)
 
 
 def test_the_command_reports_both_sides(

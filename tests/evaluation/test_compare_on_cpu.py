@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 from gad_verl import cli
+from gad_verl.core.intervals import Estimate, bootstrap_ratio
 from gad_verl.tools.evaluation import comparison
 from gad_verl.tools.evaluation.figures import Figures, summarize_column
-from gad_verl.tools.evaluation.intervals import Estimate, bootstrap_ratio
 from gad_verl.tools.evaluation.judging import Judgement
 from gad_verl.tools.evaluation.report import write_evaluation
 from gad_verl.tools.evaluation.rows import Row

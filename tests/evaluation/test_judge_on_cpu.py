@@ -30,7 +30,7 @@ from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadConfigError, GadDataError, GadEndpointError
 from gad_verl.tools.api import AnswerStore, Endpoint
 from gad_verl.tools.evaluation import preferences
-from gad_verl.tools.evaluation.judge import Judge, JudgeSettings, requests_needed
+from gad_verl.tools.evaluation.judge import Judge, JudgeSettings
 from gad_verl.tools.evaluation.judging import find_opponent, judge_checkpoint, parsed
 from gad_verl.tools.evaluation.responses import Response, ResponseFile
 from gad_verl.tools.evaluation.rows import Row
@@ -98,7 +98,7 @@ def test_needed_requests_are_counted_right(tmp_path: Path, builder: SequenceBuil
     with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
         judge = open_judge(server, store)
         judge_checkpoint(judge, ROWS, responses(texts), builder, [find_opponent("teacher", ROWS)], True)
-    assert len(server.received) == judge.counts.sent == requests_needed(12, 1, True) == 84
+    assert len(server.received) == judge.counts.sent == 12 * (1 + 2 * (1 + 1 + 1))
 
 
 def test_unreadable_replies_are_asked_again_and_then_counted(tmp_path: Path) -> None:

@@ -30,13 +30,17 @@ from tiny_model import build_model, build_rows
 from transformers import AutoModelForCausalLM
 
 from gad_verl import cli
+from gad_verl.record.files import plain
 from gad_verl.record.redaction import without_secrets
+from gad_verl.tools.api import Endpoint
 from gad_verl.tools.export.card.data_facts import read_data_facts
 from gad_verl.tools.export.card.other_options import other_options
 from gad_verl.tools.export.card.page import Exported, collect_facts, write_card
 from gad_verl.tools.export.card.request import CardRequest, is_hub_name
 from gad_verl.tools.export.card.run_facts import RunFacts, read_run_facts, without_paths
 from gad_verl.tools.export.weights import export_part
+from gad_verl.tools.teacher.prompts import Framing
+from gad_verl.tools.teacher.settings import CollectSettings, Teacher
 
 SECRET = "hf_" + "Q7" * 12
 METRICS = {7: {"disc/accuracy": 0.625, "gad/length_ratio": 1.5}, 8: {"disc/accuracy": 0.99}}
@@ -171,6 +175,33 @@ def test_a_card_of_another_version_of_the_file_is_not_believed(root: Path, tmp_p
     pd.read_parquet(data / "train.parquet").iloc[:4].to_parquet(data / "train.parquet")
     facts = read_data_facts(run, [])
     assert facts.cards == [] and facts.files == [("train.parquet", 4)]
+
+
+def test_each_way_of_making_data_is_told(root: Path, tmp_path: Path) -> None:
+    split = ["data", "split", str(root / "data" / "all.parquet"), "--output", str(tmp_path / "split"), "--val", "2"]
+    assert cli.main(split) == 0
+    settings = CollectSettings(
+        (Teacher("t", Endpoint("http://localhost/v1", "m"), {"seed": 3}),), framing=Framing(system="Be brief.")
+    )
+    card = {
+        "command": "teacher collect",
+        "settings": plain(settings),
+        "answers": {"kept": 4, "wanted": 5},
+        "prompts": {"file": "/somewhere/asked.jsonl"},
+        "output": {"rows": 4},
+    }
+    (tmp_path / "collected.json").write_text(json.dumps(card))
+    (tmp_path / "newer.json").write_text(json.dumps({"command": "data split"}))
+    run = RunFacts(tmp_path, config={"data": {"train_files": "split/train.parquet"}})
+    request = CardRequest(data_cards=[tmp_path / "collected.json", tmp_path / "newer.json"])
+    facts = collect_facts(tmp_path / "global_step_1", "student", run, request)
+    text = write_card(facts, Exported(tmp_path, adapter=True, dtype="float32")).read_text(encoding="utf-8")
+    assert "\n- Split `all.parquet`, 9 rows: 7 in `train.parquet`, 2 in `val.parquet`. Prompts with a Jaccard" in text
+    assert "from the prompts of `asked.jsonl`: 4 answers kept of 5 asked for, in 4 rows. Sampling of t: seed 3." in text
+    assert "a system message, no examples, no template" in text
+    assert "| teacher | t (m) (as the card of the collected answers says) |" in text
+    # What another version wrote is told as far as it goes.
+    assert "\n- Split `unknown`" in text
 
 
 def test_no_card(root: Path, tmp_path: Path) -> None:

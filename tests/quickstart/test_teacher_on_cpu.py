@@ -102,4 +102,6 @@ def test_the_card_names_the_manner(tmp_path: Path) -> None:
     with FaultServer() as server:
         assert run(server, tmp_path) == 0
     card = json.loads((tmp_path / "val.parquet.card.json").read_text())
-    assert card["settings"]["system"] == teacher.SYSTEM_PROMPT and card["settings"]["student_prompt"] == "given"
+    assert (
+        card["settings"]["framing"]["system"] == teacher.SYSTEM_PROMPT and card["settings"]["student_prompt"] == "given"
+    )

@@ -197,7 +197,7 @@ def test_no_secret_in_any_file_or_output(
     for path in files:
         assert SECRET.encode() not in path.read_bytes(), path
     card = json.loads((tmp_path / "out.parquet.card.json").read_text())
-    assert card["settings"]["teachers"][0]["api_key_env"] == "TEACHER_KEY"
+    assert card["settings"]["teachers"][0]["endpoint"]["api_key_env"] == "TEACHER_KEY"
 
 
 @pytest.mark.parametrize(

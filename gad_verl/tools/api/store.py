@@ -13,7 +13,6 @@
 # limitations under the License.
 """Answers on disk, each the moment it has arrived."""
 
-import hashlib
 import json
 import sqlite3
 import time
@@ -40,11 +39,6 @@ CREATE TABLE answers (
 ) WITHOUT ROWID;
 CREATE TABLE rejected (key TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID;
 """
-
-
-def settings_fingerprint(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings, the same in every process."""
-    return hashlib.sha256(_canonical(settings).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _canonical(settings: Mapping[str, Any]) -> str:

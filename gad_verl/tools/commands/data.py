@@ -16,7 +16,6 @@
 import argparse
 import dataclasses
 import functools
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -184,10 +183,11 @@ def _chosen(kind: type[Options], arguments: argparse.Namespace, **other: object)
 
 
 def _write_json(path: Path, content: object, overwrite: bool) -> None:
+    from gad_verl.record.files import to_json
     from gad_verl.tools.data.writing import outputs
 
     with outputs(overwrite) as files:
-        files.add(path).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        files.add(path).write_text(to_json(content), encoding="utf-8")
 
 
 def _counted(title: str, counts: dict[str, int]) -> str:
@@ -246,7 +246,7 @@ def _run_leaks(arguments: argparse.Namespace) -> int:
     if arguments.fail_above is not None and report.accuracy is None:
         raise GadConfigError("--fail-above needs student texts: name them by --student or --student-key")
     if arguments.json is not None:
-        _write_json(arguments.json, report.as_dict(), arguments.overwrite)
+        _write_json(arguments.json, report, arguments.overwrite)
     sys.stdout.write(render(report, 0 if arguments.all_features else 25) + "\n")
     if arguments.fail_above is not None and report.accuracy.value > arguments.fail_above:
         sys.stderr.write(f"gad-verl: accuracy {report.accuracy.value:.3f} is above {arguments.fail_above:g}\n")
@@ -285,7 +285,7 @@ def _run_normalize(arguments: argparse.Namespace) -> None:
 
 
 def _run_stats(arguments: argparse.Namespace) -> None:
-    from gad_verl.tools.data.token_stats import count_tokens, histogram, load_builder, summarize
+    from gad_verl.tools.data.token_stats import count_tokens, load_builder, summarize
 
     builder = load_builder(arguments.tokenizer)
     lengths = count_tokens(arguments.input, builder, arguments.prompt_key, arguments.teacher_key, arguments.limit)
@@ -296,7 +296,7 @@ def _run_stats(arguments: argparse.Namespace) -> None:
     report = {name: summarize(values, limit) for name, (values, limit, _) in sides.items()}
     if arguments.json is not None:
         _write_json(arguments.json, report, arguments.overwrite)
-    for name, (values, limit, key) in sides.items():
+    for name, (_, limit, key) in sides.items():
         found = report[name]
         quantiles = "  ".join(f"{float(q):.0%} {value}" for q, value in found["quantiles"].items())
         sys.stdout.write(f"{name}: {found['texts']} texts, mean {found['mean']:.1f} tokens\n  {quantiles}\n")
@@ -305,7 +305,4 @@ def _run_stats(arguments: argparse.Namespace) -> None:
                 f"  {key}={limit} cuts {found['cut_texts']} texts ({found['cut_share']:.2%}) and "
                 f"{found['cut_tokens_share']:.2%} of all tokens\n"
             )
-        sys.stdout.write(
-            f"  suggested: {key}={found['suggested_limit']}, cuts {found['suggested_limit_cuts']:.2%}\n"
-            f"{histogram(values, limit)}\n"
-        )
+        sys.stdout.write(f"  suggested: {key}={found['suggested_limit']}, cuts {found['suggested_limit_cuts']:.2%}\n")

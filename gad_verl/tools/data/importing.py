@@ -25,6 +25,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.record.files import plain
 from gad_verl.tools.data.layouts import Example, Layout, Unusable, WrongType, find_layout
 from gad_verl.tools.data.reading import BadRow, Source, open_file, open_source
 from gad_verl.tools.data.templates import NONE, Template
@@ -274,17 +275,11 @@ def _card(
         "inputs": inputs,
         "output": describe_file(temporary, output.name) | {"rows": result.written},
         "choices": {
+            **plain(options),
             "layout": result.layout,
             "layout_detected": options.layout is None,
-            "template": options.template.name,
-            "template_text": options.template.plain,
-            "template_text_with_input": options.template.with_input,
-            "system_prompt": options.system_prompt,
-            "teacher": options.teacher,
-            "data_source": options.data_source,
-            "rename": options.rename,
-            "skip_invalid": options.skip_invalid,
-            "limit": options.limit,
+            # Without its folder; it is among the inputs.
+            "answers": options.answers and options.answers.name,
         },
         "columns_left_behind": result.unused_columns,
         "counts": {"read": result.read, "written": result.written, "rejected": dict(result.rejected.most_common())},

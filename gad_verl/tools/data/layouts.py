@@ -210,16 +210,13 @@ def _lmsys(row: Row) -> Iterator[Example]:
     yield Example(_teacher_texts(row), messages=_messages(row, "content"), **_about(row))
 
 
-def _plain(row: Row) -> Iterator[Example]:
-    yield Example(_text(row, "response"), _text(row, "instruction"), _context(row, "input"), **_about(row))
+def _single(answer: str, context: str) -> Converter:
+    """Converter of a layout of single instructions, by the columns of answer and input."""
 
+    def convert(row: Row) -> Iterator[Example]:
+        yield Example(_text(row, answer), _text(row, "instruction"), _context(row, context), **_about(row))
 
-def _dolly(row: Row) -> Iterator[Example]:
-    yield Example(_text(row, "response"), _text(row, "instruction"), _context(row, "context"), **_about(row))
-
-
-def _alpaca(row: Row) -> Iterator[Example]:
-    yield Example(_text(row, "output"), _text(row, "instruction"), _context(row, "input"), **_about(row))
+    return convert
 
 
 def _selfinst(row: Row) -> Iterator[Example]:
@@ -302,12 +299,12 @@ LAYOUTS = {
     for layout in (
         Layout("gad", (("prompt",), ("teacher_response",)), _gad, is_chat=True, optional=("extra_info",)),
         Layout("lmsys", (("content",), ("teacher_response",)), _lmsys, is_chat=True),
-        Layout("dolly", (("instruction",), ("context",), ("response",)), _dolly),
+        Layout("dolly", (("instruction",), ("context",), ("response",)), _single("response", "context")),
         Layout("selfinst", (("instruction",), ("instances",)), _selfinst),
         Layout("vicuna", (("question_id",), ("text", "turns")), _vicuna, optional=_ANSWER_COLUMNS),
-        Layout("alpaca", (("instruction",), ("output",)), _alpaca, optional=("input",)),
+        Layout("alpaca", (("instruction",), ("output",)), _single("output", "input"), optional=("input",)),
         Layout("sharegpt", (("conversations", "messages"),), _sharegpt, is_chat=True, optional=("system",)),
-        Layout("plain", (("instruction",), ("response",)), _plain, optional=("input",)),
+        Layout("plain", (("instruction",), ("response",)), _single("response", "input"), optional=("input",)),
     )
 }
 

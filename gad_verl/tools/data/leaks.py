@@ -13,11 +13,9 @@
 # limitations under the License.
 """``gad-verl data leaks``: what would let a discriminator tell teacher from student without reading the texts."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,37 +125,6 @@ class LeakReport:
     findings: list[Finding] = field(default_factory=list)
     teacher_findings: list[OneSided] = field(default_factory=list)
     singles: list[SingleFeature] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-
-        def single(one: SingleFeature) -> dict[str, Any]:
-            numbers = {
-                "teacher": one.teacher,
-                "student": one.student,
-                "auc": one.auc,
-                "held_out_accuracy": one.accuracy,
-                "p_value": one.p_value,
-            }
-            # JSON knows no NaN.
-            known = {name: None if np.isnan(value) else value for name, value in numbers.items()}
-            return {"feature": one.feature.name, "kind": one.feature.kind} | known
-
-        accuracy = None if self.accuracy is None else dataclasses.asdict(self.accuracy)
-        return {
-            "teacher_texts": self.teacher_texts,
-            "student_texts": self.student_texts,
-            "pairing": self.pairing,
-            "warning": self.warning or None,
-            "held_out_accuracy": accuracy,
-            "verdict": self.verdict,
-            "findings": [
-                {"kind": one.kind, "advice": one.advice, "features": [single(feature) for feature in one.features]}
-                for one in self.findings
-            ],
-            "teacher_findings": [dataclasses.asdict(one) for one in self.teacher_findings],
-            "features": [single(one) for one in self.singles],
-        }
 
 
 def _teacher_findings(table: FeatureTable, is_teacher: NDArray[np.bool_]) -> list[OneSided]:

@@ -64,13 +64,6 @@ def shingles(text: str) -> NDArray[np.uint64]:
     return np.unique(_combine([codes[offset : offset + count] for offset in range(size)]) >> np.uint64(32))
 
 
-def jaccard(first: str, second: str) -> float:
-    """Share of common 5-grams of two texts in normal form."""
-    one, two = shingles(first), shingles(second)
-    common = len(np.intersect1d(one, two, assume_unique=True))
-    return common / (len(one) + len(two) - common)
-
-
 def rows_per_band(threshold: float) -> int:
     """Most rows per band that still find a pair at the threshold with :data:`RECALL`."""
     fitting = [

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.record.files import plain
 from gad_verl.tools.data.cleaning import STEPS, clean, has_marker
 from gad_verl.tools.data.row_file import open_gad_file
 from gad_verl.tools.data.writing import card_path, describe_file, outputs
@@ -69,16 +70,6 @@ class NormalizeOptions:
             raise GadConfigError(
                 f"--min-chars {self.min_chars}, --max-chars {self.max_chars}: at least 1, and not more than the other"
             )
-
-    def record(self) -> dict[str, Any]:
-        """The choices for card and metadata."""
-        return {
-            "steps": list(self.steps),
-            "drop_refusals": self.drop_refusals,
-            "min_chars": self.min_chars,
-            "max_chars": self.max_chars,
-            "duplicates": self.duplicates,
-        }
 
 
 @dataclass(frozen=True)
@@ -213,7 +204,7 @@ def normalize_file(
         if rejected is not None:
             files.add(rejected)
         opened = open_gad_file(path, options.prompt_key, options.teacher_key)
-        metadata = {**(opened.schema.metadata or {}), METADATA_KEY: json.dumps(options.record()).encode()}
+        metadata = {**(opened.schema.metadata or {}), METADATA_KEY: json.dumps(plain(options)).encode()}
         schema = opened.schema.with_metadata(metadata)
         place = schema.get_field_index(options.teacher_key)
         is_text = not pa.types.is_nested(schema.field(place).type)
@@ -261,16 +252,8 @@ def normalize_file(
                     "command": "data normalize",
                     "inputs": [describe_file(opened.path)],
                     "output": describe_file(files.temporary(output), output.name) | {"rows": result.written},
-                    "choices": options.record(),
-                    "counts": {
-                        "read": result.read,
-                        "written": result.written,
-                        "texts_changed": result.texts_changed,
-                        "changed_by_step": dict(result.changed),
-                        "texts_left_out": dict(result.dropped_texts),
-                        "rows_left_out": dict(result.dropped_rows),
-                        "texts_with_template_markers_inside": result.markers_inside,
-                    },
+                    "choices": plain(options),
+                    "counts": plain(result),
                 },
             )
     return result

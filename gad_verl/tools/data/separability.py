@@ -19,10 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gad_verl.core.intervals import bootstrap
 from gad_verl.errors import GadDataError
 from gad_verl.tools.data.surface import Feature, FeatureTable
-
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -78,22 +77,18 @@ def _interval(
 ) -> tuple[float, float]:
     """Bootstrap over groups: texts of one prompt are no independent witnesses."""
     _, inverse = np.unique(groups, return_inverse=True)
-    count = int(inverse.max()) + 1
-    sums = np.stack(
-        [
-            np.bincount(inverse, weights=weights.astype(np.float64), minlength=count)
-            for weights in (correct & is_teacher, is_teacher, correct & ~is_teacher, ~is_teacher)
-        ]
-    )
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(RESAMPLES):
-        drawn = np.bincount(rng.integers(0, count, count), minlength=count)
-        right_teacher, teacher, right_student, student = sums @ drawn
-        if teacher > 0 and student > 0:
-            values.append((right_teacher / teacher + right_student / student) / 2)
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    sums = [
+        np.bincount(inverse, weights=weights.astype(np.float64))
+        for weights in (correct & is_teacher, is_teacher, correct & ~is_teacher, ~is_teacher)
+    ]
+
+    def balanced(means: NDArray[np.float64]) -> NDArray[np.float64]:
+        # A draw without any text of one side is none.
+        with np.errstate(invalid="ignore"):
+            return (means[..., 0] / means[..., 1] + means[..., 2] / means[..., 3]) / 2
+
+    estimate = bootstrap(np.stack(sums, axis=1), balanced, seed=seed)
+    return estimate.low, estimate.high
 
 
 def model_accuracy(

@@ -28,6 +28,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.record.files import plain
 from gad_verl.tools.data.near_duplicates import group_near_duplicates, normal_form
 from gad_verl.tools.data.row_file import GadFile, open_gad_file
 from gad_verl.tools.data.writing import describe_file, outputs
@@ -188,19 +189,8 @@ def split_file(path: str | Path, output: Path, options: SplitOptions, overwrite:
                     describe_file(files.temporary(target), target.name) | {"rows": result.rows[name]}
                     for name, target in paths.items()
                 ],
-                "choices": {
-                    "val": options.val,
-                    "test": options.test,
-                    "seed": options.seed,
-                    "near_duplicates": options.threshold,
-                },
-                "counts": {
-                    "rows": opened.rows,
-                    "distinct_prompts": result.prompts,
-                    "groups": result.groups,
-                    "largest_group_rows": result.largest_group,
-                    "buckets_joined_unchecked": result.unchecked,
-                },
+                "choices": plain(options),
+                "counts": plain(result),
             },
         )
     return result

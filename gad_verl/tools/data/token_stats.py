@@ -118,23 +118,3 @@ def summarize(lengths: NDArray[np.int64], limit: int | None) -> dict[str, Any]:
             "cut_tokens_share": float((lengths[over] - limit).sum() / max(1, lengths.sum())),
         }
     return result
-
-
-def histogram(lengths: NDArray[np.int64], limit: int | None, bins: int = 12, width: int = 50) -> str:
-    """A histogram in characters; a bar that a limit cuts is drawn with ``/``.
-
-    Bins have equal widths up to the 99 % quantile (or the limit, if that is higher); the last one holds the rest.
-    """
-    top = max(int(np.quantile(lengths, 0.99)), limit or 0, bins)
-    size = math.ceil(top / bins)
-    counts = np.bincount(np.minimum((lengths - 1) // size, bins), minlength=bins + 1)
-    lines = []
-    for number, count in enumerate(counts):
-        first = number * size + 1
-        last = f"{first + size - 1:>7}" if number < bins else "      -"
-        if number == bins and count == 0:
-            break
-        mark = "/" if limit is not None and first > limit else "#"
-        bar = mark * max(int(count > 0), round(width * count / counts.max()))
-        lines.append(f"  {first:>7} {last} {bar} {count}")
-    return "\n".join(lines)

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from gad_verl.data.file_stamps import file_list
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data.reading import open_file
 from gad_verl.tools.estimate.ranges import Range
 from gad_verl.tools.estimate.timing import Lengths
 
@@ -43,22 +44,8 @@ def count_rows(config: DictConfig) -> int | None:
 
 
 def _rows_of(path: Path) -> int:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        try:
-            return parquet.ParquetFile(path).metadata.num_rows
-        except Exception as error:
-            raise GadDataError(f"{path} is no readable parquet file: {error}") from None
-    if path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as handle:
-            return sum(1 for line in handle if line.strip())
-    import json
-
-    try:
-        return len(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise GadDataError(f"{path} is no readable JSON file: {error}") from None
+    source = open_file(path)
+    return sum(1 for _ in source.rows()) if source.count is None else source.count
 
 
 def measured_lengths(config: DictConfig, teacher_key: str) -> Lengths | None:

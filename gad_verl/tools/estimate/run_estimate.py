@@ -26,7 +26,6 @@ from gad_verl.tools.estimate.run_settings import RunSettings
 from gad_verl.tools.estimate.timing import Assumptions, Lengths
 
 SCHEMES = ("one_pass", "public")
-_NO_TIME = Range.exact(0.0)
 
 
 @dataclass(frozen=True)

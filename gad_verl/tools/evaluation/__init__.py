@@ -13,7 +13,7 @@
 # limitations under the License.
 """What a checkpoint has become: generation, comparison with the teacher's texts, a judge, two-sample tests.
 
-Beside the trainer, and meets it only through files. Mathematics: :mod:`~gad_verl.tools.evaluation.intervals`,
+Beside the trainer, and meets it only through files. Mathematics: :mod:`~gad_verl.core.intervals`,
 :mod:`~gad_verl.tools.evaluation.diversity`, :mod:`~gad_verl.tools.evaluation.two_sample`,
 :mod:`~gad_verl.tools.evaluation.preferences`, :mod:`~gad_verl.tools.evaluation.judge_replies`. The rest reads, asks and
 writes.

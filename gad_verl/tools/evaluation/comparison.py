@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from gad_verl.core.intervals import Estimate, bootstrap, bootstrap_difference, bootstrap_ratio
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.evaluation import preferences, two_sample
 from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, summarize_column
-from gad_verl.tools.evaluation.intervals import Estimate, bootstrap, bootstrap_difference, bootstrap_ratio
 from gad_verl.tools.evaluation.judging import TEACHER, parsed
 from gad_verl.tools.evaluation.report import Evaluation, cell, read_evaluation, show
 from gad_verl.tools.evaluation.selection import LENGTH_BAND, Candidate, Proposal, propose

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("auto", "vllm", "hf")
 _HF_BATCH, _VLLM_BATCH = 16, 256
 # The attention of vLLM's CPU build begins at heads of 32 values.
 _SMALLEST_CPU_HEAD = 32

@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gad_verl.core.intervals import Estimate, bootstrap_mean, bootstrap_ratio
 from gad_verl.data.overlap import ngram_f1, rouge_l
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.tools.evaluation import two_sample
 from gad_verl.tools.evaluation.diversity import distinct, self_repetition
-from gad_verl.tools.evaluation.intervals import Estimate, bootstrap_mean, bootstrap_ratio
 from gad_verl.tools.evaluation.responses import Response
 from gad_verl.tools.evaluation.rows import Row
 

@@ -195,8 +195,3 @@ class Judge:
             logger.warning(
                 "%d of %d requests to the judge got no answer; the same command asks again", failed, len(missing)
             )
-
-
-def requests_needed(prompts: int, opponents: int, teacher: bool) -> int:
-    """Requests of one checkpoint if every reply can be read at once: a reference and two orders of every pair."""
-    return prompts * (1 + _ORDERS * (1 + opponents + teacher))

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from gad_verl.core.intervals import Estimate
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadDataError
 from gad_verl.tools.evaluation import preferences
-from gad_verl.tools.evaluation.intervals import Estimate
 from gad_verl.tools.evaluation.judge import Judge
 from gad_verl.tools.evaluation.responses import RESPONSES, Response, read_responses
 from gad_verl.tools.evaluation.rows import Row

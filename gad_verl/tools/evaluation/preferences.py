@@ -20,7 +20,7 @@ text came first.
 
 import numpy as np
 
-from gad_verl.tools.evaluation.intervals import RESAMPLES, SEED, Estimate, bootstrap, bootstrap_mean, draws, from_draws
+from gad_verl.core.intervals import RESAMPLES, SEED, Estimate, bootstrap, bootstrap_mean, draws, from_draws
 
 WIN, TIE, LOSE = 1.0, 0.5, 0.0
 # The regressions of so many numbers (draws times prompts) run at once.

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from gad_verl.core.intervals import Estimate
 from gad_verl.errors import GadDataError
 from gad_verl.record.files import plain, read_json_lines, to_json, write_atomically
 from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures
-from gad_verl.tools.evaluation.intervals import Estimate
 from gad_verl.tools.evaluation.judging import Judgement
 from gad_verl.tools.evaluation.rows import Row
 

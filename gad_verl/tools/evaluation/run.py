@@ -14,14 +14,13 @@
 """The whole evaluation of one checkpoint, as ``gad-verl evaluate`` runs it."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.evaluation.figures import Figures, measure
+from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
 from gad_verl.tools.evaluation.judging import Judgement, find_opponent, judge_checkpoint
 from gad_verl.tools.evaluation.report import Evaluation, write_evaluation
@@ -107,29 +106,24 @@ def evaluate(
     names = [opponent.name for opponent in opponents]
     if len(names) != len(set(names)):
         raise GadConfigError(f"--against names two opponents {names}: give them names of their own (NAME=PATH)")
-    with ExitStack() as stack:
-        asker = None
-        if judge is not None:
-            from gad_verl.tools.api import AnswerStore
-            from gad_verl.tools.evaluation.judge import Judge
+    # A judge that cannot be reached shows before hours of generation, not after them.
+    if judge is not None and len(read_responses(output / RESPONSES)) < len(rows) * settings.samples:
+        from gad_verl.tools.api import check_endpoint
 
-            # A judge that cannot be reached shows before hours of generation, not after them.
-            if len(read_responses(output / RESPONSES)) < len(rows) * settings.samples:
-                from gad_verl.tools.api import check_endpoint
+        check_endpoint(judge.endpoint)
+    responses = generate(checkpoint, rows, output, settings, compute or Compute(), builder, {"data": str(data.path)})
+    featurize = None
+    if features_model is not None:
+        from gad_verl.tools.evaluation.features import text_features
 
-                check_endpoint(judge.endpoint)
-        responses = generate(
-            checkpoint, rows, output, settings, compute or Compute(), builder, {"data": str(data.path)}
-        )
-        featurize = None
-        if features_model is not None:
-            from gad_verl.tools.evaluation.features import text_features
+        featurize = partial(text_features, features_model, max_tokens=settings.max_response_length)
+    figures = measure(rows, responses, builder, featurize, splits)
+    judgement: Judgement | None = None
+    if judge is not None:
+        from gad_verl.tools.api import AnswerStore
+        from gad_verl.tools.evaluation.judge import Judge
 
-            featurize = partial(text_features, features_model, max_tokens=settings.max_response_length)
-        figures: Figures = measure(rows, responses, builder, featurize, splits)
-        judgement: Judgement | None = None
-        if judge is not None:
-            store = stack.enter_context(AnswerStore(judge.store or output / JUDGE_STORE))
+        with AnswerStore(judge.store or output / JUDGE_STORE) as store:
             asker = Judge(judge.endpoint, store, judge.settings)
             judgement = judge_checkpoint(asker, rows, responses, builder, opponents, judge.with_teacher)
     return write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement)

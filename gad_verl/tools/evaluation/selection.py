@@ -22,7 +22,7 @@ taken.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gad_verl.tools.evaluation.intervals import Estimate
+from gad_verl.core.intervals import Estimate
 
 LENGTH_BAND = (0.7, 1.5)
 BY_SCORE, BY_TWO_SAMPLE = "judge score", "two-sample accuracy"

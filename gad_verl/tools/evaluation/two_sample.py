@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from gad_verl.tools.evaluation.intervals import SEED, Estimate, bootstrap_mean
+from gad_verl.core.intervals import SEED, Estimate, bootstrap_mean
 
 SPLITS = 20
 FEWEST_PROMPTS = 4

@@ -29,6 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gad_verl.discriminator.conversion import prepare_classifier_config
+from gad_verl.discriminator.model import HEAD_NAMES
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import replaced
 from gad_verl.tools.export.adapter import build_adapted, has_adapter
@@ -147,11 +148,9 @@ def _copy_other_files(config_folder: Path, target: Path) -> None:
 
 def _score_bias(model: Any) -> float:
     """Bias of the scalar head, also of one that was trained beside an adapter."""
-    from gad_verl.discriminator.conversion import CLASSIFIER_HEADS
-
     for name, tensor in model.state_dict().items():
         parts = name.split(".")
-        if parts[-1] == "bias" and "original_module" not in parts and set(parts) & set(CLASSIFIER_HEADS):
+        if parts[-1] == "bias" and "original_module" not in parts and set(parts) & set(HEAD_NAMES):
             return float(tensor)
     return 0.0
 

@@ -25,6 +25,7 @@ from typing import Any
 import pyarrow as pa
 
 from gad_verl.errors import GadDataError, GadEndpointError
+from gad_verl.record.files import plain
 from gad_verl.tools.api.requests import ChatAnswer
 from gad_verl.tools.api.store import AnswerStore
 from gad_verl.tools.data.importing import MESSAGES
@@ -278,7 +279,8 @@ def _card(plan: Plan, counts: Counts, written: Path, output: Path) -> dict[str, 
         },
         "tokens": tokens,
         "answers_without_token_counts": counts.uncounted,
-        "settings": settings.described(),
+        # No key is among them, only the names of their variables.
+        "settings": plain(settings),
     }
 
 

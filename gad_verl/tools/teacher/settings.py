@@ -140,35 +140,6 @@ class CollectSettings:
             "examples": list(framing.examples),
         }
 
-    def described(self) -> dict[str, Any]:
-        """All settings for the card; no key is among them, only the names of their variables."""
-        return {
-            "teachers": [
-                {
-                    "name": teacher.name,
-                    **{name: getattr(teacher.endpoint, name) for name in _ENDPOINT_KEYS},
-                    "sampling": dict(teacher.sampling),
-                    "weight": teacher.weight,
-                    "price_per_million": None
-                    if teacher.price is None
-                    else dict(zip(_PRICE_KEYS, teacher.price, strict=True)),
-                }
-                for teacher in self.teachers
-            ],
-            "assign": self.assign,
-            "samples": self.samples,
-            "system": self.framing.system,
-            "template": {"name": self.framing.template.name, "text": self.framing.template.plain},
-            "examples": list(self.framing.examples),
-            "student_prompt": self.student_prompt,
-            "ask_again": list(self.ask_again),
-            "ask_again_times": self.ask_again_times,
-            "ask_again_warmer": self.ask_again_warmer,
-            "drop": ["empty", *self.drop],
-            "keep_white_space": self.keep_white_space,
-            "currency": self.currency,
-        }
-
 
 def read_settings_file(path: Path) -> dict[str, Any]:
     """A YAML file with several teachers. Its keys stand in ``docs/teacher.md``.

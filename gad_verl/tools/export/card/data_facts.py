@@ -69,7 +69,7 @@ def read_data_facts(run: RunFacts, cards: Sequence[Path]) -> DataFacts:
         if teachers
         else "unknown (no data card and no column names it)",
         cards=chain,
-        hub=[source_name(entry) for card in chain for entry in _inputs(card) if _is_of_hub(entry)],
+        hub=[source_name(entry) for card in chain for entry in inputs_of(card) if _is_of_hub(entry)],
     )
 
 
@@ -97,7 +97,7 @@ def _chain(file: Path) -> list[dict[str, Any]]:
         for card in cards:
             if card not in found and checksum in {output.get("sha256") for output in _outputs(card)}:
                 found.append(card)
-                wanted += [entry["sha256"] for entry in _inputs(card) if entry.get("sha256")]
+                wanted += [entry["sha256"] for entry in inputs_of(card) if entry.get("sha256")]
     return found
 
 
@@ -114,7 +114,8 @@ def _outputs(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(card.get("outputs") or []) or [card.get("output") or {}]
 
 
-def _inputs(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def inputs_of(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What the rows of a card were made from; an empty mapping where it does not say."""
     return list(card.get("inputs") or []) or [card.get("prompts") or {}]
 
 
@@ -124,7 +125,9 @@ def _is_of_hub(entry: Mapping[str, Any]) -> bool:
 
 def source_name(entry: Mapping[str, Any]) -> str:
     """What an input of a card is called: a data set's name on the Hub, or a file's without its folders."""
-    return str(entry["name"]) if _is_of_hub(entry) else Path(str(entry.get("file") or entry.get("name"))).name
+    return (
+        str(entry["name"]) if _is_of_hub(entry) else Path(str(entry.get("file") or entry.get("name") or "unknown")).name
+    )
 
 
 def _rows(path: Path | None) -> int | None:
@@ -145,7 +148,7 @@ def _teachers(chain: Sequence[Mapping[str, Any]], files: Sequence[Path], column:
         teacher if teacher == model else f"{teacher} ({model})"
         for card in chain
         if card["command"] == "teacher collect"
-        for teacher, model in ((entry["name"], entry["model"]) for entry in card["settings"]["teachers"])
+        for teacher, model in ((entry["name"], entry["endpoint"]["model"]) for entry in card["settings"]["teachers"])
     ]
     if collected:
         return collected, "the card of the collected answers"

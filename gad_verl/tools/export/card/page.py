@@ -21,7 +21,7 @@ from typing import Any
 
 from gad_verl import __version__
 from gad_verl.record.redaction import without_secrets
-from gad_verl.tools.export.card.data_facts import DataFacts, read_data_facts, source_name
+from gad_verl.tools.export.card.data_facts import DataFacts, inputs_of, read_data_facts, source_name
 from gad_verl.tools.export.card.evaluation_facts import EvaluationFacts, find_evaluations, of_these_weights
 from gad_verl.tools.export.card.other_options import other_options
 from gad_verl.tools.export.card.request import CardRequest
@@ -161,6 +161,7 @@ def _environment() -> Any:
     environment.filters |= {
         # Of a Markdown table.
         "cell": lambda value: " ".join(str(value).replace("\\", "\\\\").replace("|", "\\|").split()),
+        "inputs": inputs_of,
         "name": lambda path: Path(str(path)).name,
         "repr": repr,
         "setting": lambda value: f"{value:g}" if isinstance(value, float) else without_paths(str(value)),

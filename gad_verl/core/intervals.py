@@ -21,8 +21,6 @@ import numpy as np
 RESAMPLES = 2000
 LEVEL = 0.95
 SEED = 0
-# Draws are made in blocks of at most so many numbers.
-_BLOCK = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -82,15 +80,9 @@ def bootstrap(
         raise ValueError(f"expected numbers of at least one prompt, shape (prompts, k); got shape {columns.shape}")
     if not np.isfinite(columns).all():
         raise ValueError("a number is not finite: leave out prompts without a figure first")
-    count = len(columns)
-    rng = np.random.default_rng(seed)
-    block = max(1, min(resamples, _BLOCK // count))
-    figures = []
-    for start in range(0, resamples, block):
-        # How often each prompt is drawn: the same as gathering rows, in one product of matrices.
-        drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(block, resamples - start))
-        figures.append(statistic(drawn @ columns / count))
-    return from_draws(float(statistic(columns.mean(axis=0))), np.concatenate(figures), level)
+    # How often each prompt is drawn: the same as gathering rows, in one product of matrices.
+    drawn = draws(len(columns), resamples, seed) @ columns / len(columns)
+    return from_draws(float(statistic(columns.mean(axis=0))), statistic(drawn), level)
 
 
 def from_draws(value: float, drawn: np.ndarray, level: float = LEVEL) -> Estimate:
