@@ -37,6 +37,35 @@ LONG_FUNCTION_LINES = 60
 _VERL_TRAINERS = ("PPOTrainer", "PPOTrainerSync", "PPOTrainerColocateAsync", "PPOTrainerSeparateAsync")
 # Rooms whose files a training process loads; what they import belongs to training too.
 _TRAINING_ROOMS = ("trainer", "workers", "preflight", "rollout")
+# From the ground up, which is also an order to read them in: a room imports nothing of one that stands behind it.
+ORDER = (
+    "errors",
+    "core",
+    "compat",
+    "record",
+    "guardian",
+    "config",
+    "data",
+    "workers",
+    "discriminator",
+    "trainer",
+    "preflight",
+    "rollout",
+    "cpu",
+    "plugin",
+    # What people run before and after a training; no training imports any of it.
+    "tools",
+    "tools/api",
+    "tools/data",
+    "tools/estimate",
+    "tools/report",
+    "tools/export",
+    "tools/teacher",
+    "tools/evaluation",
+    "tools/doctor",
+    "tools/commands",
+    "cli",
+)
 
 
 def code_line_numbers(source: str) -> set[int]:
@@ -176,6 +205,25 @@ class House:
 
         return {room: floor(room) for room in self.rooms}
 
+    def upward(self) -> list[str]:
+        """Arrows from a room to one that stands behind it in ``ORDER``, with the modules that make them."""
+        place = {room: number for number, room in enumerate(ORDER)}
+        return [
+            f"{a} -> {b}: {', '.join(sorted(module for module, _ in modules))}"
+            for (a, b), modules in sorted(self.arrows.items())
+            if place.get(b, len(place)) > place.get(a, len(place))
+        ]
+
+    @property
+    def loose_modules(self) -> list[str]:
+        """Files at the top of the package."""
+        return [room for room in self.rooms if any(str(file.path) == f"{room}.py" for file in self.files)]
+
+    @property
+    def long_files(self) -> list[str]:
+        """Files with more than ``LONG_FILE_LINES`` lines."""
+        return [f"{file.path} {file.num_lines}" for file in self.files if file.num_lines > LONG_FILE_LINES]
+
     def closure(self, rooms: Iterable[str]) -> list[SourceFile]:
         """Files of some rooms and all that they import."""
         wanted = [file.module for file in self.files if file.room in set(rooms)]
@@ -233,11 +281,10 @@ class House:
             "floors": max(self.floors().values()),
             "circles_of_rooms": self.circles(),
             "circles_of_files": self.file_circles(),
-            "loose_modules": [room for room in self.rooms if any(str(f.path) == f"{room}.py" for f in self.files)],
+            "upward_arrows": self.upward(),
+            "loose_modules": self.loose_modules,
             "mixins": self.mixins(),
-            "files_over_400_lines": [
-                f"{file.path} {file.num_lines}" for file in self.files if file.num_lines > LONG_FILE_LINES
-            ],
+            "files_over_400_lines": self.long_files,
             "trainer_functions_over_60_lines": self.long_functions("trainer"),
         }
 

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The mathematics stands alone, and ``import gad_verl`` is cheap."""
+"""``import gad_verl`` is cheap."""
 
 import ast
 import subprocess
@@ -23,21 +23,6 @@ def run(code: str) -> str:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
-
-
-def test_core_needs_neither_verl_nor_ray_nor_hydra() -> None:
-    code = """
-import sys
-for name in ("verl", "ray", "hydra", "omegaconf", "transformers", "tensordict"):
-    sys.modules[name] = None  # importing it raises ImportError
-import torch
-import gad_verl.core
-from gad_verl.core import *
-print(bradley_terry_loss(torch.zeros(1), torch.zeros(1, 1)).item())
-print(sorted(set(gad_verl.core.__all__) - set(globals())))
-"""
-    loss, missing = run(code).splitlines()
-    assert abs(float(loss) - 0.6931472) < 1e-6 and missing == "[]"
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
