@@ -197,7 +197,7 @@ def quantiles(values: Iterable[float]) -> list[float | None]:
     ordered = sorted(float(value) for value in values if math.isfinite(value))
     if not ordered:
         return [None] * len(QUANTILE_LEVELS)
-    found = []
+    found: list[float | None] = []
     for level in QUANTILE_LEVELS:
         position = level * (len(ordered) - 1)
         below = math.floor(position)
