@@ -23,7 +23,7 @@ from tiny_model import build_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from gad_verl.discriminator.conversion import (
-    fresh_head,
+    ScalarHead,
     link_causal,
     prepare_causal_config,
     read_head,
@@ -31,7 +31,7 @@ from gad_verl.discriminator.conversion import (
     to_megatron,
     weight_files,
 )
-from gad_verl.discriminator.model import load_discriminator, prepare_config
+from gad_verl.discriminator.model import fresh_head_weight, load_discriminator, prepare_config
 from gad_verl.errors import GadCheckpointError
 
 
@@ -84,7 +84,7 @@ def test_a_link_shows_a_language_model_as_a_discriminator_and_copies_nothing(bas
     config = AutoConfig.from_pretrained(base)
     prepare_config(config, 1)
     prepare_causal_config(config, 0.0)
-    head = fresh_head(config.hidden_size, 0.02, seed=7)
+    head = ScalarHead(fresh_head_weight(config, seed=7))
     assert torch.equal(head.weight, load(base, fresh_head=True).score.weight), "the same numbers as on FSDP"
     target = tmp_path / "link"
     target.mkdir()
