@@ -45,9 +45,10 @@ import numpy as np
 from gad_verl.core.intervals import Estimate, bootstrap_mean, bootstrap_ratio
 from gad_verl.data.overlap import rouge_l
 from gad_verl.errors import USER_ERRORS
+from gad_verl.record.files import write_atomically
 from gad_verl.tools.evaluation import two_sample
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
-from gad_verl.tools.evaluation.responses import Response, write_text
+from gad_verl.tools.evaluation.responses import Response
 from gad_verl.tools.evaluation.rows import Row, load_rows
 from gad_verl.tools.export.checkpoint import find_checkpoint, load_tokenizer
 
@@ -185,8 +186,8 @@ def evaluate(
             name: {key: asdict(estimate) for key, estimate in figures.items()} for name, figures in results.items()
         },
     }
-    write_text(output / "table.md", table)
-    write_text(output / "results.json", json.dumps(record, indent=2) + "\n")
+    write_atomically(output / "table.md", table)
+    write_atomically(output / "results.json", json.dumps(record, indent=2) + "\n")
     return table
 
 

@@ -46,9 +46,9 @@ from student import ensure_student
 from gad_verl.core.intervals import Estimate, bootstrap_mean
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import USER_ERRORS, GadConfigError, GadDataError
+from gad_verl.record.files import write_atomically
 from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
-from gad_verl.tools.evaluation.responses import write_text
 from gad_verl.tools.evaluation.rows import Row as TeacherRow
 from gad_verl.tools.evaluation.rows import load_rows
 from gad_verl.tools.export.checkpoint import find_checkpoint
@@ -228,7 +228,7 @@ class Study:
         part = Slice(gad, folder)
         if not part.run(deadline):
             return False
-        write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in part.metrics))
+        write_atomically(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in part.metrics))
         self.builder.tokenizer.save_pretrained(folder)
         student.save_pretrained(folder)
         return True
@@ -265,7 +265,7 @@ class Study:
         for number, row in enumerate(self.test[:12]):
             parts.append(f"## {row.question}\n\nteacher: {row.teacher}\n")
             parts += [f"{arm}: {texts[arm].get(number, '')}\n" for arm in arms]
-        write_text(self.work / f"samples-{seed}.md", "\n".join(parts))
+        write_atomically(self.work / f"samples-{seed}.md", "\n".join(parts))
 
 
 def short(row: TeacherRow, builder: SequenceBuilder) -> bool:
@@ -418,7 +418,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"--warmup must be above {ALONE}, where the discriminator is alone; --steps at least 1"
             )
         study = Study(options.data, options.work, options.student, options.warmup, options.steps)
-        write_text(options.work / "settings.json", json.dumps(asdict(SHARED), indent=2) + "\n")
+        write_atomically(options.work / "settings.json", json.dumps(asdict(SHARED), indent=2) + "\n")
         seeds = range(options.first_seed, options.first_seed + options.seeds)
         done = run(study, Rows(options.rows), seeds, deadline)
     except USER_ERRORS as error:
