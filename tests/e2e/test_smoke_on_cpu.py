@@ -52,15 +52,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, Run]:
     first = run_main_ppo(
         folder, "first", *SETTINGS, metrics_name="curves", while_running=ask_after_the_first_step, timeout_s=540
     )
+    assert first.returncode == 0, first.output[-4000:]
     (folder / "stop.done").write_bytes((folder / "checkpoints" / "stop.done").read_bytes())
     (folder / "first_run.json").write_bytes((folder / "checkpoints" / "record" / "run.json").read_bytes())
     second = run_main_ppo(folder, "second", *SETTINGS, metrics_name="curves", timeout_s=540)
+    assert second.returncode == 0, second.output[-4000:]
     return folder, first, second
 
 
 def test_the_run_ends_early_with_a_checkpoint_of_its_last_step(runs: tuple[Path, Run, Run]) -> None:
     folder, first, _ = runs
-    assert first.returncode == 0, first.output[-3000:]
     last = max(first.metrics)
     assert 1 <= last < TOTAL_STEPS
     assert f"after step {last}" in (folder / "stop.done").read_text(encoding="utf-8")
@@ -71,7 +72,6 @@ def test_the_run_ends_early_with_a_checkpoint_of_its_last_step(runs: tuple[Path,
 
 def test_the_same_command_goes_on_where_it_ended(runs: tuple[Path, Run, Run]) -> None:
     folder, first, second = runs
-    assert second.returncode == 0, second.output[-3000:]
     assert sorted(second.metrics) == list(range(1, TOTAL_STEPS + 1))
     # What was logged before the end is in the whole curve as it was.
     for step, metrics in first.metrics.items():
