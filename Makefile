@@ -15,13 +15,18 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help install quickstart lint test test-fast test-all mutants bench docs clean
+# The slowest tests are named at the end.
+PYTEST := $(BIN)/python -m pytest --durations=30 --durations-min=5
+
+.PHONY: help install quickstart lint test test-fast test-e2e test-all pin mutants bench docs clean
 
 help:
 	@echo "make quickstart   install, prepare a real student and teacher, train warmup and GAD, print a table"
-	@echo "make test         install, ruff, mypy, the whole test suite"
-	@echo "make test-fast    the tests that do not run main_ppo"
-	@echo "make test-all     make test and the longer tests"
+	@echo "make test         install, ruff, mypy, all but the longer tests, one run of main_ppo that is resumed"
+	@echo "make test-fast    the same without the run of main_ppo"
+	@echo "make test-e2e     the end-to-end runs that every change needs"
+	@echo "make test-all     everything, the longer end-to-end runs too"
+	@echo "make pin          rewrite the pinned numbers of the run of make test (CONTRIBUTING.md)"
 	@echo "make mutants      change gad_verl/trainer in one place at a time, count which changes the tests notice"
 	@echo "make bench        measure speed and memory side by side, rewrite the tables of docs/performance.md"
 	@echo "make docs         the documentation as a site: build/site/index.html"
@@ -53,10 +58,19 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy
 
 test: lint $(MEGATRON_STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "smoke or not (slow or e2e)"
 
 test-fast: lint $(MEGATRON_STAMP)
-	$(BIN)/python -m pytest -m "not slow and not e2e"
+	$(PYTEST) -m "not (slow or e2e)"
+
+test-e2e: $(MEGATRON_STAMP)
+	$(PYTEST) -m "e2e and not (slow or smoke)"
+
+test-all: lint $(MEGATRON_STAMP)
+	$(PYTEST)
+
+pin: $(STAMP)
+	$(BIN)/python tests/tools/pinned_run.py
 
 # Goes on where it was interrupted. Another room: make mutants MUTANTS="gad_verl/core --tests tests/core --sample 60".
 MUTANTS ?= gad_verl/trainer
@@ -78,9 +92,6 @@ bench: $(STAMP)
 # Needs no network; a warning is an error. NO_MKDOCS_2_WARNING: the theme's news of other products.
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-
-test-all: lint $(MEGATRON_STAMP)
-	$(BIN)/python -m pytest
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

@@ -34,6 +34,11 @@ settings.register_profile("gad_verl", deadline=None)
 settings.load_profile("gad_verl")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The runs of main_ppo come last: whatever fails quickly should fail first."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """Byte-level tokenizer of the tiny model: every text round-trips."""
@@ -48,6 +53,16 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_model import build_all
 
     return build_all(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def probes(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Real workers (tools/probe_cases.py): the cases of all modules of this session, one process per world size."""
+    from probe_cases import Probes
+
+    modules = dict.fromkeys(item.module for item in request.session.items if isinstance(item, pytest.Function))
+    cases = [case for module in modules for case in getattr(module, "PROBE_CASES", ())]
+    return Probes(tmp_path_factory.mktemp("probes"), tiny_folder / "model", cases)
 
 
 @pytest.fixture(scope="session")

@@ -11,19 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Runs the real discriminator worker with LoRA on gloo ranks and saves what it computed. A script, not a test.
+"""The real discriminator worker with LoRA on gloo ranks (run by tools/probe_cases.py)."""
 
-Usage: ``python lora_probe.py MODEL_FOLDER OUTPUT.pt WORLD_SIZE``. Checkpoints are saved below ``OUTPUT/``.
-"""
-
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-STRATEGIES = ("fsdp", "fsdp2")
 LORA = {"lora_rank": 4, "lora_alpha": 8}
 
 
@@ -37,8 +31,8 @@ def build(model_folder: str, strategy: str, seed: int | None, **options: Any) ->
     return build_worker(model_folder, strategy, seed=seed, model=model, optimizer=optimizer, **options)
 
 
-def run_strategy(model_folder: str, root: Path, rank: int, world_size: int, strategy: str) -> dict[str, Any]:
-    """Train, save, load, train on; export on rank 0 and start from the exported adapter."""
+def run_case(rank: int, world_size: int, strategy: str, model_folder: str, root: Path) -> dict[str, Any]:
+    """Train, save, load, train on; export on rank 0 and start from the exported adapter. Checkpoints: in ``root``."""
     from verl.utils import tensordict_utils as tu
     from worker_probe import NUM_STUDENTS, make_groups, prompted_groups
 
@@ -67,7 +61,7 @@ def run_strategy(model_folder: str, root: Path, rank: int, world_size: int, stra
         batch = build_row_batch(plan.padded(rows, PLACEHOLDER))
         return plan.restored(gathered(worker.score(tu.chunk_tensordict(batch, world_size)[rank])))
 
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"root": root}
     worker = build(model_folder, strategy, seed=3)
     worker.save_checkpoint(str(root / "global_step_0" / "discriminator"), None, 0, None)
     found["start"] = score(worker)
@@ -119,25 +113,3 @@ def run_strategy(model_folder: str, root: Path, rank: int, world_size: int, stra
     narrow.save_checkpoint(str(root / "narrow" / "discriminator"), None, 2, None)
     found["narrow"] = score(narrow)
     return found
-
-
-def main_rank(rank: int, model_folder: str, output: str, world_size: int) -> None:
-    """Both strategies on one rank."""
-    root = Path(output).with_suffix("")
-    found = {name: run_strategy(model_folder, root / name, rank, world_size, name) for name in STRATEGIES}
-    if rank == 0:
-        torch.save(found, output)
-
-
-def main() -> None:
-    """Start the ranks."""
-    from gloo_ranks import run_ranks
-
-    model_folder, output, world_size = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    run_ranks(main_rank, world_size, model_folder, output, world_size)
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-    os.environ["VERL_PLATFORM"] = "cpu"
-    main()

@@ -13,16 +13,14 @@
 # limitations under the License.
 """The real worker with LoRA on real FSDP: what is trained, saved, restored and exported."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
+from probe_cases import Case, Probes, Results
 from reward_scores import classifier_scores
-from tiny_model import build_model
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForTokenClassification
 from worker_probe import make_groups
@@ -32,28 +30,15 @@ from gad_verl.tools.commands.export import add_to
 from gad_verl.tools.export.weights import export_part, load_state
 
 LAYOUTS = [(1, "fsdp"), (1, "fsdp2"), (2, "fsdp"), (2, "fsdp2")]
+PROBE_CASES = [Case(world_size, "lora_probe", strategy) for world_size, strategy in LAYOUTS]
 HEAD = "base_model.model.score.modules_to_save.default.weight"
 each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_model(tmp_path_factory.mktemp("lora") / "model")
-
-
-@pytest.fixture(scope="module")
-def probe(model_folder: Path) -> dict[tuple[int, str], dict[str, Any]]:
+def probe(probes: Probes) -> Results:
     """What the worker computed in every layout, on one rank and on two."""
-    results = {}
-    for world_size in (1, 2):
-        output = model_folder.parent / f"{world_size}.pt"
-        script = Path(__file__).parent / "lora_probe.py"
-        command = [sys.executable, str(script), str(model_folder), str(output), str(world_size)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        for strategy, found in torch.load(output, weights_only=False).items():
-            results[(world_size, strategy)] = found | {"root": output.with_suffix("") / strategy}
-    return results
+    return probes.of("lora_probe")
 
 
 def plain_scores(model: Any) -> torch.Tensor:
@@ -74,7 +59,7 @@ def used_rows() -> torch.Tensor:
 
 
 @each_layout
-def test_adapter_and_head_change_and_nothing_else(probe: dict, layout: tuple[int, str]) -> None:
+def test_adapter_and_head_change_and_nothing_else(probe: Results, layout: tuple[int, str]) -> None:
     root = probe[layout]["root"]
     before = load_state(root / "global_step_0" / "discriminator")
     after = load_state(root / "global_step_2" / "discriminator")
@@ -89,7 +74,7 @@ def test_adapter_and_head_change_and_nothing_else(probe: dict, layout: tuple[int
 
 
 @each_layout
-def test_training_is_saved_and_restored_with_its_optimizer(probe: dict, layout: tuple[int, str]) -> None:
+def test_training_is_saved_and_restored_with_its_optimizer(probe: Results, layout: tuple[int, str]) -> None:
     found = probe[layout]
     assert (found["saved"] - found["start"]).abs().max() > 0.1
     assert (found["other"] - found["start"]).abs().max() > 0.1, "another seed, another head"
@@ -99,7 +84,7 @@ def test_training_is_saved_and_restored_with_its_optimizer(probe: dict, layout: 
 
 
 @each_layout
-def test_training_does_not_depend_on_the_layout(probe: dict, layout: tuple[int, str]) -> None:
+def test_training_does_not_depend_on_the_layout(probe: Results, layout: tuple[int, str]) -> None:
     reference = probe[LAYOUTS[0]]
     torch.testing.assert_close(probe[layout]["start"], reference["start"], atol=1e-5, rtol=0)
     assert (reference["descended"] - reference["start"]).abs().max() > 0.01
@@ -107,20 +92,20 @@ def test_training_does_not_depend_on_the_layout(probe: dict, layout: tuple[int, 
 
 
 @each_layout
-def test_shared_prompts_and_gradient_checkpointing_change_nothing(probe: dict, layout: tuple[int, str]) -> None:
+def test_shared_prompts_and_gradient_checkpointing_change_nothing(probe: Results, layout: tuple[int, str]) -> None:
     found = probe[layout]
     torch.testing.assert_close(found["shared"], found["apart"], atol=1e-5, rtol=0)
 
 
 @each_layout
-def test_a_frozen_adapter_computes_as_it_did(probe: dict, layout: tuple[int, str]) -> None:
+def test_a_frozen_adapter_computes_as_it_did(probe: Results, layout: tuple[int, str]) -> None:
     found = probe[layout]
     torch.testing.assert_close(found["frozen"], found["saved"], atol=1e-6, rtol=0)
     torch.testing.assert_close(found["thawed"], found["later"], atol=1e-6, rtol=0)
 
 
 @each_layout
-def test_the_whole_adapter_can_be_sent(probe: dict, layout: tuple[int, str]) -> None:
+def test_the_whole_adapter_can_be_sent(probe: Results, layout: tuple[int, str]) -> None:
     """As the student's is sent to the rollout; the head is no part of LoRA."""
     found = probe[layout]
     saved = load_state(found["root"] / "global_step_2" / "discriminator")
@@ -132,7 +117,7 @@ def test_the_whole_adapter_can_be_sent(probe: dict, layout: tuple[int, str]) -> 
 
 
 @each_layout
-def test_the_merged_export_scores_as_the_worker(probe: dict, layout: tuple[int, str]) -> None:
+def test_the_merged_export_scores_as_the_worker(probe: Results, layout: tuple[int, str]) -> None:
     found = probe[layout]
     model = AutoModelForTokenClassification.from_pretrained(found["root"] / "merged", attn_implementation="sdpa")
     assert model.dtype == torch.float32 and not any("lora" in name for name in model.state_dict())
@@ -145,7 +130,7 @@ def test_the_merged_export_scores_as_the_worker(probe: dict, layout: tuple[int, 
 
 
 @each_layout
-def test_the_exported_adapter_scores_as_the_worker(probe: dict, model_folder: Path, layout: tuple[int, str]) -> None:
+def test_the_exported_adapter_scores_as_the_worker(probe: Results, model_folder: Path, layout: tuple[int, str]) -> None:
     found = probe[layout]
     folder = found["root"] / "adapter"
     assert not list(folder.glob("model*.safetensors")), "the base is not written"
@@ -158,7 +143,7 @@ def test_the_exported_adapter_scores_as_the_worker(probe: dict, model_folder: Pa
 
 
 @each_layout
-def test_adapter_and_head_are_float32_on_a_bfloat16_body(probe: dict, layout: tuple[int, str]) -> None:
+def test_adapter_and_head_are_float32_on_a_bfloat16_body(probe: Results, layout: tuple[int, str]) -> None:
     found = probe[layout]
     state = load_state(found["root"] / "narrow" / "discriminator")
     for name, tensor in state.items():
@@ -169,7 +154,7 @@ def test_adapter_and_head_are_float32_on_a_bfloat16_body(probe: dict, layout: tu
     torch.testing.assert_close(found["narrow_start"], found["start"], atol=5e-2, rtol=0)
 
 
-def test_a_merge_in_bfloat16_is_not_asked_for_by_the_checkpoint(probe: dict, tmp_path: Path) -> None:
+def test_a_merge_in_bfloat16_is_not_asked_for_by_the_checkpoint(probe: Results, tmp_path: Path) -> None:
     """Merged in the precision of the adapter: the base's own would round the steps away."""
     found = probe[(1, "fsdp")]
     checkpoint = found["root"] / "narrow"
@@ -183,7 +168,7 @@ def test_a_merge_in_bfloat16_is_not_asked_for_by_the_checkpoint(probe: dict, tmp
     assert AutoModelForTokenClassification.from_pretrained(narrow).dtype == torch.bfloat16
 
 
-def test_export_errors_name_the_cause(probe: dict, tmp_path: Path) -> None:
+def test_export_errors_name_the_cause(probe: Results, tmp_path: Path) -> None:
     source = probe[(1, "fsdp")]["root"] / "global_step_2" / "discriminator"
     checkpoint = tmp_path / "global_step_2"
     folder = checkpoint / "discriminator"

@@ -13,15 +13,13 @@
 # limitations under the License.
 """Options of the discriminator's loss in the real worker, against plain transformers and autograd."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from custom_losses import squared_hinge
-from tiny_model import build_model
+from probe_cases import Case, Probes, Results
 from tools_probe import NOISE_SEED, loss_options, tool_groups
 from transformers import AutoConfig
 from worker_probe import NUM_STUDENTS
@@ -32,26 +30,15 @@ from gad_verl.discriminator.groups import GroupLayout, noise_seeds
 from gad_verl.discriminator.model import load_discriminator, prepare_config
 
 LAYOUTS = [(1, "fsdp"), (2, "fsdp2")]
+PROBE_CASES = [Case(world_size, "tools_probe", strategy) for world_size, strategy in LAYOUTS]
 NAMES = ["plain", "cross_entropy", "softened", "pinned", "penalty", "everything", "custom"]
 TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_model(tmp_path_factory.mktemp("tools") / "model")
-
-
-@pytest.fixture(scope="module")
-def probe(model_folder: Path) -> dict[tuple[int, str], dict[Any, Any]]:
-    results = {}
-    for world_size, strategy in LAYOUTS:
-        output = model_folder.parent / f"{world_size}_{strategy}.pt"
-        script = Path(__file__).parent / "tools_probe.py"
-        command = [sys.executable, str(script), str(model_folder), str(output), str(world_size), strategy]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        results[world_size, strategy] = torch.load(output, weights_only=False)
-    return results
+def probe(probes: Probes) -> Results:
+    """What the worker computed in every layout."""
+    return probes.of("tools_probe")
 
 
 def build_reference(model_folder: Path) -> Any:
@@ -116,7 +103,7 @@ def reference(model_folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
 def test_every_option_in_every_form_is_what_is_written_down(
-    probe: dict, reference: dict, layout: tuple[int, str], name: str, form: str
+    probe: Results, reference: dict, layout: tuple[int, str], name: str, form: str
 ) -> None:
     found, expected = probe[layout][name, form], reference[name]
     assert found["loss"] == pytest.approx(expected["loss"], abs=TOLERANCE)
@@ -134,7 +121,7 @@ def test_options_differ_from_each_other(reference: dict) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
-def test_values_at_every_token_end_with_the_score(probe: dict, model_folder: Path, layout: tuple[int, str]) -> None:
+def test_values_at_every_token_end_with_the_score(probe: Results, model_folder: Path, layout: tuple[int, str]) -> None:
     for name in NAMES:
         result = probe[layout][name, "one"]
         for row, value in zip(result["values"], result["scores"], strict=True):

@@ -14,15 +14,13 @@
 """The real worker on real FSDP: one batch, every layout of ranks and micro-batches, one loss and gradient."""
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from probe_cases import Case, Probes, Results
 from reward_scores import classifier_scores
-from tiny_model import build_model
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig
 from worker_probe import NUM_STUDENTS, make_groups
@@ -33,31 +31,19 @@ from gad_verl.errors import GadCheckpointError
 from gad_verl.tools.export.weights import export_part, load_state
 
 LAYOUTS = [(1, "fsdp"), (1, "fsdp2"), (2, "fsdp"), (2, "fsdp2")]
+PROBE_CASES = [Case(world_size, "worker_probe", strategy) for world_size, strategy in LAYOUTS]
 SPLITS = ["large", "small", "static", "packed", "two_passes", "split"]
 TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_model(tmp_path_factory.mktemp("probe") / "model")
+def probe(probes: Probes) -> Results:
+    """What the worker computed in every layout."""
+    return probes.of("worker_probe")
 
 
 @pytest.fixture(scope="module")
-def probe(model_folder: Path) -> dict[tuple[int, str], dict[str, Any]]:
-    """What the worker computed in every layout, each in processes of its own."""
-    results = {}
-    for world_size, strategy in LAYOUTS:
-        output = model_folder.parent / f"{world_size}_{strategy}.pt"
-        script = Path(__file__).parent / "worker_probe.py"
-        command = [sys.executable, str(script), str(model_folder), str(output), str(world_size), strategy]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        results[(world_size, strategy)] = torch.load(output, weights_only=False)
-    return results
-
-
-@pytest.fixture(scope="module")
-def reference(model_folder: Path, probe: dict) -> dict[str, Any]:
+def reference(model_folder: Path) -> dict[str, Any]:
     """The same batch through plain transformers and autograd, with the worker's head."""
     config = AutoConfig.from_pretrained(model_folder, attn_implementation="sdpa")
     prepare_config(config, None)
@@ -84,7 +70,7 @@ def reference(model_folder: Path, probe: dict) -> dict[str, Any]:
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
 def test_loss_scores_and_gradient_do_not_depend_on_the_layout(
-    probe: dict, reference: dict, layout: tuple[int, str], split: str
+    probe: Results, reference: dict, layout: tuple[int, str], split: str
 ) -> None:
     result = probe[layout][split]
     assert result["loss"] == pytest.approx(reference["loss"], abs=TOLERANCE)
@@ -101,7 +87,9 @@ def test_loss_scores_and_gradient_do_not_depend_on_the_layout(
 
 @pytest.mark.parametrize("shared", ["prompt_shared", "prompt_shared_packed"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
-def test_a_shared_prompt_changes_neither_scores_nor_gradient(probe: dict, layout: tuple[int, str], shared: str) -> None:
+def test_a_shared_prompt_changes_neither_scores_nor_gradient(
+    probe: Results, layout: tuple[int, str], shared: str
+) -> None:
     """``evaluated_scores`` are always of separate rows."""
     apart, result = probe[layout]["prompt_apart"], probe[layout][shared]
     assert result["loss"] == pytest.approx(apart["loss"], abs=TOLERANCE)
@@ -112,7 +100,7 @@ def test_a_shared_prompt_changes_neither_scores_nor_gradient(probe: dict, layout
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
-def test_update_returns_the_scores_of_before_the_update(probe: dict, layout: tuple[int, str]) -> None:
+def test_update_returns_the_scores_of_before_the_update(probe: Results, layout: tuple[int, str]) -> None:
     for split in SPLITS:
         result = probe[layout][split]
         torch.testing.assert_close(result["scores"], result["evaluated_scores"], atol=TOLERANCE, rtol=0)
@@ -121,7 +109,7 @@ def test_update_returns_the_scores_of_before_the_update(probe: dict, layout: tup
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
-def test_identical_texts_give_identical_scores_and_ln_2(probe: dict, layout: tuple[int, str]) -> None:
+def test_identical_texts_give_identical_scores_and_ln_2(probe: Results, layout: tuple[int, str]) -> None:
     result = probe[layout]["identical"]
     scores = result["scores"].view(-1, NUM_STUDENTS + 1)
     assert torch.equal(scores, scores[:, :1].expand_as(scores))
@@ -129,7 +117,9 @@ def test_identical_texts_give_identical_scores_and_ln_2(probe: dict, layout: tup
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
-def test_the_head_stays_in_float32_under_mixed_precision(probe: dict, reference: dict, layout: tuple[int, str]) -> None:
+def test_the_head_stays_in_float32_under_mixed_precision(
+    probe: Results, reference: dict, layout: tuple[int, str]
+) -> None:
     """Scores of a bfloat16 body are not rounded to bfloat16, so they do not tie; they stay near the exact ones."""
     scores = probe[layout]["bf16"]["scores"]
     rounded = scores.bfloat16().float()
@@ -139,10 +129,8 @@ def test_the_head_stays_in_float32_under_mixed_precision(probe: dict, reference:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
-def test_export_joins_the_shards_of_every_layout(
-    probe: dict, model_folder: Path, layout: tuple[int, str], tmp_path: Path
-) -> None:
-    folder = model_folder.parent / f"{layout[0]}_{layout[1]}"
+def test_export_joins_the_shards_of_every_layout(probe: Results, layout: tuple[int, str], tmp_path: Path) -> None:
+    folder = probe[layout]["checkpoint"]
     state = load_state(folder)
     assert set(state) == set(probe[layout]["after"])
     for name, tensor in probe[layout]["after"].items():
@@ -187,7 +175,7 @@ def _config(folder: Path, layers: int | None) -> tuple[Path, Any]:
     return folder, config
 
 
-def test_the_fresh_head_is_the_same_in_every_layout(probe: dict) -> None:
+def test_the_fresh_head_is_the_same_in_every_layout(probe: Results) -> None:
     heads = [probe[layout]["large"]["before"]["score.weight"] for layout in LAYOUTS]
     for head in heads[1:]:
         assert torch.equal(head, heads[0])

@@ -11,13 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Runs the real discriminator worker with every option of its loss and saves what it computed. A script, not a test.
+"""The real discriminator worker with every option of its loss (run by tools/probe_cases.py)."""
 
-Usage: ``python tools_probe.py MODEL_FOLDER OUTPUT.pt WORLD_SIZE STRATEGY``.
-"""
-
-import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,8 +122,8 @@ class _Rows(list):
         return list(self)
 
 
-def main_rank(rank: int, model_folder: str, output: str, world_size: int, strategy: str) -> None:
-    """All scenarios on one rank."""
+def run_case(rank: int, world_size: int, strategy: str, model_folder: str, folder: Path) -> dict[Any, Any]:
+    """All options in both forms on one rank."""
     groups = tool_groups()
     # Micro-batches of about one group, and of about one row.
     longest_row = max(len(row) for group in groups for row in group.rows())
@@ -140,19 +135,4 @@ def main_rank(rank: int, model_folder: str, output: str, world_size: int, strate
             packed = name in ("softened", "everything") and form == "one"
             worker = build_worker(model_folder, strategy, loss=options, use_remove_padding=packed, **tokens)
             results[name, form] = run_tools(worker, options, groups, world_size, form)
-    if rank == 0:
-        torch.save(results, output)
-
-
-def main() -> None:
-    """Start the ranks."""
-    from gloo_ranks import run_ranks
-
-    model_folder, output, world_size, strategy = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    run_ranks(main_rank, world_size, model_folder, output, world_size, strategy)
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-    os.environ["VERL_PLATFORM"] = "cpu"
-    main()
+    return results

@@ -11,13 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Runs the real discriminator worker on one or more gloo ranks and saves what it computed. A script, not a test.
+"""The real discriminator worker on one or more gloo ranks: all layouts of a batch (run by tools/probe_cases.py)."""
 
-Usage: ``python worker_probe.py MODEL_FOLDER OUTPUT.pt WORLD_SIZE STRATEGY``. A checkpoint is saved in ``OUTPUT/``.
-"""
-
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -221,18 +216,18 @@ def run_scenario(
     }
 
 
-def main_rank(rank: int, model_folder: str, output: str, world_size: int, strategy: str) -> None:
-    """All scenarios on one rank."""
+def run_case(rank: int, world_size: int, strategy: str, model_folder: str, folder: Path) -> dict[str, Any]:
+    """All scenarios on one rank; ``checkpoint`` is where the weights ``after`` were saved."""
     groups = make_groups()
     longest = max(
         len(group.teacher_ids[0]) + sum(len(ids) if ids is not None else 1 for ids in group.student_ids)
         for group in groups
     )
-    results = {}
+    results: dict[str, Any] = {"checkpoint": folder / "checkpoint"}
     large = build_worker(model_folder, strategy)
     results["large"] = run_scenario(large, groups, world_size)
     results["after"] = full_weights(large)
-    large.save_checkpoint(str(Path(output).with_suffix("")), None, 1, None)
+    large.save_checkpoint(str(results["checkpoint"]), None, 1, None)
     results["saved_scores"] = score_rows(large, [row for group in groups for row in group.rows()], world_size)
     results["identical"] = run_scenario(large, identical_groups(), world_size)
     small = {"max_token_len_per_gpu": longest, "infer_max_token_len_per_gpu": longest}
@@ -253,19 +248,4 @@ def main_rank(rank: int, model_folder: str, output: str, world_size: int, strate
     packing = build_worker(model_folder, strategy, share_prompt="always", use_remove_padding=True, **medium)
     results["prompt_shared_packed"] = run_scenario(packing, prompted, world_size)
     results["bf16"] = run_scenario(build_worker(model_folder, strategy, precision="bf16"), groups, world_size)
-    if rank == 0:
-        torch.save(results, output)
-
-
-def main() -> None:
-    """Start the ranks."""
-    from gloo_ranks import run_ranks
-
-    model_folder, output, world_size, strategy = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    run_ranks(main_rank, world_size, model_folder, output, world_size, strategy)
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-    os.environ["VERL_PLATFORM"] = "cpu"
-    main()
+    return results

@@ -14,12 +14,11 @@
 """All tools on two ranks; killed while a checkpoint is written; resumed: nothing is lost and nothing changes."""
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from main_ppo import Run, run_main_ppo
+from main_ppo import Run, hook_environment, run_main_ppo
 from tiny_model import build_all, build_other_model
 
 pytestmark = pytest.mark.e2e
@@ -128,12 +127,7 @@ def whole(folders: tuple[Path, Path]) -> Run:
 
 @pytest.fixture(scope="module")
 def killed(folders: tuple[Path, Path]) -> Run:
-    folders_of_modules = [str(Path(__file__).parents[1] / "tools"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    env = {
-        "VERL_USE_EXTERNAL_MODULES": "crash_hook",
-        "PYTHONPATH": os.pathsep.join(filter(None, folders_of_modules)),
-        "GAD_TEST_CRASH_STEP": str(CRASH_STEP),
-    }
+    env = hook_environment("crash_hook", GAD_TEST_CRASH_STEP=str(CRASH_STEP))
     return run_main_ppo(
         folders[1], "killed", *SETTINGS, *_models(folders[1]), env=env, metrics_name="curves", timeout_s=540
     )

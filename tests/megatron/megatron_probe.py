@@ -14,7 +14,8 @@
 """Runs the real discriminator worker on Megatron (or FSDP) with gloo ranks and saves what it computed. A script.
 
 Usage: ``python megatron_probe.py FOLDER RANKS``. ``FOLDER`` holds the models of test_megatron_on_cpu.py; results go to
-``FOLDER/RANKS.pt``. 0 ranks: FSDP on one rank, without Megatron.
+``FOLDER/RANKS.pt``. The reference, FSDP on one rank, is ``run_case`` (run by tools/probe_cases.py): processes with
+Megatron's stand-ins compute nothing else.
 """
 
 import os
@@ -29,6 +30,9 @@ sys.path[:0] = [str(TESTS / "tools"), str(TESTS / "discriminator")]
 
 # By the number of ranks: tensor and pipeline parallelism; the rest of the ranks is data-parallel.
 LAYOUTS = {1: {"one": (1, 1)}, 2: {"tensor": (2, 1), "pipeline": (1, 2), "data": (1, 1)}}
+
+# Tensor parallelism of 2 divides heads and vocabulary.
+SIZES = {"num_key_value_heads": 2, "vocab_size": 264}
 
 SCENARIOS = {
     "padded": {},
@@ -395,15 +399,11 @@ def run_special(folder: Path, groups: list[Any]) -> dict[str, Any]:
     return found
 
 
-def main_rank(rank: int, folder: str, ranks: int) -> None:
-    """Everything on one rank."""
-    if ranks:
-        import megatron_cpu
-
-        megatron_cpu.install()
+def run_layouts(root: Path, ranks: int) -> dict[str, Any]:
+    """Everything in every layout of so many ranks of Megatron, or (0) on FSDP."""
     from worker_probe import make_groups
 
-    root, groups, results = Path(folder), make_groups(), {}
+    groups, results = make_groups(), {}
     build = build_megatron_worker if ranks else build_fsdp_worker
     for name, layout in LAYOUTS.get(ranks, {"fsdp": (1, 1)}).items():
         found: dict[str, Any] = {}
@@ -421,8 +421,25 @@ def main_rank(rank: int, folder: str, ranks: int) -> None:
             results[name] = run_student(root, megatron=ranks == 1, packed=packed)
     if ranks == 1:
         results["special"] = run_special(root, groups)
+    return results
+
+
+def run_case(rank: int, world_size: int, strategy: str, model_folder: str, folder: Path) -> dict[str, Any]:
+    """The reference on FSDP. Its model is not the other probes' one."""
+    from tiny_model import build_model
+
+    build_model(folder / "model", **SIZES)
+    return run_layouts(folder, 0)
+
+
+def main_rank(rank: int, folder: str, ranks: int) -> None:
+    """Everything on one rank of Megatron."""
+    import megatron_cpu
+
+    megatron_cpu.install()
+    results = run_layouts(Path(folder), ranks)
     if rank == 0:
-        torch.save(results, root / f"{ranks}.pt")
+        torch.save(results, Path(folder) / f"{ranks}.pt")
 
 
 def main() -> None:
@@ -430,7 +447,7 @@ def main() -> None:
     from gloo_ranks import run_ranks
 
     folder, ranks = sys.argv[1], int(sys.argv[2])
-    run_ranks(main_rank, max(1, ranks), folder, ranks)
+    run_ranks(main_rank, ranks, folder, ranks)
 
 
 if __name__ == "__main__":

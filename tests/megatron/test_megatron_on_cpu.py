@@ -25,7 +25,8 @@ from typing import Any
 import pytest
 import torch
 from megatron_cpu import megatron_folder
-from megatron_probe import LAYOUTS, SCENARIOS_OF
+from megatron_probe import LAYOUTS, SCENARIOS_OF, SIZES
+from probe_cases import Case, Probes
 from reward_scores import classifier_scores
 from tiny_model import build_model
 from torch.nn.utils.rnn import pad_sequence
@@ -38,6 +39,8 @@ from gad_verl.tools.export.weights import export_part
 
 NAMES = [name for layouts in LAYOUTS.values() for name in layouts]
 CASES = [(name, case) for ranks, layouts in LAYOUTS.items() for name in layouts for case in SCENARIOS_OF[ranks]]
+REFERENCE = Case(1, "megatron_probe", "fsdp")
+PROBE_CASES = [REFERENCE]
 # The scores of the tiny model are about 0.1; the issue asks for 1e-4.
 TOLERANCE = 1e-5
 
@@ -47,10 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``model``; ``tied``: the same without a matrix of its own for the output; ``discriminator``: FSDP's form."""
     assert megatron_folder() is not None, "Megatron's packages are missing: run make install"
     root = tmp_path_factory.mktemp("megatron")
-    # Tensor parallelism of 2 divides heads and vocabulary.
-    sizes = {"num_key_value_heads": 2, "vocab_size": 264}
-    build_model(root / "model", **sizes)
-    build_model(root / "tied", **sizes, tie_word_embeddings=True)
+    build_model(root / "model", **SIZES)
+    build_model(root / "tied", **SIZES, tie_word_embeddings=True)
     model = plain_model(root / "model", fresh_head=True, seed=5)
     with torch.no_grad():
         model.score.bias.fill_(0.25)
@@ -77,11 +78,11 @@ def plain_scores(model: Any) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def probe(folder: Path) -> dict[str, dict[str, Any]]:
+def probe(folder: Path, probes: Probes) -> dict[str, dict[str, Any]]:
     """What the worker computed, by layout; "fsdp" is the reference, "special" what one rank shows alone."""
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = dict(probes.result(REFERENCE))
     script = Path(__file__).parent / "megatron_probe.py"
-    for ranks in (0, *LAYOUTS):
+    for ranks in LAYOUTS:
         command = [sys.executable, str(script), str(folder), str(ranks)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=900)
         assert done.returncode == 0, done.stderr[-3000:]

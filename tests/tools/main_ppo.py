@@ -18,10 +18,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+TOOLS = Path(__file__).parent
 # Sizes of the tiny runs: a step takes a second or two.
 TINY = (
     "data.train_batch_size=8",
@@ -52,6 +54,12 @@ class Run:
     metrics: dict[int, dict[str, float]]
 
 
+def hook_environment(hook: str, **variables: str) -> dict[str, str]:
+    """Environment in which verl's processes load a module of this folder that changes something for a test."""
+    path = os.pathsep.join(filter(None, [str(TOOLS), os.environ.get("PYTHONPATH", "")]))
+    return {"VERL_USE_EXTERNAL_MODULES": hook, "PYTHONPATH": path, **variables}
+
+
 def read_metrics(path: Path) -> dict[int, dict[str, float]]:
     """verl's file logger: one JSON object a line."""
     metrics: dict[int, dict[str, float]] = {}
@@ -79,7 +87,7 @@ def run_main_ppo(
         name: Of this run's files.
         overrides: Hydra overrides after the tiny sizes.
         config: ``--config-name``.
-        timeout_s: The whole process group is killed after this.
+        timeout_s: The whole process group is killed after this; ``while_running`` counts.
         env: Additional environment.
         metrics_name: Of the metrics file, where runs share one; None means ``name``.
         while_running: Called with the process and the log file once it has started.
@@ -95,6 +103,7 @@ def run_main_ppo(
         *overrides,
     ]
     environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics), "HF_HUB_OFFLINE": "1", **(env or {})}
+    deadline = time.monotonic() + timeout_s
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -102,7 +111,7 @@ def run_main_ppo(
         try:
             if while_running is not None:
                 while_running(process, log)
-            process.wait(timeout=timeout_s)
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
