@@ -63,11 +63,13 @@ class Outcome:
         value: What it returned; None if it did not get that far.
         timed_out: Whether it was killed for taking too long.
         seconds: How long it ran.
+        error: The error it raised, if that ended it.
     """
 
     value: Any
     timed_out: bool
     seconds: float
+    error: str = ""
 
 
 @dataclass
@@ -121,10 +123,10 @@ def _outcome(ended: _Running) -> Outcome:
     os.waitpid(ended.keeper, 0)
     seconds = time.monotonic() - ended.begin
     try:
-        value = json.loads((ended.folder / "result.json").read_text(encoding="utf-8"))
+        value, error = json.loads((ended.folder / "result.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
-        value = None
-    outcome = Outcome(value, (ended.folder / "timed_out").exists(), seconds)
+        value, error = None, ""
+    outcome = Outcome(value, (ended.folder / "timed_out").exists(), seconds, error)
     shutil.rmtree(ended.folder, ignore_errors=True)
     return outcome
 
@@ -172,7 +174,10 @@ def _run(task: Task, folder: Path, libc: ctypes.CDLL) -> None:
             os.dup2(nothing.fileno(), fd)
     inner = folder / "call"
     inner.mkdir()
-    text = json.dumps(task.call(inner))
+    try:
+        text = json.dumps([task.call(inner), ""])
+    except BaseException as error:
+        text = json.dumps([None, repr(error)])
     (folder / "result.json").write_text(text, encoding="utf-8")
     os._exit(0)
 
