@@ -113,7 +113,7 @@ def prepare(
     more: set[str] = set()
     for task, outcome in run_tasks(tasks, jobs):
         if outcome.value is None:
-            reason = "took too long" if outcome.timed_out else "ended its process"
+            reason = "took too long" if outcome.timed_out else f"ended its process ({outcome.error or 'by itself'})"
             raise RuntimeError(f"{task.key} {reason} without any change; run it with pytest")
         pairs = [tuple(pair) for pair in outcome.value.pop("imports")]
         outcome.value["modules"] = modules_to_preload(outcome.value["modules"], pairs, set(targets))

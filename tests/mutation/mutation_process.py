@@ -36,6 +36,8 @@ import psutil
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 # What a call may take beyond what its parent has: one that collects without end must not take the machine's memory.
 _MEMORY_BYTES = 6 * 2**30
+# A hanging call must end some day on a busy machine too.
+_MAX_SLOWDOWN = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Task:
     Attributes:
         key: What the caller knows it by.
         call: Gets an empty folder, which is removed afterwards, and returns something that JSON can hold.
-        limit_s: Seconds after which it is killed.
+        limit_s: Seconds after which it is killed, on a machine that is not busy; longer on a busy one.
     """
 
     key: Any
@@ -61,11 +63,13 @@ class Outcome:
         value: What it returned; None if it did not get that far.
         timed_out: Whether it was killed for taking too long.
         seconds: How long it ran.
+        error: The error it raised, if that ended it.
     """
 
     value: Any
     timed_out: bool
     seconds: float
+    error: str = ""
 
 
 @dataclass
@@ -119,10 +123,10 @@ def _outcome(ended: _Running) -> Outcome:
     os.waitpid(ended.keeper, 0)
     seconds = time.monotonic() - ended.begin
     try:
-        value = json.loads((ended.folder / "result.json").read_text(encoding="utf-8"))
+        value, error = json.loads((ended.folder / "result.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
-        value = None
-    outcome = Outcome(value, (ended.folder / "timed_out").exists(), seconds)
+        value, error = None, ""
+    outcome = Outcome(value, (ended.folder / "timed_out").exists(), seconds, error)
     shutil.rmtree(ended.folder, ignore_errors=True)
     return outcome
 
@@ -140,10 +144,23 @@ def _keep(task: Task, folder: Path) -> None:
             _run(task, folder, libc)
         finally:
             os._exit(1)
-    ended, _, _ = select.select([os.pidfd_open(runner)], [], [], task.limit_s)
-    if not ended:
+    if not _ends_within(runner, task.limit_s):
         (folder / "timed_out").touch()
     _kill_all_below_and_exit()
+
+
+def _ends_within(process: int, limit_s: float) -> bool:
+    """Wait for a process; where others want the processors too, it may take longer by as much."""
+    begin = time.monotonic()
+    fd = os.pidfd_open(process)
+    while True:
+        share = os.getloadavg()[0] / (os.cpu_count() or 1)
+        left_s = limit_s * min(max(1.0, share), _MAX_SLOWDOWN) - (time.monotonic() - begin)
+        if left_s <= 0:
+            return False
+        # Not to the end at once: a load that goes down shortens the wait again.
+        if select.select([fd], [], [], min(left_s, 1.0))[0]:
+            return True
 
 
 def _run(task: Task, folder: Path, libc: ctypes.CDLL) -> None:
@@ -157,7 +174,10 @@ def _run(task: Task, folder: Path, libc: ctypes.CDLL) -> None:
             os.dup2(nothing.fileno(), fd)
     inner = folder / "call"
     inner.mkdir()
-    text = json.dumps(task.call(inner))
+    try:
+        text = json.dumps([task.call(inner), ""])
+    except BaseException as error:
+        text = json.dumps([None, repr(error)])
     (folder / "result.json").write_text(text, encoding="utf-8")
     os._exit(0)
 

@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time; default 2")
     parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="S",
-        help="seconds a mutant may take beyond five times what its tests took without it; default 30",
+        help="seconds a mutant may take beyond five times its tests, more on a busy machine; default 30",
     )  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("tests/mutation/survivors.md"), help="list of survivors")
     parser.add_argument("--root", type=Path, default=Path(__file__).parents[2], help="folder of package and tests")
