@@ -15,6 +15,7 @@
 
     python docs/house.py                figures of the working tree
     python docs/house.py --tree FOLDER  of another checkout, e.g. one from before a rebuilding
+    python docs/house.py picture        draws docs/figures/rooms.svg, which docs/architecture.md shows
 
 A code line is a line with a token of code: no docstring, comment, licence header or blank line.
 """
@@ -25,12 +26,14 @@ import io
 import json
 import sys
 import tokenize
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 PACKAGE = "gad_verl"
+PICTURE = "docs/figures/rooms.svg"
+TOOLS = "tools"
 LONG_FILE_LINES = 400
 LONG_FUNCTION_LINES = 60
 # Base classes of verl's V1 trainer.
@@ -109,7 +112,7 @@ class SourceFile:
         folders = self.path.parts[:-1]
         if not folders:
             return self.path.stem
-        return "/".join(folders[:2]) if folders[0] == "tools" else folders[0]
+        return "/".join(folders[:2]) if folders[0] == TOOLS else folders[0]
 
     @cached_property
     def tree(self) -> ast.Module:
@@ -153,9 +156,11 @@ class House:
 
     Args:
         root: A checkout.
+        room_of: The room of a file.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, room_of: Callable[[SourceFile], str] = lambda file: file.room) -> None:
+        self._room_of = room_of
         folder = root / PACKAGE
         paths = sorted(folder.rglob("*.py"))
         self.files = [SourceFile(path.relative_to(folder), path.read_text(encoding="utf-8")) for path in paths]
@@ -172,7 +177,7 @@ class House:
         found: dict[tuple[str, str], set[tuple[str, str]]] = {}
         for module, others in self.imports.items():
             for other in others:
-                rooms = (self._by_module[module].room, self._by_module[other].room)
+                rooms = (self._room_of(self._by_module[module]), self._room_of(self._by_module[other]))
                 if rooms[0] != rooms[1] and "__init__" not in rooms:
                     found.setdefault(rooms, set()).add((module, other))
         return found
@@ -180,7 +185,7 @@ class House:
     @property
     def rooms(self) -> list[str]:
         """Names of the rooms."""
-        return sorted({file.room for file in self.files} - {"__init__"})
+        return sorted({self._room_of(file) for file in self.files} - {"__init__"})
 
     def circles(self) -> list[list[str]]:
         """Rooms that reach each other by their arrows."""
@@ -305,11 +310,26 @@ def _components(below: dict[str, set[str]]) -> list[list[str]]:
     return [list(circle) for circle in sorted(circles)]
 
 
+def picture(root: Path) -> str:
+    """The rooms of a checkout and their arrows as SVG; all rooms of ``tools`` are one box."""
+    # Beside this file, which may be loaded without its folder.
+    from room_picture import RoomPicture
+
+    house = House(root, lambda file: file.room.partition("/")[0])
+    tools = {file.room.partition("/")[2] for file in house.files if file.room.startswith(f"{TOOLS}/")}
+    return RoomPicture(house.floors(), house.arrows, sorted(tools)).svg()
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("figures", "picture"), default="figures", help="default: figures")
     parser.add_argument("--tree", type=Path, default=Path(__file__).parents[1], help="a checkout")
-    sys.stdout.write(json.dumps(House(parser.parse_args().tree).figures(), indent=2) + "\n")
+    arguments = parser.parse_args()
+    if arguments.what == "picture":
+        (arguments.tree / PICTURE).write_text(picture(arguments.tree), encoding="utf-8")
+    else:
+        sys.stdout.write(json.dumps(House(arguments.tree).figures(), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,4 +11,4 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What runs inside verl's training workers besides the discriminator."""
+"""What people run before and after a training, a room a purpose. No training imports any of it."""

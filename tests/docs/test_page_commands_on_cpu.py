@@ -35,7 +35,7 @@ from gad_verl.cli import build_parser
 from gad_verl.config import load_gad_config
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "recipes" / "gad" / "README.md"]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md")), ROOT / "recipes" / "gad" / "README.md"]
 BLOCKS = [block for page in PAGES for block in page_blocks(page)]
 
 # Commands of every system, with nothing to check but their spelling.

@@ -23,7 +23,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = [ROOT / "README.md", ROOT / "docs" / "configuration.md"]
+PAGE = ROOT / "docs" / "configuration.md"
 HEADERS = {"default", "value in `gad_trainer`"}
 # A value at the beginning of a cell; words after it are a remark.
 _VALUE = re.compile(r"`([^`]+)`|(-?[\d.]+(?:e-?\d+)?|null|true|false)\b")
@@ -71,11 +71,17 @@ def _plain(value: Any) -> Any:
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
-@pytest.mark.parametrize("page", TABLES, ids=lambda page: page.name)
-def test_defaults_of_the_page_are_those_of_the_configuration(page: Path, config: DictConfig) -> None:
-    differences, compared = wrong(rows(page), config)
+def test_defaults_of_the_page_are_those_of_the_configuration(config: DictConfig) -> None:
+    differences, compared = wrong(rows(PAGE), config)
     assert differences == []
-    assert compared >= 10
+    assert compared > 100
+
+
+def test_the_most_important_keys_are_compared_too(config: DictConfig) -> None:
+    """The table at the top of the page is written by hand."""
+    by_hand = rows(PAGE)[:10]
+    assert ("discriminator.optim.lr", "1e-6") in rows(PAGE) and by_hand[0][0] == "gad.stage"
+    assert wrong(by_hand, config)[1] >= 8
 
 
 def test_a_wrong_default_is_found(config: DictConfig) -> None:

@@ -20,7 +20,7 @@ import pytest
 from page_blocks import Block, page_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "recipes" / "gad" / "README.md"]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md")), ROOT / "recipes" / "gad" / "README.md"]
 
 # Pages whose blocks want more than a folder, and the test that runs them.
 ELSEWHERE = {

@@ -31,7 +31,7 @@ from gad_verl.core import score_statistics
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "gad"
 CONFIG_DIR = RECIPE / "config"
-PAGES = sorted([ROOT / "README.md", RECIPE / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), RECIPE / "README.md", *(ROOT / "docs").glob("*.md")])
 
 
 def load_module(path: Path) -> ModuleType:
