@@ -310,17 +310,3 @@ def draw_events(key: str, runs: Sequence[Run]) -> Chart | None:
         summary,
         "Touch or point at a mark to read it.",
     )
-
-
-def empty_lines(runs: Sequence[Run]) -> dict[str, Any]:
-    """A figure of one empty line per run, sources named ``line-0`` and so on, which the page fills with any metric."""
-    plot = empty_figure(runs, height=HEIGHT + 60)
-    lines = []
-    for index, run in enumerate(runs):
-        source = ColumnDataSource({"x": [], "y": []}, name=f"line-{index}")
-        line = plot.line("x", "y", source=source, line_color=COLORS[index % len(COLORS)], line_width=1.6)
-        line.name = run.name
-        lines.append(line)
-        plot.scatter("x", "y", source=source, color=COLORS[index % len(COLORS)], size=3)
-    add_hover(plot, lines)
-    return as_item(plot)

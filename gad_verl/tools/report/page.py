@@ -35,7 +35,6 @@ from gad_verl.tools.report.verdict import LEVELS, Verdict, judge
 LINE_POINTS = 110_000
 """Points of all lines of the drawn panels together, about; 11 bytes each."""
 
-_OTHER_POINTS = 45_000
 _LEAST, _MOST = 80, 800
 _LISTED_EVENTS = 300
 
@@ -57,14 +56,10 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> st
         verdicts: One for each run; None makes them.
     """
     sections = _sections(runs)
-    others, other_limit = texts.other_metrics(runs, _OTHER_POINTS)
     samples = texts.choose_samples(runs)
     data = {
         "charts": {chart.key: chart.item for section in sections for chart in section.charts},
         "samples": samples.runs,
-        "others": others,
-        "runs": [run.name for run in runs],
-        "empty": charts.empty_lines(runs) if others else None,
     }
     environment = Environment(
         loader=PackageLoader("gad_verl.tools.report", "template"),
@@ -84,8 +79,6 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> st
         key_figures=texts.key_figures(runs),
         events=[(run, _listed_events(run)) for run in runs if run.events],
         samples=samples,
-        others=sorted(others),
-        other_limit=other_limit,
         settings=texts.settings(runs),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,

@@ -273,9 +273,3 @@ TRUST = Section(
 )
 
 SECTIONS = (DISCRIMINATOR, TRUST, TEXTS, STUDENT, VALIDATION)
-
-
-def drawn_metrics() -> set[str]:
-    """The metrics that some panel draws."""
-    panels = [panel for section in SECTIONS for panel in section.panels] + [MEMORY]
-    return {curve.metric for panel in panels for curve in panel.curves}

@@ -20,10 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from gad_verl.tools.report.panels import drawn_metrics
-from gad_verl.tools.report.plots import number
 from gad_verl.tools.report.runs import ADVERSARIAL, Run, Series
-from gad_verl.tools.report.series import last_part, thin
+from gad_verl.tools.report.series import last_part
 
 SAMPLE_CHARACTERS = 700_000
 """Characters of all sample texts of a page together."""
@@ -220,27 +218,3 @@ def _end_value(run: Run, metric: str, is_training: bool) -> float | None:
         return float(series.values[-1])
     end = last_part(series)
     return float(np.median(end.values if len(end) else series.values))
-
-
-def other_metrics(runs: Sequence[Run], points: int) -> tuple[dict[str, list[list[list[float]] | None]], int]:
-    """The metrics that no panel draws, for the page's last figure.
-
-    Args:
-        runs: The runs.
-        points: Of all lines together, about.
-
-    Returns:
-        Name to one pair of steps and values per run (None where it was not logged), and the points of a line at most.
-    """
-    drawn = drawn_metrics()
-    names = sorted({name for run in runs for name in run.metrics} - drawn)
-    limit = max(40, min(300, points // max(1, len(names) * len(runs))))
-    found: dict[str, list[list[list[float]] | None]] = {}
-    for name in names:
-        lines: list[list[list[float]] | None] = []
-        for run in runs:
-            series = thin(run.get(name), limit)
-            rounded = [float(number(value)) for value in series.values]
-            lines.append([series.steps.tolist(), rounded] if len(series) else None)
-        found[name] = lines
-    return found, limit
