@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bokeh.models import BoxAnnotation, ColumnDataSource, HoverTool, Range1d, Span
+from bokeh.models import BoxAnnotation, ColumnDataSource, Range1d, Span
 
 from gad_verl.record import QUANTILE_LEVELS
 from gad_verl.tools.report.panels import Panel
@@ -49,7 +49,6 @@ from gad_verl.tools.report.runs import Run
 from gad_verl.tools.report.series import thin
 
 _BAND_STEPS = 300
-_BARS = 120
 _LOG_SPREAD = 1e3
 
 
@@ -211,67 +210,6 @@ def draw_scores(key: str, run: Run, several: bool) -> Chart | None:
         return None
     mark_stages(plot, [run])
     mark_events(plot, [run])
-    return Chart(key, title, as_item(plot), plot.height, legend, summary, note)
-
-
-def draw_times(key: str, run: Run, several: bool) -> Chart | None:
-    """Seconds of a step by stage, stacked; many steps are averaged in groups.
-
-    Args:
-        key: Unique on the page.
-        run: The run.
-        several: Whether the page shows other runs, too.
-    """
-    prefix = "timing_s/"
-    whole = run.get(f"{prefix}step")
-    names = [
-        name for name in run.metrics if name.startswith(prefix) and name.count("/") == 1 and name != f"{prefix}step"
-    ]
-    if not len(whole) or not names:
-        return None
-    names.sort(key=lambda name: -float(run.get(name).values.sum()))
-    names = [name for name in names if run.get(name).values.sum() > 0.002 * whole.values.sum()][: len(COLORS) - 1]
-    steps = whole.steps
-    groups = np.array_split(np.arange(len(steps)), min(_BARS, len(steps)))
-    columns: dict[str, np.ndarray] = {}
-    for name in names:
-        dense = np.zeros(len(steps))
-        series = run.get(name)
-        found = np.searchsorted(steps, series.steps)
-        hit = (found < len(steps)) & (steps[np.minimum(found, len(steps) - 1)] == series.steps)
-        dense[found[hit]] = series.values[hit]
-        columns[name.removeprefix(prefix)] = np.array([dense[group].mean() for group in groups], dtype=np.float32)
-    named = sum(columns.values())
-    rest = np.array([whole.values[group].mean() for group in groups]) - named
-    # Validation and saving may lie outside of what verl calls a step.
-    columns["other"] = np.maximum(rest, 0).astype(np.float32)
-    left = np.array([steps[group[0]] for group in groups]) - 0.5
-    right = np.array([steps[group[-1]] for group in groups]) + 0.5
-    plot = empty_figure([run], height=HEIGHT + 40)
-    plot.y_range.start = 0
-    source = ColumnDataSource(
-        {"x": ((left + right) / 2).astype(np.float32), "width": ((right - left) * 0.92).astype(np.float32), **columns}
-    )
-    colors = [*COLORS[: len(columns) - 1], "#9aa0a6"]
-    bars = plot.vbar_stack(list(columns), x="x", width="width", fill_color=colors, line_color=None, source=source)
-    plot.add_tools(
-        HoverTool(
-            renderers=[bars[-1]],
-            mode="vline",
-            visible=False,
-            tooltips=[("step", "@x{0}"), *((name, f"@{{{name}}}{{0.0}} s") for name in columns)],
-        )
-    )
-    total = sum(float(column.mean()) for column in columns.values()) or 1.0
-    summary = [
-        f"{name}: {number(float(column.mean()))} s a step, {float(column.mean()) / total:.0%}"
-        for name, column in columns.items()
-    ]
-    note = "Seconds of a step, by verl's timers; other: the step less the named parts."
-    if len(groups) < len(steps):
-        note += f" A bar is the mean of about {round(len(steps) / len(groups))} steps."
-    legend = [LegendEntry(name, color, "band") for name, color in zip(columns, colors, strict=True)]
-    title = f"{run.name}: time of a step" if several else "Time of a step"
     return Chart(key, title, as_item(plot), plot.height, legend, summary, note)
 
 

@@ -109,7 +109,7 @@ def _sections(runs: Sequence[Run]) -> list[DrawnSection]:
         for section in panels.SECTIONS
         if section is not panels.TRUST or any(name.startswith("gad/trust") for run in runs for name in run.metrics)
     ]
-    drawn_panels = [panel for section in plan for panel in section.panels] + [panels.MEMORY]
+    drawn_panels = [panel for section in plan for panel in section.panels]
     limit = max(_LEAST, min(_MOST, LINE_POINTS // max(1, charts.count_series(drawn_panels, runs))))
 
     drawn = []
@@ -123,9 +123,6 @@ def _sections(runs: Sequence[Run]) -> list[DrawnSection]:
             scores = [charts.draw_scores(f"scores-{number}", run, several) for number, run in enumerate(runs)]
             drawn.append(_section("scores", "Scores of both sides", scores))
     drawn.append(_section("events", "Events", [charts.draw_events("events-0", runs)]))
-    times = [charts.draw_times(f"time-{number}", run, several) for number, run in enumerate(runs)]
-    times.append(charts.draw_panel("memory-0", panels.MEMORY, runs, limit))
-    drawn.append(_section("time", "Time and memory", times))
     return [section for section in drawn if section.charts]
 
 
