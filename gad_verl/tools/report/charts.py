@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bokeh.models import BoxAnnotation, ColumnDataSource, Range1d, Span
+from bokeh.models import BoxAnnotation, Range1d, Span
 
 from gad_verl.record import QUANTILE_LEVELS
 from gad_verl.tools.report.panels import Panel
@@ -42,11 +42,9 @@ from gad_verl.tools.report.plots import (
     mark_events,
     mark_stages,
     number,
-    source_of,
     summarise,
 )
 from gad_verl.tools.report.runs import Run
-from gad_verl.tools.report.series import thin
 
 _BAND_STEPS = 300
 _LOG_SPREAD = 1e3
@@ -145,71 +143,38 @@ def draw_panel(key: str, panel: Panel, runs: Sequence[Run], limit: int) -> Chart
 
 
 def draw_scores(key: str, run: Run, several: bool) -> Chart | None:
-    """The spread of the scores of both sides: from the record, or from the metrics where there is no record.
+    """The spread of the scores of both sides, from the record.
 
     Args:
         key: Unique on the page.
         run: The run.
         several: Whether the page shows other runs, too.
     """
-    title = f"{run.name}: scores" if several else "Scores of both sides"
     lines = [line for line in run.scores if line.get("levels") == list(QUANTILE_LEVELS)]
     plot = empty_figure([run], height=HEIGHT + 60)
-    legend = [LegendEntry("teacher", TEACHER_COLOR), LegendEntry("student", STUDENT_COLOR)]
-    summary = []
     sides = (("teacher", TEACHER_COLOR), ("student", STUDENT_COLOR))
-    if lines:
-        chosen = evenly(lines, _BAND_STEPS)
-        for side, color in sides:
-            known = [line for line in chosen if line[side] and all(value is not None for value in line[side])]
-            if not known:
-                continue
-            steps = np.array([line["step"] for line in known], dtype=np.int32)
-            levels = np.array([line[side] for line in known], dtype=np.float32)
-            draw_bands(plot, side, steps, levels, color)
-            summary.append(
-                f"{side}: median {number(levels[-1, 3])} at step {steps[-1]}, nine tenths of the scores between "
-                f"{number(levels[-1, 1])} and {number(levels[-1, 5])}"
-            )
-        note = "Line: median. Bands, from dark to light: half, nine tenths, and all of the scores of a step."
-        if len(chosen) < len(lines):
-            note += f" Drawn: {len(chosen)} of {len(lines)} steps, evenly chosen."
-    else:
-        means = []
-        for side, color in sides:
-            mean, std = run.get(f"disc/{side}_score_mean"), run.get(f"disc/{side}_score_std")
-            if not len(mean):
-                continue
-            parts = {"mean": mean, "low": run.get(f"disc/{side}_score_lowest")}
-            parts["high"] = run.get(f"disc/{side}_score_highest")
-            if len(std) == len(mean):
-                steps = mean.steps
-                chosen_steps = evenly(list(range(len(steps))), _BAND_STEPS)
-                source = ColumnDataSource(
-                    {
-                        "x": steps[chosen_steps].astype(np.int32),
-                        "low": (mean.values - std.values)[chosen_steps].astype(np.float32),
-                        "high": (mean.values + std.values)[chosen_steps].astype(np.float32),
-                    }
-                )
-                plot.varea("x", "low", "high", source=source, fill_color=color, fill_alpha=0.22)
-            for name, series in parts.items():
-                if len(series):
-                    source = source_of(thin(series, _BAND_STEPS))
-                    line = plot.line("x", "y", source=source, line_color=color, line_width=2 if name == "mean" else 0.7)
-                    if name == "mean":
-                        line.name = f"{side}, mean"
-                        means.append(line)
-            summary.append(summarise(f"{side}, mean", mean))
-        if not summary:
-            return None
-        note = (
-            "Line: mean. Band: one standard deviation. Thin lines: lowest and highest. There is no record of quantiles."
+    chosen = evenly(lines, _BAND_STEPS)
+    summary = []
+    for side, color in sides:
+        known = [line for line in chosen if line[side] and all(value is not None for value in line[side])]
+        if not known:
+            continue
+        steps = np.array([line["step"] for line in known], dtype=np.int32)
+        levels = np.array([line[side] for line in known], dtype=np.float32)
+        draw_bands(plot, side, steps, levels, color)
+        summary.append(
+            f"{side}: median {number(levels[-1, 3])} at step {steps[-1]}, nine tenths of the scores between "
+            f"{number(levels[-1, 1])} and {number(levels[-1, 5])}"
         )
     if not summary:
         return None
+    note = "Line: median. Bands, from dark to light: half, nine tenths, and all of the scores of a step."
+    if len(chosen) < len(lines):
+        note += f" Drawn: {len(chosen)} of {len(lines)} steps, evenly chosen."
     mark_stages(plot, [run])
     mark_events(plot, [run])
+    title = f"{run.name}: scores" if several else "Scores of both sides"
+    legend = [LegendEntry(side, color) for side, color in sides]
     return Chart(key, title, as_item(plot), plot.height, legend, summary, note)
 
 
