@@ -25,17 +25,13 @@ from gad_verl.tools.report.panels import Panel
 from gad_verl.tools.report.plots import (
     COLORS,
     DASHES,
-    EVENT_COLORS,
-    EVENT_MARKERS,
     HEIGHT,
-    MARKED_EVENTS,
     STUDENT_COLOR,
     TEACHER_COLOR,
     add_hover,
     as_item,
     color_of,
     draw_bands,
-    draw_event_marks,
     draw_line,
     empty_figure,
     evenly,
@@ -176,40 +172,3 @@ def draw_scores(key: str, run: Run, several: bool) -> Chart | None:
     title = f"{run.name}: scores" if several else "Scores of both sides"
     legend = [LegendEntry(side, color) for side, color in sides]
     return Chart(key, title, as_item(plot), plot.height, legend, summary, note)
-
-
-def draw_events(key: str, runs: Sequence[Run]) -> Chart | None:
-    """Every event on the axis of time, one line for each source."""
-    events = [(run, event) for run in runs for event in run.events]
-    if not events:
-        return None
-    several = len(runs) > 1
-
-    def line_of(run: Run, event: dict[str, Any]) -> str:
-        source = str(event.get("source", "?"))[:24]
-        return f"{run.name}: {source}" if several else source
-
-    lines = list(dict.fromkeys(line_of(run, event) for run, event in events))
-    plot = empty_figure(runs, height=90 + 26 * len(lines), y_range=lines[::-1])
-    for action, marker in EVENT_MARKERS.items():
-        of_action = [(run, event) for run, event in events if event.get("action") == action]
-        if not of_action:
-            continue
-        chosen = evenly(of_action, 4 * MARKED_EVENTS)
-        draw_event_marks(plot, chosen, [line_of(run, event) for run, event in chosen], action, marker, size=10)
-    mark_stages(plot, runs)
-    legend = [
-        LegendEntry(action, EVENT_COLORS[action], f"marker-{action}")
-        for action in EVENT_MARKERS
-        if any(event.get("action") == action for _, event in events)
-    ]
-    summary = [f"{line}: {sum(line_of(run, event) == line for run, event in events)} events" for line in lines]
-    return Chart(
-        key,
-        "Events over the steps",
-        as_item(plot),
-        plot.height,
-        legend,
-        summary,
-        "Touch or point at a mark to read it.",
-    )

@@ -104,16 +104,11 @@ def write_page(runs: Sequence[Run], output: Path) -> list[Verdict]:
 
 def _sections(runs: Sequence[Run]) -> list[DrawnSection]:
     several = len(runs) > 1
-    plan = [
-        section
-        for section in panels.SECTIONS
-        if section is not panels.TRUST or any(name.startswith("gad/trust") for run in runs for name in run.metrics)
-    ]
-    drawn_panels = [panel for section in plan for panel in section.panels]
+    drawn_panels = [panel for section in panels.SECTIONS for panel in section.panels]
     limit = max(_LEAST, min(_MOST, LINE_POINTS // max(1, charts.count_series(drawn_panels, runs))))
 
     drawn = []
-    for section in plan:
+    for section in panels.SECTIONS:
         found = [
             charts.draw_panel(f"{section.key}-{number}", panel, runs, limit)
             for number, panel in enumerate(section.panels)
@@ -122,7 +117,6 @@ def _sections(runs: Sequence[Run]) -> list[DrawnSection]:
         if section.key == panels.DISCRIMINATOR.key:
             scores = [charts.draw_scores(f"scores-{number}", run, several) for number, run in enumerate(runs)]
             drawn.append(_section("scores", "Scores of both sides", scores))
-    drawn.append(_section("events", "Events", [charts.draw_events("events-0", runs)]))
     return [section for section in drawn if section.charts]
 
 

@@ -235,7 +235,7 @@ TRUST = Section(
         ),
         Panel(
             "Accuracy on prompts that never train the discriminator",
-            (Curve("gad/trust_accuracy", "kept away"), Curve("disc/accuracy", "training")),
+            (Curve("gad/trust_accuracy", "kept away"),),
             level=0.5,
             level_name="guessing",
             bounds=_SHARE,
