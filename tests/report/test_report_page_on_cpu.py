@@ -150,13 +150,21 @@ def test_ten_runs_stay_small(tmp_path: Path) -> None:
     assert len(content.encode()) < 5_000_000
 
 
-def test_samples_keep_to_their_budget(run_folder: Path) -> None:
-    run = read_run(run_folder)
-    chosen = choose_samples([run], budget=4000)
-    steps = [entry["step"] for entry in chosen.runs[0]["splits"]["val"]]
-    assert steps[0] == 3 and steps[-1] == 60 and len(steps) < 20
-    assert "steps, evenly chosen" in chosen.note
-    assert choose_samples([run]).note == "" and choose_samples([]).runs == []
+def test_samples_keep_to_their_budget(run_folder: Path, tmp_path: Path) -> None:
+    long = read_run(write_run(tmp_path / "long", 20, text="It rains. " * 100))
+    (chosen,) = choose_samples([long], budget=20_000)
+    of_step = [sample for steps in chosen["splits"].values() for step in steps for sample in step["samples"]]
+    shown = [text for sample in of_step for text in (sample["prompt"], sample["teacher"], *sample["students"])]
+    assert all("more characters" in text for text in shown) and sum(map(len, shown)) < 45_000
+    steps = [entry["step"] for entry in chosen["splits"]["val"]]
+    assert list(chosen["splits"]) == ["val", "train"] and steps == list(range(1, 21))
+    many = read_run(run_folder)
+    many.samples = [many.samples[0] | {"step": step} for step in range(1, 101) for _ in range(12)]
+    (chosen,) = choose_samples([many])
+    (steps,) = chosen["splits"].values()
+    assert steps[0]["step"] == 1 and steps[-1]["step"] == 100 and len(steps) == 20
+    assert {len(step["samples"]) for step in steps} == {8}
+    assert choose_samples([]) == []
 
 
 def test_the_first_step_of_a_run_makes_a_page(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> st
     samples = texts.choose_samples(runs)
     data = {
         "charts": {chart.key: chart.item for section in sections for chart in section.charts},
-        "samples": samples.runs,
+        "samples": samples,
     }
     environment = Environment(
         loader=PackageLoader("gad_verl.tools.report", "template"),
@@ -79,6 +79,8 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> st
         key_figures=texts.key_figures(runs),
         events=[(run, _listed_events(run)) for run in runs if run.events],
         samples=samples,
+        sample_steps=texts.STEPS,
+        sample_lines=texts.PER_STEP,
         settings=texts.settings(runs),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
