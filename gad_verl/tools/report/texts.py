@@ -43,10 +43,8 @@ def choose_samples(runs: Sequence[Run], budget: int = SAMPLE_CHARACTERS) -> list
         For each run with texts its ``name`` and ``splits``: by split, the steps and their samples.
     """
     chosen = [(run.name, _by_split(run)) for run in runs if run.samples]
-    lines = [
-        line for _, splits in chosen for steps in splits.values() for of_step in steps.values() for line in of_step
-    ]
-    length = max(_SHORTEST, min(_LONGEST, budget // max(1, sum(len(_texts(line)) for line in lines))))
+    kept = [lines for _, splits in chosen for steps in splits.values() for lines in steps.values()]
+    length = max(_SHORTEST, min(_LONGEST, budget // max(1, sum(len(_texts(line)) for lines in kept for line in lines))))
 
     def shown(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         return [{"step": step, "samples": [_sample(line, length) for line in steps[step]]} for step in steps]
