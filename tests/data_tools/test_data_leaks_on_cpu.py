@@ -425,17 +425,6 @@ def test_one_side_alone_is_described(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not [found for found in clean.teacher_findings if "token" not in found.name]
 
 
-def test_a_tokenizer_tells_what_the_limit_cuts(
-    tmp_path: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    path = write(tmp_path / "t.parquet", teacher_rows(["x" * 10] * 15 + ["x" * 30] * 15))
-    command = ["data", "leaks", str(path), "--tokenizer", str(tmp_path / "tokenizer")]
-    assert cli.main([*command, "--max-response-length", "20"]) == 0
-    assert "stopped by the length limit: 50.0%" in capsys.readouterr().out
-    assert cli.main(command) == 2 and "belong together" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [

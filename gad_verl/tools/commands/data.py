@@ -97,8 +97,6 @@ def _add_leaks(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="column of the student's texts (default: response); without --student a column of the teacher's file",
     )
     _add_keys(parser)
-    parser.add_argument("--tokenizer", help="with --max-response-length: count which texts the limit cuts")
-    parser.add_argument("--max-response-length", type=int, help="limit in tokens, with the end-of-text token")
     parser.add_argument("--max-texts", type=int, default=5000, help="most texts of each side (default: 5000)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, the halves and the interval (default: 0)")
     parser.add_argument("--all-features", action="store_true", help="print every feature")

@@ -187,7 +187,7 @@ class Pairing:
     warning: str = ""
 
 
-def _chosen(keys: Sequence[str], most: int, seed: int) -> list[int]:
+def chosen(keys: Sequence[str], most: int, seed: int) -> list[int]:
     """Places of at most so many texts, chosen by a hash of their prompt: both sides choose the same prompts."""
     if len(keys) <= most:
         return list(range(len(keys)))
@@ -239,6 +239,6 @@ def pair(teacher: Side, student: Side, most: int, seed: int = 0) -> Pairing:
             "the texts"
         )
         keys = [[f"t{row}" for row in teacher.rows], [f"s{row}" for row in student.rows]]
-    chosen = [_chosen(names, most, seed) for names in keys]
-    groups = [names[place] for names, places in zip(keys, chosen, strict=True) for place in places]
-    return Pairing(teacher.keep(chosen[0]), student.keep(chosen[1]), _numbered(groups), how, warning)
+    kept = [chosen(names, most, seed) for names in keys]
+    groups = [names[place] for names, places in zip(keys, kept, strict=True) for place in places]
+    return Pairing(teacher.keep(kept[0]), student.keep(kept[1]), _numbered(groups), how, warning)
