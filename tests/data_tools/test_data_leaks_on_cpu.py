@@ -363,7 +363,7 @@ def test_the_command_compares_two_files(tmp_path: Path, capsys: pytest.CaptureFi
     teacher = write(tmp_path / "t.parquet", teacher_rows([text + "\n" for text in answers(60, 1)]))
     student = write(
         tmp_path / "s.jsonl",
-        [{"prompt": f"question {n}?", "response": text} for n, text in enumerate(answers(60, 2))][::-1],
+        [{"prompt": f"Question {n}?", "response": text} for n, text in enumerate(answers(60, 2))][::-1],
     )
     report = tmp_path / "report.json"
     command = ["data", "leaks", str(teacher), "--student", str(student), "--json", str(report)]
