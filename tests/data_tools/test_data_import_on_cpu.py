@@ -104,10 +104,6 @@ PUBLISHED: dict[str, tuple[Rows, list[tuple[list[tuple[str, str]], str]]]] = {
         ],
         [([("user", "Shorten.\n\na a")], "a"), ([("user", "Shorten.")], "b")],
     ),
-    "vicuna": (
-        [{"question_id": 1, "text": "How?", "category": "generic", "answer": "Thus."}],
-        [([("user", "How?")], "Thus.")],
-    ),
     "alpaca": (
         [{"instruction": "Add.", "input": "1 2", "output": "3"}],
         [([("user", "Add.\n\n1 2")], "3")],
@@ -166,29 +162,6 @@ def test_columns_left_behind_are_named(tmp_path: Path, capsys: pytest.CaptureFix
 def test_no_published_column_is_left_behind() -> None:
     for name, (rows, _) in PUBLISHED.items():
         assert LAYOUTS[name].unused(list(rows[0])) == []
-
-
-def test_vicuna_answers_come_from_a_second_file(tmp_path: Path, fails: Callable[..., str]) -> None:
-    questions = write_rows(
-        tmp_path / "q.jsonl", [{"question_id": n, "turns": [f"Q{n}?", "more?"], "category": "c"} for n in (1, 2, 3)]
-    )
-    output = tmp_path / "out.parquet"
-    assert "--answers" in fails(tmp_path, "import", questions, "--output", output)
-    answers = write_rows(
-        tmp_path / "a.jsonl",
-        [
-            {"question_id": 2, "choices": [{"turns": ["A2.", "later"]}], "model_id": "gpt-4"},
-            {"question_id": 1, "text": "A1.", "model_id": "gpt-4"},
-        ],
-    )
-    _, found, card = run_import(questions, "--answers", str(answers))
-    assert [(row["prompt"][0]["content"], row["teacher_response"]) for row in found] == [("Q1?", "A1."), ("Q2?", "A2.")]
-    assert found[0]["teacher"] == "gpt-4"
-    assert card["counts"] == {"read": 3, "written": 2, "rejected": {"no answer to the question": 1}}
-    write_rows(answers, [{"question_id": 1, "text": "A1."}, {"question_id": 1, "text": "A."}])
-    assert "second answer" in fails(
-        tmp_path, "import", questions, "--answers", answers, "--output", tmp_path / "x.parquet"
-    )
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("input", help="parquet, JSON, JSONL or CSV file, or the name of a Hugging Face data set")
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write; a card stands beside it")
     parser.add_argument(
-        "--layout", help="gad, lmsys, dolly, selfinst, vicuna, alpaca, sharegpt or plain (default: by the columns)"
+        "--layout", help="gad, lmsys, dolly, selfinst, alpaca, sharegpt or plain (default: by the columns)"
     )
     parser.add_argument(
         "--template", default="none", help="wrapper around instructions: none, alpaca, or a text file (default: none)"
@@ -54,7 +54,6 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument(
         "--data-source", help="name of the source, where a row does not say (default: the input's name)"
     )
-    parser.add_argument("--answers", type=Path, help="for vicuna: file with the answers by question_id")
     parser.add_argument(
         "--rename", action="append", default=[], metavar="OLD=NEW", help="rename a column first; may be repeated"
     )
