@@ -187,10 +187,9 @@ def test_the_seed_alone_decides() -> None:
 def test_auc_is_the_chance_of_a_larger_value_with_ties_counted_half(first: list[int], second: list[int]) -> None:
     values = np.array([*first, *second], dtype=float)[:, None]
     is_teacher = np.arange(len(values)) < len(first)
-    groups = np.r_[np.arange(len(first)), np.arange(len(second))]
     table = FeatureTable([Feature("f", "end")], values, values)
     wins = [(a > b) + (a == b) / 2 for a in first for b in second]
-    assert single_features(table, is_teacher, groups)[0].auc == pytest.approx(np.mean(wins))
+    assert single_features(table, is_teacher)[0].auc == pytest.approx(np.mean(wins))
 
 
 def test_a_bootstrap_over_independent_texts_agrees_with_the_normal_approximation() -> None:
@@ -236,7 +235,7 @@ def test_chance_makes_few_findings() -> None:
     for _ in range(10):
         values = rng.normal(size=(120, 40))
         table = FeatureTable(features, values, values)
-        found += len(noteworthy(single_features(table, np.arange(120) < 60, np.arange(120) % 60)))
+        found += len(noteworthy(single_features(table, np.arange(120) < 60)))
     # One report in a hundred has one.
     assert found <= 2
 

@@ -145,7 +145,7 @@ def one_sided(side: Side) -> LeakReport:
     everyone = np.ones(len(side.texts), dtype=bool)
     means = table.values.mean(axis=0)
     singles = [
-        SingleFeature(feature, float(mean), float("nan"), float("nan"), float("nan"), float("nan"))
+        SingleFeature(feature, float(mean), float("nan"), float("nan"), float("nan"))
         for feature, mean in zip(table.features, means, strict=True)
         if mean > 0
     ]
@@ -178,7 +178,7 @@ def compare(teacher: Side, student: Side, most: int = 5000, seed: int = 0) -> Le
     table = feature_table([*teacher.texts, *student.texts], unfinished)
     is_teacher = np.arange(len(table.values)) < len(teacher.texts)
     accuracy = model_accuracy(table, is_teacher, pairing.groups, seed)
-    singles = single_features(table, is_teacher, pairing.groups, seed)
+    singles = single_features(table, is_teacher)
     findings = _by_kind(singles)
     return LeakReport(
         len(teacher.texts),
@@ -243,7 +243,7 @@ def render(report: LeakReport, rows: int = 25) -> str:
         lines.append(f"{finding.kind}:")
         lines += [
             f"  {single.feature.name}: teacher {_value(single, single.teacher)}, student "
-            f"{_value(single, single.student)}, accuracy alone {single.accuracy:.2f}"
+            f"{_value(single, single.student)}"
             for single in finding.features[:4]
         ]
         if len(finding.features) > 4:
@@ -253,13 +253,13 @@ def render(report: LeakReport, rows: int = 25) -> str:
         lines += [f"{found.name}: {found.share:.1%} of the teacher's texts", f"  -> {found.advice}", ""]
     if not report.findings and not report.teacher_findings:
         lines += ["no findings", ""]
-    lines.append(f"{'feature':<44} {'teacher':>10} {'student':>10} {'AUC':>6} {'alone':>6}")
+    lines.append(f"{'feature':<44} {'teacher':>10} {'student':>10} {'AUC':>6}")
     shown = report.singles[: rows or None]
     for single in shown:
-        auc, alone = ("", "") if np.isnan(single.auc) else (f"{single.auc:.3f}", f"{single.accuracy:.2f}")
+        auc = "" if np.isnan(single.auc) else f"{single.auc:.3f}"
         lines.append(
             f"{single.feature.name[:44]:<44} {_value(single, single.teacher):>10} {_value(single, single.student):>10} "
-            f"{auc:>6} {alone:>6}"
+            f"{auc:>6}"
         )
     if len(shown) < len(report.singles):
         lines.append(f"and {len(report.singles) - len(shown)} more (--all-features)")
