@@ -27,7 +27,6 @@ import pytest
 from gad_verl import cli
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.data import reading
 from gad_verl.tools.data.layouts import LAYOUTS, Unusable, WrongType, find_layout
 from gad_verl.tools.data.templates import ALPACA, load_template
 
@@ -105,10 +104,6 @@ PUBLISHED: dict[str, tuple[Rows, list[tuple[list[tuple[str, str]], str]]]] = {
         ],
         [([("user", "Shorten.\n\na a")], "a"), ([("user", "Shorten.")], "b")],
     ),
-    "vicuna": (
-        [{"question_id": 1, "text": "How?", "category": "generic", "answer": "Thus."}],
-        [([("user", "How?")], "Thus.")],
-    ),
     "alpaca": (
         [{"instruction": "Add.", "input": "1 2", "output": "3"}],
         [([("user", "Add.\n\n1 2")], "3")],
@@ -167,29 +162,6 @@ def test_columns_left_behind_are_named(tmp_path: Path, capsys: pytest.CaptureFix
 def test_no_published_column_is_left_behind() -> None:
     for name, (rows, _) in PUBLISHED.items():
         assert LAYOUTS[name].unused(list(rows[0])) == []
-
-
-def test_vicuna_answers_come_from_a_second_file(tmp_path: Path, fails: Callable[..., str]) -> None:
-    questions = write_rows(
-        tmp_path / "q.jsonl", [{"question_id": n, "turns": [f"Q{n}?", "more?"], "category": "c"} for n in (1, 2, 3)]
-    )
-    output = tmp_path / "out.parquet"
-    assert "--answers" in fails(tmp_path, "import", questions, "--output", output)
-    answers = write_rows(
-        tmp_path / "a.jsonl",
-        [
-            {"question_id": 2, "choices": [{"turns": ["A2.", "later"]}], "model_id": "gpt-4"},
-            {"question_id": 1, "text": "A1.", "model_id": "gpt-4"},
-        ],
-    )
-    _, found, card = run_import(questions, "--answers", str(answers))
-    assert [(row["prompt"][0]["content"], row["teacher_response"]) for row in found] == [("Q1?", "A1."), ("Q2?", "A2.")]
-    assert found[0]["teacher"] == "gpt-4"
-    assert card["counts"] == {"read": 3, "written": 2, "rejected": {"no answer to the question": 1}}
-    write_rows(answers, [{"question_id": 1, "text": "A1."}, {"question_id": 1, "text": "A."}])
-    assert "second answer" in fails(
-        tmp_path, "import", questions, "--answers", answers, "--output", tmp_path / "x.parquet"
-    )
 
 
 @pytest.mark.parametrize(
@@ -343,9 +315,9 @@ def test_template_does_not_go_around_whole_chats(tmp_path: Path, fails: Callable
             b'{"instruction": "Q?", "response": "A."}\n' * 200 + b'{"instruction": "\xe9"}',
             "line 201: not UTF-8",
         ),
-        ("in.json", "[1, 2, 3]".encode("utf-16"), "is UTF-16, not UTF-8.*iconv"),
-        ("in.csv", "instruction,response\nQ?,A.\n".encode("utf-16"), "is UTF-16"),
-        ("in.csv", "instruction,response\nQ?,A.\n".encode("utf-16-le"), "zero bytes"),
+        ("in.json", "[1, 2, 3]".encode("utf-16"), "not UTF-8 .byte 0xff.*iconv.*UTF-16"),
+        ("in.csv", "instruction,response\nQ?,A.\n".encode("utf-16"), "not UTF-8 .byte 0xff.*UTF-16"),
+        ("in.csv", "instruction,response\nQ?,A.\n".encode("utf-16-le"), "broken CSV header"),
         ("in.csv", "instruction,response\nQ?,caf\u00e9\n".encode("latin-1"), "not UTF-8"),
         ("in.json", '["caf\u00e9"]'.encode("latin-1"), "not UTF-8"),
         ("in.jsonl", b"", "empty"),
@@ -390,17 +362,6 @@ def test_no_usable_row_is_an_error(tmp_path: Path, fails: Callable[..., str]) ->
     source = write_rows(tmp_path / "in.jsonl", [{"instruction": "Q?", "response": ""}] * 3)
     error = fails(tmp_path, "import", source, "--output", tmp_path / "out.parquet", "--rejected", tmp_path / "r.jsonl")
     assert "none of 3 rows" in error and "response is empty: 3" in error
-
-
-def test_oversized_files_are_refused(
-    tmp_path: Path, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reading, "MAX_JSON_BYTES", 100)
-    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 100)
-    rows = [{"instruction": "Q?", "response": "A" * 200}]
-    output = tmp_path / "out.parquet"
-    assert "JSONL" in fails(tmp_path, "import", write_rows(tmp_path / "in.json", rows), "--output", output)
-    assert "line 1: longer" in fails(tmp_path, "import", write_rows(tmp_path / "in.jsonl", rows), "--output", output)
 
 
 def test_a_mark_of_utf8_and_long_csv_fields_are_no_problem(tmp_path: Path) -> None:

@@ -187,10 +187,9 @@ def test_the_seed_alone_decides() -> None:
 def test_auc_is_the_chance_of_a_larger_value_with_ties_counted_half(first: list[int], second: list[int]) -> None:
     values = np.array([*first, *second], dtype=float)[:, None]
     is_teacher = np.arange(len(values)) < len(first)
-    groups = np.r_[np.arange(len(first)), np.arange(len(second))]
     table = FeatureTable([Feature("f", "end")], values, values)
     wins = [(a > b) + (a == b) / 2 for a in first for b in second]
-    assert single_features(table, is_teacher, groups)[0].auc == pytest.approx(np.mean(wins))
+    assert single_features(table, is_teacher)[0].auc == pytest.approx(np.mean(wins))
 
 
 def test_a_bootstrap_over_independent_texts_agrees_with_the_normal_approximation() -> None:
@@ -236,7 +235,7 @@ def test_chance_makes_few_findings() -> None:
     for _ in range(10):
         values = rng.normal(size=(120, 40))
         table = FeatureTable(features, values, values)
-        found += len(noteworthy(single_features(table, np.arange(120) < 60, np.arange(120) % 60)))
+        found += len(noteworthy(single_features(table, np.arange(120) < 60)))
     # One report in a hundred has one.
     assert found <= 2
 
@@ -363,7 +362,7 @@ def test_the_command_compares_two_files(tmp_path: Path, capsys: pytest.CaptureFi
     teacher = write(tmp_path / "t.parquet", teacher_rows([text + "\n" for text in answers(60, 1)]))
     student = write(
         tmp_path / "s.jsonl",
-        [{"prompt": f"question {n}?", "response": text} for n, text in enumerate(answers(60, 2))][::-1],
+        [{"prompt": f"Question {n}?", "response": text} for n, text in enumerate(answers(60, 2))][::-1],
     )
     report = tmp_path / "report.json"
     command = ["data", "leaks", str(teacher), "--student", str(student), "--json", str(report)]
@@ -423,17 +422,6 @@ def test_one_side_alone_is_described(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert content["accuracy"] is None
     clean = one_sided(Side(answers(30, 1), None, list(range(30)), None))
     assert not [found for found in clean.teacher_findings if "token" not in found.name]
-
-
-def test_a_tokenizer_tells_what_the_limit_cuts(
-    tmp_path: Path, tokenizer: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    tokenizer.save_pretrained(tmp_path / "tokenizer")
-    path = write(tmp_path / "t.parquet", teacher_rows(["x" * 10] * 15 + ["x" * 30] * 15))
-    command = ["data", "leaks", str(path), "--tokenizer", str(tmp_path / "tokenizer")]
-    assert cli.main([*command, "--max-response-length", "20"]) == 0
-    assert "stopped by the length limit: 50.0%" in capsys.readouterr().out
-    assert cli.main(command) == 2 and "belong together" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from gad_verl import cli
 from gad_verl.record.files import plain
 from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.api import Endpoint
+from gad_verl.tools.data.writing import sha256
 from gad_verl.tools.export.card.data_facts import read_data_facts
 from gad_verl.tools.export.card.other_options import other_options
 from gad_verl.tools.export.card.page import Exported, collect_facts, write_card
@@ -98,8 +99,8 @@ def test_the_front_matter_is_read_back_by_the_library(exported: Path, part: str,
 def test_what_is_known_stands_in_the_card(exported: Path, part: str) -> None:
     text = (exported / part / "README.md").read_text(encoding="utf-8")
     assert f"# GAD {part} from organisation/model-1B, step 7\n" in text
-    # The teacher: the rows say it. A bar must not break the table.
-    assert "| teacher | a \\| teacher (as the column teacher of the training rows says) |" in text
+    # The teacher: the import was told. A bar must not break the table.
+    assert "| teacher | a \\| teacher (as the card of the import says) |" in text
     assert "| `train.parquet` | 9 |" in text
     normalized, imported = (text.index(f"\n- {step}") for step in ("Normalized `all.parquet`", "Imported `raw.jsonl`"))
     assert normalized < imported
@@ -145,7 +146,7 @@ def test_without_a_record_everything_is_unknown(root: Path, tmp_path: Path) -> N
         folder = export_part(checkpoint, part, tmp_path / part, card=CardRequest())
         card = ModelCard.load(folder / "README.md")
         assert not {"license", "base_model", "datasets", "model-index"} & set(card.data.to_dict())
-        assert "| teacher | unknown (no data card and no column names it) |" in card.text
+        assert "| teacher | unknown (no data card names it) |" in card.text
         assert "| training began with | unknown |" in card.text and "| stage | unknown |" in card.text
         assert "| license | not given |" in card.text and "| of the training | unknown |" in card.text
         assert "Unknown: the run has no record" in card.text
@@ -154,32 +155,31 @@ def test_without_a_record_everything_is_unknown(root: Path, tmp_path: Path) -> N
     assert "MAX_" not in card.text
 
 
-def test_what_the_user_says_counts_and_the_data_may_lie_elsewhere(root: Path, tmp_path: Path) -> None:
+def test_what_the_user_says_counts(root: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "moved" / "run" / "global_step_7"
     shutil.copytree(root / "run", checkpoint.parent)
-    shutil.copy(root / "data" / "all.parquet.card.json", tmp_path / "card.json")
-    request = CardRequest(
-        base_model="other/base", teacher="The Teacher", data_cards=[tmp_path / "card.json"], license="mit"
-    )
+    request = CardRequest(base_model="other/base", teacher="The Teacher", license="mit")
     text = (export_part(checkpoint, "student", tmp_path / "out", card=request) / "README.md").read_text()
     assert "base_model: other/base" in text and "license: mit" in text
     assert "| teacher | The Teacher |" in text
     assert "| `train.parquet` | unknown |" in text
-    assert "\n- Imported `raw.jsonl`" in text and "Normalized" not in text
+    assert "How it was made is unknown" in text
 
 
 def test_a_card_of_another_version_of_the_file_is_not_believed(root: Path, tmp_path: Path) -> None:
     data = shutil.copytree(root / "data", tmp_path / "data")
     run = RunFacts(tmp_path, config={"data": {"train_files": str(data / "train.parquet")}})
-    assert len(read_data_facts(run, []).cards) == 2
+    assert len(read_data_facts(run).cards) == 2
     pd.read_parquet(data / "train.parquet").iloc[:4].to_parquet(data / "train.parquet")
-    facts = read_data_facts(run, [])
+    facts = read_data_facts(run)
     assert facts.cards == [] and facts.files == [("train.parquet", 4)]
 
 
 def test_each_way_of_making_data_is_told(root: Path, tmp_path: Path) -> None:
     split = ["data", "split", str(root / "data" / "all.parquet"), "--output", str(tmp_path / "split"), "--val", "2"]
     assert cli.main(split) == 0
+    collected = tmp_path / "collected.parquet"
+    shutil.copy(root / "data" / "raw.jsonl", collected)
     settings = CollectSettings(
         (Teacher("t", Endpoint("http://localhost/v1", "m"), {"seed": 3}),), framing=Framing(system="Be brief.")
     )
@@ -188,13 +188,13 @@ def test_each_way_of_making_data_is_told(root: Path, tmp_path: Path) -> None:
         "settings": plain(settings),
         "answers": {"kept": 4, "wanted": 5},
         "prompts": {"file": "/somewhere/asked.jsonl"},
-        "output": {"rows": 4},
+        "output": {"rows": 4, "sha256": sha256(collected)},
     }
-    (tmp_path / "collected.json").write_text(json.dumps(card))
-    (tmp_path / "newer.json").write_text(json.dumps({"command": "data split"}))
-    run = RunFacts(tmp_path, config={"data": {"train_files": "split/train.parquet"}})
-    request = CardRequest(data_cards=[tmp_path / "collected.json", tmp_path / "newer.json"])
-    facts = collect_facts(tmp_path / "global_step_1", "student", run, request)
+    Path(f"{collected}.card.json").write_text(json.dumps(card))
+    newer = {"command": "data split", "output": {"sha256": sha256(collected)}}
+    (tmp_path / "newer.card.json").write_text(json.dumps(newer))
+    run = RunFacts(tmp_path, config={"data": {"train_files": ["split/train.parquet", "collected.parquet"]}})
+    facts = collect_facts(tmp_path / "global_step_1", "student", run, CardRequest())
     text = write_card(facts, Exported(tmp_path, adapter=True, dtype="float32")).read_text(encoding="utf-8")
     assert "\n- Split `all.parquet`, 9 rows: 7 in `train.parquet`, 2 in `val.parquet`. Prompts with a Jaccard" in text
     assert "from the prompts of `asked.jsonl`: 4 answers kept of 5 asked for, in 4 rows. Sampling of t: seed 3." in text
@@ -219,8 +219,6 @@ def test_no_card(root: Path, tmp_path: Path) -> None:
     [
         (["--base-model", "/models/secret"], "--base-model /models/secret: no name of the Hugging Face Hub"),
         (["--dataset", "texts"], "--dataset texts: no name of the Hugging Face Hub"),
-        (["--data-card", "missing.json"], "--data-card missing.json cannot be read"),
-        (["--evaluation", "missing"], "missing is no folder of gad-verl evaluate"),
     ],
 )
 def test_mistakes_are_one_line_and_nothing_is_written(
@@ -241,9 +239,7 @@ def evaluate(model: Path, output: Path, data: Path) -> None:
     assert cli.main([*command, *options]) == 0
 
 
-def test_only_evaluations_of_these_weights_stand_in_a_card(
-    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_evaluations_of_these_weights_stand_in_a_card(root: Path, tmp_path: Path) -> None:
     run = shutil.copytree(root / "run", tmp_path / "work" / "run")
     shutil.copytree(root / "data", tmp_path / "work" / "data")
     checkpoint, data = run / "global_step_7", root / "data" / "train.parquet"
@@ -257,16 +253,11 @@ def test_only_evaluations_of_these_weights_stand_in_a_card(
     assert figures["length_ratio"] == round(results["figures"]["length_ratio"]["value"], 4)
     assert card.text.count("`gad-verl evaluate` on") == 1 and "4 prompts" in card.text
     assert str(tmp_path) not in str(card)
-    # Named, but of other weights: refused, and nothing is left.
-    command = ["export", str(checkpoint), "--output", str(tmp_path / "refused")]
-    named = ["--evaluation", str(tmp_path / "work" / "evaluations" / "base")]
-    assert cli.main([*command, *named]) == 2
-    assert "of other weights" in capsys.readouterr().err
-    assert not list(tmp_path.glob("*refused*"))
+    # One that was not run to its end is passed over.
+    (tmp_path / "work" / "evaluations" / "base" / "results.json").write_text("{}")
     # Of the exported folder: the same weights under another fingerprint.
-    evaluate(folder, tmp_path / "of_export", data)
-    request = CardRequest(evaluations=[tmp_path / "of_export"])
-    card = ModelCard.load(export_part(checkpoint, "student", tmp_path / "again", card=request) / "README.md")
+    evaluate(folder, tmp_path / "work" / "evaluations" / "of_export", data)
+    card = ModelCard.load(export_part(checkpoint, "student", tmp_path / "again", card=CardRequest()) / "README.md")
     assert card.text.count("`gad-verl evaluate` on") == 2
 
 

@@ -27,7 +27,7 @@ from made_up_run import write_metrics, write_run
 from gad_verl.cli import main
 from gad_verl.tools.report.page import render
 from gad_verl.tools.report.runs import read_run
-from gad_verl.tools.report.texts import choose_samples, other_metrics
+from gad_verl.tools.report.texts import choose_samples
 
 HOSTILE = (
     '</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">&lt;b&gt; {{ 7 * 7 }} \u2028 \'"'
@@ -98,14 +98,13 @@ def test_structure(page: str) -> None:
         "student",
         "validation",
         "events",
-        "time",
         "samples",
     }
-    assert wanted | {"others", "settings"} == sections
+    assert wanted | {"settings"} == sections
     anchors = {link.removeprefix("#") for link in parsed.links if link.startswith("#")}
     assert anchors == sections
     plots = [attributes for attributes in parsed.all("div") if "data-chart" in attributes]
-    assert len(plots) > 20 and {plot["data-chart"] for plot in plots} == set(parsed.data["charts"])
+    assert len(plots) > 15 and {plot["data-chart"] for plot in plots} == set(parsed.data["charts"])
     for plot in plots:
         assert plot["role"] == "img" and len(plot["aria-label"] or "") > 20
     for label in ("Sections",):
@@ -151,16 +150,21 @@ def test_ten_runs_stay_small(tmp_path: Path) -> None:
     assert len(content.encode()) < 5_000_000
 
 
-def test_samples_and_other_metrics_keep_to_their_budget(run_folder: Path) -> None:
-    run = read_run(run_folder)
-    chosen = choose_samples([run], budget=4000)
-    steps = [entry["step"] for entry in chosen.runs[0]["splits"]["val"]]
-    assert steps[0] == 3 and steps[-1] == 60 and len(steps) < 20
-    assert "steps, evenly chosen" in chosen.note
-    assert choose_samples([run]).note == "" and choose_samples([]).runs == []
-    others, limit = other_metrics([run, run], 10)
-    assert "training/extra_0" in others and "disc/loss" not in others
-    assert all(len(line[0]) <= limit for lines in others.values() for line in lines if line)
+def test_samples_keep_to_their_budget(run_folder: Path, tmp_path: Path) -> None:
+    long = read_run(write_run(tmp_path / "long", 20, text="It rains. " * 100))
+    (chosen,) = choose_samples([long], budget=20_000)
+    of_step = [sample for steps in chosen["splits"].values() for step in steps for sample in step["samples"]]
+    shown = [text for sample in of_step for text in (sample["prompt"], sample["teacher"], *sample["students"])]
+    assert all("more characters" in text for text in shown) and sum(map(len, shown)) < 45_000
+    steps = [entry["step"] for entry in chosen["splits"]["val"]]
+    assert list(chosen["splits"]) == ["val", "train"] and steps == list(range(1, 21))
+    many = read_run(run_folder)
+    many.samples = [many.samples[0] | {"step": step} for step in range(1, 101) for _ in range(12)]
+    (chosen,) = choose_samples([many])
+    (steps,) = chosen["splits"].values()
+    assert steps[0]["step"] == 1 and steps[-1]["step"] == 100 and len(steps) == 20
+    assert {len(step["samples"]) for step in steps} == {8}
+    assert choose_samples([]) == []
 
 
 def test_the_first_step_of_a_run_makes_a_page(tmp_path: Path) -> None:
@@ -185,10 +189,10 @@ def test_command_overlays_several_runs(run_folder: Path, tmp_path: Path, capsys:
     parsed = Page(content)
     words = " ".join(parsed.text)
     assert "2 runs" in words and "still training, as of step 40 of 80" in words and "finished at step 60 of 60" in words
-    assert parsed.data["runs"] == ["<b>{{ 1 }}", "second"] and not parsed.all("b")
+    assert [run["name"] for run in parsed.data["samples"]] == ["<b>{{ 1 }}", "second"] and not parsed.all("b")
     different = content[content.index("What differs") : content.index("keys that are the same")]
     assert "rate" in different and "0.25" in different and ">seed<" in different and "versions.numpy" not in different
-    assert {"scores-0", "scores-1", "time-0", "time-1"} <= set(parsed.data["charts"])
+    assert {"scores-0", "scores-1"} <= set(parsed.data["charts"])
 
 
 @pytest.mark.parametrize("make", ["missing", "empty folder", "empty file", "other file", "folder as output"])
@@ -234,12 +238,6 @@ const until = async (holds) => {
   const range = document.getElementById("sample-range");
   range.value = 0;
   range.dispatchEvent(new Event("input"));
-  const [metric, summary] = [document.getElementById("other-metric"), document.getElementById("other-summary")];
-  await until(() => summary.textContent);
-  summary.textContent = "";
-  metric.selectedIndex = 3;
-  metric.dispatchEvent(new Event("change"));
-  await until(() => summary.textContent);
   const filter = document.getElementById("key-filter");
   filter.value = "TRAINING_steps";
   filter.dispatchEvent(new Event("input"));
@@ -249,7 +247,6 @@ const until = async (holds) => {
     fetched: performance.getEntriesByType("resource").map((entry) => entry.name),
     step: document.getElementById("sample-step").textContent,
     sample: document.querySelector("#sample-list .teacher pre").textContent,
-    metric: summary.textContent,
     keys: [...document.querySelectorAll("#all-keys tbody tr:not([hidden]) th")].map((cell) => cell.textContent),
   }, "*");
 })();
@@ -297,6 +294,6 @@ def test_in_a_browser(page: str, tmp_path: Path) -> None:
     for width in WIDTHS:
         told = everything[str(width)]
         assert told["problems"] == [] and told["fetched"] == [] and not told["hacked"]
-        assert told["page"] <= width and told["plots"] > 20 and told["empty"] == []
-        assert told["step"] == "3" and told["sample"] == HOSTILE and " at step 60" in told["metric"]
+        assert told["page"] <= width and told["plots"] > 15 and told["empty"] == []
+        assert told["step"] == "3" and told["sample"] == HOSTILE
         assert told["keys"] == ["trainer.total_training_steps"]

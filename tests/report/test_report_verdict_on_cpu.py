@@ -272,16 +272,12 @@ def test_the_headline_is_honest_about_little(tmp_path: Path) -> None:
 def test_notes_have_the_figures(tmp_path: Path) -> None:
     rows = []
     for step in range(1, 11):
-        metrics = {"gad/stage": 1.0 if step <= 4 else 2.0, "actor/loss": 3.0 - 0.5 * step, "timing_s/step": 60.0}
+        metrics = {"gad/stage": 1.0 if step <= 4 else 2.0, "timing_s/step": 60.0}
         metrics |= {"timing_s/gen": 45.0, "gad/failed_rollouts": 2.0, "disc/num_pairs": 30.0}
-        rows.append((step, metrics | ({"val-gad/rouge_l": 0.1 * step} if step % 5 == 0 else {})))
+        rows.append((step, metrics))
     rows[2][1]["actor/grad_norm"] = math.inf
     verdict = judge(read_run(write_run(tmp_path, rows)))
     assert text_of(verdict, "course") == "Stages: warmup (step 1 to 4), adversarial (step 5 to 10)."
-    # The loss of the policy is another: only the warmup counts.
-    imitation = text_of(verdict, "imitation of the teacher")
-    assert imitation == ("actor/loss is 2.5 at step 1 and 1 at step 4; lowest 1 at step 4, highest 2.5 at step 1.")
-    assert "0.5 at step 5 and 1 at step 10" in text_of(verdict, "ROUGE-L on held-out prompts")
     assert "actor/grad_norm (1)" in text_of(verdict, "not finite")
     assert "20 responses never came, 300 pairs" in text_of(verdict, "failed rollouts")
     assert "10 steps took 10 minutes" in text_of(verdict, "time") and "gen (75%)" in text_of(verdict, "time")

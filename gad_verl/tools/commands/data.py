@@ -44,7 +44,7 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("input", help="parquet, JSON, JSONL or CSV file, or the name of a Hugging Face data set")
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write; a card stands beside it")
     parser.add_argument(
-        "--layout", help="gad, lmsys, dolly, selfinst, vicuna, alpaca, sharegpt or plain (default: by the columns)"
+        "--layout", help="gad, lmsys, dolly, selfinst, alpaca, sharegpt or plain (default: by the columns)"
     )
     parser.add_argument(
         "--template", default="none", help="wrapper around instructions: none, alpaca, or a text file (default: none)"
@@ -54,7 +54,6 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument(
         "--data-source", help="name of the source, where a row does not say (default: the input's name)"
     )
-    parser.add_argument("--answers", type=Path, help="for vicuna: file with the answers by question_id")
     parser.add_argument(
         "--rename", action="append", default=[], metavar="OLD=NEW", help="rename a column first; may be repeated"
     )
@@ -97,8 +96,6 @@ def _add_leaks(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="column of the student's texts (default: response); without --student a column of the teacher's file",
     )
     _add_keys(parser)
-    parser.add_argument("--tokenizer", help="with --max-response-length: count which texts the limit cuts")
-    parser.add_argument("--max-response-length", type=int, help="limit in tokens, with the end-of-text token")
     parser.add_argument("--max-texts", type=int, default=5000, help="most texts of each side (default: 5000)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, the halves and the interval (default: 0)")
     parser.add_argument("--all-features", action="store_true", help="print every feature")

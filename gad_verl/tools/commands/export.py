@@ -56,23 +56,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar="ORG/NAME",
         help="name on the Hub of the data; may be repeated",
     )
-    card.add_argument("--teacher", help="name of the teacher (default: as data cards or rows say)")
-    card.add_argument(
-        "--data-card",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="card of the data, where the training files are no longer in their place; may be repeated",
-    )
-    card.add_argument(
-        "--evaluation",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FOLDER",
-        help="folder of gad-verl evaluate (default: those in evaluations/ beside the run that are of this checkpoint)",
-    )
+    card.add_argument("--teacher", help="name of the teacher (default: as data cards say)")
     parser.set_defaults(run=_run)
 
 
@@ -89,8 +73,6 @@ def _run(arguments: argparse.Namespace) -> None:
             base_model=arguments.base_model,
             datasets=arguments.dataset,
             teacher=arguments.teacher,
-            data_cards=arguments.data_card,
-            evaluations=arguments.evaluation,
         )
     dtype = None if arguments.dtype == "keep" else getattr(torch, arguments.dtype)
     parts = PARTS if arguments.part == "both" else (arguments.part,)

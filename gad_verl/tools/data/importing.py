@@ -27,7 +27,7 @@ from tqdm import tqdm
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import plain
 from gad_verl.tools.data.layouts import Example, Layout, Unusable, WrongType, find_layout
-from gad_verl.tools.data.reading import BadRow, Source, open_file, open_source
+from gad_verl.tools.data.reading import BadRow, Source, open_source
 from gad_verl.tools.data.templates import NONE, Template
 from gad_verl.tools.data.writing import RowWriter, card_path, describe_file, outputs
 
@@ -59,7 +59,6 @@ class ImportOptions:
         system_prompt: Put before chats that have no system message.
         teacher: Written where a row names no teacher.
         data_source: Written where a row names no source; None takes the name of the input.
-        answers: Second file for ``vicuna``: answers by ``question_id``.
         rename: Columns to rename before anything else, old name to new.
         skip_invalid: Count rows of a wrong type or with broken JSON as rejected, instead of ending with an error.
         limit: Only so many rows of the input.
@@ -72,7 +71,6 @@ class ImportOptions:
     system_prompt: str | None = None
     teacher: str | None = None
     data_source: str | None = None
-    answers: Path | None = None
     rename: dict[str, str] = field(default_factory=dict)
     skip_invalid: bool = False
     limit: int | None = None
@@ -89,36 +87,6 @@ class ImportResult:
     read: int = 0
     written: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-
-
-def _read_answers(path: Path) -> dict[str, Any]:
-    """Answers by question: ``text`` (the older files) or the first turn of the first of ``choices``."""
-    answers: dict[str, Any] = {}
-    for number, row in enumerate(open_file(path).rows()):
-        if isinstance(row, BadRow):
-            raise GadDataError(row.message)
-        choices = row.get("choices")
-        text = row.get("text", row.get("answer"))
-        if text is None and isinstance(choices, list) and choices and isinstance(choices[0], dict):
-            text = choices[0].get("turns")
-        if row.get("question_id") is None or text is None:
-            raise GadDataError(
-                f"{path}, row {number}: an answer needs question_id and text (or choices); it has {', '.join(row)}"
-            )
-        if str(row["question_id"]) in answers:
-            raise GadDataError(f"{path}, row {number}: a second answer to question {row['question_id']}")
-        answers[str(row["question_id"])] = {"answer": text, "model_id": row.get("model_id")}
-    return answers
-
-
-def _check_options(layout: Layout, columns: set[str], options: ImportOptions, name: str) -> None:
-    if options.template is not NONE and layout.is_chat:
-        raise GadConfigError(f"--template {options.template.name}: the layout {layout.name} holds whole chats already")
-    if options.answers is not None and layout.name != "vicuna":
-        raise GadConfigError(f"--answers is for the layout vicuna; {name} has the layout {layout.name}")
-    with_answer = columns & {"answer", "response", "output", "teacher_response"}
-    if layout.name == "vicuna" and options.answers is None and not with_answer:
-        raise GadDataError(f"{name} holds questions without answers: name a file with them by --answers")
 
 
 def _prompt(example: Example, options: ImportOptions) -> list[dict[str, str]]:
@@ -151,7 +119,6 @@ def _examples(
     source: Source, layout: Layout, options: ImportOptions, result: ImportResult
 ) -> Iterator[tuple[int, Example | None, str]]:
     """Number of the row, and an example, or None and why the row cannot be used."""
-    answers = _read_answers(options.answers) if options.answers is not None else {}
     for number, row in enumerate(source.rows()):
         if options.limit is not None and number >= options.limit:
             return
@@ -162,7 +129,6 @@ def _examples(
             yield number, None, row.reason
             continue
         row = _rename(row, options.rename)
-        row.update(answers.get(str(row.get("question_id")), {}) if answers else {})
         try:
             # A row with several instances is used whole or not at all.
             examples = list(layout.convert(row))
@@ -219,7 +185,8 @@ def import_file(
     source = open_source(name, options.split, options.config)
     columns = _renamed_columns(source, options.rename)
     layout = find_layout(columns, source.name, options.layout)
-    _check_options(layout, set(columns), options, source.name)
+    if options.template is not NONE and layout.is_chat:
+        raise GadConfigError(f"--template {options.template.name}: the layout {layout.name} holds whole chats already")
     several = _has_several_texts(source, layout)
     result = ImportResult(layout.name, layout.unused(columns))
     data_source = options.data_source or (source.path.stem if source.path else source.name)
@@ -269,18 +236,11 @@ def _card(
     source: Source, output: Path, temporary: Path, options: ImportOptions, result: ImportResult
 ) -> dict[str, Any]:
     read_from = {"name": source.name} | source.details if source.path is None else describe_file(source.path)
-    inputs = [read_from] + ([describe_file(options.answers)] if options.answers is not None else [])
     return {
         "command": "data import",
-        "inputs": inputs,
+        "inputs": [read_from],
         "output": describe_file(temporary, output.name) | {"rows": result.written},
-        "choices": {
-            **plain(options),
-            "layout": result.layout,
-            "layout_detected": options.layout is None,
-            # Without its folder; it is among the inputs.
-            "answers": options.answers and options.answers.name,
-        },
+        "choices": plain(options) | {"layout": result.layout, "layout_detected": options.layout is None},
         "columns_left_behind": result.unused_columns,
         "counts": {"read": result.read, "written": result.written, "rejected": dict(result.rejected.most_common())},
     }

@@ -225,24 +225,6 @@ def _selfinst(row: Row) -> Iterator[Example]:
         yield Example(_text(instance, "output"), instruction, _context(instance, "input"), **_about(row))
 
 
-_ANSWER_COLUMNS = ("answer", "response", "output", "teacher_response")
-
-
-def _first_turn(value: Any, name: str) -> str:
-    value = _parsed(value)
-    if isinstance(value, list) and value:
-        value = value[0]
-    return _text({name: value}, name)
-
-
-def _vicuna(row: Row) -> Iterator[Example]:
-    question = _text(row, "text") if row.get("text") is not None else _first_turn(row.get("turns"), "turns")
-    name = next((name for name in _ANSWER_COLUMNS if row.get(name) is not None), None)
-    if name is None:
-        raise Unusable("no answer to the question")
-    yield Example(_first_turn(row[name], name), question, **_about(row))
-
-
 _ROLES = {
     "system": "system",
     "human": "user",
@@ -301,7 +283,6 @@ LAYOUTS = {
         Layout("lmsys", (("content",), ("teacher_response",)), _lmsys, is_chat=True),
         Layout("dolly", (("instruction",), ("context",), ("response",)), _single("response", "context")),
         Layout("selfinst", (("instruction",), ("instances",)), _selfinst),
-        Layout("vicuna", (("question_id",), ("text", "turns")), _vicuna, optional=_ANSWER_COLUMNS),
         Layout("alpaca", (("instruction",), ("output",)), _single("output", "input"), optional=("input",)),
         Layout("sharegpt", (("conversations", "messages"),), _sharegpt, is_chat=True, optional=("system",)),
         Layout("plain", (("instruction",), ("response",)), _single("response", "input"), optional=("input",)),

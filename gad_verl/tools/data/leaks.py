@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.errors import GadDataError
 from gad_verl.tools.data.advice import advice, headline, teacher_advice
 from gad_verl.tools.data.separability import (
     Accuracy,
@@ -31,7 +30,7 @@ from gad_verl.tools.data.separability import (
     single_features,
 )
 from gad_verl.tools.data.surface import FeatureTable, feature_table
-from gad_verl.tools.data.two_sides import Side, load_side, pair
+from gad_verl.tools.data.two_sides import Side, chosen, load_side, pair
 
 MIN_TEXTS = 20
 
@@ -65,8 +64,6 @@ class LeakOptions:
         teacher_key: Column of the teacher's texts.
         student_key: Column of the student's texts, in ``student`` or, without it, in ``teacher``.
         prompt_key: Column of the prompts in both files.
-        tokenizer: Counts which texts ``max_response_length`` cuts, together with it.
-        max_response_length: Limit in tokens, EOS included.
         max_texts: At most so many texts of each side.
         seed: Of the choice of texts, the halves and the bootstrap.
     """
@@ -76,8 +73,6 @@ class LeakOptions:
     teacher_key: str = "teacher_response"
     student_key: str | None = None
     prompt_key: str = "prompt"
-    tokenizer: str | None = None
-    max_response_length: int | None = None
     max_texts: int = 5000
     seed: int = 0
 
@@ -144,31 +139,13 @@ def _by_kind(singles: Sequence[SingleFeature]) -> list[Finding]:
     return [Finding(kind, features, advice(features[0])) for kind, features in kinds.items()]
 
 
-def _unfinished(side: Side, builder: SequenceBuilder | None) -> list[bool] | None:
-    if builder is None:
-        return side.unfinished
-    known = side.unfinished or [False] * len(side.texts)
-    return [cut or builder.response(text).cut for cut, text in zip(known, side.texts, strict=True)]
-
-
-def _builder(options: LeakOptions) -> SequenceBuilder | None:
-    if (options.tokenizer is None) != (options.max_response_length is None):
-        raise GadConfigError("--tokenizer and --max-response-length belong together: give both or none")
-    if options.tokenizer is None or options.max_response_length is None:
-        return None
-    from gad_verl.tools.data.token_stats import load_builder
-
-    unlimited = load_builder(options.tokenizer)
-    return SequenceBuilder(unlimited.tokenizer, unlimited.max_prompt_length, options.max_response_length)
-
-
-def one_sided(side: Side, builder: SequenceBuilder | None = None) -> LeakReport:
+def one_sided(side: Side) -> LeakReport:
     """Statistics of the teacher's texts alone."""
-    table = feature_table(side.texts, _unfinished(side, builder))
+    table = feature_table(side.texts, side.unfinished)
     everyone = np.ones(len(side.texts), dtype=bool)
     means = table.values.mean(axis=0)
     singles = [
-        SingleFeature(feature, float(mean), float("nan"), float("nan"), float("nan"), float("nan"))
+        SingleFeature(feature, float(mean), float("nan"), float("nan"), float("nan"))
         for feature, mean in zip(table.features, means, strict=True)
         if mean > 0
     ]
@@ -177,9 +154,7 @@ def one_sided(side: Side, builder: SequenceBuilder | None = None) -> LeakReport:
     return LeakReport(len(side.texts), 0, "one side only", "", None, verdict, [], found, singles)
 
 
-def compare(
-    teacher: Side, student: Side, most: int = 5000, seed: int = 0, builder: SequenceBuilder | None = None
-) -> LeakReport:
+def compare(teacher: Side, student: Side, most: int = 5000, seed: int = 0) -> LeakReport:
     """Compare two sides.
 
     Args:
@@ -187,7 +162,6 @@ def compare(
         student: Student's texts.
         most: At most so many texts of each side.
         seed: Of the choice of texts, the halves and the bootstrap.
-        builder: Counts texts that its limit cuts.
 
     Raises:
         GadDataError: If a side has fewer than 20 texts.
@@ -199,12 +173,12 @@ def compare(
             raise GadDataError(
                 f"the {name}'s side has {len(side.texts)} texts to compare; at least {MIN_TEXTS} are needed"
             )
-    cut = [_unfinished(side, builder) for side in (teacher, student)]
+    cut = [side.unfinished for side in (teacher, student)]
     unfinished = None if cut[0] is None or cut[1] is None else [*cut[0], *cut[1]]
     table = feature_table([*teacher.texts, *student.texts], unfinished)
     is_teacher = np.arange(len(table.values)) < len(teacher.texts)
     accuracy = model_accuracy(table, is_teacher, pairing.groups, seed)
-    singles = single_features(table, is_teacher, pairing.groups, seed)
+    singles = single_features(table, is_teacher)
     findings = _by_kind(singles)
     return LeakReport(
         len(teacher.texts),
@@ -223,12 +197,11 @@ def run(options: LeakOptions) -> LeakReport:
     """Load the sides and report.
 
     Raises:
-        GadConfigError, GadDataError: Names file, row, column or option, and the remedy.
+        GadDataError: Names file, row or column, and the remedy.
     """
-    builder = _builder(options)
     teacher = load_side(options.teacher, options.teacher_key, options.prompt_key, "teacher", "--teacher-key")
     if options.student is None and options.student_key is None:
-        return one_sided(_first(teacher, options.max_texts), builder)
+        return one_sided(teacher.keep(chosen([str(row) for row in teacher.rows], options.max_texts, options.seed)))
     student = load_side(
         options.student or options.teacher,
         options.student_key or "response",
@@ -236,13 +209,7 @@ def run(options: LeakOptions) -> LeakReport:
         "student",
         "--student-key",
     )
-    return compare(teacher, student, options.max_texts, options.seed, builder)
-
-
-def _first(side: Side, most: int) -> Side:
-    """At most so many texts, evenly spread over the file."""
-    count = len(side.texts)
-    return side if count <= most else side.keep([place * count // most for place in range(most)])
+    return compare(teacher, student, options.max_texts, options.seed)
 
 
 def _value(single: SingleFeature, value: float) -> str:
@@ -276,7 +243,7 @@ def render(report: LeakReport, rows: int = 25) -> str:
         lines.append(f"{finding.kind}:")
         lines += [
             f"  {single.feature.name}: teacher {_value(single, single.teacher)}, student "
-            f"{_value(single, single.student)}, accuracy alone {single.accuracy:.2f}"
+            f"{_value(single, single.student)}"
             for single in finding.features[:4]
         ]
         if len(finding.features) > 4:
@@ -286,13 +253,13 @@ def render(report: LeakReport, rows: int = 25) -> str:
         lines += [f"{found.name}: {found.share:.1%} of the teacher's texts", f"  -> {found.advice}", ""]
     if not report.findings and not report.teacher_findings:
         lines += ["no findings", ""]
-    lines.append(f"{'feature':<44} {'teacher':>10} {'student':>10} {'AUC':>6} {'alone':>6}")
+    lines.append(f"{'feature':<44} {'teacher':>10} {'student':>10} {'AUC':>6}")
     shown = report.singles[: rows or None]
     for single in shown:
-        auc, alone = ("", "") if np.isnan(single.auc) else (f"{single.auc:.3f}", f"{single.accuracy:.2f}")
+        auc = "" if np.isnan(single.auc) else f"{single.auc:.3f}"
         lines.append(
             f"{single.feature.name[:44]:<44} {_value(single, single.teacher):>10} {_value(single, single.student):>10} "
-            f"{auc:>6} {alone:>6}"
+            f"{auc:>6}"
         )
     if len(shown) < len(report.singles):
         lines.append(f"and {len(report.singles) - len(shown)} more (--all-features)")

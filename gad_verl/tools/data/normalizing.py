@@ -35,7 +35,6 @@ from gad_verl.tools.data.writing import card_path, describe_file, outputs
 
 logger = logging.getLogger(__name__)
 
-METADATA_KEY = b"gad_verl.normalize"
 DEFAULT_STEPS = ("thinking", "template", "nfc", "whitespace")
 DUPLICATES = ("keep", "rows", "prompts")
 
@@ -179,7 +178,7 @@ def normalize_file(
 ) -> NormalizeResult:
     """Normalise the teacher texts of a file; other columns and the order of the rows stay as they are.
 
-    The choices stand in the card beside the file and in its parquet metadata (key ``gad_verl.normalize``).
+    The choices stand in the card beside the file.
 
     Args:
         path: A file of GAD's schema.
@@ -204,8 +203,7 @@ def normalize_file(
         if rejected is not None:
             files.add(rejected)
         opened = open_gad_file(path, options.prompt_key, options.teacher_key)
-        metadata = {**(opened.schema.metadata or {}), METADATA_KEY: json.dumps(plain(options)).encode()}
-        schema = opened.schema.with_metadata(metadata)
+        schema = opened.schema
         place = schema.get_field_index(options.teacher_key)
         is_text = not pa.types.is_nested(schema.field(place).type)
         writer = parquet.ParquetWriter(files.temporary(output), schema, compression="zstd") if output else None
@@ -233,8 +231,7 @@ def normalize_file(
                 if writer is not None and values:
                     table = pa.Table.from_batches([batch.filter(pa.array(keep))])
                     column = pa.array(values, type=schema.field(place).type)
-                    table = table.set_column(place, schema.field(place), column)
-                    writer.write_table(table.replace_schema_metadata(metadata))
+                    writer.write_table(table.set_column(place, schema.field(place), column))
                 progress.update(batch.num_rows)
         finally:
             progress.close()

@@ -13,7 +13,7 @@
 # limitations under the License.
 """How well two sides can be told apart: a logistic model's held-out accuracy, and each feature alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,6 @@ class SingleFeature:
         teacher: Its mean on the teacher's side (a share, where it is 0 or 1).
         student: Its mean on the student's side.
         auc: Chance that a teacher's value is above a student's, ties counted half; 0.5 tells nothing.
-        accuracy: Held-out balanced accuracy of the best threshold on it.
         p_value: Of the Mann-Whitney test.
     """
 
@@ -51,7 +50,6 @@ class SingleFeature:
     teacher: float
     student: float
     auc: float
-    accuracy: float
     p_value: float
 
 
@@ -127,45 +125,18 @@ def model_accuracy(
     return Accuracy(_balanced(correct, is_teacher), low, high, float(roc_auc_score(is_teacher, scores)))
 
 
-def _best_threshold(
-    values: NDArray[np.float64], is_teacher: NDArray[np.bool_]
-) -> Callable[[NDArray[np.float64]], NDArray[np.bool_]]:
-    """The threshold (and its direction) of the best balanced accuracy, as a function that predicts the side."""
-    from sklearn.metrics import roc_curve
-
-    if is_teacher.all() or not is_teacher.any():
-        return lambda others: np.ones(len(others), dtype=bool)
-    false_positive, true_positive, thresholds = roc_curve(is_teacher, values)
-    gain = true_positive - false_positive
-    best = int(np.argmax(np.abs(gain)))
-    return lambda others: (others >= thresholds[best]) == (gain[best] >= 0)
-
-
-def single_features(
-    table: FeatureTable, is_teacher: NDArray[np.bool_], groups: NDArray[np.int64], seed: int = 0
-) -> list[SingleFeature]:
-    """Every reported feature alone, the best separating first."""
+def single_features(table: FeatureTable, is_teacher: NDArray[np.bool_]) -> list[SingleFeature]:
+    """Every feature alone, the best separating first."""
     from scipy.stats import mannwhitneyu
 
-    held_out = _held_out(groups, seed)
     found = []
     for number, feature in enumerate(table.features):
-        values = table.values[:, number]
-        teacher, student = values[is_teacher], values[~is_teacher]
-        if not feature.reported or np.ptp(values) == 0:
+        teacher, student = table.values[is_teacher, number], table.values[~is_teacher, number]
+        if np.ptp(table.values[:, number]) == 0:
             continue
         test = mannwhitneyu(teacher, student, method="asymptotic")
-        predicted = _best_threshold(values[~held_out], is_teacher[~held_out])(values[held_out])
-        found.append(
-            SingleFeature(
-                feature,
-                float(teacher.mean()),
-                float(student.mean()),
-                float(test.statistic / (len(teacher) * len(student))),
-                _balanced(predicted == is_teacher[held_out], is_teacher[held_out]),
-                float(test.pvalue),
-            )
-        )
+        auc = float(test.statistic / (len(teacher) * len(student)))
+        found.append(SingleFeature(feature, float(teacher.mean()), float(student.mean()), auc, float(test.pvalue)))
     return sorted(found, key=lambda single: (-abs(single.auc - 0.5), single.feature.name))
 
 

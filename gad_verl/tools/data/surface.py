@@ -43,13 +43,11 @@ class Feature:
         name: What it is, in words.
         kind: Its kind; findings of one kind are reported together.
         is_share: Whether it is 0 or 1 per text, so that its mean is a share.
-        reported: Whether it is looked at alone; the others only serve the model.
     """
 
     name: str
     kind: str
     is_share: bool = True
-    reported: bool = True
 
 
 _WORD = re.compile(r"\w+|[^\w\s]")

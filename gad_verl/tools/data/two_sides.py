@@ -14,7 +14,6 @@
 """The two sides that are compared: teacher texts and student texts, with their prompts as groups."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from gad_verl.data.schema import chat_id
 from gad_verl.errors import GadDataError
 from gad_verl.tools.data.reading import BadRow, check_path, open_file
 from gad_verl.tools.data.row_file import SUFFIXES
-from gad_verl.tools.data.splitting import prompt_text
 
 logger = logging.getLogger(__name__)
 
@@ -43,17 +41,15 @@ class Side:
 
     Args:
         texts: The texts.
-        prompts: What each answers, in a form to compare; None where the file does not say.
+        prompts: Fingerprint of the chat that each answers; None where the file does not say.
         rows: Row of each text in its file.
         unfinished: Whether each was stopped by a limit; None where the file does not say.
-        ids: Fingerprint of the chat that each answers (``chat_id``); None where the file does not say.
     """
 
     texts: list[str]
     prompts: list[str] | None
     rows: list[int]
     unfinished: list[bool] | None
-    ids: list[str] | None = None
 
     def keep(self, places: Sequence[int]) -> "Side":
         """Only the texts at these places."""
@@ -62,31 +58,21 @@ class Side:
             None if self.prompts is None else [self.prompts[place] for place in places],
             [self.rows[place] for place in places],
             None if self.unfinished is None else [self.unfinished[place] for place in places],
-            None if self.ids is None else [self.ids[place] for place in places],
         )
 
 
-def _prompt(value: Any) -> str:
-    if isinstance(value, str):
-        return prompt_text([{"role": "user", "content": value}])
-    if isinstance(value, list) and all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in value):
-        return prompt_text([{"role": str(m.get("role")), "content": m["content"]} for m in value])
-    return json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _chat_id(row: dict[str, Any], value: Any) -> str | None:
-    """Fingerprint of the chat that a row answers.
+def _asked(row: dict[str, Any], value: Any) -> str | None:
+    """Fingerprint of the chat that a row answers; None where it does not say.
 
     Responses of ``gad-verl evaluate`` carry it in ``prompt_id``; their ``prompt`` is a number.
     """
-    if isinstance(value, int):
-        known = row.get("prompt_id")
-        return known if isinstance(known, str) else None
-    if isinstance(value, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in value
+    messages = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    if isinstance(messages, list) and all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
     ):
-        return chat_id(value)
-    return None
+        return chat_id(messages)
+    known = row.get("prompt_id")
+    return known if isinstance(known, str) else None
 
 
 _FINISH_COLUMNS = ("finish_reason", "finish_reasons", "finished")
@@ -114,7 +100,7 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
     Args:
         path: The file.
         text_key: Column of the texts.
-        prompt_key: Column of the prompts (chat messages or text), or ``instruction`` where it is missing; may lack.
+        prompt_key: Column of the prompts (chat messages or text); may lack.
         what: "teacher" or "student", for errors.
         setting: The option that names the column, for errors.
 
@@ -127,21 +113,15 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
             f"{path} has no column {text_key!r} for the {what}'s texts; it has {', '.join(source.columns)}. Name it by "
             f"{setting}"
         )
-    # Published files call it "instruction".
-    found_key = next((name for name in (prompt_key, "instruction") if name in source.columns), None)
     texts: list[str] = []
-    prompts: list[str] = []
+    prompts: list[str | None] = []
     rows: list[int] = []
     unfinished: list[bool | None] = []
-    ids: list[str | None] = []
-    numbers_only = True
     for number, row in enumerate(source.rows()):
         if isinstance(row, BadRow):
             raise GadDataError(row.message)
         value, reason = row.get(text_key), _finish(row)
-        asked = None if found_key is None else row.get(found_key)
-        prompt, identity = _prompt(asked), _chat_id(row, asked)
-        numbers_only &= isinstance(asked, int)
+        prompt = _asked(row, row.get(prompt_key))
         for place, text in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(text, str):
                 raise GadDataError(
@@ -150,7 +130,6 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
                 )
             texts.append(text)
             prompts.append(prompt)
-            ids.append(identity)
             rows.append(number)
             if isinstance(reason, list):
                 unfinished.append(_is_unfinished(reason[place]) if place < len(reason) else None)
@@ -161,10 +140,9 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
     known = [value for value in unfinished if value is not None]
     return Side(
         texts,
-        None if found_key is None or (numbers_only and None not in ids) else prompts,
+        None if None in prompts else prompts,
         rows,
         known if len(known) == len(unfinished) else None,
-        None if None in ids else ids,
     )
 
 
@@ -187,7 +165,7 @@ class Pairing:
     warning: str = ""
 
 
-def _chosen(keys: Sequence[str], most: int, seed: int) -> list[int]:
+def chosen(keys: Sequence[str], most: int, seed: int) -> list[int]:
     """Places of at most so many texts, chosen by a hash of their prompt: both sides choose the same prompts."""
     if len(keys) <= most:
         return list(range(len(keys)))
@@ -204,7 +182,7 @@ def _numbered(keys: Sequence[str]) -> NDArray[np.int64]:
 
 
 def pair(teacher: Side, student: Side, most: int, seed: int = 0) -> Pairing:
-    """Pair two sides by prompt (text, else fingerprint); without prompts by row, if there are as many; else not at all.
+    """Pair two sides by prompt; without prompts by row, if there are as many; else not at all.
 
     Args:
         teacher: Teacher's side.
@@ -213,15 +191,13 @@ def pair(teacher: Side, student: Side, most: int, seed: int = 0) -> Pairing:
         seed: Of the choice.
     """
     warning = ""
-    named = ((teacher.prompts, student.prompts), (teacher.ids, student.ids))
-    both = next(([t, s] for t, s in named if t is not None and s is not None), None)
-    if both is not None:
-        common = set(both[0]) & set(both[1])
-        keys = both
+    if teacher.prompts is not None and student.prompts is not None:
+        keys = [teacher.prompts, student.prompts]
+        common = set(keys[0]) & set(keys[1])
         if len(common) >= MIN_COMMON:
-            places = [[place for place, prompt in enumerate(names) if prompt in common] for names in both]
+            places = [[place for place, prompt in enumerate(names) if prompt in common] for names in keys]
             teacher, student = teacher.keep(places[0]), student.keep(places[1])
-            keys = [[names[place] for place in kept] for names, kept in zip(both, places, strict=True)]
+            keys = [[names[place] for place in kept] for names, kept in zip(keys, places, strict=True)]
             how = f"paired by prompt: {len(common)} prompts that both sides answer"
         else:
             how = "not paired"
@@ -239,6 +215,6 @@ def pair(teacher: Side, student: Side, most: int, seed: int = 0) -> Pairing:
             "the texts"
         )
         keys = [[f"t{row}" for row in teacher.rows], [f"s{row}" for row in student.rows]]
-    chosen = [_chosen(names, most, seed) for names in keys]
-    groups = [names[place] for names, places in zip(keys, chosen, strict=True) for place in places]
-    return Pairing(teacher.keep(chosen[0]), student.keep(chosen[1]), _numbered(groups), how, warning)
+    kept = [chosen(names, most, seed) for names in keys]
+    groups = [names[place] for names, places in zip(keys, kept, strict=True) for place in places]
+    return Pairing(teacher.keep(kept[0]), student.keep(kept[1]), _numbered(groups), how, warning)

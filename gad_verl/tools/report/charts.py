@@ -18,38 +18,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from bokeh.models import BoxAnnotation, ColumnDataSource, HoverTool, Range1d, Span
+from bokeh.models import BoxAnnotation, Range1d, Span
 
 from gad_verl.record import QUANTILE_LEVELS
 from gad_verl.tools.report.panels import Panel
 from gad_verl.tools.report.plots import (
     COLORS,
     DASHES,
-    EVENT_COLORS,
-    EVENT_MARKERS,
     HEIGHT,
-    MARKED_EVENTS,
     STUDENT_COLOR,
     TEACHER_COLOR,
     add_hover,
     as_item,
     color_of,
     draw_bands,
-    draw_event_marks,
     draw_line,
     empty_figure,
     evenly,
     mark_events,
     mark_stages,
     number,
-    source_of,
     summarise,
 )
 from gad_verl.tools.report.runs import Run
-from gad_verl.tools.report.series import thin
 
 _BAND_STEPS = 300
-_BARS = 120
 _LOG_SPREAD = 1e3
 
 
@@ -146,181 +139,36 @@ def draw_panel(key: str, panel: Panel, runs: Sequence[Run], limit: int) -> Chart
 
 
 def draw_scores(key: str, run: Run, several: bool) -> Chart | None:
-    """The spread of the scores of both sides: from the record, or from the metrics where there is no record.
+    """The spread of the scores of both sides, from the record.
 
     Args:
         key: Unique on the page.
         run: The run.
         several: Whether the page shows other runs, too.
     """
-    title = f"{run.name}: scores" if several else "Scores of both sides"
     lines = [line for line in run.scores if line.get("levels") == list(QUANTILE_LEVELS)]
     plot = empty_figure([run], height=HEIGHT + 60)
-    legend = [LegendEntry("teacher", TEACHER_COLOR), LegendEntry("student", STUDENT_COLOR)]
-    summary = []
     sides = (("teacher", TEACHER_COLOR), ("student", STUDENT_COLOR))
-    if lines:
-        chosen = evenly(lines, _BAND_STEPS)
-        for side, color in sides:
-            known = [line for line in chosen if line[side] and all(value is not None for value in line[side])]
-            if not known:
-                continue
-            steps = np.array([line["step"] for line in known], dtype=np.int32)
-            levels = np.array([line[side] for line in known], dtype=np.float32)
-            draw_bands(plot, side, steps, levels, color)
-            summary.append(
-                f"{side}: median {number(levels[-1, 3])} at step {steps[-1]}, nine tenths of the scores between "
-                f"{number(levels[-1, 1])} and {number(levels[-1, 5])}"
-            )
-        note = "Line: median. Bands, from dark to light: half, nine tenths, and all of the scores of a step."
-        if len(chosen) < len(lines):
-            note += f" Drawn: {len(chosen)} of {len(lines)} steps, evenly chosen."
-    else:
-        means = []
-        for side, color in sides:
-            mean, std = run.get(f"disc/{side}_score_mean"), run.get(f"disc/{side}_score_std")
-            if not len(mean):
-                continue
-            parts = {"mean": mean, "low": run.get(f"disc/{side}_score_lowest")}
-            parts["high"] = run.get(f"disc/{side}_score_highest")
-            if len(std) == len(mean):
-                steps = mean.steps
-                chosen_steps = evenly(list(range(len(steps))), _BAND_STEPS)
-                source = ColumnDataSource(
-                    {
-                        "x": steps[chosen_steps].astype(np.int32),
-                        "low": (mean.values - std.values)[chosen_steps].astype(np.float32),
-                        "high": (mean.values + std.values)[chosen_steps].astype(np.float32),
-                    }
-                )
-                plot.varea("x", "low", "high", source=source, fill_color=color, fill_alpha=0.22)
-            for name, series in parts.items():
-                if len(series):
-                    source = source_of(thin(series, _BAND_STEPS))
-                    line = plot.line("x", "y", source=source, line_color=color, line_width=2 if name == "mean" else 0.7)
-                    if name == "mean":
-                        line.name = f"{side}, mean"
-                        means.append(line)
-            summary.append(summarise(f"{side}, mean", mean))
-        if not summary:
-            return None
-        note = (
-            "Line: mean. Band: one standard deviation. Thin lines: lowest and highest. There is no record of quantiles."
+    chosen = evenly(lines, _BAND_STEPS)
+    summary = []
+    for side, color in sides:
+        known = [line for line in chosen if line[side] and all(value is not None for value in line[side])]
+        if not known:
+            continue
+        steps = np.array([line["step"] for line in known], dtype=np.int32)
+        levels = np.array([line[side] for line in known], dtype=np.float32)
+        draw_bands(plot, side, steps, levels, color)
+        summary.append(
+            f"{side}: median {number(levels[-1, 3])} at step {steps[-1]}, nine tenths of the scores between "
+            f"{number(levels[-1, 1])} and {number(levels[-1, 5])}"
         )
     if not summary:
         return None
+    note = "Line: median. Bands, from dark to light: half, nine tenths, and all of the scores of a step."
+    if len(chosen) < len(lines):
+        note += f" Drawn: {len(chosen)} of {len(lines)} steps, evenly chosen."
     mark_stages(plot, [run])
     mark_events(plot, [run])
+    title = f"{run.name}: scores" if several else "Scores of both sides"
+    legend = [LegendEntry(side, color) for side, color in sides]
     return Chart(key, title, as_item(plot), plot.height, legend, summary, note)
-
-
-def draw_times(key: str, run: Run, several: bool) -> Chart | None:
-    """Seconds of a step by stage, stacked; many steps are averaged in groups.
-
-    Args:
-        key: Unique on the page.
-        run: The run.
-        several: Whether the page shows other runs, too.
-    """
-    prefix = "timing_s/"
-    whole = run.get(f"{prefix}step")
-    names = [
-        name for name in run.metrics if name.startswith(prefix) and name.count("/") == 1 and name != f"{prefix}step"
-    ]
-    if not len(whole) or not names:
-        return None
-    names.sort(key=lambda name: -float(run.get(name).values.sum()))
-    names = [name for name in names if run.get(name).values.sum() > 0.002 * whole.values.sum()][: len(COLORS) - 1]
-    steps = whole.steps
-    groups = np.array_split(np.arange(len(steps)), min(_BARS, len(steps)))
-    columns: dict[str, np.ndarray] = {}
-    for name in names:
-        dense = np.zeros(len(steps))
-        series = run.get(name)
-        found = np.searchsorted(steps, series.steps)
-        hit = (found < len(steps)) & (steps[np.minimum(found, len(steps) - 1)] == series.steps)
-        dense[found[hit]] = series.values[hit]
-        columns[name.removeprefix(prefix)] = np.array([dense[group].mean() for group in groups], dtype=np.float32)
-    named = sum(columns.values())
-    rest = np.array([whole.values[group].mean() for group in groups]) - named
-    # Validation and saving may lie outside of what verl calls a step.
-    columns["other"] = np.maximum(rest, 0).astype(np.float32)
-    left = np.array([steps[group[0]] for group in groups]) - 0.5
-    right = np.array([steps[group[-1]] for group in groups]) + 0.5
-    plot = empty_figure([run], height=HEIGHT + 40)
-    plot.y_range.start = 0
-    source = ColumnDataSource(
-        {"x": ((left + right) / 2).astype(np.float32), "width": ((right - left) * 0.92).astype(np.float32), **columns}
-    )
-    colors = [*COLORS[: len(columns) - 1], "#9aa0a6"]
-    bars = plot.vbar_stack(list(columns), x="x", width="width", fill_color=colors, line_color=None, source=source)
-    plot.add_tools(
-        HoverTool(
-            renderers=[bars[-1]],
-            mode="vline",
-            visible=False,
-            tooltips=[("step", "@x{0}"), *((name, f"@{{{name}}}{{0.0}} s") for name in columns)],
-        )
-    )
-    total = sum(float(column.mean()) for column in columns.values()) or 1.0
-    summary = [
-        f"{name}: {number(float(column.mean()))} s a step, {float(column.mean()) / total:.0%}"
-        for name, column in columns.items()
-    ]
-    note = "Seconds of a step, by verl's timers; other: the step less the named parts."
-    if len(groups) < len(steps):
-        note += f" A bar is the mean of about {round(len(steps) / len(groups))} steps."
-    legend = [LegendEntry(name, color, "band") for name, color in zip(columns, colors, strict=True)]
-    title = f"{run.name}: time of a step" if several else "Time of a step"
-    return Chart(key, title, as_item(plot), plot.height, legend, summary, note)
-
-
-def draw_events(key: str, runs: Sequence[Run]) -> Chart | None:
-    """Every event on the axis of time, one line for each source."""
-    events = [(run, event) for run in runs for event in run.events]
-    if not events:
-        return None
-    several = len(runs) > 1
-
-    def line_of(run: Run, event: dict[str, Any]) -> str:
-        source = str(event.get("source", "?"))[:24]
-        return f"{run.name}: {source}" if several else source
-
-    lines = list(dict.fromkeys(line_of(run, event) for run, event in events))
-    plot = empty_figure(runs, height=90 + 26 * len(lines), y_range=lines[::-1])
-    for action, marker in EVENT_MARKERS.items():
-        of_action = [(run, event) for run, event in events if event.get("action") == action]
-        if not of_action:
-            continue
-        chosen = evenly(of_action, 4 * MARKED_EVENTS)
-        draw_event_marks(plot, chosen, [line_of(run, event) for run, event in chosen], action, marker, size=10)
-    mark_stages(plot, runs)
-    legend = [
-        LegendEntry(action, EVENT_COLORS[action], f"marker-{action}")
-        for action in EVENT_MARKERS
-        if any(event.get("action") == action for _, event in events)
-    ]
-    summary = [f"{line}: {sum(line_of(run, event) == line for run, event in events)} events" for line in lines]
-    return Chart(
-        key,
-        "Events over the steps",
-        as_item(plot),
-        plot.height,
-        legend,
-        summary,
-        "Touch or point at a mark to read it.",
-    )
-
-
-def empty_lines(runs: Sequence[Run]) -> dict[str, Any]:
-    """A figure of one empty line per run, sources named ``line-0`` and so on, which the page fills with any metric."""
-    plot = empty_figure(runs, height=HEIGHT + 60)
-    lines = []
-    for index, run in enumerate(runs):
-        source = ColumnDataSource({"x": [], "y": []}, name=f"line-{index}")
-        line = plot.line("x", "y", source=source, line_color=COLORS[index % len(COLORS)], line_width=1.6)
-        line.name = run.name
-        lines.append(line)
-        plot.scatter("x", "y", source=source, color=COLORS[index % len(COLORS)], size=3)
-    add_hover(plot, lines)
-    return as_item(plot)

@@ -17,20 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gad_verl.tools.report.runs import ADVERSARIAL, DISCRIMINATOR_ONLY, SEQKD, WARMUP, Run, Series, duration
-
-# Topic, metric, and the stages that it is about; None: all of them.
-_COURSES = (
-    ("imitation of the teacher", "actor/loss", (WARMUP, SEQKD)),
-    ("D before the adversarial stage", "disc/accuracy", (DISCRIMINATOR_ONLY, WARMUP)),
-    ("D in the adversarial stage", "disc/accuracy", (ADVERSARIAL,)),
-    ("D on held-out prompts", "val-gad/accuracy", None),
-    ("length on held-out prompts", "val-gad/length_ratio", None),
-    ("ROUGE-L on held-out prompts", "val-gad/rouge_l", None),
-    ("trust in D", "gad/trust_factor", (ADVERSARIAL,)),
-    ("D's gradient", "disc/grad_norm", None),
-    ("student's gradient", "actor/grad_norm", None),
-)
+from gad_verl.tools.report.runs import Run, Series, duration
 
 
 def notes(run: Run) -> Iterator[tuple[str, str]]:
@@ -39,23 +26,10 @@ def notes(run: Run) -> Iterator[tuple[str, str]]:
         steps = [f"{span.first}" if span.first == span.last else f"{span.first} to {span.last}" for span in run.spans]
         named = (f"{span.name} (step {of_span})" for span, of_span in zip(run.spans, steps, strict=True))
         yield "course", f"Stages: {', '.join(named)}."
-    for topic, metric, stages in _COURSES:
-        series = run.in_stages(metric, stages)
-        if len(series) and (stages is None or run.spans):
-            yield topic, _course(metric, series)
     yield from _losses(run)
     steps_taken = run.get("timing_s/step")
     if len(steps_taken):
         yield "time", _time(run, steps_taken)
-
-
-def _course(metric: str, series: Series) -> str:
-    first, last, low, high = (_at(series, place) for place in (0, -1, series.values.argmin(), series.values.argmax()))
-    return f"{metric} is {first} and {last}; lowest {low}, highest {high}."
-
-
-def _at(series: Series, place: int) -> str:
-    return f"{series.values[place]:.3g} at step {int(series.steps[place])}"
 
 
 def _losses(run: Run) -> Iterator[tuple[str, str]]:

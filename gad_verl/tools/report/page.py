@@ -35,7 +35,6 @@ from gad_verl.tools.report.verdict import LEVELS, Verdict, judge
 LINE_POINTS = 110_000
 """Points of all lines of the drawn panels together, about; 11 bytes each."""
 
-_OTHER_POINTS = 45_000
 _LEAST, _MOST = 80, 800
 _LISTED_EVENTS = 300
 
@@ -57,14 +56,10 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> st
         verdicts: One for each run; None makes them.
     """
     sections = _sections(runs)
-    others, other_limit = texts.other_metrics(runs, _OTHER_POINTS)
     samples = texts.choose_samples(runs)
     data = {
         "charts": {chart.key: chart.item for section in sections for chart in section.charts},
-        "samples": samples.runs,
-        "others": others,
-        "runs": [run.name for run in runs],
-        "empty": charts.empty_lines(runs) if others else None,
+        "samples": samples,
     }
     environment = Environment(
         loader=PackageLoader("gad_verl.tools.report", "template"),
@@ -84,8 +79,8 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> st
         key_figures=texts.key_figures(runs),
         events=[(run, _listed_events(run)) for run in runs if run.events],
         samples=samples,
-        others=sorted(others),
-        other_limit=other_limit,
+        sample_steps=texts.STEPS,
+        sample_lines=texts.PER_STEP,
         settings=texts.settings(runs),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
@@ -111,16 +106,11 @@ def write_page(runs: Sequence[Run], output: Path) -> list[Verdict]:
 
 def _sections(runs: Sequence[Run]) -> list[DrawnSection]:
     several = len(runs) > 1
-    plan = [
-        section
-        for section in panels.SECTIONS
-        if section is not panels.TRUST or any(name.startswith("gad/trust") for run in runs for name in run.metrics)
-    ]
-    drawn_panels = [panel for section in plan for panel in section.panels] + [panels.MEMORY]
+    drawn_panels = [panel for section in panels.SECTIONS for panel in section.panels]
     limit = max(_LEAST, min(_MOST, LINE_POINTS // max(1, charts.count_series(drawn_panels, runs))))
 
     drawn = []
-    for section in plan:
+    for section in panels.SECTIONS:
         found = [
             charts.draw_panel(f"{section.key}-{number}", panel, runs, limit)
             for number, panel in enumerate(section.panels)
@@ -129,10 +119,6 @@ def _sections(runs: Sequence[Run]) -> list[DrawnSection]:
         if section.key == panels.DISCRIMINATOR.key:
             scores = [charts.draw_scores(f"scores-{number}", run, several) for number, run in enumerate(runs)]
             drawn.append(_section("scores", "Scores of both sides", scores))
-    drawn.append(_section("events", "Events", [charts.draw_events("events-0", runs)]))
-    times = [charts.draw_times(f"time-{number}", run, several) for number, run in enumerate(runs)]
-    times.append(charts.draw_panel("memory-0", panels.MEMORY, runs, limit))
-    drawn.append(_section("time", "Time and memory", times))
     return [section for section in drawn if section.charts]
 
 

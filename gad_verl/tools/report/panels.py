@@ -130,7 +130,6 @@ DISCRIMINATOR = Section(
             bounds=_SHARE,
         ),
         Panel("Gradient norm", (Curve("disc/grad_norm", "discriminator"),), "Before clipping.", may_be_log=True),
-        Panel("Learning rate", (Curve("disc/lr", "discriminator"),)),
     ),
 )
 
@@ -202,17 +201,7 @@ STUDENT = Section(
             "Cross-entropy on the teacher's texts",
             (Curve("actor/loss", "warmup, SeqKD", (WARMUP, SEQKD)),),
         ),
-        Panel(
-            "Policy loss",
-            (Curve("actor/pg_loss", "policy gradient", (ADVERSARIAL,)),),
-            "Its level says little.",
-            level=0.0,
-        ),
         Panel("Gradient norm", (Curve("actor/grad_norm", "student"),), "Before clipping.", may_be_log=True),
-        Panel("Learning rate", (Curve("actor/lr", "student"),)),
-        Panel(
-            "Clipped tokens", (Curve("actor/pg_clipfrac", "above"), Curve("actor/pg_clipfrac_lower", "below")), "Share."
-        ),
     ),
 )
 
@@ -232,22 +221,6 @@ VALIDATION = Section(
                 _held_out("val-gad/student_score_mean", "student", "student"),
             ),
         ),
-        Panel(
-            "Length in tokens",
-            (
-                _held_out("val-gad/student_length_mean", "student", "student"),
-                _held_out("val-gad/teacher_length_mean", "teacher", "teacher"),
-            ),
-        ),
-    ),
-)
-
-MEMORY = Panel(
-    "Peak memory, GiB",
-    (
-        Curve("disc/memory_peak_gb", "discriminator"),
-        Curve("actor/perf/max_memory_allocated_gb", "student"),
-        Curve("actor/perf/cpu_memory_used_gb", "host"),
     ),
 )
 
@@ -262,20 +235,12 @@ TRUST = Section(
         ),
         Panel(
             "Accuracy on prompts that never train the discriminator",
-            (Curve("gad/trust_accuracy", "kept away"), Curve("disc/accuracy", "training")),
+            (Curve("gad/trust_accuracy", "kept away"),),
             level=0.5,
             level_name="guessing",
             bounds=_SHARE,
         ),
-        Panel("Standard error of that accuracy", (Curve("gad/trust_error", "error"),)),
-        Panel("Prompts in the window", (Curve("gad/trust_prompts", "prompts"),)),
     ),
 )
 
 SECTIONS = (DISCRIMINATOR, TRUST, TEXTS, STUDENT, VALIDATION)
-
-
-def drawn_metrics() -> set[str]:
-    """The metrics that some panel draws."""
-    panels = [panel for section in SECTIONS for panel in section.panels] + [MEMORY]
-    return {curve.metric for panel in panels for curve in panel.curves}

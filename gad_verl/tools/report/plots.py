@@ -30,8 +30,8 @@ from gad_verl.tools.report.series import smooth, thin
 COLORS = ("#2f7fc1", "#d9731a", "#1f9e77", "#a06fd6", "#c2517a", "#8a8a2b", "#4aa3b8", "#b07a3c")
 TEACHER_COLOR, STUDENT_COLOR = COLORS[2], COLORS[0]
 DASHES = ("solid", "dashed", "dotted", "dotdash")
-EVENT_MARKERS = {"warn": "triangle", "adapt": "diamond", "stop": "x", "info": "circle"}
-EVENT_COLORS = {"warn": "#d9731a", "adapt": "#a06fd6", "stop": "#d03b3b", "info": "#808890"}
+EVENT_MARKERS = {"warn": "triangle", "adapt": "diamond", "stop": "x"}
+EVENT_COLORS = {"warn": "#d9731a", "adapt": "#a06fd6", "stop": "#d03b3b"}
 
 HEIGHT = 230
 _SMOOTH_POINTS = 200
@@ -170,41 +170,26 @@ def mark_stages(plot: Any, runs: Sequence[Run]) -> None:
 
 def mark_events(plot: Any, runs: Sequence[Run]) -> None:
     """Marks at the lower edge: warnings, adaptations and stops."""
-    events = [(run, event) for run in runs for event in run.events if event.get("action") in ("warn", "adapt", "stop")]
+    events = [(run, event) for run in runs for event in run.events if event.get("action") in EVENT_MARKERS]
     if not events:
         return
     if isinstance(plot.y_range, DataRange1d):
         plot.y_range.renderers = list(plot.renderers)
     plot.extra_y_ranges = {"events": Range1d(0, 1)}
-    for action in ("warn", "adapt", "stop"):
-        of_action = evenly([pair for pair in events if pair[1].get("action") == action], MARKED_EVENTS)
-        if of_action:
-            heights = [0.03] * len(of_action)
-            draw_event_marks(plot, of_action, heights, action, EVENT_MARKERS[action], size=7, y_range_name="events")
-
-
-def draw_event_marks(
-    plot: Any,
-    events: Sequence[tuple[Run, dict[str, Any]]],
-    heights: Sequence[Any],
-    action: str,
-    marker: str,
-    size: int,
-    **arguments: Any,
-) -> None:
-    source = ColumnDataSource(
-        {
-            "x": [event["step"] for _, event in events],
-            "y": list(heights),
-            "rule": [f"{run.name}, {event.get('rule', '')}" for run, event in events],
-            "text": [str(event.get("text", ""))[:300] for _, event in events],
-        }
-    )
-    marks = plot.scatter(
-        "x", "y", source=source, marker=marker, size=size, color=EVENT_COLORS[action], line_width=2, **arguments
-    )
-    tooltips = [("step", "@x"), (action, "@rule"), ("", "@text")]
-    plot.add_tools(HoverTool(renderers=[marks], visible=False, tooltips=tooltips))
+    for action, marker in EVENT_MARKERS.items():
+        shown = evenly([pair for pair in events if pair[1]["action"] == action], MARKED_EVENTS)
+        source = ColumnDataSource(
+            {
+                "x": [event["step"] for _, event in shown],
+                "y": [0.03] * len(shown),
+                "rule": [f"{run.name}, {event.get('rule', '')}" for run, event in shown],
+                "text": [str(event.get("text", ""))[:300] for _, event in shown],
+            }
+        )
+        style = {"marker": marker, "color": EVENT_COLORS[action], "size": 7, "line_width": 2}
+        marks = plot.scatter("x", "y", source=source, y_range_name="events", **style)
+        tooltips = [("step", "@x"), (action, "@rule"), ("", "@text")]
+        plot.add_tools(HoverTool(renderers=[marks], visible=False, tooltips=tooltips))
 
 
 def summarise(label: str, series: Series) -> str:

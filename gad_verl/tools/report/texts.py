@@ -20,93 +20,55 @@ from typing import Any
 
 import numpy as np
 
-from gad_verl.tools.report.panels import drawn_metrics
-from gad_verl.tools.report.plots import number
+from gad_verl.tools.report.plots import evenly
 from gad_verl.tools.report.runs import ADVERSARIAL, Run, Series
-from gad_verl.tools.report.series import last_part, thin
+from gad_verl.tools.report.series import last_part
 
 SAMPLE_CHARACTERS = 700_000
 """Characters of all sample texts of a page together."""
 
-_TEXT = 1500
-_PER_STEP = 8
-_STEPS = 40
-_FEWEST_STEPS = 3
+_SHORTEST, _LONGEST = 100, 1500
+PER_STEP = 8
+STEPS = 20
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Texts for the page.
-
-    Args:
-        runs: For each run with texts its name and, by split, the steps and their samples.
-        note: What was left out, in words; empty if nothing was.
-    """
-
-    runs: list[dict[str, Any]]
-    note: str
-
-
-def choose_samples(runs: Sequence[Run], budget: int = SAMPLE_CHARACTERS) -> Samples:
+def choose_samples(runs: Sequence[Run], budget: int = SAMPLE_CHARACTERS) -> list[dict[str, Any]]:
     """Sample texts of all runs: evenly chosen steps, and long texts cut, so that the page stays small.
 
     Args:
         runs: The runs.
         budget: Characters of all texts together, about.
+
+    Returns:
+        For each run with texts its ``name`` and ``splits``: by split, the steps and their samples.
     """
-    whole = _grouped(runs)
-    steps, text = _STEPS, _TEXT
-    while True:
-        chosen = [
-            {
-                "name": run["name"],
-                "splits": {split: _some_steps(by_step, steps, text) for split, by_step in run["splits"].items()},
-            }
-            for run in whole
-        ]
-        if len(json.dumps(chosen, ensure_ascii=False)) <= budget or (steps == _FEWEST_STEPS and text <= 100):
-            break
-        if steps > _FEWEST_STEPS:
-            steps = max(_FEWEST_STEPS, steps * 2 // 3)
-        else:
-            text //= 2
-    notes = []
-    most = max((len(by_step) for run in whole for by_step in run["splits"].values()), default=0)
-    if most > steps:
-        notes.append(f"at most {steps} of up to {most} steps, evenly chosen")
-    if any(
-        len(of_step) > _PER_STEP for run in whole for by_step in run["splits"].values() for of_step in by_step.values()
-    ):
-        notes.append(f"the first {_PER_STEP} samples of a step")
-    if any(len(words) > text for run in runs for line in run.samples for words in _texts(line)):
-        notes.append(f"texts cut after {text} characters")
-    return Samples(chosen, f"Shown: {'; '.join(notes)}." if notes else "")
+    chosen = [(run.name, _by_split(run)) for run in runs if run.samples]
+    kept = [lines for _, splits in chosen for steps in splits.values() for lines in steps.values()]
+    length = max(_SHORTEST, min(_LONGEST, budget // max(1, sum(len(_texts(line)) for lines in kept for line in lines))))
+
+    def shown(steps: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+        return [{"step": step, "samples": [_sample(line, length) for line in steps[step]]} for step in steps]
+
+    return [
+        {"name": name, "splits": {split: shown(steps) for split, steps in splits.items()}} for name, splits in chosen
+    ]
 
 
-def _grouped(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    grouped = []
-    for run in runs:
-        splits: dict[str, dict[int, list[dict[str, Any]]]] = {}
-        for line in run.samples:
-            splits.setdefault(str(line.get("split", "train")), {}).setdefault(line["step"], []).append(line)
-        if splits:
-            grouped.append(
-                {"name": run.name, "splits": {split: splits[split] for split in sorted(splits, reverse=True)}}
-            )
-    return grouped
+def _by_split(run: Run) -> dict[str, dict[int, list[dict[str, Any]]]]:
+    """The lines that are shown, by split (held out first) and step."""
+    splits: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for line in sorted(run.samples, key=lambda line: line["step"]):
+        splits.setdefault(str(line.get("split", "train")), {}).setdefault(line["step"], []).append(line)
+    return {
+        split: {step: splits[split][step][:PER_STEP] for step in evenly(list(splits[split]), STEPS)}
+        for split in sorted(splits, reverse=True)
+    }
 
 
 def _texts(line: Mapping[str, Any]) -> list[str]:
     students = line.get("students")
     students = students if isinstance(students, list) else []
     return [str(words or "") for words in (line.get("prompt"), line.get("teacher"), *students)]
-
-
-def _some_steps(by_step: Mapping[int, list[dict[str, Any]]], limit: int, length: int) -> list[dict[str, Any]]:
-    steps = sorted(by_step)
-    if len(steps) > limit:
-        steps = [steps[index] for index in np.unique(np.linspace(0, len(steps) - 1, limit).round().astype(int))]
-    return [{"step": step, "samples": [_sample(line, length) for line in by_step[step][:_PER_STEP]]} for step in steps]
 
 
 def _sample(line: Mapping[str, Any], length: int) -> dict[str, Any]:
@@ -220,27 +182,3 @@ def _end_value(run: Run, metric: str, is_training: bool) -> float | None:
         return float(series.values[-1])
     end = last_part(series)
     return float(np.median(end.values if len(end) else series.values))
-
-
-def other_metrics(runs: Sequence[Run], points: int) -> tuple[dict[str, list[list[list[float]] | None]], int]:
-    """The metrics that no panel draws, for the page's last figure.
-
-    Args:
-        runs: The runs.
-        points: Of all lines together, about.
-
-    Returns:
-        Name to one pair of steps and values per run (None where it was not logged), and the points of a line at most.
-    """
-    drawn = drawn_metrics()
-    names = sorted({name for run in runs for name in run.metrics} - drawn)
-    limit = max(40, min(300, points // max(1, len(names) * len(runs))))
-    found: dict[str, list[list[list[float]] | None]] = {}
-    for name in names:
-        lines: list[list[list[float]] | None] = []
-        for run in runs:
-            series = thin(run.get(name), limit)
-            rounded = [float(number(value)) for value in series.values]
-            lines.append([series.steps.tolist(), rounded] if len(series) else None)
-        found[name] = lines
-    return found, limit

@@ -13,18 +13,14 @@
 # limitations under the License.
 """What the training data were and how they were made: the cards of ``gad-verl data`` and ``gad-verl teacher``."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gad_verl.errors import GadDataError
+from gad_verl.record.files import read_json
 from gad_verl.tools.export.card.request import is_hub_name
 from gad_verl.tools.export.card.run_facts import RunFacts
-
-_MOST_TEACHERS = 10
-_LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -44,45 +40,24 @@ class DataFacts:
     hub: Sequence[str]
 
 
-def read_data_facts(run: RunFacts, cards: Sequence[Path]) -> DataFacts:
+def read_data_facts(run: RunFacts) -> DataFacts:
     """Look for the training files, their cards, and the cards of what they were made from.
 
     Args:
         run: Of the checkpoint; its configuration names the files.
-        cards: Cards that the user names.
-
-    Raises:
-        GadDataError: If a card that the user names cannot be read.
     """
     names = run.get("data.train_files") or []
     names = [names] if isinstance(names, str) else list(names)
     paths = [(Path(str(name)).name, run.resolve(str(name))) for name in names]
-    chain = [_read_card(path) for path in cards]
-    for _, path in paths:
-        if path is not None and path.is_file():
-            chain += _chain(path)
+    chain = [card for _, path in paths if path is not None and path.is_file() for card in _chain(path)]
     chain = [card for number, card in enumerate(chain) if card not in chain[:number]]
-    teachers, source = _teachers(chain, [path for _, path in paths if path is not None], run.get("gad.teachers.column"))
+    teachers, source = _teachers(chain)
     return DataFacts(
         files=[(name, _rows(path)) for name, path in paths],
-        teacher=f"{', '.join(teachers)} (as {source} says)"
-        if teachers
-        else "unknown (no data card and no column names it)",
+        teacher=f"{', '.join(teachers)} (as {source} says)" if teachers else "unknown (no data card names it)",
         cards=chain,
         hub=[source_name(entry) for card in chain for entry in inputs_of(card) if _is_of_hub(entry)],
     )
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    try:
-        card = json.loads(path.expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GadDataError(f"--data-card {path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        card = None
-    if not isinstance(card, dict) or "command" not in card:
-        raise GadDataError(f"--data-card {path}: no card of gad-verl data or gad-verl teacher (JSON with a command)")
-    return card
 
 
 def _chain(file: Path) -> list[dict[str, Any]]:
@@ -104,10 +79,9 @@ def _chain(file: Path) -> list[dict[str, Any]]:
 def _cards_near(folder: Path) -> Iterable[dict[str, Any]]:
     for place in (folder, folder.resolve().parent):
         for path in sorted({*place.glob("*.card.json"), *place.glob("card.json")}):
-            try:
-                yield _read_card(path)
-            except GadDataError:
-                continue
+            card = read_json(path)
+            if card is not None and "command" in card:
+                yield card
 
 
 def _outputs(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -143,7 +117,7 @@ def _rows(path: Path | None) -> int | None:
         return None
 
 
-def _teachers(chain: Sequence[Mapping[str, Any]], files: Sequence[Path], column: Any) -> tuple[list[str], str]:
+def _teachers(chain: Sequence[Mapping[str, Any]]) -> tuple[list[str], str]:
     collected = [
         teacher if teacher == model else f"{teacher} ({model})"
         for card in chain
@@ -152,30 +126,5 @@ def _teachers(chain: Sequence[Mapping[str, Any]], files: Sequence[Path], column:
     ]
     if collected:
         return collected, "the card of the collected answers"
-    column = column if isinstance(column, str) else "teacher"
-    names = sorted({name for file in files for name in _column_values(file, column)})
-    if names:
-        more = len(names) - _MOST_TEACHERS
-        shown = names[:_MOST_TEACHERS] + ([f"and {more} more"] if more > 0 else [])
-        return shown, f"the column {column} of the training rows"
     imported = [str(name) for card in chain if (name := (card.get("choices") or {}).get("teacher"))]
-    return imported, "the card of the import" if imported else ""
-
-
-def _column_values(file: Path, column: str) -> set[str]:
-    if file.suffix != ".parquet":
-        return set()
-    import pyarrow as pa
-    import pyarrow.compute as compute
-    import pyarrow.parquet as parquet
-
-    try:
-        if column not in parquet.read_schema(file).names:
-            return set()
-        values = parquet.read_table(file, columns=[column]).column(0)
-        while pa.types.is_list(values.type) or pa.types.is_large_list(values.type):
-            values = compute.list_flatten(values)
-        found = compute.unique(values).to_pylist()
-    except (OSError, pa.ArrowException):
-        return set()
-    return {" ".join(name.split())[:_LONGEST_NAME] for name in found if isinstance(name, str) and name.strip()}
+    return imported, "the card of the import"

@@ -14,13 +14,12 @@
 """Evaluations (``gad-verl evaluate``) of the very weights of a checkpoint: what its folders say, as files."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.export.card.request import CardRequest
 from gad_verl.tools.export.card.run_facts import without_paths
 from gad_verl.tools.export.checkpoint import find_checkpoint
 
@@ -33,61 +32,36 @@ class EvaluationFacts:
     """One evaluation.
 
     Args:
-        folder: Of ``gad-verl evaluate``.
         weights: Fingerprint of the weights that were evaluated.
         data: Name of the file of prompts, without folders.
         figures: What was measured, by name.
         report: The report without its title and without paths of this machine, to stand below a heading of level 2.
-        named: Whether the user named the folder.
     """
 
-    folder: Path
     weights: str
     data: str
     figures: Mapping[str, float]
     report: str
-    named: bool
 
 
-def find_evaluations(checkpoint: Path, request: CardRequest) -> list[EvaluationFacts]:
-    """Evaluations that the user names, and those in ``evaluations/`` of the run's folder or beside it, of any weights.
-
-    Raises:
-        GadDataError: If a folder that the user names is none of ``gad-verl evaluate``.
-    """
-    named = [folder.expanduser().absolute() for folder in request.evaluations]
+def find_evaluations(checkpoint: Path) -> list[EvaluationFacts]:
+    """Evaluations in ``evaluations/`` of the run's folder or beside it, of any weights."""
     run = checkpoint.absolute().parent
-    near = [file.parent for place in (run, run.parent) for file in sorted((place / _NEAR).glob(f"*/{_RESULTS}"))]
     found = []
-    for folder in dict.fromkeys([*named, *near]):
-        try:
-            found.append(_read(folder, folder in named))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            if folder in named:
-                raise GadDataError(
-                    f"--evaluation {folder} is no folder of gad-verl evaluate that was run to its end"
-                ) from None
+    for place in (run, run.parent):
+        for file in sorted((place / _NEAR).glob(f"*/{_RESULTS}")):
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+                found.append(_read(file.parent))
     return found
 
 
-def of_these_weights(found: Iterable[EvaluationFacts], folders: Iterable[Path]) -> list[EvaluationFacts]:
-    """Those of the weights in any of ``folders``.
-
-    Raises:
-        GadConfigError: If the user named an evaluation of other weights.
-    """
-    found = list(found)
+def of_these_weights(found: Sequence[EvaluationFacts], folders: Iterable[Path]) -> list[EvaluationFacts]:
+    """Those of the weights in any of ``folders``."""
     weights = {find_checkpoint(folder).fingerprint() for folder in folders} if found else set()
-    for evaluation in found:
-        if evaluation.named and evaluation.weights not in weights:
-            raise GadConfigError(
-                f"--evaluation {evaluation.folder} is of other weights than this checkpoint's: evaluate this one "
-                "(gad-verl evaluate --model global_step_N), or leave the option away"
-            )
     return [evaluation for evaluation in found if evaluation.weights in weights]
 
 
-def _read(folder: Path, named: bool) -> EvaluationFacts:
+def _read(folder: Path) -> EvaluationFacts:
     results = json.loads((folder / _RESULTS).read_text(encoding="utf-8"))
     _, _, report = (folder / _REPORT).read_text(encoding="utf-8").partition("\n")
     settings, judge = results["settings"], results["judge"] or {}
@@ -96,10 +70,8 @@ def _read(folder: Path, named: bool) -> EvaluationFacts:
         figures[f"win_rate_{Path(name).name}"] = rates.get("win_rate")
     data = Path(str(settings["data"])).name
     return EvaluationFacts(
-        folder=folder,
         weights=str(settings["weights"]),
         data=data,
         figures={name: at["value"] for name, at in figures.items() if at and at.get("value") is not None},
         report=without_paths(report.replace(str(settings["data"]), data).replace("\n## ", "\n### ").strip()),
-        named=named,
     )

@@ -91,22 +91,14 @@ class Exported:
 
 
 def collect_facts(checkpoint: str | Path, part: str, run: RunFacts, request: CardRequest) -> CardFacts:
-    """Read what can be known before anything is exported.
-
-    Raises:
-        GadDataError: If a card or an evaluation that the user names cannot be read.
-    """
+    """Read what can be known before anything is exported."""
     checkpoint = Path(checkpoint)
-    evaluations = find_evaluations(checkpoint, request) if part == "student" else []
-    return CardFacts(checkpoint, part, request, run, read_data_facts(run, request.data_cards), evaluations)
+    evaluations = find_evaluations(checkpoint) if part == "student" else []
+    return CardFacts(checkpoint, part, request, run, read_data_facts(run), evaluations)
 
 
 def write_card(facts: CardFacts, exported: Exported) -> Path:
-    """Write ``README.md`` into an exported folder.
-
-    Raises:
-        GadConfigError: If the user named an evaluation of other weights.
-    """
+    """Write ``README.md`` into an exported folder."""
     from huggingface_hub import ModelCard
 
     # An adapter alone is no checkpoint that could be evaluated.

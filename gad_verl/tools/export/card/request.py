@@ -15,22 +15,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from gad_verl.errors import GadConfigError
 
 
 @dataclass(frozen=True)
 class CardRequest:
-    """What only a person knows, and where to look for what else is known.
+    """What only a person knows.
 
     Args:
         license: Identifier of the Hub, such as "apache-2.0"; None leaves it out.
         base_model: Name on the Hub of what the training began with.
         datasets: Names on the Hub of the training data.
         teacher: Name of the teacher.
-        data_cards: Cards of ``gad-verl data`` or ``gad-verl teacher``; those near the training files are found without.
-        evaluations: Folders of ``gad-verl evaluate``; those beside the run are found without.
 
     Raises:
         GadConfigError: If a name is none of the Hub.
@@ -40,8 +37,6 @@ class CardRequest:
     base_model: str | None = None
     datasets: Sequence[str] = ()
     teacher: str | None = None
-    data_cards: Sequence[Path] = ()
-    evaluations: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
         names = [("--base-model", self.base_model)] * (self.base_model is not None)

@@ -49,52 +49,8 @@
   }, { rootMargin: "800px" });
   document.querySelectorAll("[data-chart]").forEach((place) => seen.observe(place));
 
-  // ------------------------------------------------------------------------------------------ other metrics
-
-  const metric = document.getElementById("other-metric");
-  async function drawOther() {
-    const place = document.getElementById("plot-others");
-    const lines = data.others[metric.value];
-    const item = structuredClone(data.empty);
-    const values = lines.flatMap((line) => (line ? line[1] : []));
-    const [lowest, highest] = [Math.min(...values), Math.max(...values)];
-    const fill = (node) => {
-      if (Array.isArray(node)) {
-        node.forEach(fill);
-      } else if (node !== null && typeof node === "object") {
-        const name = node.name === "ColumnDataSource" && node.attributes && node.attributes.name;
-        if (name) {
-          const line = lines[Number(name.replace("line-", ""))] || [[], []];
-          node.attributes.data = { type: "map", entries: [["x", line[0]], ["y", line[1]]] };
-        }
-        // By itself the axis would reach one unit to both sides of a line that is level.
-        if (node.name === "DataRange1d" && lowest === highest && lowest !== 0) {
-          node.attributes = { ...node.attributes, start: Math.min(0, 2 * lowest), end: Math.max(0, 2 * lowest) };
-        }
-        Object.values(node).forEach(fill);
-      }
-    };
-    fill(item.doc.roots);
-    await draw(place, item);
-    const said = lines.map((line, index) => {
-      const name = data.runs.length > 1 ? `${data.runs[index]}: ` : "";
-      if (!line) return `${name}not logged`;
-      const last = line[0].length - 1;
-      const [low, high] = [Math.min(...line[1]), Math.max(...line[1])];
-      return `${name}${line[1][last]} at step ${line[0][last]}, between ${low} and ${high}`;
-    });
-    const summary = said.join("; ");
-    document.getElementById("other-summary").textContent = summary;
-    place.setAttribute("aria-label", `${metric.value}. ${summary}`);
-  }
-  if (metric) {
-    metric.addEventListener("change", drawOther);
-    drawOther();
-  }
-
   dark.addEventListener("change", () => {
     drawn.forEach((place) => draw(place, data.charts[place.dataset.chart]));
-    if (metric) drawOther();
   });
 
   // ------------------------------------------------------------------------------------------- configuration
