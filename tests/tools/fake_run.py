@@ -200,6 +200,25 @@ class FakeDiscriminator:
         return [given for name, given in self.calls if name in names]
 
 
+@dataclass
+class FakeCritic:
+    """The worker group of verl's critic: a value of 0 everywhere; writes down which trajectories it learns from."""
+
+    queue: FakeTransferQueue
+    calls: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    def infer_batch(self, batch: KVBatchMeta) -> Any:
+        self.calls.append(("values", list(batch.keys)))
+        rows = [self.queue.fields[batch.partition_id][key]["input_ids"] for key in batch.keys]
+        zeros = list_of_dict_to_tensordict([{"values": torch.zeros(len(ids))} for ids in rows])
+        self.queue.kv_batch_put(batch.keys, batch.partition_id, zeros)
+        return SimpleNamespace(futures=[])
+
+    def train_mini_batch(self, batch: KVBatchMeta) -> Any:
+        self.calls.append(("update", list(batch.keys)))
+        return SimpleNamespace(get=lambda: {"metrics": {"vf_loss": [0.25], "mfu": [0.1]}})
+
+
 class FakeRollouts:
     """verl's agent loops: writes the answers of all sessions to the queue, in an order of its own."""
 
@@ -285,8 +304,11 @@ class FakeRun:
         self.queue = FakeTransferQueue()
         self.queue.install(monkeypatch)
         self.student = FakeStudent(self.queue)
+        self.critic = FakeCritic(self.queue)
         self.discriminator: FakeDiscriminator | None = None
         self.replicas: list[str] = []
+        # verl waits by it for workers that are not there; it would start a cluster.
+        monkeypatch.setattr("ray.get", lambda futures: futures)
         monkeypatch.setattr(PPOTrainer, "_setup", lambda trainer: self._setup(trainer))
         monkeypatch.setattr("gad_verl.trainer.gad_trainer.DiscriminatorGroup", self._new_discriminator)
         monkeypatch.setattr(ResourcePoolManager, "create_resource_pool", lambda manager: None)
@@ -307,6 +329,7 @@ class FakeRun:
         trainer.resource_pool_manager.create_resource_pool()
         trainer.ref_in_actor = trainer.config.actor_rollout_ref.model.get("lora_rank", 0) > 0
         trainer.actor_rollout_wg = trainer.ref_policy_wg = self.student
+        trainer.critic_wg = self.critic
         trainer.reward_loop_manager = SimpleNamespace(
             compute_rm_score=self._compute_rm_score, reward_loop_worker_handles=[]
         )

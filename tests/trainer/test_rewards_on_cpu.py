@@ -115,6 +115,24 @@ def test_scores_that_are_not_finite_spoil_nothing_else() -> None:
     assert all(value == value for value in metrics.values())
 
 
+def test_options_that_learn_from_step_to_step() -> None:
+    torch.manual_seed(1)
+    options = reward_options(RewardConfig(length_correction="regression", whitening="running"))
+    for _ in range(6):
+        lengths = torch.randint(1, 60, (16, 4))
+        ones = torch.ones(16, 4)
+        known = answers(valid=ones, weights=ones, lengths=lengths, teacher_scores=torch.zeros(16))
+        rewards = 5.0 + 0.5 * lengths + 3.0 * torch.randn(16, 4)
+        metrics = {}
+        for option in options.values():
+            rewards, more = option.apply(rewards, known)
+            metrics |= more
+    assert metrics["gad/reward_length_slope"] == pytest.approx(0.5, abs=0.1)
+    # What length explains is gone, and so is the level.
+    assert abs(torch.corrcoef(torch.stack([rewards.flatten(), lengths.flatten().float()]))[0, 1]) < 0.4
+    assert abs(rewards.mean()) < 1.0 and 0.5 < rewards.std() < 2.0
+
+
 def test_what_options_learn_is_saved_by_their_names() -> None:
     config = RewardConfig(length_correction="regression", whitening="running")
     first, second = reward_options(config), reward_options(config)

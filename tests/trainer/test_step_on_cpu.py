@@ -188,6 +188,17 @@ def test_a_student_that_starts_from_an_adapter_is_its_own_reference(
     assert [Path(path).name for path in run.student.named("load_reference_weights")] == ["kl_reference_step_0"]
 
 
+def test_verls_critic_learns_where_the_student_does(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.algorithm.adv_estimator, config.critic.enable = "gae", True
+    config.critic.ppo_mini_batch_size = PROMPTS
+    run = start()
+    assert [name for name, _ in run.critic.calls] == ["values", "update"] * (STEPS - WARMUP)
+    assert run.metrics[STEPS]["critic/vf_loss"] == 0.25 and "critic/vf_loss" not in run.metrics[WARMUP]
+    # What verl makes of the zeros that stand for values and advantages in the warmup is not shown.
+    assert not [name for name in run.metrics[WARMUP] if name.startswith(("critic/values", "critic/advantages"))]
+    assert "critic/values/mean" in run.metrics[STEPS]
+
+
 # ------------------------------ rows and rewards ------------------------------
 
 
@@ -821,6 +832,30 @@ def test_the_curves_of_a_resumed_run_are_whole(config: DictConfig, monkeypatch: 
     assert lines == [1, 2, 3, 4, 5, 6]
     scores = Path(config.trainer.default_local_dir) / "record" / "scores.jsonl"
     assert [json.loads(line)["step"] for line in scores.read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_validation_before_a_resumed_run_is_neither_judged_again_nor_logged_over(
+    config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.trainer.save_freq = config.trainer.test_freq = 2
+    first = FakeRun(config, monkeypatch)
+    first.trainer.on_step_begin = lambda: _end_after(first, 4)
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    config.trainer.val_before_train = True
+    second = FakeRun(config, monkeypatch)
+    judged = []
+    observe = second.trainer.guardian.observe
+
+    def judge(step: int, metrics: dict[str, Any]) -> Any:
+        judged.append((step, "val-gad/rouge_l" in metrics))
+        return observe(step, metrics)
+
+    monkeypatch.setattr(second.trainer.guardian, "observe", judge)
+    second.fit()
+    assert judged == [(5, False), (6, False), (6, True)]
+    lines = [json.loads(line)["step"] for line in second.log_file.read_text().splitlines()]
+    assert lines == [1, 2, 3, 4, 4, 5, 6]
 
 
 # ------------------------------ several optimizer steps ------------------------------
