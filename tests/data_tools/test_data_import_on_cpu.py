@@ -317,7 +317,7 @@ def test_template_does_not_go_around_whole_chats(tmp_path: Path, fails: Callable
         ),
         ("in.json", "[1, 2, 3]".encode("utf-16"), "not UTF-8 .byte 0xff.*iconv.*UTF-16"),
         ("in.csv", "instruction,response\nQ?,A.\n".encode("utf-16"), "not UTF-8 .byte 0xff.*UTF-16"),
-        ("in.csv", "instruction,response\nQ?,A.\n".encode("utf-16-le"), "broken CSV header"),
+        ("in.csv", "instruction,response\nQ?,A.\n".encode("utf-16-le"), "the columns fit none"),
         ("in.csv", "instruction,response\nQ?,caf\u00e9\n".encode("latin-1"), "not UTF-8"),
         ("in.json", '["caf\u00e9"]'.encode("latin-1"), "not UTF-8"),
         ("in.jsonl", b"", "empty"),
