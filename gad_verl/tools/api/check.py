@@ -69,7 +69,7 @@ async def _models(client: openai.AsyncOpenAI, endpoint: Endpoint) -> list[str] |
 async def _probe(client: openai.AsyncOpenAI, endpoint: Endpoint, models: list[str]) -> None:
     """Ask for one token; an answer of any kind is enough, and so is a fault that may pass."""
     request = ChatRequest("check", ({"role": "user", "content": "Hi"},), {"max_tokens": 1})
-    patient = replace(endpoint, timeout_s=min(TIMEOUT_S, endpoint.timeout_s), stream=False)
+    patient = replace(endpoint, timeout_s=min(TIMEOUT_S, endpoint.timeout_s))
     try:
         await ask_once(client, patient, request)
     except PassingError as error:

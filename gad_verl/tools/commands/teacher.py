@@ -102,7 +102,6 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--tokens-per-minute", type=float, default=None, help="prompts and answers together")
     group.add_argument("--timeout", type=float, default=120.0, help="seconds per request (default: 120)")
     group.add_argument("--attempts", type=int, default=8, help="per request, before it counts as failed (default: 8)")
-    group.add_argument("--stream", action="store_true", help="ask for streams, for proxies that cut silent connections")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
@@ -175,7 +174,6 @@ def _settings(arguments: argparse.Namespace) -> Any:
         "tokens_per_minute": arguments.tokens_per_minute,
         "timeout_s": arguments.timeout,
         "attempts": arguments.attempts,
-        "stream": arguments.stream,
     }
     content: dict[str, Any] = {}
     if arguments.settings is not None:

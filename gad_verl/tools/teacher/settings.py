@@ -37,14 +37,13 @@ _ENDPOINT_KEYS = (
     "requests_per_minute",
     "tokens_per_minute",
     "attempts",
-    "stream",
 )
 _TEACHER_KEYS = ("name", "weight", "sampling", "price", *_ENDPOINT_KEYS)
 _FILE_KEYS = ("teachers", "assign", "system", "template", "examples", "sampling", "samples", "currency")
 _PRICE_KEYS = ("prompt", "completion")
 
 # The client's own part of a request's body.
-_RESERVED = {"model": "model", "messages": "the prompts", "stream": "stream", "n": "--samples"}
+_RESERVED = {"model": "model", "messages": "the prompts", "stream": "the client", "n": "--samples"}
 _LOOKS_LIKE_A_KEY = re.compile(r"^(?:sk|hf|gsk|xai|pk|rk)[-_][A-Za-z0-9_-]{12,}$|^Bearer ", re.IGNORECASE)
 
 
