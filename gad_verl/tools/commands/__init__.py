@@ -25,3 +25,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for verl.trainer.main_ppo")
     parser.add_argument("--config-name", help="such as gad_cpu (default: gad_trainer)")
     parser.add_argument("--config-path", metavar="FOLDER", help="folder of the configuration, absolute")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, as the ``type`` of an option."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value

@@ -212,7 +212,7 @@ class Doctor:
         try:
             settings = read_settings(self.config)
         except GadConfigError as reason:
-            remedy = "gad-verl estimate takes the figures by --student-shape"
+            remedy = "Name a folder with the config.json of the model"
             return [warning("disk and memory", f"cannot be estimated: {reason}", remedy)]
         steps, rows = settings.total_steps, count_rows(self.config)
         if not steps and rows is not None:
