@@ -18,6 +18,10 @@ imports inside ``run``, so that ``gad-verl --help`` answers at once. ``gad_verl.
 """
 
 import argparse
+import dataclasses
+from typing import TypeVar
+
+Options = TypeVar("Options")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,3 +37,9 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is below 1")
     return value
+
+
+def chosen(kind: type[Options], arguments: argparse.Namespace, **other: object) -> Options:
+    """A dataclass of settings: fields that have the name of an option take what was given, and the other ones."""
+    names = {entry.name for entry in dataclasses.fields(kind)} & vars(arguments).keys()
+    return kind(**{name: getattr(arguments, name) for name in names} | other)
