@@ -108,11 +108,12 @@ def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
     parser.add_argument("--output", type=Path, help="parquet file to write; a card stands beside it")
     yes_or_no = functools.partial(parser.add_argument, action=argparse.BooleanOptionalAction)
-    yes_or_no("--strip-whitespace", default=True, help="white space around the text, carriage returns")
-    yes_or_no("--strip-thinking", default=True, help="leading <think> blocks")
-    yes_or_no("--strip-template", default=True, help="special tokens and headings of chat templates at the ends")
-    yes_or_no("--nfc", default=True, help="compose Unicode (NFC)")
-    yes_or_no("--strip-line-ends", default=False, help="blanks before line ends, more than two empty lines in a row")
+    yes_or_no("--strip-whitespace", dest="whitespace", help="white space around the text, carriage returns")
+    yes_or_no("--strip-thinking", dest="thinking", help="leading <think> blocks")
+    yes_or_no("--strip-template", dest="template", help="special tokens and headings of chat templates at the ends")
+    yes_or_no("--nfc", help="compose Unicode (NFC)")
+    yes_or_no("--strip-line-ends", dest="line_ends", help="blanks before line ends, rows of empty lines")
+    parser.set_defaults(whitespace=True, thinking=True, template=True, nfc=True, line_ends=False)
     parser.add_argument("--drop-refusals", action="store_true", help="leave refusals out (English phrases)")
     parser.add_argument("--drop-duplicates", choices=("rows", "prompts"), help="leave out rows that came before")
     parser.add_argument("--min-chars", type=int, default=1, help="leave shorter texts out (default: 1)")
@@ -237,18 +238,12 @@ def _run_leaks(arguments: argparse.Namespace) -> int:
 
 
 def _run_normalize(arguments: argparse.Namespace) -> None:
+    from gad_verl.tools.data.cleaning import STEPS
     from gad_verl.tools.data.normalizing import NormalizeOptions, normalize_file, show_change
 
     if arguments.dry_run == (arguments.output is not None):
         raise GadConfigError("give either --output FILE.parquet or --dry-run")
-    wanted = {
-        "thinking": arguments.strip_thinking,
-        "template": arguments.strip_template,
-        "nfc": arguments.nfc,
-        "whitespace": arguments.strip_whitespace,
-        "line_ends": arguments.strip_line_ends,
-    }
-    steps = tuple(name for name, is_wanted in wanted.items() if is_wanted)
+    steps = tuple(name for name in STEPS if getattr(arguments, name))
     options = chosen(NormalizeOptions, arguments, steps=steps, duplicates=arguments.drop_duplicates or "keep")
     shown = 5 if arguments.dry_run else 0
     result = normalize_file(arguments.input, arguments.output, options, arguments.rejected, arguments.overwrite, shown)

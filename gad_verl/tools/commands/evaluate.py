@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gad_verl.errors import GadConfigError
 from gad_verl.tools.commands import chosen, positive
 
 if TYPE_CHECKING:
@@ -153,8 +154,6 @@ def _dtype(name: str) -> str:
 
 
 def _judge(arguments: argparse.Namespace) -> "JudgeOptions | None":
-    from gad_verl.errors import GadConfigError
-
     if arguments.judge_base_url is None and arguments.judge_model is None:
         return None
     if arguments.judge_base_url is None or arguments.judge_model is None:
@@ -183,8 +182,6 @@ def _judge(arguments: argparse.Namespace) -> "JudgeOptions | None":
 
 
 def _option(text: str) -> tuple[str, Any]:
-    from gad_verl.errors import GadConfigError
-
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise GadConfigError(f"--judge-option {text!r} is not of the form KEY=JSON")
