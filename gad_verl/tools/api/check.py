@@ -88,7 +88,5 @@ async def _probe(client: openai.AsyncOpenAI, endpoint: Endpoint, models: list[st
 
 
 def _unknown(endpoint: Endpoint, models: list[str]) -> str:
-    shown = ", ".join(models[:SHOWN_MODELS]) + (
-        f" and {len(models) - SHOWN_MODELS} more" * (len(models) > SHOWN_MODELS)
-    )
-    return f"{endpoint.base_url} has no model {endpoint.model!r}; it has {shown}"
+    shown, more = ", ".join(models[:SHOWN_MODELS]), len(models) - SHOWN_MODELS
+    return f"{endpoint.base_url} has no model {endpoint.model!r}; it has {shown}" + f" and {more} more" * (more > 0)

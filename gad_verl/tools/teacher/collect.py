@@ -16,7 +16,7 @@
 import asyncio
 import logging
 from collections.abc import Container
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,7 +123,7 @@ def collect(plan: Plan, output: Path, *, overwrite: bool = False, allow_missing:
             check_endpoint(teacher.endpoint)
     with AnswerStore(path, plan.settings.identity()) as store:
         summary = Summary()
-        with CollectProgress(sum(one.wanted for one in estimates.values())) as progress:
+        with closing(CollectProgress(sum(one.wanted for one in estimates.values()))) as progress:
             for attempt in range(plan.settings.ask_again_times + 1):
                 summary += asyncio.run(_ask_all(plan, store, attempt, progress))
         _report(summary)

@@ -14,8 +14,6 @@
 """The bar of a collection: answers, tokens, cost, time left."""
 
 import sys
-from types import TracebackType
-from typing import Self
 
 from tqdm import tqdm
 
@@ -73,11 +71,7 @@ class CollectProgress:
             parts.append(f"{self._failed} failed")
         return ", ".join(parts)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Leave the last state of the bar."""
         self._bar.set_postfix_str(self._postfix(), refresh=False)
         self._bar.close()
