@@ -96,14 +96,6 @@ def test_a_thousand_requests_under_faults_within_the_limit(db: Path) -> None:
         assert server.most_in_flight <= 32
 
 
-def test_streams_survive_the_same_faults(db: Path) -> None:
-    with FaultServer(faults=Faults.evenly(0.4, silence_s=5)) as server:
-        summary = run(endpoint_of(server, timeout_s=1.5, stream=True), 120, db)
-        assert texts(db) == expected(120) and summary.completion_tokens == 4 * 120
-        assert {"connection", "broken_answer", "timeout", "content_type"} <= set(summary.faults)
-        assert all(received.body["stream"] for received in server.received)
-
-
 def test_tokens_per_minute_are_kept_by_the_apis_own_count(db: Path) -> None:
     def long(body: dict[str, Any]) -> tuple[str, str]:
         return "word " * 98, "stop"

@@ -432,7 +432,6 @@ def test_one_side_alone_is_described(tmp_path: Path, capsys: pytest.CaptureFixtu
         ([{"response": "A."}, {"response": None}], [], "row 1, column 'response': expected text, got NoneType"),
         ([{"response": "A."}] * 5, [], "the student's side has 5 texts"),
         ([{"response": "A."}], ["--fail-above", "2"], "--fail-above 2"),
-        ([{"response": "A."}], ["--max-texts", "0"], "--max-texts 0"),
     ],
 )
 def test_errors_name_file_row_and_column(

@@ -224,11 +224,11 @@ def test_duplicates(duplicates: str, kept: list[int], tmp_path: Path) -> None:
 def test_a_dry_run_shows_changes_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write(tmp_path / "in.parquet", ["A.\n"] * 10 + ["B.", "Ask <|im_end|> why."])
     before = sorted(tmp_path.iterdir())
-    assert cli.main(["data", "normalize", str(source), "--dry-run", "--examples", "3"]) == 0
+    assert cli.main(["data", "normalize", str(source), "--dry-run"]) == 0
     assert sorted(tmp_path.iterdir()) == before
     shown = capsys.readouterr().out
     assert "12 of 12 rows, 10 texts changed" in shown and "changed by whitespace: 10" in shown
-    assert shown.count("[-\\n-]") == 3 and "special tokens inside of 1 texts" in shown
+    assert shown.count("[-\\n-]") == 5 and "special tokens inside of 1 texts" in shown
 
 
 @given(TEXTS)

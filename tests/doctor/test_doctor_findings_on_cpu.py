@@ -64,11 +64,11 @@ def test_warnings_that_a_check_logs_are_findings(caplog: pytest.LogCaptureFixtur
 
 
 def test_a_check_that_fails_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Any) -> list[Finding]:
+    def broken(*_: Any) -> list[Finding]:
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(examination.Doctor, "_versions", broken)
-    found = examination.examine(examination.Request(None))
+    monkeypatch.setattr(examination, "check_versions", broken)
+    found = examination.examine(examination.Doctor())
     assert any("broken on purpose" in entry.found for entry in found)
     assert {"internals of verl", "GPUs", "open files"} <= {entry.check for entry in found}
 

@@ -333,21 +333,6 @@ def test_another_verl_is_held_against_the_list(
     assert "leave the configuration out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (["check"], "doctor"),
-        (["data", "preflight", "a.parquet", "--student", "b.jsonl"], "data leaks"),
-        (["doctor", "--config-name", "gad_cpu", "--dry-run"], "doctor --one-step"),
-        (["doctor", "--dry-run-timeout=60", "--one-step"], "doctor --timeout"),
-    ],
-)
-def test_an_old_name_is_refused_with_the_new_one(capsys: pytest.CaptureFixture[str], old: list[str], new: str) -> None:
-    assert main(old) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1 and said.err.endswith(f" is now gad-verl {new}\n") and said.out == ""
-
-
 def test_strict_counts_warnings(capsys: pytest.CaptureFixture[str], tiny_folder: Path) -> None:
     # Every teacher's text is longer than this.
     code, found = doctor(capsys, "--strict", *tiny(tiny_folder), "data.max_response_length=2")

@@ -38,6 +38,10 @@ def as_json(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
     return json.loads(run(capsys, "--json", *arguments)[0])
 
 
+def phases(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {phase["name"]: phase for phase in found["memory"]}
+
+
 def test_text_shows_memory_time_and_what_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = run(capsys, *SEVEN, "--rows", "192014")
     for part in (
@@ -57,10 +61,12 @@ def test_flags_replace_what_is_assumed(capsys: pytest.CaptureFixture[str]) -> No
     fast = as_json(
         capsys, *SEVEN, "--rows", "19200", "--prompt-tokens", "100", "--response-tokens", "300", "--mfu", "0.6"
     )
-    assert fast["run"]["hours"][1] < base["run"]["hours"][1]
-    assert fast["assumptions"]["mean tokens: prompt"] == "100"
+    assert fast["run"]["hours"]["high"] < base["run"]["hours"]["high"]
+    assert fast["lengths"]["prompt"] == {"low": 100, "high": 100}
+    assert fast["lengths"]["teacher"] == fast["lengths"]["response"] == {"low": 300, "high": 300}
+    assert fast["assumptions"]["mfu"] == {"low": 0.6, "high": 0.6}
     assert base["run"]["steps"] == {"discriminator_only": 10, "warmup": 65, "adversarial": 150}
-    assert base["memory_gib"]["rollout"]["total"] == fast["memory_gib"]["rollout"]["total"]
+    assert base["memory"] == fast["memory"]
 
 
 def test_strict_fails_where_something_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +84,7 @@ def test_a_model_in_a_folder_and_its_data_are_measured(capsys: pytest.CaptureFix
         f"data.train_files={tiny_folder / 'train.parquet'}",
         f"data.val_files={tiny_folder / 'val.parquet'}",
     )
-    assert found["assumptions"]["lengths"].startswith("measured on 48 rows")
+    assert found["lengths"]["source"].startswith("measured on 48 rows")
     # 48 rows in batches of 8, 3 epochs.
     assert sum(found["run"]["steps"].values()) == 18
     from transformers import AutoModelForCausalLM
@@ -99,24 +105,26 @@ def test_megatron_and_experts(capsys: pytest.CaptureFixture[str]) -> None:
         "actor_rollout_ref.actor.megatron.param_offload=True",
     )
     assert found["models"]["student"]["active"] < 0.12 * found["models"]["student"]["parameters"]
-    assert found["host_gib_per_node"] > 0
-    assert "student, parameters and optimizer" in found["memory_gib"]["student update"]
+    assert found["host"] > 0
+    assert "student, parameters and optimizer" in phases(found)["student update"]["parts"]
 
 
 def test_the_discriminator_may_have_gpus_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(capsys, *SEVEN, "gad.discriminator_n_gpus_per_node=4")
-    assert found["gpu"]["count"] == 12
-    assert found["memory_gib"]["discriminator update"]["own_pool"] is True
-    assert not any("discriminator" in part for part in found["memory_gib"]["student update"])
+    assert found["gpus"] == 12
+    assert phases(found)["discriminator update"]["own_pool"] is True
+    assert not any("discriminator" in part for part in phases(found)["student update"]["parts"])
 
 
-def test_a_shape_that_is_given_by_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    shape = "hidden_size=2048,num_hidden_layers=36,num_attention_heads=16,num_key_value_heads=2"
-    shape += ",intermediate_size=11008,vocab_size=151936,tie_word_embeddings=true"
-    overrides = ("actor_rollout_ref.model.path=mine", "trainer.n_gpus_per_node=8")
-    found = as_json(capsys, *overrides, "--student-shape", shape)
-    assert found["models"]["student"]["parameters"] == 3085938688
-    assert found["models"]["discriminator"]["shape"] == "--student-shape"
+def test_another_gpu_is_three_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    found = as_json(capsys, *SEVEN, "--gpu", "288,2500,8000")
+    assert found["gpu"] == {"name": "custom", "memory": 288e9, "flops": 2.5e15, "bandwidth": 8e12}
+
+
+def test_a_number_of_rows_is_positive(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["estimate", *SEVEN, "--rows", "0"])
+    assert "--rows: 0 is below 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -129,11 +137,9 @@ def test_a_shape_that_is_given_by_flags(capsys: pytest.CaptureFixture[str]) -> N
         (("--config-name", "no_such_configuration"), ("--config-name no_such_configuration",)),
         (("no.such.key=1",), ("no.such.key",)),
         ((*SEVEN, "--gpu", "abacus"), ("--gpu abacus", "h100-80g")),
-        ((*SEVEN, "--tflops", "100"), ("--gpu-memory-gb",)),
+        ((*SEVEN, "--gpu", "80,-1,3350"), ("--gpu 80,-1,3350", "TFLOPS")),
         ((*SEVEN, "--mfu", "fast"), ("--mfu fast",)),
         ((*SEVEN, "--mfu", "1.5"), ("between 0 and 1",)),
-        ((*SEVEN, "--rows", "0"), ("--rows 0",)),
-        ((*SEVEN, "--student-shape", "hidden_size"), ("--student-shape", "hidden_size")),
         ((*SEVEN, "actor_rollout_ref.rollout.tensor_model_parallel_size=16"), ("does not fit into the 8",)),
         ((*SEVEN, "--config-path", "/nowhere"), ("/nowhere",)),
     ],

@@ -97,13 +97,9 @@ def test_a_bad_file_of_prompts(
         (["--output", "{}/folder.parquet"], "is a folder"),
         (["--output", "{}/there.parquet"], "exists and was not collected here"),
         (["--output", "{}/p.jsonl/x.parquet"], "cannot be opened"),
-        (["--limit", "0"], "--limit must be at least 1"),
-        (["--samples", "0"], "samples must be a whole number from 1"),
-        (["--concurrency", "0"], "max_concurrency"),
+        (["--ask-again-times", "-1"], "--ask-again-times must not be negative"),
         (["--timeout", "-1"], "timeout_s must be a positive number"),
         (["--template", "nonsense"], "neither one of none, alpaca nor a readable file"),
-        (["--system", "x", "--system-file", "y"], "exclude each other"),
-        (["--system-file", "{}/nowhere"], "No such file"),
         (["--extra-body", "[1]"], "must be a JSON object"),
         (["--extra-body", '{"n": 4}'], "must not hold 'n'; it is set by --samples"),
         (["--extra-body", '{"model": "x"}'], "must not hold 'model'"),
@@ -132,6 +128,13 @@ def test_bad_options(
     assert message in one_line(capsys)
     assert sorted(tmp_path.rglob("*")) == before and not server.received
     assert (tmp_path / "there.parquet").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("option", ["--limit", "--samples", "--concurrency", "--attempts"])
+def test_a_count_is_a_whole_number_from_1(option: str, collect: Any, prompts_file: Any, capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        collect(prompts_file(3), option, "0")
+    assert f"argument {option}: 0 is below 1" in capsys.readouterr().err
 
 
 class TestEndpoints:

@@ -132,12 +132,12 @@ def test_the_student_may_get_the_prompt_alone(
     settings = tmp_path / "settings.yaml"
     settings.write_text(
         f"teachers: [{{base_url: '{server.base_url}', model: loopback}}]\n"
-        "system: In one sentence.\n"
         "examples: [{role: user, content: Hi}, {role: assistant, content: Hello.}]\n"
     )
     chat = [{"role": "system", "content": "Own."}, {"role": "user", "content": "second"}]
     path = prompts_file([{"prompt": "first"}, {"prompt": chat}])
-    assert collect(path, "--settings", str(settings), "--student-prompt", "given", teacher=False) == 0
+    more = ("--system", "In one sentence.", "--student-prompt", "given")
+    assert collect(path, "--settings", str(settings), *more, teacher=False) == 0
     assert [row["prompt"] for row in rows_of()] == [[{"role": "user", "content": "first"}], chat]
     sent = {one.prompt: one.body["messages"] for one in server.received}
     assert [message["content"] for message in sent["first"]] == ["In one sentence.", "Hi", "Hello.", "first"]
@@ -183,8 +183,8 @@ def test_marks_are_set_counted_and_dropped(
     assert counted["dropped"] == {"empty": 2} and card_of()["prompts"]["duplicates"] == 1
 
     everything = ("duplicate-answer", "refusal", "length")
-    assert collect(path, "--ask-again", "--drop", *everything, "--keep-white-space") == 0
-    assert [(row["prompt"][0]["content"], row["teacher_response"]) for row in rows_of()] == [("a", " fine \n")]
+    assert collect(path, "--ask-again", "--drop", *everything) == 0
+    assert [(row["prompt"][0]["content"], row["teacher_response"]) for row in rows_of()] == [("a", "fine")]
     assert card_of()["answers"]["dropped"] == {"empty": 2, "length": 1, "refusal": 1, "duplicate-answer": 2}
     # The repeated prompt is a prompt of its own now, the only one that was not stored.
     assert Counter(one.prompt for one in server.received) == Counter("abcdefa")
@@ -227,7 +227,6 @@ teachers:
   - {{name: big, base_url: "{server.base_url}", model: loopback, weight: 3, price: {{prompt: 2, completion: 10}}}}
   - {{name: small, base_url: "{second.base_url}", model: second, sampling: {{max_tokens: 7}}}}
 sampling: {{temperature: 0.3, max_tokens: 9}}
-currency: EUR
 """
         settings = tmp_path / "settings.yaml"
         settings.write_text(content)
@@ -261,9 +260,7 @@ def test_rejected_prompts_are_left_out_and_reported(
     server.answer = lambda body: 400 if body["messages"][-1]["content"].endswith("5") else ("fine", "stop")
     assert collect(prompts_file(20)) == 0
     assert [row["extra_info"]["index"] for row in rows_of()] == [i for i in range(20) if i % 10 != 5]
-    assert card_of()["answers"]["rejections"] == [
-        {"reason": "status 400: This request cannot be processed", "answers": 2}
-    ]
+    assert card_of()["answers"]["rejections"] == {"status 400: This request cannot be processed": 2}
 
 
 def test_missing_answers_end_with_an_error_and_come_later(
@@ -299,7 +296,7 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(
     said = capsys.readouterr().out
     # 396 bytes / 4 + 4 for the message = 103 tokens each; 206 x 10 + 100 x 100 per million.
     assert "3 prompts, 1 duplicates (left out)" in said and "2 answers wanted, 0 stored, 2 to ask" in said
-    assert "about 206 tokens of prompts and 100 of answers (at most 50 each)" in said and "about 0.0121 USD" in said
+    assert "about 206 tokens of prompts and at most 100 of answers" in said and "about 0.0121" in said
     assert not server.received and [file.name for file in tmp_path.iterdir()] == ["prompts.jsonl"]
     assert collect(path, "--limit", "1", *price) == 0
     before = sorted(file.name for file in tmp_path.iterdir())

@@ -50,7 +50,7 @@ def test_every_option_exists_and_every_option_is_explained() -> None:
     known = {option for action in actions.choices["collect"]._actions for option in action.option_strings}
     named = set(re.findall(r"--[a-z][a-z-]+", PAGE))
     assert named <= known
-    left_to_help = {"-h", "--help", "--name", "--currency", "--api-key-env", "--timeout", "--stream", "--overwrite"}
+    left_to_help = {"-h", "--help", "--name", "--api-key-env", "--timeout", "--overwrite"}
     assert known - named <= left_to_help | {"--data-source"}
 
 

@@ -222,8 +222,6 @@ class FaultServer:
         if isinstance(outcome, int):
             return error_response(outcome, "This request cannot be processed")
         text, reason = outcome
-        if body.get("stream"):
-            return await self._stream(request, text, reason, fault)
         whole = json.dumps(completion(self.model, body, text, reason)).encode()
         if fault == "broken_json":
             return web.Response(body=whole[: len(whole) // 2], content_type="application/json")
@@ -236,28 +234,6 @@ class FaultServer:
             request.transport.close()
             return response
         return web.Response(body=whole, content_type="application/json")
-
-    async def _stream(self, request: web.Request, text: str, reason: str, fault: str | None) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        words = text.split(" ")
-        pieces: list[dict[str, Any]] = [
-            {"choices": [{"index": 0, "delta": {"content": word if i == 0 else f" {word}"}, "finish_reason": None}]}
-            for i, word in enumerate(words)
-        ]
-        pieces.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
-        pieces.append({"choices": [], "usage": usage("", text)})
-        for i, piece in enumerate(pieces):
-            if i == len(words) // 2:
-                if fault == "cut_body":
-                    request.transport.close()
-                    return response
-                if fault == "broken_json":
-                    await response.write(b'data: {"choices": [{"ind\n\n')
-            common = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": self.model}
-            await response.write(f"data: {json.dumps(common | piece)}\n\n".encode())
-        await response.write(b"data: [DONE]\n\n")
-        return response
 
 
 def usage(prompt: str, text: str) -> dict[str, int]:

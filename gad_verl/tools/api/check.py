@@ -69,7 +69,7 @@ async def _models(client: openai.AsyncOpenAI, endpoint: Endpoint) -> list[str] |
 async def _probe(client: openai.AsyncOpenAI, endpoint: Endpoint, models: list[str]) -> None:
     """Ask for one token; an answer of any kind is enough, and so is a fault that may pass."""
     request = ChatRequest("check", ({"role": "user", "content": "Hi"},), {"max_tokens": 1})
-    patient = replace(endpoint, timeout_s=min(TIMEOUT_S, endpoint.timeout_s), stream=False)
+    patient = replace(endpoint, timeout_s=min(TIMEOUT_S, endpoint.timeout_s))
     try:
         await ask_once(client, patient, request)
     except PassingError as error:
@@ -88,7 +88,5 @@ async def _probe(client: openai.AsyncOpenAI, endpoint: Endpoint, models: list[st
 
 
 def _unknown(endpoint: Endpoint, models: list[str]) -> str:
-    shown = ", ".join(models[:SHOWN_MODELS]) + (
-        f" and {len(models) - SHOWN_MODELS} more" * (len(models) > SHOWN_MODELS)
-    )
-    return f"{endpoint.base_url} has no model {endpoint.model!r}; it has {shown}"
+    shown, more = ", ".join(models[:SHOWN_MODELS]), len(models) - SHOWN_MODELS
+    return f"{endpoint.base_url} has no model {endpoint.model!r}; it has {shown}" + f" and {more} more" * (more > 0)

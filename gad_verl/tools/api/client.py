@@ -50,7 +50,6 @@ class Summary:
         attempts: Times that something was sent, retries included.
         failed: Requests without an answer, by reason; ``rejected`` are those the API refuses for good.
         faults: Attempts that failed and were made again, by reason.
-        prompt_tokens, completion_tokens: As the API counted them, for the new answers.
         last_fault: The latest fault in words.
     """
 
@@ -60,8 +59,6 @@ class Summary:
     attempts: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
     last_fault: str = ""
 
     @property
@@ -70,17 +67,9 @@ class Summary:
         return self.attempts - self.asked
 
     def __add__(self, other: "Summary") -> "Summary":
-        return Summary(
-            self.stored + other.stored,
-            self.asked + other.asked,
-            self.answered + other.answered,
-            self.attempts + other.attempts,
-            self.failed + other.failed,
-            self.faults + other.faults,
-            self.prompt_tokens + other.prompt_tokens,
-            self.completion_tokens + other.completion_tokens,
-            other.last_fault or self.last_fault,
-        )
+        both = Summary(**{name: value + vars(other)[name] for name, value in vars(self).items()})
+        both.last_fault = other.last_fault or self.last_fault
+        return both
 
 
 # Called after each request that is settled: the summary, and the answer, from the store or new; None for a failure.
@@ -196,8 +185,6 @@ class _Run:
             self.store.put(answer)
             self.failures_in_a_row = 0
             self.summary.answered += 1
-            self.summary.prompt_tokens += answer.prompt_tokens or 0
-            self.summary.completion_tokens += answer.completion_tokens or 0
             self._settle(request, answer)
 
     async def _attempt(self, request: ChatRequest) -> ChatAnswer:

@@ -40,7 +40,6 @@ class Endpoint:
         backoff_s: Mean seconds before the second attempt are half of it; it doubles with every attempt.
         max_backoff_s: Where the doubling ends.
         max_retry_after_s: An API that asks for more patience than this ends the run; the answers so far are kept.
-        stream: Ask for a stream. Useful where a proxy cuts connections that are silent for long.
 
     Raises:
         GadConfigError: A value that cannot work.
@@ -57,7 +56,6 @@ class Endpoint:
     backoff_s: float = 1.0
     max_backoff_s: float = 60.0
     max_retry_after_s: float = 600.0
-    stream: bool = False
 
     def __post_init__(self) -> None:
         _check_url(self.base_url)

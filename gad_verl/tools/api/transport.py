@@ -82,9 +82,12 @@ async def ask_once(client: openai.AsyncOpenAI, endpoint: Endpoint, request: Chat
     try:
         # The limit of the HTTP client is one between two bytes; this one is for the whole attempt.
         async with asyncio.timeout(endpoint.timeout_s):
-            if endpoint.stream:
-                return await _ask_stream(client, endpoint, request)
-            return await _ask_whole(client, endpoint, request)
+            # The chat as extra_body, which replaces the empty list: the client would look at the type of every field of
+            # every message, which takes longer than the rest of the request.
+            body = {"messages": list(request.messages), **request.sampling}
+            raw = await client.chat.completions.with_raw_response.create(
+                model=endpoint.model, messages=[], extra_body=body
+            )
     except (TimeoutError, openai.APITimeoutError):
         raise PassingError("timeout", f"no answer within {endpoint.timeout_s:g} s", counted=True) from None
     except openai.APIStatusError as error:
@@ -92,16 +95,6 @@ async def ask_once(client: openai.AsyncOpenAI, endpoint: Endpoint, request: Chat
     except openai.APIConnectionError as error:
         cause = error.__cause__ or error
         raise PassingError("connection", endpoint.scrub(f"{type(cause).__name__}: {cause}")) from None
-    except openai.APIError as error:
-        # Inside of a stream: an error object instead of a piece of text.
-        raise PassingError("broken_answer", detail_of(endpoint, error), counted=True) from None
-
-
-async def _ask_whole(client: openai.AsyncOpenAI, endpoint: Endpoint, request: ChatRequest) -> ChatAnswer:
-    # The chat as extra_body, which replaces the empty list: the client would look at the type of every field of every
-    # message, which takes longer than the rest of the request.
-    body = {"messages": list(request.messages), **request.sampling}
-    raw = await client.chat.completions.with_raw_response.create(model=endpoint.model, messages=[], extra_body=body)
     content_type = raw.headers.get("content-type", "")
     if "json" not in content_type:
         raise PassingError("content_type", f"expected JSON, got {content_type[:80]!r}")
@@ -131,55 +124,10 @@ def _answer_of(endpoint: Endpoint, request: ChatRequest, body: Any) -> ChatAnswe
         text, reason = refusal, "refusal"
     if not isinstance(reason, str):
         raise PassingError("broken_answer", "the answer has no finish_reason", counted=True)
-    return _answer(endpoint, request, text or "", reason, counts, model)
-
-
-async def _ask_stream(client: openai.AsyncOpenAI, endpoint: Endpoint, request: ChatRequest) -> ChatAnswer:
-    pieces: list[str] = []
-    refusal: list[str] = []
-    reason = model = None
-    counts: tuple[Any, Any] = (None, None)
-    body = {"messages": list(request.messages), "stream_options": {"include_usage": True}, **request.sampling}
-    stream = await client.chat.completions.create(model=endpoint.model, messages=[], stream=True, extra_body=body)
-    async with stream:
-        content_type = stream.response.headers.get("content-type", "")
-        if "event-stream" not in content_type:
-            raise PassingError("content_type", f"expected an event stream, got {content_type[:80]!r}")
-        try:
-            async for chunk in stream:
-                model = chunk.model or model
-                if chunk.usage is not None:
-                    counts = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
-                for choice in chunk.choices or ():
-                    pieces.append(choice.delta.content or "")
-                    refusal.append(choice.delta.refusal or "")
-                    reason = choice.finish_reason or reason
-        except (ValueError, AttributeError, TypeError):
-            raise PassingError(
-                "broken_answer", "a piece of the stream is no JSON of the protocol", counted=True
-            ) from None
-        except (openai.OpenAIError, TimeoutError):
-            raise
-        except Exception as error:
-            # While a stream is read the HTTP library's own errors come through.
-            if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "httpcore2"):
-                raise
-            raise PassingError("connection", f"the stream was cut: {type(error).__name__}", counted=True) from None
-    text = "".join(pieces)
-    if not text and any(refusal):
-        text, reason = "".join(refusal), "refusal"
-    if reason is None:
-        raise PassingError("connection", "the stream ended before the answer did", counted=True)
-    return _answer(endpoint, request, text, reason, counts, model)
-
-
-def _answer(
-    endpoint: Endpoint, request: ChatRequest, text: str, reason: str, counts: tuple[Any, Any], model: Any
-) -> ChatAnswer:
     prompt_tokens, completion_tokens = (count if isinstance(count, int) else None for count in counts)
     return ChatAnswer(
         key=request.key,
-        text=text,
+        text=text or "",
         finish_reason=reason,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,

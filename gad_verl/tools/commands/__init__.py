@@ -18,6 +18,10 @@ imports inside ``run``, so that ``gad-verl --help`` answers at once. ``gad_verl.
 """
 
 import argparse
+import dataclasses
+from typing import TypeVar
+
+Options = TypeVar("Options")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,3 +29,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for verl.trainer.main_ppo")
     parser.add_argument("--config-name", help="such as gad_cpu (default: gad_trainer)")
     parser.add_argument("--config-path", metavar="FOLDER", help="folder of the configuration, absolute")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1, as the ``type`` of an option."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def chosen(kind: type[Options], arguments: argparse.Namespace, **other: object) -> Options:
+    """A dataclass of settings: fields that have the name of an option take what was given, and the other ones."""
+    names = {entry.name for entry in dataclasses.fields(kind)} & vars(arguments).keys()
+    return kind(**{name: getattr(arguments, name) for name in names} | other)

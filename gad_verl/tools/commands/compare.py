@@ -35,9 +35,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar=("LOW", "HIGH"),
         help="acceptable mean length over the teacher's (default: 0.7 1.5)",
     )
-    parser.add_argument(
-        "--output", type=Path, default=None, metavar="FOLDER", help="also write comparison.json and comparison.md"
-    )
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write comparison.json and comparison.md")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=_run)
 

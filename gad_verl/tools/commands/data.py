@@ -14,18 +14,15 @@
 """``gad-verl data``: teacher data from published files to training rows, and what to look at before a run."""
 
 import argparse
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.commands import chosen, positive
 
 ABOVE_THRESHOLD = 1
-
-Options = TypeVar("Options")
 
 
 def _add_keys(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +56,7 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument("--split", default="train", help="split of a Hugging Face data set (default: train)")
     parser.add_argument("--config", help="configuration of a Hugging Face data set")
-    parser.add_argument("--limit", type=int, help="only so many rows of the input")
+    parser.add_argument("--limit", type=positive, help="only so many rows of the input")
     parser.add_argument("--skip-invalid", action="store_true", help="leave broken rows out instead of ending there")
     parser.add_argument("--rejected", type=Path, help="JSONL file to list the rows left out, with reasons")
     _add_overwrite(parser)
@@ -96,9 +93,8 @@ def _add_leaks(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         help="column of the student's texts (default: response); without --student a column of the teacher's file",
     )
     _add_keys(parser)
-    parser.add_argument("--max-texts", type=int, default=5000, help="most texts of each side (default: 5000)")
+    parser.add_argument("--max-texts", type=positive, default=5000, help="most texts of each side (default: 5000)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, the halves and the interval (default: 0)")
-    parser.add_argument("--all-features", action="store_true", help="print every feature")
     parser.add_argument("--json", type=Path, help="write the report as JSON too")
     parser.add_argument(
         "--fail-above", type=float, metavar="ACCURACY", help="exit with code 1 if the held-out accuracy is above"
@@ -112,18 +108,18 @@ def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
     parser.add_argument("--output", type=Path, help="parquet file to write; a card stands beside it")
     yes_or_no = functools.partial(parser.add_argument, action=argparse.BooleanOptionalAction)
-    yes_or_no("--strip-whitespace", default=True, help="white space around the text, carriage returns")
-    yes_or_no("--strip-thinking", default=True, help="leading <think> blocks")
-    yes_or_no("--strip-template", default=True, help="special tokens and headings of chat templates at the ends")
-    yes_or_no("--nfc", default=True, help="compose Unicode (NFC)")
-    yes_or_no("--strip-line-ends", default=False, help="blanks before line ends, more than two empty lines in a row")
+    yes_or_no("--strip-whitespace", dest="whitespace", help="white space around the text, carriage returns")
+    yes_or_no("--strip-thinking", dest="thinking", help="leading <think> blocks")
+    yes_or_no("--strip-template", dest="template", help="special tokens and headings of chat templates at the ends")
+    yes_or_no("--nfc", help="compose Unicode (NFC)")
+    yes_or_no("--strip-line-ends", dest="line_ends", help="blanks before line ends, rows of empty lines")
+    parser.set_defaults(whitespace=True, thinking=True, template=True, nfc=True, line_ends=False)
     parser.add_argument("--drop-refusals", action="store_true", help="leave refusals out (English phrases)")
     parser.add_argument("--drop-duplicates", choices=("rows", "prompts"), help="leave out rows that came before")
     parser.add_argument("--min-chars", type=int, default=1, help="leave shorter texts out (default: 1)")
     parser.add_argument("--max-chars", type=int, help="leave longer texts out")
     parser.add_argument("--rejected", type=Path, help="JSONL file to list the rows left out, with reasons")
     parser.add_argument("--dry-run", action="store_true", help="write nothing; count, and show examples of changes")
-    parser.add_argument("--examples", type=int, default=5, help="changes to show of each kind (default: 5)")
     _add_keys(parser)
     _add_overwrite(parser)
     _set_run(parser, _run_normalize)
@@ -133,9 +129,9 @@ def _add_stats(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser = tools.add_parser("stats", help="token counts, and the share that the limits cut")
     parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
     parser.add_argument("--tokenizer", required=True, help="folder or name of the student's tokenizer")
-    parser.add_argument("--max-prompt-length", type=int, help="data.max_prompt_length")
-    parser.add_argument("--max-response-length", type=int, help="data.max_response_length")
-    parser.add_argument("--limit", type=int, help="count only so many rows, evenly spread")
+    parser.add_argument("--max-prompt-length", type=positive, help="data.max_prompt_length")
+    parser.add_argument("--max-response-length", type=positive, help="data.max_response_length")
+    parser.add_argument("--limit", type=positive, help="count only so many rows, evenly spread")
     parser.add_argument("--json", type=Path, help="write the numbers as JSON too")
     _add_keys(parser)
     _add_overwrite(parser)
@@ -152,10 +148,6 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _set_run(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int | None]) -> None:
     def guarded(arguments: argparse.Namespace) -> int | None:
-        for name in ("limit", "max_texts", "examples", "max_prompt_length", "max_response_length"):
-            value = getattr(arguments, name, None)
-            if value is not None and value < (0 if name == "examples" else 1):
-                raise GadConfigError(f"--{name.replace('_', '-')} {value}: must be at least 1")
         try:
             return run(arguments)
         except ModuleNotFoundError as error:
@@ -171,12 +163,6 @@ def _set_run(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace]
             raise GadDataError(f"{error.filename or 'a file'}: {error.strerror or error}") from None
 
     parser.set_defaults(run=guarded)
-
-
-def _chosen(kind: type[Options], arguments: argparse.Namespace, **other: object) -> Options:
-    """Options of a tool: those that have the name of one of the command line, and the other ones."""
-    names = {entry.name for entry in dataclasses.fields(kind)} & set(vars(arguments))
-    return kind(**{name: getattr(arguments, name) for name in names} | other)
 
 
 def _write_json(path: Path, content: object, overwrite: bool) -> None:
@@ -201,7 +187,7 @@ def _run_import(arguments: argparse.Namespace) -> None:
         if not (old and separator and new):
             raise GadConfigError(f"--rename {pair}: write OLD=NEW")
         rename[old] = new
-    options = _chosen(ImportOptions, arguments, template=load_template(arguments.template), rename=rename)
+    options = chosen(ImportOptions, arguments, template=load_template(arguments.template), rename=rename)
     result = import_file(arguments.input, arguments.output, options, arguments.rejected, arguments.overwrite)
     sys.stdout.write(
         f"{arguments.output}: {result.written} rows from {result.read} rows of the layout {result.layout}\n"
@@ -214,7 +200,7 @@ def _run_import(arguments: argparse.Namespace) -> None:
 def _run_split(arguments: argparse.Namespace) -> None:
     from gad_verl.tools.data.splitting import SplitOptions, split_file
 
-    options = _chosen(SplitOptions, arguments, threshold=arguments.near_duplicates)
+    options = chosen(SplitOptions, arguments, threshold=arguments.near_duplicates)
     result = split_file(arguments.input, arguments.output, options, arguments.overwrite)
     sides = ", ".join(f"{name} {rows}" for name, rows in result.rows.items() if rows)
     sys.stdout.write(
@@ -239,12 +225,12 @@ def _run_leaks(arguments: argparse.Namespace) -> int:
         raise GadConfigError(f"--fail-above {arguments.fail_above:g}: an accuracy lies between 0 and 1")
     if arguments.json is not None and arguments.json.exists() and not arguments.overwrite:
         raise FileExistsError(f"{arguments.json} exists: choose another name or add --overwrite")
-    report = run(_chosen(LeakOptions, arguments))
+    report = run(chosen(LeakOptions, arguments))
     if arguments.fail_above is not None and report.accuracy is None:
         raise GadConfigError("--fail-above needs student texts: name them by --student or --student-key")
     if arguments.json is not None:
         _write_json(arguments.json, report, arguments.overwrite)
-    sys.stdout.write(render(report, 0 if arguments.all_features else 25) + "\n")
+    sys.stdout.write(render(report) + "\n")
     if arguments.fail_above is not None and report.accuracy.value > arguments.fail_above:
         sys.stderr.write(f"gad-verl: accuracy {report.accuracy.value:.3f} is above {arguments.fail_above:g}\n")
         return ABOVE_THRESHOLD
@@ -252,23 +238,15 @@ def _run_leaks(arguments: argparse.Namespace) -> int:
 
 
 def _run_normalize(arguments: argparse.Namespace) -> None:
+    from gad_verl.tools.data.cleaning import STEPS
     from gad_verl.tools.data.normalizing import NormalizeOptions, normalize_file, show_change
 
     if arguments.dry_run == (arguments.output is not None):
         raise GadConfigError("give either --output FILE.parquet or --dry-run")
-    wanted = {
-        "thinking": arguments.strip_thinking,
-        "template": arguments.strip_template,
-        "nfc": arguments.nfc,
-        "whitespace": arguments.strip_whitespace,
-        "line_ends": arguments.strip_line_ends,
-    }
-    steps = tuple(name for name, is_wanted in wanted.items() if is_wanted)
-    options = _chosen(NormalizeOptions, arguments, steps=steps, duplicates=arguments.drop_duplicates or "keep")
-    examples = arguments.examples if arguments.dry_run else 0
-    result = normalize_file(
-        arguments.input, arguments.output, options, arguments.rejected, arguments.overwrite, examples
-    )
+    steps = tuple(name for name in STEPS if getattr(arguments, name))
+    options = chosen(NormalizeOptions, arguments, steps=steps, duplicates=arguments.drop_duplicates or "keep")
+    shown = 5 if arguments.dry_run else 0
+    result = normalize_file(arguments.input, arguments.output, options, arguments.rejected, arguments.overwrite, shown)
     sys.stdout.write(
         f"{arguments.output or 'dry run'}: {result.written} of {result.read} rows, "
         f"{result.texts_changed} texts changed\n"

@@ -14,7 +14,6 @@
 """``gad-verl doctor``: what would go wrong with a run, before it is started."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,16 +78,18 @@ def _findings(arguments: argparse.Namespace, run: tuple[str | None, list[str], s
 
         return check_cluster(compose_config(*run), arguments.cluster, arguments.timeout or _CLUSTER_S)
     from gad_verl.preflight.composing import DEFAULT_NAME
-    from gad_verl.tools.doctor.examination import Request, examine
+    from gad_verl.tools.doctor.examination import Doctor, examine
 
     name, overrides, folder = run
     if overrides or folder or arguments.one_step:
         name = name or DEFAULT_NAME
     timeout_s = (arguments.timeout or _ONE_STEP_S) if arguments.one_step else None
-    return examine(Request(name, folder, tuple(overrides), timeout_s))
+    return examine(Doctor(name, folder, overrides, timeout_s))
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from gad_verl.record.files import to_json
+
     run = (arguments.config_name, arguments.overrides, arguments.config_path)
     if arguments.timeout is not None and not (arguments.timeout > 0 and (arguments.one_step or arguments.cluster)):
         raise GadConfigError(f"--timeout {arguments.timeout:g}: seconds above 0, with --one-step or --cluster")
@@ -99,15 +100,14 @@ def _run(arguments: argparse.Namespace) -> int:
         from gad_verl.tools.doctor.run_plan import describe, plan
 
         lines = plan(compose_config(*run))
-        sys.stdout.write(json.dumps({"plan": lines}, indent=1) + "\n" if arguments.json else describe(lines))
+        sys.stdout.write(to_json({"plan": lines}) if arguments.json else describe(lines))
         return 0
     from gad_verl.tools.doctor.finding import exit_code, render
 
     findings = _findings(arguments, run)
     code = exit_code(findings, arguments.strict)
     if arguments.json:
-        document = {"exit_code": code, "findings": [finding.as_dict() for finding in findings]}
-        sys.stdout.write(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+        sys.stdout.write(to_json({"exit_code": code, "findings": findings}))
     else:
         sys.stdout.write(render(findings))
     return code

@@ -14,16 +14,14 @@
 """``gad-verl estimate``: memory and time of a run before it is started."""
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.commands import add_run_arguments
+from gad_verl.tools.commands import add_run_arguments, positive
 
 DOES_NOT_FIT = 1
-_TEXT_FIGURES = ("model_type",)
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -36,33 +34,26 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "assumed.",
     )
     add_run_arguments(parser)
-    gpu = parser.add_argument_group("the GPU")
-    gpu.add_argument("--gpu", help="h100-80g (default), h200, b200, a100-80g, a100-40g, l40s or rtx4090")
-    gpu.add_argument("--gpu-memory-gb", type=float, metavar="GB", help="memory in 10^9 bytes")
-    gpu.add_argument("--tflops", type=float, metavar="X", help="peak in bfloat16, dense")
-    gpu.add_argument("--bandwidth-gbs", type=float, metavar="X", help="of its memory, GB/s")
+    parser.add_argument(
+        "--gpu",
+        default="h100-80g",
+        help="%(default)s (default), h200, b200, a100-80g, a100-40g, l40s, rtx4090, or figures of another one: memory "
+        "in GB, dense bfloat16 TFLOPS, GB/s of its memory, such as 80,989,3350",
+    )
     known = parser.add_argument_group("what you know better")
     known.add_argument("--mfu", metavar="X or LOW,HIGH", help="share of the peak in training (default: 0.25,0.45)")
     for name, what in (("prompt", "prompts"), ("response", "the student's responses"), ("teacher", "teacher's texts")):
         known.add_argument(f"--{name}-tokens", metavar="N or LOW,HIGH", help=f"mean tokens of {what}")
-    known.add_argument("--rows", type=int, help="training rows (default: counted, if data.train_files is here)")
-    for name in ("student", "discriminator"):
-        known.add_argument(
-            f"--{name}-shape",
-            metavar="KEY=N,...",
-            help="figures of config.json of a model that is not here, such as model_type=qwen2,hidden_size=2048,...",
-        )
-    parser.add_argument("--json", action="store_true", help="print JSON; ranges are [low, high]")
+    known.add_argument("--rows", type=positive, help="training rows (default: counted, if data.train_files is here)")
+    parser.add_argument("--json", action="store_true", help="print JSON; ranges have a low and a high end")
     parser.add_argument("--strict", action="store_true", help="exit with code 1 if there is a warning")
     parser.set_defaults(run=_run)
 
 
-def _range(text: str | None, flag: str) -> Any:
-    """A figure or two as a range; None for None."""
+def _range(text: str, flag: str) -> Any:
+    """A figure or two as a range."""
     from gad_verl.tools.estimate.ranges import Range
 
-    if text is None:
-        return None
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
@@ -72,52 +63,28 @@ def _range(text: str | None, flag: str) -> Any:
     return Range(values[0], values[-1])
 
 
-def _shape(text: str | None, flag: str) -> Any:
-    """The shape that a flag gives; None for None."""
-    from gad_verl.tools.estimate.shape import shape_of_config
-
-    if text is None:
-        return None
-    figures: dict[str, Any] = {"model_type": "qwen2"}
-    for part in text.split(","):
-        key, separator, value = part.partition("=")
-        key, value = key.strip(), value.strip()
-        try:
-            if not separator:
-                raise ValueError
-            is_flag = value.lower() in ("true", "false")
-            figures[key] = value if key in _TEXT_FIGURES else value.lower() == "true" if is_flag else int(value)
-        except ValueError:
-            raise GadConfigError(f"{flag}: {part!r} is not KEY=N, as in hidden_size=2048") from None
-    return shape_of_config(figures, flag)
-
-
 def _lengths(arguments: argparse.Namespace, config: Any, settings: Any) -> Any:
     """Given lengths over measured over assumed ones."""
     from gad_verl.tools.estimate.measured_data import measured_lengths
-    from gad_verl.tools.estimate.timing import Lengths, assumed_lengths
+    from gad_verl.tools.estimate.timing import assumed_lengths
 
-    given: Mapping[str, Any] = {
-        name: _range(getattr(arguments, f"{name}_tokens"), f"--{name}-tokens")
+    given = {
+        name: _range(text, f"--{name}-tokens")
         for name in ("prompt", "response", "teacher")
+        if (text := getattr(arguments, f"{name}_tokens")) is not None
     }
-    found = None
-    if given["prompt"] is None or given["response"] is None:
-        found = measured_lengths(config, settings.gad.teacher_key)
+    whole = {"prompt", "response"} <= given.keys()
+    found = None if whole else measured_lengths(config, settings.gad.teacher_key)
     found = found or assumed_lengths(settings.max_prompt, settings.max_response)
-    if given["prompt"] is None and given["response"] is None and given["teacher"] is None:
+    if not given:
         return found
-    response = given["response"] or found.response
-    teacher = given["teacher"] or (found.teacher if given["response"] is None else response)
-    names = ", ".join(name for name, value in given.items() if value is not None)
-    whole = given["prompt"] is not None and given["response"] is not None
-    source = f"given: {names}" + ("" if whole else f"; the rest {found.source}")
-    return Lengths(given["prompt"] or found.prompt, response, teacher, source)
+    source = f"given: {', '.join(given)}" + ("" if whole else f"; the rest {found.source}")
+    if "response" in given:
+        given.setdefault("teacher", given["response"])
+    return replace(found, **given, source=source)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from gad_verl.preflight.composing import compose_config
     from gad_verl.tools.estimate.gpus import choose_gpu
     from gad_verl.tools.estimate.measured_data import count_rows
@@ -126,21 +93,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from gad_verl.tools.estimate.text import as_json, render
     from gad_verl.tools.estimate.timing import Assumptions
 
-    gpu = choose_gpu(arguments.gpu, arguments.gpu_memory_gb, arguments.tflops, arguments.bandwidth_gbs)
-    mfu = _range(arguments.mfu, "--mfu")
-    if mfu is not None and mfu.high > 1:
-        raise GadConfigError(f"--mfu {arguments.mfu}: a share lies between 0 and 1")
-    if arguments.rows is not None and arguments.rows < 1:
-        raise GadConfigError(f"--rows {arguments.rows}: at least one row is needed")
-    student = _shape(arguments.student_shape, "--student-shape")
-    discriminator = _shape(arguments.discriminator_shape, "--discriminator-shape")
+    gpu = choose_gpu(arguments.gpu)
+    assume = Assumptions()
+    if arguments.mfu is not None:
+        mfu = _range(arguments.mfu, "--mfu")
+        if mfu.high > 1:
+            raise GadConfigError(f"--mfu {arguments.mfu}: a share lies between 0 and 1")
+        assume = replace(assume, mfu=mfu, mfu_experts=mfu)
     config = compose_config(arguments.config_name, arguments.overrides, arguments.config_path)
-    settings = read_settings(config, student, discriminator)
-    assume = Assumptions() if mfu is None else replace(Assumptions(), mfu=mfu, mfu_experts=mfu)
+    settings = read_settings(config)
     rows = count_rows(config) if arguments.rows is None else arguments.rows
     found = estimate(settings, gpu, assume, _lengths(arguments, config, settings), rows)
-    if arguments.json:
-        sys.stdout.write(json.dumps(as_json(found), indent=1, ensure_ascii=False) + "\n")
-    else:
-        sys.stdout.write(render(found))
+    sys.stdout.write(as_json(found) if arguments.json else render(found))
     return DOES_NOT_FIT if arguments.strict and found.warnings else 0

@@ -19,6 +19,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gad_verl.errors import GadConfigError
+from gad_verl.tools.commands import chosen, positive
+
 if TYPE_CHECKING:
     from gad_verl.tools.evaluation.run import JudgeOptions
 
@@ -38,7 +41,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--teacher-key", default="teacher_response", help="column of the teacher's text (default: %(default)s)"
     )
-    parser.add_argument("--limit", type=int, default=None, metavar="N", help="only the first N prompts")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
     _add_generation(parser.add_argument_group("generation"))
     _add_measures(parser.add_argument_group("without a judge"))
     _add_judge(parser.add_argument_group("judge"))
@@ -60,9 +63,11 @@ def _add_generation(group: "argparse._ArgumentGroup") -> None:
         default="auto",
         help="precision to compute in (default: bfloat16 on a GPU, float32 on a CPU)",
     )
-    group.add_argument("--batch-size", type=int, default=None, help="prompts at a time (default: hf 16, vllm 256)")
+    group.add_argument("--batch-size", type=positive, help="prompts at a time (default: hf 16, vllm 256)")
     group.add_argument("--tensor-parallel", type=int, default=1, help="GPUs per model, vllm (default: %(default)s)")
-    group.add_argument("--gpu-memory", type=float, default=0.9, help="share for vllm (default: %(default)s)")
+    group.add_argument(
+        "--gpu-memory", dest="memory_share", type=float, default=0.9, help="share for vllm (default: %(default)s)"
+    )
     group.add_argument("--trust-remote-code", action="store_true", help="run code from the checkpoint's folder")
     group.add_argument("--keep-export", action="store_true", help="keep the Hugging Face folder of a global_step_N")
 
@@ -71,18 +76,17 @@ def _add_measures(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--features-model",
         type=Path,
-        default=None,
         metavar="FOLDER",
         help="Hugging Face folder of any language model: two-sample test on its hidden states",
     )
     group.add_argument(
-        "--two-sample-splits", type=int, default=20, metavar="N", help="random halves (default: %(default)s)"
+        "--two-sample-splits", type=positive, default=20, metavar="N", help="random halves (default: %(default)s)"
     )
 
 
 def _add_judge(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument("--judge-base-url", default=None, metavar="URL", help="OpenAI-compatible API, up to /v1")
-    group.add_argument("--judge-model", default=None, metavar="NAME", help="its model")
+    group.add_argument("--judge-base-url", metavar="URL", help="OpenAI-compatible API, up to /v1")
+    group.add_argument("--judge-model", metavar="NAME", help="its model")
     group.add_argument(
         "--judge-key-env",
         default="OPENAI_API_KEY",
@@ -100,7 +104,6 @@ def _add_judge(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--judge-store",
         type=Path,
-        default=None,
         metavar="FILE",
         help="replies; share it between checkpoints for the same references (default: OUTPUT/judge.sqlite)",
     )
@@ -125,39 +128,16 @@ def _add_judge(group: "argparse._ArgumentGroup") -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from gad_verl.errors import GadConfigError
     from gad_verl.tools.evaluation.generation import Compute, GenerationSettings
     from gad_verl.tools.evaluation.report import render
     from gad_verl.tools.evaluation.run import DataOptions, evaluate
 
-    if arguments.two_sample_splits < 1:
-        raise GadConfigError(f"--two-sample-splits must be at least 1; got {arguments.two_sample_splits}")
-    if arguments.batch_size is not None and arguments.batch_size < 1:
-        raise GadConfigError(f"--batch-size must be at least 1; got {arguments.batch_size}")
-    settings = GenerationSettings(
-        max_prompt_length=arguments.max_prompt_length,
-        max_response_length=arguments.max_response_length,
-        samples=arguments.samples,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        top_k=arguments.top_k,
-        seed=arguments.seed,
-        dtype=_dtype(arguments.dtype),
-    )
-    compute = Compute(
-        engine=arguments.engine,
-        batch_size=arguments.batch_size,
-        tensor_parallel=arguments.tensor_parallel,
-        memory_share=arguments.gpu_memory,
-        trust_remote_code=arguments.trust_remote_code,
-        keep_export=arguments.keep_export,
-    )
     evaluation = evaluate(
         arguments.model,
         DataOptions(arguments.data, arguments.prompt_key, arguments.teacher_key, arguments.limit),
         arguments.output.expanduser(),
-        settings,
-        compute,
+        chosen(GenerationSettings, arguments, dtype=_dtype(arguments.dtype)),
+        chosen(Compute, arguments),
         _judge(arguments),
         arguments.features_model,
         arguments.two_sample_splits,
@@ -174,8 +154,6 @@ def _dtype(name: str) -> str:
 
 
 def _judge(arguments: argparse.Namespace) -> "JudgeOptions | None":
-    from gad_verl.errors import GadConfigError
-
     if arguments.judge_base_url is None and arguments.judge_model is None:
         return None
     if arguments.judge_base_url is None or arguments.judge_model is None:
@@ -204,8 +182,6 @@ def _judge(arguments: argparse.Namespace) -> "JudgeOptions | None":
 
 
 def _option(text: str) -> tuple[str, Any]:
-    from gad_verl.errors import GadConfigError
-
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise GadConfigError(f"--judge-option {text!r} is not of the form KEY=JSON")

@@ -17,6 +17,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from gad_verl.tools.commands import chosen
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
@@ -51,6 +53,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     card.add_argument("--base-model", metavar="ORG/NAME", help="name on the Hub of what the training began with")
     card.add_argument(
         "--dataset",
+        dest="datasets",
         action="append",
         default=[],
         metavar="ORG/NAME",
@@ -66,14 +69,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.tools.export.card.request import CardRequest
     from gad_verl.tools.export.weights import PARTS, export_part
 
-    card = None
-    if not arguments.no_card:
-        card = CardRequest(
-            license=arguments.license,
-            base_model=arguments.base_model,
-            datasets=arguments.dataset,
-            teacher=arguments.teacher,
-        )
+    card = None if arguments.no_card else chosen(CardRequest, arguments)
     dtype = None if arguments.dtype == "keep" else getattr(torch, arguments.dtype)
     parts = PARTS if arguments.part == "both" else (arguments.part,)
     for part in parts:

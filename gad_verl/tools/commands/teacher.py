@@ -20,8 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadConfigError
+from gad_verl.tools.commands import chosen, positive
 from gad_verl.tools.teacher.marks import MARKS
 from gad_verl.tools.teacher.settings import DROPPABLE
+
+# Of the endpoint: for teachers of the settings file that set none.
+_LIMITS = ("api_key_env", "timeout_s", "max_concurrency", "requests_per_minute", "tokens_per_minute", "attempts")
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -47,41 +51,35 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("prompts")
     group.add_argument("--prompts", required=True, help="parquet, JSONL, JSON or CSV file, or a Hugging Face data set")
     group.add_argument("--prompt-key", default="prompt", help="column: text or chat messages (default: prompt)")
-    group.add_argument("--context-key", default=None, help="column with an input to the instruction")
+    group.add_argument("--context-key", help="column with an input to the instruction")
     group.add_argument("--split", default="train", help="split of a Hugging Face data set (default: train)")
-    group.add_argument("--config", default=None, help="configuration of a Hugging Face data set")
-    group.add_argument("--limit", type=int, default=None, help="only the first N rows")
-    group.add_argument("--system", default=None, help="system message, for chats that have none")
-    group.add_argument("--system-file", type=Path, default=None, help="the same from a text file")
+    group.add_argument("--config", help="configuration of a Hugging Face data set")
+    group.add_argument("--limit", type=positive, help="only the first N rows")
+    group.add_argument("--system", help="system message, for chats that have none")
     group.add_argument(
-        "--template", default=None, help="wrapper around the prompt: alpaca, or a text file with {instruction}"
+        "--template", default="none", help="wrapper around the prompt: alpaca, or a text file with {instruction}"
     )
 
 
 def _add_teacher(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("teacher")
-    group.add_argument("--base-url", default=None, help="of the API, such as https://host/v1")
-    group.add_argument("--model", default=None, help="name of the model in that API")
-    group.add_argument("--name", default=None, help="value of the column teacher (default: the model)")
-    group.add_argument(
-        "--api-key-env", default=None, help="environment variable with the key (default: OPENAI_API_KEY)"
-    )
-    group.add_argument("--settings", type=Path, default=None, help="YAML file with several teachers (docs/teacher.md)")
-    group.add_argument(
-        "--price", type=float, nargs=2, default=None, metavar=("PROMPT", "COMPLETION"), help="per million tokens"
-    )
-    group.add_argument("--currency", default=None, help="of the prices, for display (default: USD)")
+    group.add_argument("--base-url", help="of the API, such as https://host/v1")
+    group.add_argument("--model", help="name of the model in that API")
+    group.add_argument("--name", help="value of the column teacher (default: the model)")
+    group.add_argument("--api-key-env", default="OPENAI_API_KEY", help="variable with the key (default: %(default)s)")
+    group.add_argument("--settings", type=Path, help="YAML file with several teachers (docs/teacher.md)")
+    group.add_argument("--price", type=float, nargs=2, metavar=("PROMPT", "COMPLETION"), help="per million tokens")
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling (what is not set is left to the API)")
-    group.add_argument("--samples", type=int, default=None, help="answers per prompt and teacher (default: 1)")
-    group.add_argument("--temperature", type=float, default=None)
-    group.add_argument("--top-p", type=float, default=None)
-    group.add_argument("--max-tokens", type=int, default=None, help="longest answer (default: 1536)")
-    group.add_argument("--seed", type=int, default=None, help="differs between samples and attempts by itself")
-    group.add_argument("--stop", action="append", default=None, help="text that ends an answer; may be given again")
-    group.add_argument("--extra-body", default=None, metavar="JSON", help="anything else for the request's body")
+    group.add_argument("--samples", type=positive, default=1, help="answers per prompt and teacher (default: 1)")
+    group.add_argument("--temperature", type=float)
+    group.add_argument("--top-p", type=float)
+    group.add_argument("--max-tokens", type=int, help="longest answer (default: 1536)")
+    group.add_argument("--seed", type=int, help="differs between samples and attempts by itself")
+    group.add_argument("--stop", action="append", help="text that ends an answer; may be given again")
+    group.add_argument("--extra-body", default="{}", metavar="JSON", help="anything else for the request's body")
     group.add_argument(
         "--ask-again",
         nargs="*",
@@ -97,18 +95,21 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits")
-    group.add_argument("--concurrency", type=int, default=16, help="requests at the same time (default: 16)")
-    group.add_argument("--requests-per-minute", type=float, default=None)
-    group.add_argument("--tokens-per-minute", type=float, default=None, help="prompts and answers together")
-    group.add_argument("--timeout", type=float, default=120.0, help="seconds per request (default: 120)")
-    group.add_argument("--attempts", type=int, default=8, help="per request, before it counts as failed (default: 8)")
-    group.add_argument("--stream", action="store_true", help="ask for streams, for proxies that cut silent connections")
+    group.add_argument(
+        "--concurrency", dest="max_concurrency", type=positive, default=16, help="requests at a time (default: 16)"
+    )
+    group.add_argument("--requests-per-minute", type=float)
+    group.add_argument("--tokens-per-minute", type=float, help="prompts and answers together")
+    group.add_argument(
+        "--timeout", dest="timeout_s", type=float, default=120, help="seconds per request (default: 120)"
+    )
+    group.add_argument("--attempts", type=positive, default=8, help="before a request counts as failed (default: 8)")
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
     group.add_argument("--output", type=Path, required=True, help="parquet file to write")
-    group.add_argument("--data-source", default=None, help="value of that column (default: the rows', or the file's)")
+    group.add_argument("--data-source", help="value of that column (default: the rows', or the file's)")
     group.add_argument(
         "--student-prompt",
         choices=("asked", "given"),
@@ -122,7 +123,6 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         default=["duplicate-prompt"],
         help="what is left out, besides empty answers; the rest is only marked (default: duplicate-prompt)",
     )
-    group.add_argument("--keep-white-space", action="store_true", help="around answers; it may give the teacher away")
     group.add_argument("--allow-missing", action="store_true", help="write the file even if answers are missing")
     group.add_argument("--overwrite", action="store_true", help="replace a file that was not collected here")
     group.add_argument("--dry-run", action="store_true", help="count, estimate tokens and cost, ask nothing")
@@ -135,8 +135,6 @@ def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.tools.teacher.plan import Plan
     from gad_verl.tools.teacher.prompts import Prompts
 
-    if arguments.limit is not None and arguments.limit < 1:
-        raise GadConfigError(f"--limit must be at least 1, got {arguments.limit}")
     check_output(arguments.output, arguments.overwrite)
     settings = _settings(arguments)
     prompts = Prompts(
@@ -164,85 +162,41 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _settings(arguments: argparse.Namespace) -> Any:
     from gad_verl.tools.api.endpoint import Endpoint
-    from gad_verl.tools.data.templates import NONE, load_template
+    from gad_verl.tools.data.templates import load_template
     from gad_verl.tools.teacher.prompts import Framing
-    from gad_verl.tools.teacher.settings import CollectSettings, Teacher, check_price, read_settings_file, teachers_of
+    from gad_verl.tools.teacher.settings import (
+        CollectSettings,
+        Teacher,
+        check_price,
+        merged_sampling,
+        read_settings_file,
+        teachers_of,
+    )
 
-    limits = {
-        "api_key_env": arguments.api_key_env or "OPENAI_API_KEY",
-        "max_concurrency": arguments.concurrency,
-        "requests_per_minute": arguments.requests_per_minute,
-        "tokens_per_minute": arguments.tokens_per_minute,
-        "timeout_s": arguments.timeout,
-        "attempts": arguments.attempts,
-        "stream": arguments.stream,
-    }
     content: dict[str, Any] = {}
+    sampling = _sampling(arguments)
     if arguments.settings is not None:
-        for name in ("base_url", "model", "name", "price", "api_key_env"):
+        for name in ("base_url", "model", "name", "price"):
             if getattr(arguments, name) is not None:
                 raise GadConfigError(f"--{name.replace('_', '-')} stands in the settings file; give one of the two")
         content = read_settings_file(arguments.settings)
-    sampling = _sampling(arguments, content)
-    if arguments.settings is not None:
-        teachers = teachers_of(content, sampling, **limits)
+        teachers = teachers_of(content, sampling, **{name: getattr(arguments, name) for name in _LIMITS})
     elif arguments.base_url is None or arguments.model is None:
         raise GadConfigError("name a teacher: --base-url and --model, or --settings with several")
     else:
-        endpoint = Endpoint(base_url=arguments.base_url, model=arguments.model, **limits)
         price = None if arguments.price is None else check_price(arguments.price)
-        teachers = (Teacher(arguments.name or arguments.model, endpoint, sampling, price=price),)
-    template = arguments.template or content.get("template")
-    return CollectSettings(
-        teachers=teachers,
-        assign=content.get("assign", "split"),
-        samples=arguments.samples if arguments.samples is not None else content.get("samples", 1),
-        framing=Framing(
-            system=_system(arguments) or content.get("system"),
-            template=load_template(template) if template else NONE,
-            examples=tuple(content.get("examples") or ()),
-        ),
-        student_prompt=arguments.student_prompt,
-        ask_again=tuple(arguments.ask_again),
-        ask_again_times=arguments.ask_again_times,
-        ask_again_warmer=arguments.ask_again_warmer,
-        drop=tuple(arguments.drop),
-        keep_white_space=arguments.keep_white_space,
-        currency=arguments.currency or content.get("currency") or "USD",
-    )
+        name, endpoint = arguments.name or arguments.model, chosen(Endpoint, arguments)
+        teachers = (Teacher(name, endpoint, merged_sampling(sampling), price=price),)
+    examples = tuple(content.get("examples") or ())
+    framing = Framing(arguments.system, load_template(arguments.template), examples)
+    return chosen(CollectSettings, arguments, teachers=teachers, assign=content.get("assign", "split"), framing=framing)
 
 
-def _sampling(arguments: argparse.Namespace, content: dict[str, Any]) -> dict[str, Any]:
+def _sampling(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the command line says of sampling; it goes before the settings file."""
     names = ("temperature", "top_p", "max_tokens", "seed", "stop")
     sampling = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if arguments.extra_body is not None:
-        try:
-            extra = json.loads(arguments.extra_body)
-        except ValueError:
-            extra = None
-        if not isinstance(extra, dict):
-            raise GadConfigError("--extra-body must be a JSON object, such as '{\"top_k\": 20}'")
-        sampling |= extra
-    said = [
-        sampling,
-        content.get("sampling") or {},
-        *(one.get("sampling") or {} for one in content.get("teachers", ())),
-    ]
-    if not any("max_tokens" in one or "max_completion_tokens" in one for one in said):
-        # The responses of the paper end there, and a teacher without a limit has a price without one.
-        sampling["max_tokens"] = 1536
-    return sampling
-
-
-def _system(arguments: argparse.Namespace) -> str | None:
-    if arguments.system_file is None:
-        return arguments.system
-    if arguments.system is not None:
-        raise GadConfigError("--system and --system-file exclude each other")
     try:
-        return arguments.system_file.expanduser().read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise GadConfigError(f"--system-file {arguments.system_file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise GadConfigError(f"--system-file {arguments.system_file}: the file is not UTF-8") from None
+        return sampling | json.loads(arguments.extra_body)
+    except (ValueError, TypeError):
+        raise GadConfigError("--extra-body must be a JSON object, such as '{\"top_k\": 20}'") from None

@@ -14,10 +14,11 @@
 """All checks in their order: the machine first, then what the configuration asks of it, the one step last."""
 
 import importlib.util
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,15 @@ from omegaconf import DictConfig
 
 from gad_verl.errors import GadCompatError, GadConfigError
 from gad_verl.tools.doctor.finding import Finding, error, ok, run_check, warning
+from gad_verl.tools.doctor.lengths import check_lengths
+from gad_verl.tools.doctor.machine import Device, check_gpus, check_this_machine, find_gpus
+from gad_verl.tools.doctor.versions import check_versions
 
 Check = tuple[str, Callable[[], Sequence[Finding]]]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for.
+class Doctor:
+    """The checks of one request; what several need is made once.
 
     Args:
         config_name: ``--config-name``; None checks the environment alone.
@@ -41,21 +44,15 @@ class Request:
         one_step_s: Seconds that the one step may take; None makes none.
     """
 
-    config_name: str | None
-    config_path: str | None = None
-    overrides: tuple[str, ...] = ()
-    one_step_s: float | None = None
-
-
-class Doctor:
-    """The checks of one request; what several need is made once.
-
-    Args:
-        request: What is asked.
-    """
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    def __init__(
+        self,
+        config_name: str | None = None,
+        config_path: str | None = None,
+        overrides: Sequence[str] = (),
+        one_step_s: float | None = None,
+    ) -> None:
+        self.config_name, self.config_path, self.overrides = config_name, config_path, overrides
+        self.one_step_s = one_step_s
         self.config: DictConfig | None = None
 
     @cached_property
@@ -66,10 +63,8 @@ class Doctor:
         return load_gad_config(self.config)
 
     @cached_property
-    def gpus(self) -> Any:
+    def gpus(self) -> list[Device]:
         """GPUs of this machine."""
-        from gad_verl.tools.doctor.machine import find_gpus
-
         return find_gpus()
 
     @property
@@ -78,29 +73,34 @@ class Doctor:
 
     def checks(self) -> Iterator[Check]:
         """Name and function of each check, to be run in this order: the first one composes the configuration."""
-        if self.request.config_name is not None:
+        if self.config_name is not None:
             yield "configuration", self._compose
         yield "versions", self._versions
         yield "internals of verl", self._internals
-        yield "GPUs", self._gpus
-        yield "machine", self._machine
+        yield "GPUs", lambda: check_gpus(self.gpus, self.config, os.environ.get("RAY_ADDRESS"))
+        yield "machine", lambda: check_this_machine(self.config)
         if self.config is None:
             return
+        # These import verl, as what composed the configuration did.
+        from gad_verl.tools.doctor.one_step import check_one_step
+        from gad_verl.tools.doctor.tokenizers import check_positions, check_tokenizers
+
         yield "configuration", self._configuration
         yield "data", self._data
-        yield "tokenizers", self._tokenizers
-        yield "length of the rows", self._positions
-        yield "length of the data", self._lengths
+        yield "tokenizers", lambda: check_tokenizers(self.config, self._has_discriminator)
+        yield "length of the rows", lambda: check_positions(self.config, self._has_discriminator)
+        yield "length of the data", lambda: check_lengths(self.config, self.gad_config.teacher_key)
         yield "models", self._models
         yield "room", self._room
-        if self.request.one_step_s is not None:
-            yield "one step", self._one_step
+        if self.one_step_s is not None:
+            step = (self.config, self.config_name, self.config_path, self.overrides, self.one_step_s)
+            yield "one step", lambda: check_one_step(*step)
 
     def _compose(self) -> list[Finding]:
         from gad_verl.preflight.composing import compose_config
 
-        name = self.request.config_name
-        config = compose_config(name, self.request.overrides, self.request.config_path)
+        name = self.config_name
+        config = compose_config(name, self.overrides, self.config_path)
         if config.get("gad", None) is None:
             raise GadConfigError(
                 f"--config-name {name} has no key gad: take gad_trainer, gad_cpu or gad_megatron_trainer, or a "
@@ -116,8 +116,6 @@ class Doctor:
         return {str(section.get("strategy", "")) for section in sections}
 
     def _versions(self) -> list[Finding]:
-        from gad_verl.tools.doctor.versions import check_versions
-
         rollout = None if self.config is None else str(self.config.actor_rollout_ref.rollout.name)
         return check_versions(rollout, "megatron" in self._strategies())
 
@@ -143,23 +141,11 @@ class Doctor:
             found.append(error("search path of Hydra", "--config-name gad_trainer will not be found", remedy))
         return found
 
-    def _gpus(self) -> list[Finding]:
-        from gad_verl.tools.doctor.machine import check_gpus
-
-        return check_gpus(self.gpus, self.config, os.environ.get("RAY_ADDRESS"))
-
-    def _machine(self) -> list[Finding]:
-        from gad_verl.tools.doctor.machine import check_this_machine
-
-        return check_this_machine(self.config)
-
     def _configuration(self) -> list[Finding]:
         from gad_verl.preflight import check_config
 
         check_config(self.config)
-        return [
-            ok("configuration", f"{self.request.config_name}: its keys fit each other; stage {self.gad_config.stage}")
-        ]
+        return [ok("configuration", f"{self.config_name}: its keys fit each other; stage {self.gad_config.stage}")]
 
     def _data(self) -> list[Finding]:
         from gad_verl.preflight import check_data, check_schedule
@@ -168,21 +154,6 @@ class Doctor:
         found = [ok("data", f"{rows} training rows with prompts and teacher's texts")]
         check_schedule(self.config, self.gad_config, rows)
         return [*found, ok("stages", "they fit into the run")]
-
-    def _tokenizers(self) -> list[Finding]:
-        from gad_verl.tools.doctor.tokenizers import check_tokenizers
-
-        return check_tokenizers(self.config, self._has_discriminator)
-
-    def _positions(self) -> list[Finding]:
-        from gad_verl.tools.doctor.tokenizers import check_positions
-
-        return check_positions(self.config, self._has_discriminator)
-
-    def _lengths(self) -> list[Finding]:
-        from gad_verl.tools.doctor.lengths import check_lengths
-
-        return check_lengths(self.config, self.gad_config.teacher_key)
 
     def _models(self) -> list[Finding]:
         from gad_verl.preflight import check_discriminator
@@ -212,7 +183,7 @@ class Doctor:
         try:
             settings = read_settings(self.config)
         except GadConfigError as reason:
-            remedy = "gad-verl estimate takes the figures by --student-shape"
+            remedy = "Name a folder with the config.json of the model"
             return [warning("disk and memory", f"cannot be estimated: {reason}", remedy)]
         steps, rows = settings.total_steps, count_rows(self.config)
         if not steps and rows is not None:
@@ -225,19 +196,9 @@ class Doctor:
         found += storage.check_memory(needed)
         return found + storage.check_host(needed, float(psutil.virtual_memory().available))
 
-    def _one_step(self) -> list[Finding]:
-        from gad_verl.tools.doctor.one_step import check_one_step
-
-        request = self.request
-        return check_one_step(
-            self.config, request.config_name, request.config_path, request.overrides, request.one_step_s
-        )
-
 
 def check_weights(key: str, folder: Path) -> list[Finding]:
     """A model folder has a configuration and weights, and of several files none is missing."""
-    import json
-
     if not (folder / "config.json").is_file():
         return [error(key, f"{folder} has no config.json", "Give the folder of a Hugging Face model")]
     index = folder / "model.safetensors.index.json"
@@ -253,6 +214,6 @@ def check_weights(key: str, folder: Path) -> list[Finding]:
     return [ok(key, f"{folder}: {size / 1e9:.2f} GB of weights")]
 
 
-def examine(request: Request) -> list[Finding]:
+def examine(doctor: Doctor) -> list[Finding]:
     """Run every check. One that fails does not stop the others."""
-    return [finding for name, check in Doctor(request).checks() for finding in run_check(name, check)]
+    return [finding for name, check in doctor.checks() for finding in run_check(name, check)]

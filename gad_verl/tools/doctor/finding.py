@@ -16,8 +16,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from gad_verl.errors import USER_ERRORS
 
@@ -41,10 +40,6 @@ class Finding:
     level: str
     found: str
     remedy: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def ok(check: str, found: str) -> Finding:

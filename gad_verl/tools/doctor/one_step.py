@@ -74,10 +74,9 @@ def small_overrides(config: Any, folder: Path) -> list[str]:
         config: The run's configuration.
         folder: An empty folder for what is written.
     """
-    gad, rollout = config.gad, config.actor_rollout_ref.rollout
+    gad = config.gad
     ranks = int(config.trainer.nnodes) * int(config.trainer.n_gpus_per_node)
     prompts = max(2, ranks)
-    rows = 4 * prompts
     overrides = [
         "trainer.total_training_steps=1",
         "trainer.val_before_train=False",
@@ -88,11 +87,10 @@ def small_overrides(config: Any, folder: Path) -> list[str]:
         f"trainer.default_local_dir={folder / 'checkpoints'}",
         f"hydra.run.dir={folder / 'hydra'}",
         f"data.train_batch_size={prompts}",
-        f"data.train_max_samples={rows}",
+        f"data.train_max_samples={4 * prompts}",
+        "data.val_max_samples=2",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={prompts}",
     ]
-    if rollout.get("val_kwargs", None) is not None:
-        overrides.append("data.val_max_samples=2")
     if gad.stage == "auto":
         overrides += ["gad.warmup_steps=0"]
     if gad.stage == "warmup":

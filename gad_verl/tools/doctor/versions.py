@@ -19,6 +19,7 @@ extras ``tested-*``, which ``setup.py`` reads from requirements/*.txt.
 
 import importlib.metadata
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,26 +85,13 @@ def collect_pins(requirements: Mapping[str, Iterable[str]]) -> dict[str, Pins]:
         for line in lines:
             requirement = Requirement(line)
             found = pins.setdefault(canonicalize_name(requirement.name), Pins(requirement.name))
-            extra = _extra_of(requirement)
-            if extra is None:
-                if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                    found.ranges[asker] = requirement.specifier
-                continue
-            exact = {spec.version for spec in requirement.specifier if spec.operator == "=="}
-            (found.tested if extra.startswith(_TESTED) else found.named).update(exact)
+            marker = requirement.marker
+            if marker is None or marker.evaluate({"extra": ""}):
+                found.ranges[asker] = requirement.specifier
+            elif extra := re.search(r'extra == "([^"]+)"', str(marker)):
+                exact = {spec.version for spec in requirement.specifier if spec.operator == "=="}
+                (found.tested if extra[1].startswith(_TESTED) else found.named).update(exact)
     return pins
-
-
-def _extra_of(requirement: Requirement) -> str | None:
-    """The extra that a requirement belongs to; None for one that always holds."""
-    marker = requirement.marker
-    if marker is None or marker.evaluate({"extra": ""}):
-        return None
-    for part in str(marker).replace("(", " ").replace(")", " ").split(" and "):
-        name, _, value = part.partition("==")
-        if name.strip() == "extra":
-            return value.strip().strip("\"'")
-    return None
 
 
 def _same(version: str, names: Iterable[str]) -> bool:
@@ -144,13 +132,6 @@ def check_version(package: str, version: str | None, pins: Pins, why: str) -> Fi
     return ok(name, f"{version} ({wanted})" if wanted else version)
 
 
-def check_python(requires: str | None, version: str = platform.python_version()) -> Finding:
-    """The interpreter against ``Requires-Python``."""
-    if requires and not SpecifierSet(requires).contains(version):
-        return error("python", f"{version}, gad-verl asks for {requires}", "Make an environment with such a Python")
-    return ok("python", f"{version} at {sys.executable}")
-
-
 def check_versions(
     rollout: str | None,
     uses_megatron: bool,
@@ -167,12 +148,7 @@ def check_versions(
     """
     if requirements is None:
         requirements = {name: read_requirements(name) for name in (DISTRIBUTION, "verl")}
-        requires_python = (
-            importlib.metadata.metadata(DISTRIBUTION).get("Requires-Python") if installed(DISTRIBUTION) else None
-        )
-        found = [check_python(requires_python)]
-    else:
-        found = []
+    found = [ok("python", f"{platform.python_version()} at {sys.executable}")]
     pins = collect_pins(requirements)
     mine = collect_pins({DISTRIBUTION: requirements.get(DISTRIBUTION, ())})
     wanted = {name: "gad-verl" for name, pin in mine.items() if pin.ranges}

@@ -46,38 +46,22 @@ GPUS = {
     "l40s": Gpu("l40s", 44 * GIB, 362e12, 0.86e12),
     "rtx4090": Gpu("rtx4090", 23.5 * GIB, 165e12, 1.01e12),
 }
-DEFAULT_GPU = "h100-80g"
 
 
-def choose_gpu(
-    name: str | None = None,
-    memory_gb: float | None = None,
-    tflops: float | None = None,
-    bandwidth_gbs: float | None = None,
-) -> Gpu:
-    """A GPU of the table, or one of given figures; given figures replace those of the table.
+def choose_gpu(text: str) -> Gpu:
+    """A GPU of the table, or one of three figures: GB of memory, TFLOPS, GB a second.
 
     Raises:
-        GadConfigError: If the name is unknown, or a figure is not positive.
+        GadConfigError: If it is neither.
     """
-    if name is not None and name not in GPUS:
-        raise GadConfigError(
-            f"--gpu {name}: known are {', '.join(GPUS)}; for another one give --gpu-memory-gb, --tflops and "
-            "--bandwidth-gbs"
-        )
-    given = {"--gpu-memory-gb": memory_gb, "--tflops": tflops, "--bandwidth-gbs": bandwidth_gbs}
-    for flag, value in given.items():
-        if value is not None and value <= 0:
-            raise GadConfigError(f"{flag} {value:g} must be above 0")
-    base = GPUS[name or DEFAULT_GPU]
-    if all(value is None for value in given.values()):
-        return base
-    if name is None and any(value is None for value in given.values()):
-        missing = ", ".join(flag for flag, value in given.items() if value is None)
-        raise GadConfigError(f"a GPU that is not of the table needs {missing} too, or --gpu to take the rest from")
-    return Gpu(
-        name or "custom",
-        base.memory if memory_gb is None else memory_gb * 1e9,
-        base.flops if tflops is None else tflops * 1e12,
-        base.bandwidth if bandwidth_gbs is None else bandwidth_gbs * 1e9,
+    if text in GPUS:
+        return GPUS[text]
+    try:
+        memory, tflops, bandwidth = (float(part) for part in text.split(","))
+        if min(memory, tflops, bandwidth) > 0:
+            return Gpu("custom", memory * 1e9, tflops * 1e12, bandwidth * 1e9)
+    except ValueError:
+        pass
+    raise GadConfigError(
+        f"--gpu {text}: known are {', '.join(GPUS)}; of another one give memory in GB, TFLOPS and GB/s: 80,989,3350"
     )

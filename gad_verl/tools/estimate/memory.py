@@ -137,50 +137,42 @@ def unsharded_bytes(role: Role, trains: bool) -> float:
     return gathered + (role.computed_bytes + GRADIENT_BUFFER_BYTES) * max(shape.layer_parameters, ends)
 
 
-def saved_activations(role: Role, tokens: float | None = None) -> float:
-    """What a micro-batch keeps from forward to backward, all layers.
-
-    Args:
-        role: The model.
-        tokens: Of the micro-batch on this GPU; None takes the largest one.
-    """
-    tokens = role.micro_tokens if tokens is None else tokens
+def saved_activations(role: Role) -> float:
+    """What a micro-batch keeps from forward to backward, all layers."""
     shape, element = role.shape, role.computed_bytes
     # With Megatron's pipeline, a stage holds as many micro-batches as there are stages: all layers of one.
     per_token = shape.layers * (element * shape.hidden if role.checkpointing else layer_saved_bytes(shape, element))
     # The last norm.
     per_token += 4 * shape.hidden + 2 * element * shape.hidden
-    return tokens * per_token / role.layout.tensor
+    return role.micro_tokens * per_token / role.layout.tensor
 
 
-def working_bytes(role: Role, trains: bool, tokens: float | None = None) -> float:
+def working_bytes(role: Role, trains: bool) -> float:
     """What lives while one layer computes; with checkpointing also everything that the layer had not saved."""
-    tokens = role.micro_tokens if tokens is None else tokens
-    shape, element = role.shape, role.computed_bytes
+    tokens, shape, element = role.micro_tokens, role.shape, role.computed_bytes
     per_token = layer_working_bytes(shape, element, trains)
     if trains and role.checkpointing:
         per_token += layer_saved_bytes(shape, element)
     return tokens * per_token / role.layout.tensor + mask_bytes(role, tokens)
 
 
-def training_bytes(role: Role, tokens: float | None = None) -> Range:
+def training_bytes(role: Role) -> Range:
     """What an update needs beside parameters and optimizer: gradients, activations, logits, gathered layers.
 
     The peak is either inside the layers or at the head, whose logits are gone when the layers' backward begins.
     """
-    count = role.micro_tokens if tokens is None else tokens
-    fixed = states(role).gradients + unsharded_bytes(role, trains=True) + saved_activations(role, tokens)
-    inside = working_bytes(role, True, tokens)
-    head = logits_bytes(role, count, TRAINED_LOGITS if role.flash_attention else TRAINED_LOGITS_WITHOUT_FLASH)
+    fixed = states(role).gradients + unsharded_bytes(role, trains=True) + saved_activations(role)
+    inside = working_bytes(role, True)
+    copies = TRAINED_LOGITS if role.flash_attention else TRAINED_LOGITS_WITHOUT_FLASH
+    head = logits_bytes(role, role.micro_tokens, copies)
     moving = Range(max(inside, head.low), max(inside, head.high))
     return (fixed + moving) * FRAGMENTATION
 
 
-def scoring_bytes(role: Role, tokens: float | None = None) -> Range:
+def scoring_bytes(role: Role) -> Range:
     """What a forward pass for log-probabilities or scores needs beside the parameters."""
-    count = role.micro_tokens if tokens is None else tokens
-    inside = working_bytes(role, False, tokens)
-    head = logits_bytes(role, count, SCORED_LOGITS)
+    inside = working_bytes(role, False)
+    head = logits_bytes(role, role.micro_tokens, SCORED_LOGITS)
     moving = Range(max(inside, head.low), max(inside, head.high))
     return (unsharded_bytes(role, trains=False) + moving) * FRAGMENTATION
 

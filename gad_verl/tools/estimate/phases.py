@@ -13,7 +13,7 @@
 # limitations under the License.
 """Memory of one GPU, phase by phase of a step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gad_verl.tools.estimate import memory
 from gad_verl.tools.estimate.gpus import Gpu
@@ -97,8 +97,8 @@ def _rollout_rest(settings: RunSettings, gpu: Gpu) -> dict[str, Range]:
     return {"rollout, awake": Range.exact(_rollout_share(settings, gpu))}
 
 
-def _working(role: Role, trains: bool, tokens: int | None = None) -> dict[str, Range]:
-    needed = memory.training_bytes(role, tokens) if trains else memory.scoring_bytes(role, tokens)
+def _working(role: Role, trains: bool) -> dict[str, Range]:
+    needed = memory.training_bytes(role) if trains else memory.scoring_bytes(role)
     what = "gradients, activations" if trains else "activations"
     parts = {f"{role.name}, {what}": needed}
     held = memory.awake_bytes(role, trains)
@@ -123,7 +123,7 @@ def phase_memory(settings: RunSettings, gpu: Gpu) -> list[PhaseMemory]:
         parts = {**libraries, **others, **_working(judge, trains=True)}
         phases.append(PhaseMemory("discriminator update", parts, own_pool=not shares_pool))
     if settings.gad.stage in ("auto", "gad"):
-        scoring = _working(student, False, settings.scoring_tokens)
+        scoring = _working(replace(student, micro_tokens=settings.scoring_tokens), False)
         phases.append(
             PhaseMemory("old log-probabilities", {**libraries, **rest, **_asleep(beside, reference), **scoring})
         )

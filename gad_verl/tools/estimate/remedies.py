@@ -102,8 +102,8 @@ def warnings_of(settings: RunSettings, gpu: Gpu, phases: list[PhaseMemory], room
             f"rollout: the cache may hold {room.cache_tokens.low:,.0f} tokens, fewer than one sequence of {longest}. "
             "Raise actor_rollout_ref.rollout.gpu_memory_utilization or tensor_model_parallel_size"
         )
-    for role in () if settings.on_cpu else (settings.student, settings.reference, settings.discriminator):
-        if role is not None and not role.flash_attention and role.remove_padding:
+    for role in () if settings.on_cpu else settings.roles:
+        if not role.flash_attention and role.remove_padding:
             model = _KEYS[role.name][1]
             found.append(
                 f"{role.name}: packed rows without flash attention need a mask over all pairs of tokens of a "

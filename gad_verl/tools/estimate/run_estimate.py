@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from gad_verl.core.schedule import Phase
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.estimate import memory, timing
-from gad_verl.tools.estimate.gpus import GIB, Gpu
+from gad_verl.tools.estimate.gpus import Gpu
 from gad_verl.tools.estimate.phases import PhaseMemory, RolloutRoom, phase_memory, rollout_room
 from gad_verl.tools.estimate.ranges import Range, total
 from gad_verl.tools.estimate.roles import Role
@@ -289,8 +289,7 @@ def estimate(
     stages = {
         phase: stage_seconds(settings, phase, lengths, gpu, assume, room, scheme) for phase in phases_of(settings)
     }
-    roles = [role for role in (settings.student, settings.reference, settings.discriminator) if role is not None]
-    host = sum(memory.host_bytes(role) * role.layout.gpus for role in roles) / settings.nodes
+    host = sum(memory.host_bytes(role) * role.layout.gpus for role in settings.roles) / settings.nodes
     return Estimate(
         settings=settings,
         gpu=gpu,
@@ -304,8 +303,3 @@ def estimate(
         checkpoint=checkpoint_size(settings),
         warnings=warnings_of(settings, gpu, phases, room),
     )
-
-
-def gib(size: float) -> float:
-    """Bytes as GiB."""
-    return size / GIB

@@ -106,6 +106,11 @@ class RunSettings:
     has_critic: bool
     on_cpu: bool
 
+    @property
+    def roles(self) -> list[Role]:
+        """The models that there are."""
+        return [role for role in (self.student, self.reference, self.discriminator) if role is not None]
+
 
 def _get(config: Any, key: str) -> Any:
     """A value that has to be there.
@@ -227,14 +232,11 @@ def _rollout(config: DictConfig, shape: ModelShape, gpus: int) -> Rollout:
     )
 
 
-def read_settings(
-    config: DictConfig, student: ModelShape | None = None, discriminator: ModelShape | None = None
-) -> RunSettings:
+def read_settings(config: DictConfig) -> RunSettings:
     """Read a composed configuration.
 
     Args:
         config: As ``gad_verl.preflight.composing`` gives it.
-        student, discriminator: Shapes that replace those of the models that the configuration names.
 
     Raises:
         GadConfigError: If a key is missing or a model's shape is not known.
@@ -246,8 +248,7 @@ def read_settings(
     if gpus < 1:
         raise GadConfigError(f"trainer.nnodes x trainer.n_gpus_per_node is {gpus}: at least one GPU is needed")
     longest = data.max_prompt_length + data.max_response_length
-    if student is None:
-        student = find_shape(str(model.path), "actor_rollout_ref.model.path")
+    student = find_shape(str(model.path), "actor_rollout_ref.model.path")
     actor, ref, rollout = (config.actor_rollout_ref[name] for name in ("actor", "ref", "rollout"))
     student_tokens = _micro_tokens(
         actor.use_dynamic_bsz,
@@ -278,9 +279,7 @@ def read_settings(
     if gad.stage != "seqkd":
         section = _get(config, "discriminator")
         own_pool = gad.discriminator_nnodes * gad.discriminator_n_gpus_per_node
-        if discriminator is None:
-            same = str(section.model.path) == str(model.path)
-            discriminator = student if same else find_shape(str(section.model.path), "discriminator.model.path")
+        discriminator = find_shape(str(section.model.path), "discriminator.model.path")
         tokens = _micro_tokens(
             section.use_dynamic_bsz,
             section.ppo_max_token_len_per_gpu,

@@ -13,8 +13,7 @@
 # limitations under the License.
 """The estimate as text and as JSON."""
 
-from typing import Any
-
+from gad_verl.record.files import to_json
 from gad_verl.tools.estimate.gpus import GIB
 from gad_verl.tools.estimate.ranges import Range
 from gad_verl.tools.estimate.roles import Role
@@ -53,7 +52,7 @@ def _role(role: Role) -> str:
         count += f" ({role.shape.active_parameters / 1e9:.2f} active)"
     if role.lora_rank:
         count += f", {role.trained_parameters / 1e6:.1f} million trained (LoRA)"
-    return f"{role.name}: {role.shape.name}, {count}; {place}"
+    return f"{role.shape.name}, {count}; {place}"
 
 
 def _table(rows: list[tuple[str, str]]) -> list[str]:
@@ -84,8 +83,7 @@ def render(found: Estimate) -> str:
     """The estimate as text."""
     settings, gpu = found.settings, found.gpu
     lines = [f"{settings.gpus + settings.own_pool} x {gpu.name}, {gpu.memory / GIB:.0f} GiB each"]
-    roles = [role for role in (settings.student, settings.reference, settings.discriminator) if role is not None]
-    lines += _table([(role.name, _role(role).partition(": ")[2]) for role in roles])
+    lines += _table([(role.name, _role(role)) for role in settings.roles])
     lines += ["", "Memory of one GPU, GiB"]
     for phase in found.phases:
         place = " (its own pool)" if phase.own_pool else ""
@@ -117,16 +115,12 @@ def render(found: Estimate) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _pair(value: Range, unit: float = 1.0) -> list[float]:
-    return [round(value.low / unit, 3), round(value.high / unit, 3)]
-
-
-def as_json(found: Estimate) -> dict[str, Any]:
-    """The estimate as plain values; every range is [low, high]."""
-    settings = found.settings
-    roles = [role for role in (settings.student, settings.reference, settings.discriminator) if role is not None]
-    return {
-        "gpu": {"name": found.gpu.name, "gib": found.gpu.memory / GIB, "count": settings.gpus + settings.own_pool},
+def as_json(found: Estimate) -> str:
+    """The estimate as JSON: bytes and seconds, every range with its ends ``low`` and ``high``."""
+    run = found.run
+    content = {
+        "gpu": found.gpu,
+        "gpus": found.settings.gpus + found.settings.own_pool,
         "models": {
             role.name: {
                 "shape": role.shape.name,
@@ -134,29 +128,15 @@ def as_json(found: Estimate) -> dict[str, Any]:
                 "trained": role.trained_parameters,
                 "active": role.shape.active_parameters,
             }
-            for role in roles
+            for role in found.settings.roles
         },
-        "memory_gib": {
-            phase.name: {
-                "total": _pair(phase.total, GIB),
-                "own_pool": phase.own_pool,
-                **{name: _pair(size, GIB) for name, size in phase.parts.items()},
-            }
-            for phase in found.phases
-        },
-        "host_gib_per_node": round(found.host / GIB, 3),
-        "seconds": {
-            phase.name.lower(): {name: _pair(seconds) for name, seconds in stages.items()}
-            for phase, stages in found.stages.items()
-        },
-        "run": None
-        if found.run is None
-        else {
-            "steps": {phase.name.lower(): count for phase, count in found.run.steps.items()},
-            "hours": _pair(found.run.hours),
-            "checkpoint_hours": _pair(found.run.checkpoint_seconds, 3600),
-        },
-        "checkpoint_gb": round(found.checkpoint / 1e9, 3),
-        "assumptions": dict(_assumptions(found)),
+        "memory": [{"total": phase.total, **vars(phase)} for phase in found.phases],
+        "host": found.host,
+        "seconds": {phase.name.lower(): stages for phase, stages in found.stages.items()},
+        "run": run and {"hours": run.hours, "steps": {phase.name.lower(): count for phase, count in run.steps.items()}},
+        "checkpoint": found.checkpoint,
+        "assumptions": found.assumptions,
+        "lengths": found.lengths,
         "warnings": found.warnings,
     }
+    return to_json(content)

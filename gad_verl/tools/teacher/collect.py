@@ -15,7 +15,8 @@
 
 import asyncio
 import logging
-from contextlib import nullcontext
+from collections.abc import Container
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,11 @@ from typing import Any
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.api.check import check_endpoint
 from gad_verl.tools.api.client import Summary, answer_all, first_leaf
-from gad_verl.tools.api.requests import DEFAULT_ANSWER_TOKENS, answer_limit, estimate_prompt_tokens
+from gad_verl.tools.api.requests import answer_limit, estimate_prompt_tokens
 from gad_verl.tools.api.store import AnswerStore
 from gad_verl.tools.teacher.output import write_output
 from gad_verl.tools.teacher.plan import Plan
-from gad_verl.tools.teacher.progress import CollectProgress, money
+from gad_verl.tools.teacher.progress import CollectProgress
 from gad_verl.tools.teacher.settings import Teacher
 
 logger = logging.getLogger(__name__)
@@ -46,15 +47,11 @@ class Estimate:
         wanted: Answers in all.
         stored: Of these, in the store already.
         prompt_tokens: Of the ones to ask, roughly (four bytes a token).
-        answer_tokens: Of the ones to ask, at most, or as long as the stored ones on average.
-        basis: Where ``answer_tokens`` comes from, in words.
     """
 
     wanted: int = 0
     stored: int = 0
     prompt_tokens: int = 0
-    answer_tokens: int = 0
-    basis: str = ""
 
     @property
     def to_ask(self) -> int:
@@ -62,49 +59,42 @@ class Estimate:
         return self.wanted - self.stored
 
 
-def estimate(plan: Plan, store: AnswerStore | None) -> dict[str, Estimate]:
-    """Read every prompt once, which checks them all, and count. The keys are the teachers' names."""
-    estimates = {}
-    for teacher in plan.settings.teachers:
-        one = Estimate()
-        stored_tokens = counted = 0
-        for request in plan.requests(teacher):
-            one.wanted += 1
-            answer = None if store is None else store.get(request.key)
-            if answer is None:
-                one.prompt_tokens += estimate_prompt_tokens(request.messages)
-                continue
+def estimate(plan: Plan, path: Path) -> dict[str, Estimate]:
+    """Read every prompt once, which checks them all, and count. The keys are the teachers' names.
+
+    Args:
+        plan: What to ask.
+        path: The store, which need not be there; it is not made.
+    """
+    with AnswerStore(path, plan.settings.identity()) if path.exists() else nullcontext({}) as stored:
+        return {teacher.name: _estimate_of(plan, teacher, stored) for teacher in plan.settings.teachers}
+
+
+def _estimate_of(plan: Plan, teacher: Teacher, stored: Container[str]) -> Estimate:
+    one = Estimate()
+    for request in plan.requests(teacher):
+        one.wanted += 1
+        if request.key in stored:
             one.stored += 1
-            if answer.completion_tokens is not None:
-                counted += 1
-                stored_tokens += answer.completion_tokens
-        limit = answer_limit(teacher.sampling)
-        one.basis = f"at most {limit} each" if limit != DEFAULT_ANSWER_TOKENS else f"taken as {limit} each"
-        if counted:
-            limit = stored_tokens / counted
-            one.basis = f"{limit:.0f} each, the mean of the stored ones"
-        one.answer_tokens = round(limit * one.to_ask)
-        estimates[teacher.name] = one
-    return estimates
+        else:
+            one.prompt_tokens += estimate_prompt_tokens(request.messages)
+    return one
 
 
 def dry_run(plan: Plan, output: Path) -> str:
     """What a run would ask and cost, in words. Nothing is asked and nothing is written."""
-    path = store_path(output)
-    with AnswerStore(path, plan.settings.identity()) if path.exists() else nullcontext() as store:
-        estimates = estimate(plan, store)
+    estimates = estimate(plan, store_path(output))
     duplicates = sum(1 for prompt in plan.prompts if prompt.occurrence)
     dropped = "left out" if "duplicate-prompt" in plan.settings.drop else "asked again"
     lines = [f"{plan.prompts.source.name}: {sum(1 for _ in plan.prompts)} prompts, {duplicates} duplicates ({dropped})"]
     for teacher in plan.settings.teachers:
-        one = estimates[teacher.name]
+        one, limit = estimates[teacher.name], answer_limit(teacher.sampling)
         lines.append(
             f"{teacher.name}: {one.wanted} answers wanted, {one.stored} stored, {one.to_ask} to ask; about "
-            f"{one.prompt_tokens} tokens of prompts and {one.answer_tokens} of answers ({one.basis})"
+            f"{one.prompt_tokens} tokens of prompts and at most {limit * one.to_ask} of answers"
         )
         if teacher.price is not None:
-            cost = teacher.cost(one.prompt_tokens, one.answer_tokens)
-            lines.append(f"{teacher.name}: about {money(cost)} {plan.settings.currency}")
+            lines.append(f"{teacher.name}: at most about {teacher.cost(one.prompt_tokens, limit * one.to_ask):.4f}")
     lines.append("nothing was asked")
     return "\n".join(lines)
 
@@ -126,20 +116,14 @@ def collect(plan: Plan, output: Path, *, overwrite: bool = False, allow_missing:
         FileExistsError: The output exists and its answers are not beside it.
     """
     path = check_output(output, overwrite)
-    is_new = not path.exists()
-    if is_new:
-        # All prompts are read, and every teacher is there, before anything is written.
-        estimate(plan, None)
-        for teacher in plan.settings.teachers:
+    # All prompts are read, and every teacher is there, before anything is written.
+    estimates = estimate(plan, path)
+    for teacher in plan.settings.teachers:
+        if estimates[teacher.name].to_ask:
             check_endpoint(teacher.endpoint)
     with AnswerStore(path, plan.settings.identity()) as store:
-        estimates = estimate(plan, store)
-        for teacher in plan.settings.teachers:
-            if estimates[teacher.name].to_ask and not is_new:
-                check_endpoint(teacher.endpoint)
-        total = sum(one.wanted for one in estimates.values())
         summary = Summary()
-        with CollectProgress(total, plan.settings.teachers, plan.settings.currency) as progress:
+        with closing(CollectProgress(sum(one.wanted for one in estimates.values()))) as progress:
             for attempt in range(plan.settings.ask_again_times + 1):
                 summary += asyncio.run(_ask_all(plan, store, attempt, progress))
         _report(summary)

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from gad_verl.errors import GadDataError, GadEndpointError
@@ -70,26 +71,20 @@ def output_schema(samples: int) -> pa.Schema:
 
 @dataclass
 class Counts:
-    """What the card reports; filled while the rows are made."""
+    """What the card says of the answers; filled while the rows are made."""
 
     wanted: int = 0
     given: int = 0
     kept: int = 0
+    asked_again: int = 0
     missing: int = 0
+    without_token_counts: int = 0
     marked: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
-    rejections: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
-    asked_again: int = 0
-    prompts: int = 0
-    duplicate_prompts: int = 0
-    rows: int = 0
     rows_by_teacher: Counter[str] = field(default_factory=Counter)
-    tokens: dict[str, list[int]] = field(default_factory=dict)
-    uncounted: int = 0
-    characters: list[int] = field(default_factory=list)
-    completion_tokens: list[int] = field(default_factory=list)
+    rejections: Counter[str] = field(default_factory=Counter)
 
 
 class Rows:
@@ -101,7 +96,10 @@ class Rows:
     """
 
     def __init__(self, plan: Plan, store: AnswerStore) -> None:
-        self.counts = Counts(tokens={teacher.name: [0, 0] for teacher in plan.settings.teachers})
+        self.counts = Counts()
+        self.prompts = self.duplicates = 0
+        self.tokens = {teacher.name: [0, 0] for teacher in plan.settings.teachers}
+        self.lengths: dict[str, list[int]] = {"characters": [], "completion_tokens": []}
         self._plan = plan
         self._store = store
         self._seen: set[bytes] = set()
@@ -109,14 +107,13 @@ class Rows:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         settings = self._plan.settings
         for prompt in self._plan.prompts:
-            self.counts.prompts += 1
+            self.prompts += 1
             if prompt.occurrence:
-                self.counts.duplicate_prompts += 1
+                self.duplicates += 1
                 if "duplicate-prompt" in settings.drop:
                     continue
             for teacher in self._plan.teachers_of(prompt):
                 if (row := self._row(prompt, teacher)) is not None:
-                    self.counts.rows += 1
                     self.counts.rows_by_teacher[teacher.name] += 1
                     yield row
 
@@ -149,10 +146,9 @@ class Rows:
     def _count(self, teacher: Teacher, outcome: Outcome) -> ChatAnswer | None:
         counts = self.counts
         for answer in outcome.attempts:
-            if answer.completion_tokens is None:
-                counts.uncounted += 1
-            counts.tokens[teacher.name][0] += answer.prompt_tokens or 0
-            counts.tokens[teacher.name][1] += answer.completion_tokens or 0
+            counts.without_token_counts += answer.completion_tokens is None
+            self.tokens[teacher.name][0] += answer.prompt_tokens or 0
+            self.tokens[teacher.name][1] += answer.completion_tokens or 0
         if outcome.answer is None:
             if outcome.rejected is None:
                 counts.missing += 1
@@ -169,9 +165,9 @@ class Rows:
         """The columns of one answer; None where it is dropped."""
         counts, settings = self.counts, self._plan.settings
         marks = list(marks_of(answer))
-        text = answer.text if settings.keep_white_space else answer.text.strip()
+        text = answer.text.strip()
         if EMPTY not in marks:
-            digest = hashlib.blake2b(text.strip().encode(), digest_size=16).digest()
+            digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
             if digest in self._seen:
                 marks.append("duplicate-answer")
             self._seen.add(digest)
@@ -181,9 +177,9 @@ class Rows:
                 counts.dropped[mark] += 1
                 return None
         counts.kept += 1
-        counts.characters.append(len(text))
+        self.lengths["characters"].append(len(text))
         if answer.completion_tokens is not None:
-            counts.completion_tokens.append(answer.completion_tokens)
+            self.lengths["completion_tokens"].append(answer.completion_tokens)
         return {
             "text": text,
             "model": answer.model,
@@ -221,9 +217,9 @@ def write_output(plan: Plan, store: AnswerStore, output: Path, allow_missing: bo
                 f"{counts.missing} of {counts.wanted} answers are missing; the others are kept in {store.path}. The "
                 "same command asks for the missing ones again; --allow-missing writes the file without them"
             )
-        if not counts.rows:
+        if not counts.kept:
             raise GadDataError(f"no answer can be used ({_reasons(counts)}); nothing was written")
-        card = _card(plan, counts, temporary, output)
+        card = _card(plan, rows, temporary, output)
         files.write_card(card_path(output), card)
     return card
 
@@ -233,54 +229,30 @@ def _reasons(counts: Counts) -> str:
     return ", ".join(f"{name}: {number}" for name, number in reasons.items() if number)
 
 
-def _card(plan: Plan, counts: Counts, written: Path, output: Path) -> dict[str, Any]:
-    source, settings = plan.prompts.source, plan.settings
-    described = {"name": source.name, **source.details}
-    if source.path is not None:
-        described = describe_file(source.path)
-    tokens = {
-        teacher.name: {
-            "prompt": counts.tokens[teacher.name][0],
-            "completion": counts.tokens[teacher.name][1],
-            "cost": round(teacher.cost(*counts.tokens[teacher.name]), 6) if teacher.price else None,
-        }
-        for teacher in settings.teachers
-    }
+def _card(plan: Plan, rows: Rows, written: Path, output: Path) -> dict[str, Any]:
+    source, counts = plan.prompts.source, rows.counts
+    described = {"name": source.name, **source.details} if source.path is None else describe_file(source.path)
     return {
         "command": "teacher collect",
         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-        "output": describe_file(written, output.name) | {"rows": counts.rows},
-        "prompts": described
+        "output": describe_file(written, output.name) | {"rows": counts.rows_by_teacher.total()},
+        "prompts": described | {"rows": rows.prompts, "limit": plan.prompts.limit, "duplicates": rows.duplicates},
+        "answers": vars(counts)
         | {
-            "rows": counts.prompts,
-            "limit": plan.prompts.limit,
-            "duplicates": counts.duplicate_prompts,
-        },
-        "answers": {
-            "wanted": counts.wanted,
-            "given": counts.given,
-            "kept": counts.kept,
-            "asked_again": counts.asked_again,
-            "missing": counts.missing,
             "rejected": counts.rejections.total(),
-            "marked": {name: counts.marked[name] for name in (EMPTY, REFUSAL, LENGTH, "duplicate-answer")},
-            "dropped": dict(counts.dropped),
-            "finish_reasons": dict(counts.finish_reasons.most_common()),
-            "models": dict(counts.models.most_common()),
-            "rows_by_teacher": dict(counts.rows_by_teacher),
-            "rejections": [
-                {"reason": reason, "answers": number}
-                for reason, number in counts.rejections.most_common(SHOWN_REJECTIONS)
-            ],
+            "rejections": dict(counts.rejections.most_common(SHOWN_REJECTIONS)),
         },
-        "lengths": {
-            "characters": _spread(counts.characters),
-            "completion_tokens": _spread(counts.completion_tokens),
+        "lengths": {name: _spread(values) for name, values in rows.lengths.items()},
+        "tokens": {
+            teacher.name: {
+                "prompt": rows.tokens[teacher.name][0],
+                "completion": rows.tokens[teacher.name][1],
+                "cost": round(teacher.cost(*rows.tokens[teacher.name]), 6) if teacher.price else None,
+            }
+            for teacher in plan.settings.teachers
         },
-        "tokens": tokens,
-        "answers_without_token_counts": counts.uncounted,
         # No key is among them, only the names of their variables.
-        "settings": plain(settings),
+        "settings": plain(plan.settings),
     }
 
 
@@ -288,8 +260,6 @@ def _spread(values: Sequence[int]) -> dict[str, float] | None:
     """Mean and percentiles; None where nothing was counted."""
     if not values:
         return None
-    ordered = sorted(values)
-    at = {
-        name: ordered[round(share * (len(ordered) - 1))] for name, share in (("p5", 0.05), ("p50", 0.5), ("p95", 0.95))
-    }
-    return {"mean": round(statistics.fmean(ordered), 2), "min": ordered[0], **at, "max": ordered[-1]}
+    shares = {"min": 0, "p5": 5, "p50": 50, "p95": 95, "max": 100}
+    found = dict(zip(shares, np.percentile(values, [*shares.values()]).tolist(), strict=True))
+    return {"mean": round(statistics.fmean(values), 2), **found}

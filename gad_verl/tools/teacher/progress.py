@@ -14,9 +14,6 @@
 """The bar of a collection: answers, tokens, cost, time left."""
 
 import sys
-from collections.abc import Iterable
-from types import TracebackType
-from typing import Self
 
 from tqdm import tqdm
 
@@ -32,18 +29,14 @@ class CollectProgress:
 
     Args:
         total: Answers that are wanted.
-        teachers: Whose prices count.
-        currency: Of the prices.
     """
 
-    def __init__(self, total: int, teachers: Iterable[Teacher], currency: str) -> None:
+    def __init__(self, total: int) -> None:
         # Without a terminal every refresh is a line of a log.
         interval = 0.2 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(total=total, desc="teacher", unit="answer", mininterval=interval, dynamic_ncols=True)
-        self._currency = currency if any(teacher.price for teacher in teachers) else None
-        self._tokens = [0, 0]
+        self._prompt_tokens = self._completion_tokens = self._failed = 0
         self._cost = 0.0
-        self._failed = 0
 
     def of(self, teacher: Teacher, is_extra: bool = False) -> Progress:
         """The callback for one teacher's requests; extra ones were not part of the total."""
@@ -51,13 +44,13 @@ class CollectProgress:
 
         def settled(summary: Summary, request: ChatRequest, answer: ChatAnswer | None) -> None:
             nonlocal stored
-            if is_extra:
-                self._bar.total += 1
+            self._bar.total += is_extra
             if answer is None:
                 self._failed += 1
             else:
                 counts = answer.prompt_tokens or 0, answer.completion_tokens or 0
-                self._tokens = [before + count for before, count in zip(self._tokens, counts, strict=True)]
+                self._prompt_tokens += counts[0]
+                self._completion_tokens += counts[1]
                 self._cost += teacher.cost(*counts)
             if summary.stored > stored:
                 # Out of the store in no time: it says nothing about the time left.
@@ -71,27 +64,14 @@ class CollectProgress:
         return settled
 
     def _postfix(self) -> str:
-        parts = [f"{_short(self._tokens[0])} tokens in, {_short(self._tokens[1])} out"]
-        if self._currency:
-            parts.append(f"{money(self._cost)} {self._currency}")
+        parts = [f"{self._prompt_tokens:,} tokens in, {self._completion_tokens:,} out"]
+        if self._cost:
+            parts.append(f"cost {self._cost:.4f}")
         if self._failed:
             parts.append(f"{self._failed} failed")
         return ", ".join(parts)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Leave the last state of the bar."""
         self._bar.set_postfix_str(self._postfix(), refresh=False)
         self._bar.close()
-
-
-def money(amount: float) -> str:
-    """An amount with as many digits as it needs: small models are cheap."""
-    return f"{amount:.2f}" if amount >= 1 or amount == 0 else f"{amount:.4f}"
-
-
-def _short(count: int) -> str:
-    return tqdm.format_sizeof(count) if count >= 10_000 else str(count)

@@ -16,35 +16,26 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.api.endpoint import Endpoint
-from gad_verl.tools.teacher.marks import MARKS
 from gad_verl.tools.teacher.prompts import Framing
 
 ASSIGNMENTS = ("split", "all")
+# The responses of the paper end there, and a teacher without a limit has a price without one.
+DEFAULT_MAX_TOKENS = 1536
 DROPPABLE = ("duplicate-prompt", "duplicate-answer", "refusal", "length")
 
-_ENDPOINT_KEYS = (
-    "base_url",
-    "model",
-    "api_key_env",
-    "timeout_s",
-    "max_concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "attempts",
-    "stream",
-)
+_ENDPOINT_KEYS = tuple(entry.name for entry in fields(Endpoint))
 _TEACHER_KEYS = ("name", "weight", "sampling", "price", *_ENDPOINT_KEYS)
-_FILE_KEYS = ("teachers", "assign", "system", "template", "examples", "sampling", "samples", "currency")
+_FILE_KEYS = ("teachers", "assign", "examples", "sampling")
 _PRICE_KEYS = ("prompt", "completion")
 
 # The client's own part of a request's body.
-_RESERVED = {"model": "model", "messages": "the prompts", "stream": "stream", "n": "--samples"}
+_RESERVED = {"model": "model", "messages": "the prompts", "stream": "the client", "n": "--samples"}
 _LOOKS_LIKE_A_KEY = re.compile(r"^(?:sk|hf|gsk|xai|pk|rk)[-_][A-Za-z0-9_-]{12,}$|^Bearer ", re.IGNORECASE)
 
 
@@ -57,7 +48,7 @@ class Teacher:
         endpoint: Where it is asked.
         sampling: Temperature and the like, as the API calls them.
         weight: Share of the prompts it gets, among several with ``assign: split``.
-        price: Per million tokens of prompt and of answer, in the currency of the settings; None if unknown.
+        price: Per million tokens of prompt and of answer; None if unknown.
     """
 
     name: str
@@ -86,8 +77,6 @@ class CollectSettings:
         ask_again_times: How often at most.
         ask_again_warmer: Added to the temperature with every time, where one is set.
         drop: Of :data:`DROPPABLE`, what is left out of the output. Empty answers always are.
-        keep_white_space: Whether white space around an answer stays.
-        currency: Of the prices.
     """
 
     teachers: tuple[Teacher, ...]
@@ -99,8 +88,6 @@ class CollectSettings:
     ask_again_times: int = 2
     ask_again_warmer: float = 0.0
     drop: tuple[str, ...] = ("duplicate-prompt",)
-    keep_white_space: bool = False
-    currency: str = "USD"
 
     def __post_init__(self) -> None:
         if not self.teachers:
@@ -108,11 +95,8 @@ class CollectSettings:
         names = [teacher.name for teacher in self.teachers]
         if len(set(names)) < len(names):
             raise GadConfigError(f"two teachers have one name; the names are {', '.join(names)}")
-        _one_of("assign", (self.assign,), ASSIGNMENTS)
-        _one_of("--ask-again", self.ask_again, MARKS)
-        _one_of("--drop", self.drop, DROPPABLE)
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
-            raise GadConfigError(f"samples must be a whole number from 1, got {self.samples!r}")
+        if self.assign not in ASSIGNMENTS:
+            raise GadConfigError(f"assign: {self.assign!r} is not one of {', '.join(ASSIGNMENTS)}")
         for name in ("ask_again_times", "ask_again_warmer"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise GadConfigError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
@@ -151,10 +135,8 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise GadConfigError(f"{path}: the settings file cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise GadConfigError(f"{path}: the settings file is not UTF-8") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise GadConfigError(f"{path}: the settings file cannot be read: {error}") from None
     except yaml.YAMLError as error:
         # The message of the parser would quote the line, which may hold a secret.
         mark = getattr(error, "problem_mark", None)
@@ -173,15 +155,11 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         for name in ("base_url", "model"):
             if not isinstance(teacher.get(name), str):
                 raise GadConfigError(f"{where}: {name} is missing, or no text")
+        _known(_mapping(teacher, "price", where), _PRICE_KEYS, f"{where}, price")
         _mapping(teacher, "sampling", where)
-        if _mapping(teacher, "price", where):
-            _known(teacher["price"], _PRICE_KEYS, f"{where}, price")
     _mapping(content, "sampling", f"{path}")
-    for name in ("system", "template", "currency"):
-        if not isinstance(content.get(name), str | None):
-            raise GadConfigError(f"{path}: {name} must be text")
     for message in content.get("examples") or ():
-        if not isinstance(message, dict) or not {"role", "content"} == set(message):
+        if not isinstance(message, dict) or set(message) != {"role", "content"}:
             raise GadConfigError(f"{path}: examples must be a list of messages with role and content")
         if not all(isinstance(value, str) for value in message.values()):
             raise GadConfigError(f"{path}: role and content of an example must be text")
@@ -207,12 +185,22 @@ def teachers_of(content: Mapping[str, Any], sampling: Mapping[str, Any], **limit
             Teacher(
                 name=str(entry.get("name", entry["model"])),
                 endpoint=Endpoint(**endpoint),
-                sampling={**(content.get("sampling") or {}), **(entry.get("sampling") or {}), **sampling},
+                sampling=merged_sampling(content.get("sampling"), entry.get("sampling"), sampling),
                 weight=float(weight),
                 price=None if prices is None else check_price([prices.get(name) for name in _PRICE_KEYS]),
             )
         )
     return tuple(teachers)
+
+
+def merged_sampling(*parts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Sampling, later parts before earlier ones, with a limit of the answer where none sets one."""
+    merged: dict[str, Any] = {}
+    for part in parts:
+        merged |= part or {}
+    if not merged.keys() & {"max_tokens", "max_completion_tokens"}:
+        merged["max_tokens"] = DEFAULT_MAX_TOKENS
+    return merged
 
 
 def check_price(values: Sequence[Any]) -> tuple[float, float]:
@@ -258,15 +246,8 @@ def _known(content: Mapping[str, Any], names: Sequence[str], where: str) -> None
             raise GadConfigError(f"{where}: unknown key {name!r}; {hint}")
 
 
-def _mapping(content: Mapping[str, Any], name: str, where: str) -> bool:
-    if content.get(name) is None:
-        return False
-    if not isinstance(content[name], dict):
+def _mapping(content: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    value = content.get(name) or {}
+    if not isinstance(value, dict):
         raise GadConfigError(f"{where}: {name} must be a mapping")
-    return True
-
-
-def _one_of(option: str, values: Sequence[str], allowed: Sequence[str]) -> None:
-    for value in values:
-        if value not in allowed:
-            raise GadConfigError(f"{option}: {value!r} is not one of {', '.join(allowed)}")
+    return value
