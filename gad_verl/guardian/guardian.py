@@ -42,6 +42,8 @@ class Guardian:
         self._config = config
         self._watches: dict[str, Watch] = {}
         self._stop: Stop | None = None
+        # What the trainer applies in the next step: every knob, neutral where no rule turns it.
+        self.knobs = dict(NEUTRAL_KNOBS)
         for rule in (*RULES, *config.custom_rule_classes()):
             policy = config.policy_of(rule.name)
             if config.enable and policy != "off":
@@ -64,6 +66,7 @@ class Guardian:
                 logger.log(logging.INFO if event.action == "info" else logging.WARNING, "step %d: %s", step, event.text)
                 if event.action == "stop" and self._stop is None:
                     self._stop = Stop(step, event.rule, event.text, watch.rule.weights_are_sound)
+        self._set_knobs()
         return events
 
     @property
@@ -75,11 +78,13 @@ class Guardian:
         """How each rule that is not off stands, in the order in which they speak."""
         return [watch.standing() for watch in self._watches.values()]
 
-    @property
-    def knobs(self) -> dict[str, float]:
-        """What the trainer applies in the next step: every knob, neutral where no rule turns it."""
+    def turns(self, knob: str) -> bool:
+        """Whether a rule may turn this knob."""
+        return any(watch.policy == "adapt" and watch.rule.knob == knob for watch in self._watches.values())
+
+    def _set_knobs(self) -> None:
         turned = [watch.knob for watch in self._watches.values() if watch.knob is not None]
-        return {name: combine(name, [value for knob, value in turned if knob == name]) for name in NEUTRAL_KNOBS}
+        self.knobs = {name: combine(name, [value for knob, value in turned if knob == name]) for name in NEUTRAL_KNOBS}
 
     @property
     def stop(self) -> Stop | None:
@@ -115,3 +120,4 @@ class Guardian:
         stopping = {name for name, watch in self._watches.items() if watch.policy == "stop"}
         if stop is not None and stop["rule"] in stopping:
             self._stop = Stop(**stop)
+        self._set_knobs()

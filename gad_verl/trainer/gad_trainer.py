@@ -41,7 +41,7 @@ from gad_verl.trainer.metrics import drop_policy_metrics, phase_metrics, seqkd_m
 from gad_verl.trainer.parts import ColocatedReward, build_parts, place_discriminator
 from gad_verl.trainer.rollouts import VALIDATION, KVBatchMeta, Rollouts
 from gad_verl.trainer.run_log import RunLog
-from gad_verl.trainer.step import StepInfo
+from gad_verl.trainer.scored import StepInfo
 from gad_verl.trainer.stop_file import StopFile
 from gad_verl.trainer.training_data import TrainingData
 from gad_verl.trainer.trust import StudentTrust
@@ -74,7 +74,7 @@ class GadTrainer(PPOTrainer):
         self.folders = CheckpointFolders(config.trainer, gad.keep_checkpoints)
         self.guardian = Guardian(gad.guardian)
         self.log = RunLog(gad.record)
-        self.trust = StudentTrust(gad.trust, self.log)
+        self.trust = StudentTrust(gad.trust, self.log) if gad.trust.enabled else None
         stop_file = StopFile.of_run(gad, self.folders.root)
         self.ending = Ending(self.guardian, stop_file, config.trainer.save_freq > 0, self.log)
         super().__init__(config)
@@ -315,7 +315,7 @@ class GadTrainer(PPOTrainer):
     @watched
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self._learns_from_scores:
-            if self.trust.student_waits:
+            if self.trust is not None and self.trust.student_waits:
                 # A rate of 0 with none of the work, and Adam's averages are spared gradients that mean nothing.
                 return batch
             self.parts.stages.apply_rates(self.global_steps)

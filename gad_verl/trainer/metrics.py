@@ -22,6 +22,14 @@ from gad_verl.core import Phase, correlation, rollout_diversity, score_statistic
 if TYPE_CHECKING:
     # examples/gad_in_one_file.py reads this module without verl.
     from gad_verl.trainer.encoding import EncodedGroup
+    from gad_verl.trainer.scored import ScoredStep
+
+
+def score_metrics(step: "ScoredStep") -> dict[str, float]:
+    """Of the scores and the texts of a step."""
+    output = step.output
+    found = discriminator_metrics(output.teacher_scores, output.student_scores, output.weights)
+    return found | text_metrics(step.encoded, output.student_scores)
 
 
 def discriminator_metrics(

@@ -24,7 +24,10 @@ from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
+from gad_verl.trainer.metrics import score_metrics
+from gad_verl.trainer.reward_options import reward_options
 from gad_verl.trainer.rewards import Rewards
+from gad_verl.trainer.scored import Observer
 from gad_verl.trainer.step import GadStep
 from gad_verl.trainer.student_stages import StudentStages
 from gad_verl.trainer.supervised import SupervisedStep
@@ -95,7 +98,8 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     rollouts, trust, guardian, log = trainer.rollouts, trainer.trust, trainer.guardian, trainer.log
     encoding = _encoding(trainer)
     training = None if group is None else DiscriminatorTraining(group, gad)
-    rewards = Rewards(gad.reward, rollouts, encoding, lambda step: task_rewards(manager, pad, rollouts, step))
+    options = reward_options(gad.reward, guardian.turns("length_penalty"))
+    rewards = Rewards(gad.reward, options, rollouts, encoding, lambda step: task_rewards(manager, pad, rollouts, step))
     stages = StudentStages(
         config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, trust, log
     )
@@ -110,12 +114,27 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     if group is not None:
         shape = discriminator_shape(group.hf_config, gad.discriminator_num_layers, config.discriminator.model)
     return Parts(
-        step=GadStep(rollouts, encoding, training, trust, rewards, guardian, trainer.data, log),
+        step=GadStep(rollouts, encoding, training, trust, rewards, guardian, _observers(trainer, encoding), log),
         supervised=SupervisedStep(student, config, encoding.student.eos_token_id),
         stages=stages,
         stateful={name: part for name, part in stateful.items() if part is not None},
         discriminator_shape=shape,
     )
+
+
+def _observers(trainer: "GadTrainer", encoding: Encoding) -> list[Observer]:
+    """Who looks at the scores of a step, as far as the configuration asks for it."""
+    gad, mix = trainer.gad_config, trainer.rollouts.teachers
+    observers: list[Observer] = [score_metrics]
+    if mix.mode != "cycle":
+        observers.append(lambda step: mix.metrics([group.teachers for group in step.rollouts.groups]))
+    if gad.curriculum.enabled:
+        observers.append(trainer.data.observe)
+    if trainer.trust is not None:
+        observers.append(trainer.trust.observe)
+    if gad.record.enable:
+        observers.append(trainer.log.observer(encoding))
+    return observers
 
 
 def _encoding(trainer: "GadTrainer") -> Encoding:

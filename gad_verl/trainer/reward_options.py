@@ -223,11 +223,12 @@ class MalformedPenalty(RewardOption):
         return found or not text.strip() or _UNDECODABLE in text
 
 
-def reward_options(config: RewardConfig) -> dict[str, RewardOption]:
+def reward_options(config: RewardConfig, guardian_penalizes: bool) -> dict[str, RewardOption]:
     """The options that a configuration asks for, by name and in their order.
 
     Args:
         config: ``gad.reward``.
+        guardian_penalizes: Whether the guardian may put a price on length.
     """
     options: dict[str, RewardOption] = {}
     if config.score_clip is not None:
@@ -236,7 +237,8 @@ def reward_options(config: RewardConfig) -> dict[str, RewardOption]:
         options["length_regression"] = RegressedLength(config.length_memory)
     elif config.length_correction != NO_CORRECTION:
         options["length_correction"] = FixedLengthCorrection(config.length_correction, config.length_coefficient)
-    options["guardian_length_penalty"] = GuardianLengthPenalty()
+    if guardian_penalizes:
+        options["guardian_length_penalty"] = GuardianLengthPenalty()
     if config.whitening == GROUP_WHITENING:
         options["whitening"] = WhitenedGroups()
     elif config.whitening == RUNNING_WHITENING:

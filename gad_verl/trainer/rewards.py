@@ -24,7 +24,7 @@ from gad_verl.config import RewardConfig
 from gad_verl.core.rewards import sequence_rewards_to_token_level
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
-from gad_verl.trainer.reward_options import Answers, Metrics, reward_options
+from gad_verl.trainer.reward_options import Answers, Metrics, RewardOption
 from gad_verl.trainer.rollouts import Rollouts, StepRollouts, session_of
 from gad_verl.trainer.token_credit import mix_credit, response_credit
 
@@ -78,15 +78,23 @@ class Rewards:
 
     Args:
         config: ``gad.reward``.
+        options: What it asks for (:func:`gad_verl.trainer.reward_options.reward_options`).
         rollouts: Where they are written.
         encoding: Of the student's texts.
         task_rewards: Asked where ``gad.reward.task_weight`` is positive.
     """
 
-    def __init__(self, config: RewardConfig, rollouts: Rollouts, encoding: Encoding, task_rewards: TaskRewards) -> None:
+    def __init__(
+        self,
+        config: RewardConfig,
+        options: dict[str, RewardOption],
+        rollouts: Rollouts,
+        encoding: Encoding,
+        task_rewards: TaskRewards,
+    ) -> None:
         self._config, self._rollouts, self._encoding = config, rollouts, encoding
         self._task_rewards = task_rewards
-        self._options = reward_options(config)
+        self._options = options
 
     def write_scores(self, rollouts: StepRollouts, scores: Tensor, weights: Tensor) -> dict[str, float]:
         """Write scores (G, n) as they are, for steps and validations without a policy gradient; returns metrics."""

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.config.stability import RecordConfig
-from gad_verl.core import Phase
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.record import RunRecord, Sample, Split
 from gad_verl.trainer.encoding import Encoding
 from gad_verl.trainer.rollouts import VALIDATION, StepRollouts
+from gad_verl.trainer.scored import Observer, ScoredStep
 
 
 class RunLog:
@@ -55,13 +55,23 @@ class RunLog:
         if self._record is not None:
             self._record.event(step, source, rule, action, text, figures)
 
-    def scores(self, step: int, phase: Phase, output: DiscriminatorOutput) -> None:
-        """How the scores of both sides are spread."""
-        if self._record is None:
-            return
-        read = output.weights > 0
-        teacher = output.teacher_scores[read.any(dim=1)]
-        self._record.scores(step, phase.name.lower(), teacher.tolist(), output.student_scores[read].tolist())
+    def observer(self, encoding: Encoding) -> Observer:
+        """Notes how the scores of both sides are spread, and a few texts of the steps that are due.
+
+        Args:
+            encoding: Decodes the texts.
+        """
+
+        def observe(step: ScoredStep) -> dict[str, float]:
+            output, info = step.output, step.info
+            if self._record is not None:
+                read = output.weights > 0
+                teacher = output.teacher_scores[read.any(dim=1)].tolist()
+                self._record.scores(info.number, info.phase.name.lower(), teacher, output.student_scores[read].tolist())
+            self.samples(info.number, step.rollouts, encoding, output)
+            return {}
+
+        return observe
 
     def samples(
         self, step: int, rollouts: StepRollouts, encoding: Encoding, output: DiscriminatorOutput | None

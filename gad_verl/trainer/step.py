@@ -22,6 +22,7 @@ The student's own update is verl's, or :class:`gad_verl.trainer.supervised.Super
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tensordict import TensorDict
@@ -30,31 +31,13 @@ from gad_verl.core import Phase
 from gad_verl.guardian import Guardian
 from gad_verl.trainer.discriminator_step import DiscriminatorStep, DiscriminatorTraining
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
-from gad_verl.trainer.metrics import discriminator_metrics, text_metrics
 from gad_verl.trainer.rewards import Rewards
 from gad_verl.trainer.rollouts import KVBatchMeta, Rollouts, StepRollouts
 from gad_verl.trainer.run_log import RunLog
+from gad_verl.trainer.scored import Observer, ScoredStep, StepInfo
 from gad_verl.trainer.supervised import SupervisedRow
-from gad_verl.trainer.training_data import TrainingData
 from gad_verl.trainer.trust import StudentTrust
 from gad_verl.trainer.validation import ValidationRecord
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """Which step it is.
-
-    Args:
-        number: Training step, from 1.
-        phase: Its phase.
-        visit: How often the data were gone through before.
-        num_sessions: Rollouts of each prompt.
-    """
-
-    number: int
-    phase: Phase
-    visit: int
-    num_sessions: int
 
 
 @dataclass(frozen=True)
@@ -75,20 +58,20 @@ class GadStep:
         rollouts: Reads trajectories, writes rewards.
         encoding: Text of both sides to token rows.
         discriminator: Its training; None in SeqKD, which has validations only.
-        trust: Prompts that are held out, and what is known by them.
+        trust: Prompts that are held out; None without ``gad.trust``.
         rewards: Scores to rewards.
         guardian: Its knobs act here.
-        data: A curriculum learns from the scores.
-        log: The record of the run.
+        observers: Who looks at the scores: metrics, trust, curriculum, record. The order is that of their metrics.
+        log: The record of the run, for a validation.
     """
 
     rollouts: Rollouts
     encoding: Encoding
     discriminator: DiscriminatorTraining | None
-    trust: StudentTrust
+    trust: StudentTrust | None
     rewards: Rewards
     guardian: Guardian
-    data: TrainingData
+    observers: Sequence[Observer]
     log: RunLog
     supervised_rows: list[SupervisedRow] = field(default_factory=list)
     validation: ValidationRecord = field(default_factory=ValidationRecord)
@@ -105,7 +88,7 @@ class GadStep:
         encoded = self.encoding.encode(rollouts.groups)
         if info.phase.trains_student_supervised:
             self.supervised_rows = self.encoding.supervised_rows(rollouts.groups, encoded)
-        held_out = self.trust.held_out(rollouts.groups)
+        held_out = [False] * len(encoded) if self.trust is None else self.trust.held_out(rollouts.groups)
         sequences = [one.sequences(trains=not out) for one, out in zip(encoded, held_out, strict=True)]
         updates = int(self.guardian.knobs["discriminator_steps"])
         scoring = self.discriminator.begin(
@@ -139,14 +122,9 @@ class GadStep:
 
     def _use_scores(self, step: _InFlight, metrics: dict) -> None:
         info, rollouts, output = step.info, step.rollouts, step.scoring.scores()
-        metrics.update(discriminator_metrics(output.teacher_scores, output.student_scores, output.weights))
-        metrics.update(text_metrics(step.encoded, output.student_scores))
-        if self.rollouts.teachers.mode != "cycle":
-            metrics.update(self.rollouts.teachers.metrics([group.teachers for group in rollouts.groups]))
-        self.data.observe_scores([group.index for group in rollouts.groups], output)
-        metrics.update(self.trust.observe(info.number, info.phase, rollouts.groups, output))
-        self.log.scores(info.number, info.phase, output)
-        self.log.samples(info.number, rollouts, self.encoding, output)
+        scored = ScoredStep(info, rollouts, step.encoded, output)
+        for observe in self.observers:
+            metrics.update(observe(scored))
         if info.phase is Phase.ADVERSARIAL:
             penalty = self.guardian.knobs["length_penalty"]
             metrics.update(self.rewards.write(rollouts, step.encoded, output, penalty))

@@ -65,7 +65,7 @@ class StudentStages:
     discriminator: DiscriminatorGroup | None
     has_reference: bool
     guardian: Guardian
-    trust: StudentTrust
+    trust: StudentTrust | None
     log: RunLog
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class StudentStages:
 
     def _factors(self, phase: Phase) -> dict[str, float]:
         knobs = self.guardian.knobs
-        trust = self.trust.rate_factor if phase is Phase.ADVERSARIAL else 1.0
+        trust = self.trust.rate_factor if self.trust is not None and phase is Phase.ADVERSARIAL else 1.0
         return {"actor": knobs["actor_lr_factor"] * trust, "discriminator": knobs["discriminator_lr_factor"]}
 
     def _rates(self, phase: Phase) -> StageOptimConfig:

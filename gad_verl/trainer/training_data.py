@@ -17,7 +17,7 @@ Nothing here acts unless ``gad.curriculum.mode`` or ``gad.reload_data`` is set.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,9 @@ from gad_verl.data.curriculum_sampler import CurriculumSampler, row_difficulty, 
 from gad_verl.data.dataset import GadDataset
 from gad_verl.data.file_stamps import FileStamp, changed_files, file_list, stamp_files
 from gad_verl.data.row_checks import TrainingRowChecks
-from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.trainer.data_state import SAMPLER_OF_CURRICULUM, SAMPLER_OF_VERL, DataState, resumed_data_state
+from gad_verl.trainer.scored import ScoredStep
 
 logger = logging.getLogger(__name__)
 
@@ -180,17 +180,14 @@ class TrainingData:
             named = ", ".join(f"{teacher} {weight:.3g}" for teacher, weight in weights.items())
             self._note("teacher", "mixture", "info", f"weights of the teachers: {named}", weights)
 
-    def observe_scores(self, indices: Sequence[int], output: DiscriminatorOutput) -> None:
-        """Show a step's scores to a curriculum that learns the student's margins.
-
-        Args:
-            indices: Row of each of the G groups.
-            output: What the discriminator said of them.
-        """
+    def observe(self, step: ScoredStep) -> dict[str, float]:
+        """Show a step's scores to a curriculum that learns the student's margins; no metrics."""
         if self._sampler is not None and self._sampler.curriculum.learns:
+            output = step.output
             scores = (output.teacher_scores, output.student_scores, output.weights)
             margins = group_margins(*(values.double().numpy() for values in scores))
-            self._sampler.curriculum.update(indices, margins)
+            self._sampler.curriculum.update([group.index for group in step.rollouts.groups], margins)
+        return {}
 
     def metrics(self) -> dict[str, float]:
         """Of the rows of this step; empty where neither a curriculum nor reloading is on."""

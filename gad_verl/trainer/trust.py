@@ -24,25 +24,25 @@ from gad_verl.config.stability import TrustConfig
 from gad_verl.core import Phase
 from gad_verl.core.trust import DiscriminatorTrust, Trust, is_held_out
 from gad_verl.data.schema import chat_id
-from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.trainer.rollouts import RolloutGroup
 from gad_verl.trainer.run_log import RunLog
+from gad_verl.trainer.scored import ScoredStep
 
 logger = logging.getLogger(__name__)
 
 
 class StudentTrust:
-    """Follows the discriminator on held-out prompts. Does nothing unless ``gad.trust.held_out_fraction`` is positive.
+    """Follows the discriminator on held-out prompts.
 
     Args:
-        config: ``gad.trust``.
+        config: ``gad.trust``, with a positive ``held_out_fraction``.
         log: Takes its turns as events.
     """
 
     def __init__(self, config: TrustConfig, log: RunLog) -> None:
         self._config, self._log = config, log
         self._trust = DiscriminatorTrust(config.options())
-        # Of the last adversarial step; None without trust.
+        # Of the last adversarial step; None before the first.
         self._factor: float | None = None
 
     @property
@@ -57,17 +57,12 @@ class StudentTrust:
 
     def held_out(self, groups: Sequence[RolloutGroup]) -> list[bool]:
         """Which groups' prompts never train the discriminator."""
-        if not self._config.enabled:
-            return [False] * len(groups)
         fraction, seed = self._config.held_out_fraction, self._config.seed
         return [is_held_out(chat_id(group.messages), fraction, seed) for group in groups]
 
-    def observe(
-        self, step: int, phase: Phase, groups: Sequence[RolloutGroup], output: DiscriminatorOutput
-    ) -> dict[str, float]:
+    def observe(self, step: ScoredStep) -> dict[str, float]:
         """Learn from a step's held-out pairs; metrics ``gad/trust_*``."""
-        if not self._config.enabled:
-            return {}
+        groups, output = step.rollouts.groups, step.output
         trust = self._trust.update(
             output.teacher_scores,
             output.student_scores,
@@ -78,10 +73,10 @@ class StudentTrust:
         metrics = {"gad/trust_factor": trust.factor, "gad/trust_prompts": float(trust.num_prompts)}
         if math.isfinite(trust.accuracy):
             metrics |= {"gad/trust_accuracy": trust.accuracy, "gad/trust_error": trust.standard_error}
-        if phase is Phase.ADVERSARIAL:
+        if step.info.phase is Phase.ADVERSARIAL:
             before, self._factor = self._factor, trust.factor
             if before is None or (before == 0) != (trust.factor == 0):
-                self._note(step, trust)
+                self._note(step.info.number, trust)
         return metrics
 
     def _note(self, step: int, trust: Trust) -> None:

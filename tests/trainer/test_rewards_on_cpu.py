@@ -56,7 +56,7 @@ def answers(**changes: object) -> Answers:
 
 def applied(config: RewardConfig, scores: torch.Tensor, known: Answers) -> tuple[torch.Tensor, dict[str, float]]:
     rewards, metrics = scores, {}
-    for option in reward_options(config).values():
+    for option in reward_options(config, True).values():
         rewards, more = option.apply(rewards, known)
         metrics |= more
     return rewards, metrics
@@ -72,6 +72,10 @@ def rewards_of(config: RewardConfig, **changes: object) -> tuple:
 def test_without_options_the_reward_is_the_score_itself() -> None:
     student, _, rewards, metrics = rewards_of(RewardConfig())
     assert rewards is not None and torch.equal(rewards, student) and metrics == {}
+
+
+def test_nothing_asked_for_is_no_option() -> None:
+    assert reward_options(RewardConfig(), guardian_penalizes=False) == {}
 
 
 def test_each_option_does_what_it_says() -> None:
@@ -117,7 +121,7 @@ def test_scores_that_are_not_finite_spoil_nothing_else() -> None:
 
 def test_options_that_learn_from_step_to_step() -> None:
     torch.manual_seed(1)
-    options = reward_options(RewardConfig(length_correction="regression", whitening="running"))
+    options = reward_options(RewardConfig(length_correction="regression", whitening="running"), False)
     for _ in range(6):
         lengths = torch.randint(1, 60, (16, 4))
         ones = torch.ones(16, 4)
@@ -136,7 +140,7 @@ def test_options_that_learn_from_step_to_step() -> None:
 
 def test_what_options_learn_is_saved_by_their_names() -> None:
     config = RewardConfig(length_correction="regression", whitening="running")
-    first, second = reward_options(config), reward_options(config)
+    first, second = reward_options(config, True), reward_options(config, True)
     for _ in range(3):
         for option in first.values():
             option.apply(torch.randn(2, 3), answers())

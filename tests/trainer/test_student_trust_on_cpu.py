@@ -20,8 +20,9 @@ from gad_verl.config import RecordConfig, TrustConfig
 from gad_verl.core import Phase
 from gad_verl.core.teacher_mix import WeightedText
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
-from gad_verl.trainer.rollouts import RolloutGroup, Session
+from gad_verl.trainer.rollouts import RolloutGroup, Session, StepRollouts
 from gad_verl.trainer.run_log import RunLog
+from gad_verl.trainer.scored import ScoredStep, StepInfo
 from gad_verl.trainer.trust import StudentTrust
 
 N = 3
@@ -40,6 +41,11 @@ def trust_of(config: TrustConfig) -> StudentTrust:
 GROUPS = [group(number) for number in range(200)]
 
 
+def scored(number: int, phase: Phase, chosen: list[bool], right: float) -> ScoredStep:
+    info = StepInfo(number, phase, visit=0, num_sessions=N)
+    return ScoredStep(info, StepRollouts("train", [], GROUPS), [], output(chosen, right))
+
+
 def output(chosen: list[bool], right: float) -> DiscriminatorOutput:
     """Right on all training prompts, and on a share of the held-out ones."""
     teacher, held = torch.ones(200), 0
@@ -56,22 +62,15 @@ def test_prompts_are_held_out_by_their_text_and_the_factor_follows_the_accuracy_
     chosen = trust.held_out(GROUPS)
     assert 25 < sum(chosen) < 75 and chosen == trust_of(config).held_out(GROUPS)
     assert chosen != trust_of(TrustConfig(held_out_fraction=0.25, seed=7)).held_out(GROUPS)
-    assert trust.observe(1, Phase.WARMUP, GROUPS, output(chosen, 0.5))["gad/trust_factor"] < 0.1
+    assert trust.observe(scored(1, Phase.WARMUP, chosen, 0.5))["gad/trust_factor"] < 0.1
     # The warmup is no step in which the student follows the scores.
     assert trust.rate_factor == 1.0 and not trust.student_waits
     for step in range(2, 8):
-        metrics = trust.observe(step, Phase.ADVERSARIAL, GROUPS, output(chosen, 0.625))
+        metrics = trust.observe(scored(step, Phase.ADVERSARIAL, chosen, 0.625))
     assert metrics["gad/trust_factor"] == trust.rate_factor == pytest.approx(0.5, abs=0.1)
     assert metrics["gad/trust_accuracy"] == pytest.approx(0.625, abs=0.03)
     other = trust_of(config)
     other.load_state_dict(trust.state_dict())
     assert other.rate_factor == trust.rate_factor
-    scores = output(chosen, 0.4)
-    assert other.observe(8, Phase.ADVERSARIAL, GROUPS, scores) == trust.observe(8, Phase.ADVERSARIAL, GROUPS, scores)
-
-
-def test_without_trust_nobody_is_held_out_or_back() -> None:
-    trust = trust_of(TrustConfig())
-    assert trust.held_out(GROUPS) == [False] * 200
-    assert trust.observe(1, Phase.ADVERSARIAL, GROUPS, output([True] * 200, 0.0)) == {}
-    assert trust.rate_factor == 1.0 and not trust.student_waits
+    step = scored(8, Phase.ADVERSARIAL, chosen, 0.4)
+    assert other.observe(step) == trust.observe(step)

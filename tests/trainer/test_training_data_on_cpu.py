@@ -27,12 +27,16 @@ from omegaconf import DictConfig
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from gad_verl.config import load_gad_config
+from gad_verl.core import Phase
+from gad_verl.core.teacher_mix import WeightedText
 from gad_verl.data.curriculum_sampler import CurriculumSampler
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.errors import GadCheckpointError
 from gad_verl.preflight import check_data, check_schedule
 from gad_verl.trainer.data_state import DATA_FILE, read_data_state
 from gad_verl.trainer.gad_trainer import GadTrainer
+from gad_verl.trainer.rollouts import RolloutGroup, StepRollouts
+from gad_verl.trainer.scored import ScoredStep, StepInfo
 from gad_verl.trainer.training_data import TrainingData
 
 
@@ -87,7 +91,10 @@ class Trainer(GadTrainer):
             prompts = [messages[0]["content"] for messages in batch["raw_prompt"]]
             scores = torch.tensor([float((hash_of(prompt) * self.global_steps) % 7) for prompt in prompts])
             output = DiscriminatorOutput(scores, torch.zeros(len(prompts), 2), torch.ones(len(prompts), 2), {})
-            self.data.observe_scores([int(row) for row in batch["index"]], output)
+            teachers = (WeightedText("a", 1.0),)
+            groups = [RolloutGroup(int(row), [], [1], teachers, "a", ()) for row in batch["index"]]
+            info = StepInfo(self.global_steps, Phase.ADVERSARIAL, visit=0, num_sessions=2)
+            self.data.observe(ScoredStep(info, StepRollouts("train", [], groups), [], output))
             seen.append(prompts)
         return seen
 
