@@ -113,9 +113,9 @@ def test_errors_are_one_line(tokenizer_folder: Path, tmp_path: Path, capsys: pyt
 
     assert "no tokenizer can be loaded" in fails(str(path), "--tokenizer", str(tmp_path / "missing"))
     assert "no such file" in fails(str(tmp_path / "no.parquet"), "--tokenizer", str(tokenizer_folder))
-    assert "--max-response-length 0" in fails(
-        str(path), "--tokenizer", str(tokenizer_folder), "--max-response-length", "0"
-    )
+    with pytest.raises(SystemExit, match="2"):
+        fails(str(path), "--tokenizer", str(tokenizer_folder), "--max-response-length", "0")
+    assert "argument --max-response-length: 0 is below 1" in capsys.readouterr().err
     settings_file = tokenizer_folder / "chat_template.jinja"
     settings_file.unlink()
     assert "no chat template" in fails(str(path), "--tokenizer", str(tokenizer_folder))

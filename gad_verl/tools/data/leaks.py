@@ -32,6 +32,7 @@ from gad_verl.tools.data.separability import (
 from gad_verl.tools.data.surface import FeatureTable, feature_table
 from gad_verl.tools.data.two_sides import Side, chosen, load_side, pair
 
+SHOWN_FEATURES = 25
 MIN_TEXTS = 20
 
 # One-sided: share of teacher texts from which a feature is worth a word. Style (markdown, length) is not.
@@ -219,13 +220,8 @@ def _value(single: SingleFeature, value: float) -> str:
     return f"{value:.1%}" if is_share else f"{value:,.1f}"
 
 
-def render(report: LeakReport, rows: int = 25) -> str:
-    """The report as text.
-
-    Args:
-        report: The report.
-        rows: Features in the table; 0 means all.
-    """
+def render(report: LeakReport) -> str:
+    """The report as text."""
     lines = [f"teacher {report.teacher_texts} texts, student {report.student_texts} texts, {report.pairing}"]
     if report.accuracy is None:
         lines = [f"teacher {report.teacher_texts} texts"]
@@ -254,7 +250,7 @@ def render(report: LeakReport, rows: int = 25) -> str:
     if not report.findings and not report.teacher_findings:
         lines += ["no findings", ""]
     lines.append(f"{'feature':<44} {'teacher':>10} {'student':>10} {'AUC':>6}")
-    shown = report.singles[: rows or None]
+    shown = report.singles[:SHOWN_FEATURES]
     for single in shown:
         auc = "" if np.isnan(single.auc) else f"{single.auc:.3f}"
         lines.append(
@@ -262,5 +258,5 @@ def render(report: LeakReport, rows: int = 25) -> str:
             f"{auc:>6}"
         )
     if len(shown) < len(report.singles):
-        lines.append(f"and {len(report.singles) - len(shown)} more (--all-features)")
+        lines.append(f"and {len(report.singles) - len(shown)} more (--json FILE has them all)")
     return "\n".join(lines)
