@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
-from gad_verl.errors import USER_ERRORS
+from gad_verl.errors import USER_ERRORS, GadConfigError
 from gad_verl.tools.commands import compare, data, doctor, estimate, evaluate, export, guardian, report, teacher
 
 COMMANDS = (
@@ -33,6 +33,14 @@ COMMANDS = (
     estimate,
     doctor,
 )
+
+# Commands and options that have another name.
+RENAMED = {
+    "check": "doctor",
+    "data preflight": "data leaks",
+    "doctor --dry-run": "doctor --one-step",
+    "doctor --dry-run-timeout": "doctor --timeout",
+}
 
 # The shell's code of a process that Ctrl-C ended.
 INTERRUPTED = 130
@@ -48,6 +56,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_renamed(argv: Sequence[str]) -> None:
+    for old, new in RENAMED.items():
+        command, _, part = old.partition(" ")
+        # A tool is the second word; an option may stand anywhere.
+        words = [word.partition("=")[0] for word in argv[1:]] if part.startswith("-") else argv[1:2]
+        if list(argv[:1]) == [command] and (not part or part in words):
+            raise GadConfigError(f"gad-verl {old} is now gad-verl {new}")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 for an error that the user can mend, 130 for Ctrl-C.
 
@@ -55,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        _refuse_renamed(sys.argv[1:] if argv is None else argv)
         arguments = build_parser().parse_args(argv)
         return arguments.run(arguments) or 0
     except USER_ERRORS as error:

@@ -356,3 +356,18 @@ def test_a_real_step(capsys: pytest.CaptureFixture[str], tiny_folder: Path) -> N
     code, found = doctor(capsys, "--one-step", *tiny(tiny_folder), "data.max_response_length=16")
     assert found["one step"][0]["level"] == OK, found["one step"]
     assert code == 0 and not (tiny_folder / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["check"], "doctor"),
+        (["data", "preflight", "a.parquet", "--student", "b.jsonl"], "data leaks"),
+        (["doctor", "--config-name", "gad_cpu", "--dry-run"], "doctor --one-step"),
+        (["doctor", "--dry-run-timeout=60", "--one-step"], "doctor --timeout"),
+    ],
+)
+def test_an_old_name_is_refused_with_the_new_one(capsys: pytest.CaptureFixture[str], old: list[str], new: str) -> None:
+    assert main(old) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and said.err.endswith(f" is now gad-verl {new}\n") and said.out == ""
