@@ -44,15 +44,19 @@ def test_values_come_back_in_the_given_order(lengths: list[list[int]], ranks: in
 
 
 def test_imbalance_is_that_of_the_plan_and_below_that_of_the_given_order() -> None:
-    generator = torch.Generator().manual_seed(0)
-    lengths = torch.distributions.LogNormal(5.0, 1.0).sample((64, 9)).clamp(1, 4000).long()
-    ranks = 4
-    plan = plan_batch(lengths.tolist(), ranks)
-    tokens = lengths.sum(dim=1).double()
-    planned = tokens[torch.tensor(plan.order)].view(ranks, -1).sum(dim=1)
-    assert plan.imbalance == pytest.approx((planned.max() / planned.mean()).item())
-    shuffled = tokens[torch.randperm(64, generator=generator)].view(ranks, -1).sum(dim=1)
-    assert plan.imbalance < 1.02 < (shuffled.max() / shuffled.mean()).item()
+    """Below on average: a single batch of so uneven lengths may be planned worse than another one falls by chance."""
+    generator, ranks, batches = torch.Generator().manual_seed(0), 4, 30
+    planned_imbalance = given_imbalance = 0.0
+    for _ in range(batches):
+        lengths = torch.empty(64, 9).log_normal_(5.0, 1.0, generator=generator).clamp(1, 4000).long()
+        plan = plan_batch(lengths.tolist(), ranks)
+        tokens = lengths.sum(dim=1).double()
+        planned = tokens[torch.tensor(plan.order)].view(ranks, -1).sum(dim=1)
+        assert plan.imbalance == pytest.approx((planned.max() / planned.mean()).item())
+        given = tokens.view(ranks, -1).sum(dim=1)
+        planned_imbalance += plan.imbalance / batches
+        given_imbalance += (given.max() / given.mean()).item() / batches
+    assert planned_imbalance < 1.02 < given_imbalance
 
 
 def test_long_units_of_a_rank_come_first() -> None:
