@@ -93,7 +93,7 @@ def missing_parts(folder: Path) -> list[str]:
         state = read_state(folder)
     except GadCheckpointError:
         return [STATE_FILE]
-    wanted = ["actor", "data.pt"]
+    wanted = ["actor", "data.pt", PARTS_FILE]
     wanted += [name for name in ("discriminator", "critic") if getattr(state, f"has_{name}")]
     missing = [name for name in wanted if not (folder / name).exists()]
     if state.kl_reference is not None and not (folder.parent / state.kl_reference).is_dir():
@@ -219,7 +219,8 @@ def load_parts(folder: Path, parts: Mapping[str, HasState]) -> None:
                 part.load_state_dict(state[name])
     except FileNotFoundError:
         raise GadCheckpointError(
-            f"{folder} lacks {PARTS_FILE}: it was written by another version of gad_verl"
+            f"{folder} lacks {PARTS_FILE}: it was written by another version of gad_verl. Set "
+            "trainer.resume_mode=disable, or export its student and start from that (gad-verl export)"
         ) from None
     except (KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise GadCheckpointError(f"{path} is damaged: {error}") from error

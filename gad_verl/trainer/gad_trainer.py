@@ -143,6 +143,8 @@ class GadTrainer(PPOTrainer):
     def _setup(self) -> None:
         super()._setup()
         self.reward_loop_manager = ColocatedReward(self.reward_loop_manager)
+        # Attributes that are new are signs of life for the watchdog; here are long stretches without one.
+        self.watchdog.beat("load_discriminator")
         if self.discriminator is not None:
             self.discriminator.load_model()
         self.parts = build_parts(self)
@@ -187,7 +189,6 @@ class GadTrainer(PPOTrainer):
 
     @property
     def phase(self) -> Phase:
-        """Phase of the current step."""
         return self.schedule.phase(max(1, self.global_steps))
 
     def _info(self, num_sessions: int) -> StepInfo:
@@ -201,7 +202,6 @@ class GadTrainer(PPOTrainer):
         return fewer if fewer is not None and self.phase.is_warmup else self.config.actor_rollout_ref.rollout.n
 
     def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
-        """A step of verl, or of SeqKD; then whatever its metrics decide about the run."""
         metrics.update(phase_metrics(self.phase))
         seqkd = self.phase is Phase.SEQKD
         batch = self._step_seqkd(metrics, timing_raw) if seqkd else super().step(metrics, timing_raw)
@@ -246,7 +246,6 @@ class GadTrainer(PPOTrainer):
         return super()._submit_batch_to_rollout(batch)
 
     def on_sample_end(self) -> None:
-        """The rollouts are there: the models are trained now."""
         super().on_sample_end()
         self._replicas_asleep = True
         self.parts.stages.enter(self.global_steps)
@@ -262,13 +261,14 @@ class GadTrainer(PPOTrainer):
     @watched
     def _step_once(self, metrics: dict, timing_raw: dict, sample_batch_size: int) -> KVBatchMeta:
         batch = super()._step_once(metrics, timing_raw, sample_batch_size)
-        with marked_timer("wait_discriminator_step", timing_raw, color="brown"):
-            self.parts.step.finish(metrics)
+        if self.parts.step.is_in_flight:
+            self.parts.step.receive_scores(metrics)
+            with marked_timer("wait_discriminator_step", timing_raw, color="brown"):
+                self.parts.step.finish(metrics)
         return batch
 
     @watched
     def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
-        """verl's reward stage: the discriminator reads the rollouts, of a step or of a validation."""
         if batch.partition_id == VALIDATION:
             sessions = self.config.actor_rollout_ref.rollout.val_kwargs.n
             has_truth = "reward_model" in self.val_dataset.dataframe.column_names
@@ -309,7 +309,6 @@ class GadTrainer(PPOTrainer):
 
     @property
     def _learns_from_scores(self) -> bool:
-        """Whether the student follows the policy gradient in this step."""
         return self.phase is Phase.ADVERSARIAL
 
     @watched
@@ -375,6 +374,7 @@ class GadTrainer(PPOTrainer):
         self.data.resume(self.global_steps)
 
     def _resume_parts(self, folder: Path) -> None:
+        self.watchdog.beat("resume")
         state = checkpoints.read_state(folder)
         if state.has_discriminator and self.discriminator is not None:
             self.discriminator.load(folder / DISCRIMINATOR_FOLDER)

@@ -29,6 +29,7 @@ from verl.utils import tensordict_utils as tu
 
 from gad_verl.core.teacher_mix import TeacherMix, WeightedText
 from gad_verl.data.schema import teacher_names, teacher_texts
+from gad_verl.errors import GadStalledError
 
 TRAIN, VALIDATION = "train", "val"
 
@@ -160,7 +161,14 @@ class Rollouts:
             batch: verl's; reordered in place.
             num_sessions: Rollouts per prompt; missing ones have failed.
             step, visit: See :func:`chosen_teachers`.
+
+        Raises:
+            GadStalledError: If there is no trajectory at all.
         """
+        if len(batch) == 0:
+            raise GadStalledError(
+                f"all rollouts of step {step} failed; the errors of the agent loops are in the log above"
+            )
         mix = TeacherMix() if batch.partition_id == VALIDATION else self.teachers
         fields = ["index", "raw_prompt", self._teacher_key, "prompts", "responses"]
         data = self._get(batch.partition_id, batch.keys, [*fields, *([self._names_key] if mix.needs_names else [])])

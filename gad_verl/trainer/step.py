@@ -102,6 +102,11 @@ class GadStep:
             self._use_scores(self._in_flight, metrics)
             self.finish(metrics)
 
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether the discriminator is still at work on the step."""
+        return self._in_flight is not None
+
     def receive_scores(self, metrics: dict) -> None:
         """Wait for the scores of the step's rollouts, once, and write the rewards."""
         in_flight = self._in_flight
@@ -113,8 +118,7 @@ class GadStep:
         self._use_scores(in_flight, metrics)
 
     def finish(self, metrics: dict) -> None:
-        """Wait for the end of the discriminator's update, where one is on its way."""
-        self.receive_scores(metrics)
+        """Wait for the end of the discriminator's update, where one is on its way; its scores have been received."""
         if self._in_flight is not None:
             report = self._in_flight.scoring.finish()
             metrics.update({f"disc/{name}": value for name, value in report.items()})

@@ -96,6 +96,7 @@ class TrainingData:
 
         The epoch of a resumed run stays as long as it was when the run began, whatever the files hold by now.
         """
+        self._beat("read_data")
         self._saved = resumed_data_state(self._config.trainer)
         trainer = self._config.trainer
         configured = trainer.total_training_steps
@@ -154,9 +155,24 @@ class TrainingData:
     # ------------------------------ steps and passes ------------------------------
 
     def batches(self) -> Iterator[dict]:
-        """Batches without end: between two passes the files may have changed."""
+        """Batches without end: between two passes the files may have changed.
+
+        Raises:
+            GadDataError: If a pass has not one batch.
+        """
+        # A run that is resumed where a pass ended has nothing left of its first one.
+        may_be_empty = True
         while True:
-            yield from self.loader
+            is_empty = True
+            for batch in self.loader:
+                is_empty = False
+                yield batch
+            if is_empty and not may_be_empty:
+                raise GadDataError(
+                    f"{', '.join(self._files)}: {len(self.dataset)} rows can be used, fewer than "
+                    f"data.train_batch_size={self._config.data.train_batch_size}"
+                )
+            may_be_empty = False
             self._end_pass()
 
     def begin_draw(self, step: int) -> None:

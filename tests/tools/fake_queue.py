@@ -29,6 +29,8 @@ class FakeTransferQueue:
         self.fields: dict[str, dict[str, dict[str, Any]]] = {}
         self.tags: dict[str, dict[str, dict[str, Any]]] = {}
         self.puts: list[tuple[str, list[str], list[str]]] = []
+        # What verl has cleared, in order.
+        self.cleared: list[dict[str, Any]] = []
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Take the place of the real one in this process."""
@@ -79,7 +81,7 @@ class FakeTransferQueue:
     def kv_clear(self, keys: list[str], partition_id: str) -> None:
         """Forget keys."""
         for key in keys:
-            self.fields.get(partition_id, {}).pop(key, None)
+            self.cleared.append(self.fields.get(partition_id, {}).pop(key, {}))
             self.tags.get(partition_id, {}).pop(key, None)
 
 

@@ -64,6 +64,7 @@ class FakeStudent:
     queue: FakeTransferQueue
     calls: list[tuple[str, Any]] = field(default_factory=list)
     workers: list[Any] = field(default_factory=list)
+    kept: list[int | None] = field(default_factory=list)
     _dispatch_info: dict[str, list[int]] = field(default_factory=lambda: {"actor": [0]})
 
     def note(self, name: str) -> Callable[..., None]:
@@ -82,7 +83,8 @@ class FakeStudent:
     def load_reference_weights(self, path: str) -> None:
         self.calls.append(("load_reference_weights", path))
 
-    def save_checkpoint(self, path: str, *_: Any, **__: Any) -> None:
+    def save_checkpoint(self, path: str, *_: Any, max_ckpt_to_keep: int | None = None) -> None:
+        self.kept.append(max_ckpt_to_keep)
         self.calls.append(("save_checkpoint", path))
         Path(path).mkdir(parents=True, exist_ok=True)
 
@@ -225,11 +227,13 @@ class FakeRollouts:
     def __init__(self, run: "FakeRun") -> None:
         self._run = run
         self.sessions: list[int] = []
+        self.validating = False
 
     def generate_sequences(self, batch: TensorDict) -> None:
         """As verl's AgentLoopWorkerTQ (trainer/ppo/v1/agent_loop_tq.py) leaves the queue once all have answered."""
         run = self._run
         step, validating = int(batch["global_steps"]), "validate" in batch.keys()
+        self.validating = validating
         rollout = run.config.actor_rollout_ref.rollout
         count = rollout.val_kwargs.n if validating else tu.get(batch, "__rollout_n__", rollout.n)
         self.sessions.append(int(count))
@@ -367,6 +371,15 @@ class FakeRun:
         """Events of the run's record."""
         path = Path(self.config.trainer.default_local_dir) / "record" / "events.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    @property
+    def ground_truths(self) -> list[tuple[list[int], str]]:
+        """Prompt and shown truth of each row that got one, as the queue holds or has held them."""
+        return [
+            (row["prompts"].tolist(), row["reward_model"]["ground_truth"])
+            for row in self.queue.cleared
+            if isinstance(row.get("reward_model"), dict)
+        ]
 
     def policy_rows(self) -> list[list[dict[str, Any]]]:
         """Fields of the trajectories of each policy update."""

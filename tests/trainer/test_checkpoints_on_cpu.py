@@ -38,7 +38,8 @@ def save(root: Path, step: int, complete: bool = True, state: GadState = STATE) 
     state.write(folder)
     for name in ("actor", "discriminator"):
         (folder / name).mkdir()
-    (folder / "data.pt").write_text("", encoding="utf-8")
+    for name in ("data.pt", "gad_parts.pt"):
+        (folder / name).write_text("", encoding="utf-8")
     if complete:
         checkpoints.mark_complete(folder)
     return folder
@@ -103,7 +104,7 @@ def test_state_that_is_damaged(tmp_path: Path, content: bytes) -> None:
     assert missing_parts(tmp_path) == [checkpoints.STATE_FILE]
 
 
-@pytest.mark.parametrize("missing", ["actor", "discriminator", "data.pt"])
+@pytest.mark.parametrize("missing", ["actor", "discriminator", "data.pt", "gad_parts.pt"])
 def test_missing_parts(tmp_path: Path, missing: str) -> None:
     folder = save(tmp_path, 3)
     assert missing_parts(folder) == []

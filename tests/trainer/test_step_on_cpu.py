@@ -30,6 +30,7 @@ from omegaconf import DictConfig, open_dict
 from gad_verl.core.trust import is_held_out
 from gad_verl.data.schema import chat_id
 from gad_verl.discriminator.groups import SequenceGroup
+from gad_verl.errors import GadStalledError
 
 STEPS, ONLY, WARMUP = 6, 1, 3
 PROMPTS, N = 8, 4
@@ -543,11 +544,20 @@ def test_on_a_pool_of_its_own_the_discriminator_works_while_the_student_goes_on(
 
 
 def test_overlap_changes_no_number(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[FakeRun] = []
+
+    def scored_by(of: list[FakeRun], ids: list[int]) -> float:
+        # Of before the step's own update, whoever asks when.
+        updates = len(of[-1].discriminator.named("update", "begin_update"))
+        return random_score([updates, *ids])
+
     found = []
     for pool, overlap in ((0, True), (1, False), (1, True)):
         config.trainer.default_local_dir = config.trainer.default_local_dir + "x"
         config.gad.discriminator_n_gpus_per_node, config.gad.discriminator_overlap = pool, overlap
-        run = FakeRun(config, monkeypatch).fit()
+        run = FakeRun(config, monkeypatch, score=lambda ids, run_of=runs: scored_by(run_of, ids))
+        runs.append(run)
+        run.fit()
         assert bool(run.discriminator.named("begin_update")) == (pool == 1 and overlap)
         found.append([sequence_rewards(update) for update in run.policy_rows()])
     assert found[0] == found[1] == found[2] and len(found[0]) == STEPS - WARMUP
@@ -622,6 +632,21 @@ def test_a_validation_scores_and_trains_nobody(config: DictConfig, start: Callab
     # The teacher's text is shown as the ground truth of verl's dumped generations.
     puts = [fields for partition, _, fields in run.queue.puts if partition == "val" and "reward_model" in fields]
     assert len(puts) == 3
+    # Each row has the truth of its own prompt.
+    shown = {tuple(prompt): text for prompt, text in run.ground_truths}
+    tokenizer = run.trainer.tokenizer
+    for messages, text in zip(val["prompt"], val["teacher_response"], strict=True):
+        rendered = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False)
+        assert shown[tuple(tokenizer(rendered, add_special_tokens=False)["input_ids"])] == text
+
+
+def test_a_validation_without_any_rollout_says_so(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    """In training verl's buffer says it itself."""
+    config.trainer.test_freq = STEPS
+    run = start(whole=False)
+    run.answer = lambda *place: None if run.rollouts.validating else random_answer(*place)
+    with pytest.raises(GadStalledError, match=f"all rollouts of step {STEPS} failed"):
+        run.fit()
 
 
 def test_rouge_of_a_student_that_answers_like_its_teacher(config: DictConfig, start: Callable[..., FakeRun]) -> None:
@@ -735,24 +760,34 @@ def test_a_resumed_run_asks_what_the_whole_one_asks(
     set_gad(
         config,
         {
-            "trust.held_out_fraction": 0.3,
+            "trust.held_out_fraction": 0.5,
             "trust.least_prompts": 2,
             "trust.confidence": 0.0,
+            "trust.full_accuracy": 1.0,
             "replay.capacity_steps": 2,
             "reward.whitening": "running",
             "guardian.policy": "adapt",
             "guardian.window": 2,
             "guardian.count": 1,
+            "guardian.baseline": 1,
             "discriminator_updates.updates_per_step": 2,
+            "reload_data": "epoch",
+            "curriculum.mode": "pool",
+            "curriculum.difficulty": "margin",
         },
     )
-    config.trainer.save_freq = 1
+    # Two steps a pass; without a seed verl draws other rows in each run.
+    config.trainer.save_freq, config.data.train_max_samples, config.data.seed = 1, 2 * PROMPTS, 7
+
+    def answer(index: int, session: int, step: int) -> str:
+        # The guardian notices that answers grow, and turns a knob.
+        return " ".join([random_answer(index, session, step)] * (3 if step > WARMUP + 1 else 1))
 
     def run(folder: str, steps: int) -> FakeRun:
         config.trainer.default_local_dir = str(tmp_path / folder / "checkpoints")
         (tmp_path / folder).mkdir(exist_ok=True)
         config.trainer.total_training_steps = STEPS
-        one = FakeRun(config, monkeypatch, score=lambda ids: random_score(ids) - len(ids) / 50)
+        one = FakeRun(config, monkeypatch, answer, score=lambda ids: random_score(ids) - len(ids) / 8)
         if steps < STEPS:
             one.trainer.on_step_begin = lambda: _end_after(one, steps)
         try:
@@ -770,6 +805,9 @@ def test_a_resumed_run_asks_what_the_whole_one_asks(
     assert groups == whole.discriminator.named("update")
     references = [Path(path).name for path in second.student.named("load_reference_weights")]
     assert references == [f"kl_reference_step_{WARMUP}"]
+    # What is remembered is far from where it began.
+    assert 0 < whole.metrics[STEPS]["gad/trust_factor"] < 1 and whole.metrics[STEPS]["gad/data_passes"] == 2
+    assert whole.metrics[STEPS]["guardian/length_penalty"] > 0
     for step in range(1, STEPS + 1):
         one, other = whole.metrics[step], second.metrics[step]
         same = [name for name in one if name.startswith(("gad/", "disc/", "guardian/", "critic/"))]
@@ -784,12 +822,18 @@ def _end_after(run: FakeRun, steps: int) -> None:
 
 
 def test_only_whole_checkpoints_are_kept_and_the_newest_of_them(
-    config: DictConfig, start: Callable[..., FakeRun]
+    config: DictConfig, start: Callable[..., FakeRun], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.trainer.save_freq = 2
+    config.trainer.save_freq, config.trainer.max_actor_ckpt_to_keep = 2, 1
+    gone: list[str] = []
+    monkeypatch.setattr(
+        "gad_verl.trainer.gad_trainer.remove_everywhere", lambda _, folders: gone.extend(one.name for one in folders)
+    )
     run = start(keep_checkpoints=2)
     root = Path(config.trainer.default_local_dir)
-    # No worker is there to delete folders: the trainer asked for it by them; what it keeps is whole.
+    assert gone == ["global_step_2"]
+    # verl's own rotation, which goes by the student alone, is off while it saves, and only then.
+    assert run.student.kept == [None] * 3 and config.trainer.max_actor_ckpt_to_keep == 1
     for step in (4, 6):
         folder = root / f"global_step_{step}"
         assert {"actor", "discriminator", "data.pt", "gad_state.json", "gad_parts.pt", "gad_complete"} <= {

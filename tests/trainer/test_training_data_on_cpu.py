@@ -64,6 +64,7 @@ class Trainer(GadTrainer):
             (folder / part).mkdir(parents=True, exist_ok=True)
         self.data.save(folder)
         torch.save(self.train_dataloader.state_dict(), folder / "data.pt")
+        (folder / "gad_parts.pt").touch()
         state = {"step": self.global_steps, "stage": "gad", "has_discriminator": True, "kl_reference": None}
         (folder / "gad_state.json").write_text(json.dumps({**state, "discriminator_shape": None}))
         (self.folder / "latest_checkpointed_iteration.txt").write_text(str(self.global_steps))
