@@ -15,7 +15,7 @@
 
     python docs/house.py                figures of the working tree
     python docs/house.py --tree FOLDER  of another checkout, e.g. one from before a rebuilding
-    python docs/house.py picture        draws docs/figures/rooms.svg, which docs/architecture.md shows
+    python docs/house.py picture        draws docs/rooms.svg, which docs/architecture.md shows
 
 A code line is a line with a token of code: no docstring, comment, licence header or blank line.
 """
@@ -32,7 +32,7 @@ from functools import cached_property
 from pathlib import Path
 
 PACKAGE = "gad_verl"
-PICTURE = "docs/figures/rooms.svg"
+PICTURE = "docs/rooms.svg"
 TOOLS = "tools"
 LONG_FILE_LINES = 400
 LONG_FUNCTION_LINES = 60
