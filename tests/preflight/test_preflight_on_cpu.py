@@ -387,7 +387,8 @@ def checkpoint(root: Path, step: int, leave_out: str | None = None, **state: Any
     checkpoints.GadState(**(values | state)).write(folder)
     (folder / "actor").mkdir()
     (folder / "discriminator").mkdir()
-    (folder / "data.pt").write_text("", encoding="utf-8")
+    for name in ("data.pt", "gad_parts.pt"):
+        (folder / name).write_text("", encoding="utf-8")
     checkpoints.write_tracker(root, step)
     checkpoints.mark_complete(folder)
     if leave_out is not None:
@@ -430,7 +431,7 @@ def test_resume_with_fewer_layers(tiny_config: DictConfig) -> None:
     rejects(changed(tiny_config, gad__discriminator_num_layers=2), GadCheckpointError, "gad.discriminator_num_layers")
 
 
-@pytest.mark.parametrize("missing", ["actor", "discriminator", "data.pt", "gad_state.json"])
+@pytest.mark.parametrize("missing", ["actor", "discriminator", "data.pt", "gad_state.json", "gad_parts.pt"])
 @pytest.mark.parametrize("stage", ["auto", "seqkd"])
 def test_incomplete_resume_path(tiny_config: DictConfig, tmp_path: Path, missing: str, stage: str) -> None:
     folder = checkpoint(tmp_path / "other", 4, leave_out=missing)
