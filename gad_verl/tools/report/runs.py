@@ -55,10 +55,6 @@ class Series:
         """The points that a mask chooses."""
         return Series(self.steps[chosen], self.values[chosen])
 
-    def between(self, first: float, last: float) -> "Series":
-        """The points of the steps from ``first`` to ``last``, both included."""
-        return self.where((self.steps >= first) & (self.steps <= last))
-
 
 EMPTY = Series(np.array([], dtype=np.int64), np.array([]))
 
