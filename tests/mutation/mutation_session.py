@@ -63,11 +63,19 @@ class Selection:
 
     @property
     def files(self) -> list[str]:
-        """Their files, the quickest first."""
-        total: dict[str, float] = {}
-        for test, seconds in self.tests.items():
-            total[test.partition("::")[0]] = total.get(test.partition("::")[0], 0.0) + seconds
-        return sorted(total, key=lambda file: (total[file], file))
+        """The files they stand in."""
+        return sorted({test.partition("::")[0] for test in self.tests})
+
+    def order(self) -> dict[str, int]:
+        """Place of each test: quick ones first; variants of one function last, for they mostly notice the same."""
+        by_seconds = sorted(self.tests, key=lambda test: (self.tests[test], test))
+        functions: set[str] = set()
+        first, more = [], []
+        for test in by_seconds:
+            function = test.partition("[")[0]
+            (more if function in functions else first).append(test)
+            functions.add(function)
+        return {test: place for place, test in enumerate([*first, *more])}
 
 
 def _pytest(suite: Suite, folder: Path, files: list[str], plugin: Any, *more: str) -> int:
@@ -209,13 +217,12 @@ class _Selecting(_Plugin):
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        seconds = self._selection.tests
-        files = {file: at for at, file in enumerate(self._selection.files)}
+        order = self._selection.order()
         kept, others = [], []
         for item in items:
-            wanted = item.nodeid in seconds or item.nodeid not in self._selection.known
+            wanted = item.nodeid in order or item.nodeid not in self._selection.known
             (kept if wanted else others).append(item)
-        kept.sort(key=lambda item: (files[item.nodeid.partition("::")[0]], seconds.get(item.nodeid, 0.0)))
+        kept.sort(key=lambda item: order.get(item.nodeid, -1))
         config.hook.pytest_deselected(items=others)
         items[:] = kept
 

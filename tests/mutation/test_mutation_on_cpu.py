@@ -22,8 +22,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mutation_faults import Fault, statements_between
+from mutation_faults import Fault, read_faults, statements_between
 from mutation_kinds import is_python, make_mutants
+from mutation_session import Selection
 from mutation_texts import Signatures, python_files
 
 ROOT = Path(__file__).parents[2]
@@ -315,3 +316,15 @@ def test_the_statement_around_a_change() -> None:
     assert statements_between(text, 2, 6) == (2, 3, 6)
     assert Fault("f", "m.py", "        )\n    return y", "        )\n    return 2", "").statements(text) == (6,)
     assert Fault("f", "m.py", "def f(x):\n    if x:", "def g(x):\n    if x:", "").statements(text) == (1,)
+
+
+def test_the_faults_of_the_repository_fit_its_files() -> None:
+    """Whoever changes a line that a fault replaces changes the fault: a list that fits nothing tests nothing."""
+    assert len(read_faults(ROOT, ROOT / "tests" / "mutation" / "faults.json")) >= 9
+
+
+def test_quick_tests_come_first_and_variants_last() -> None:
+    """Whatever file they stand in: the first failure ends the run of a mutant."""
+    seconds = {"a.py::slow": 3.0, "a.py::many[1]": 0.2, "b.py::quick": 0.5, "a.py::many[2]": 0.1}
+    order = Selection(seconds).order()
+    assert sorted(order, key=order.get) == ["a.py::many[2]", "b.py::quick", "a.py::slow", "a.py::many[1]"]
