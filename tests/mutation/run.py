@@ -31,6 +31,7 @@ import argparse
 import fnmatch
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -74,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = _parser().parse_args(arguments)
     root = options.root.resolve()
+    # Whoever ends this process finds results, list and temporary folders as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.chdir(root)
     sys.path.insert(0, str(root))
     try:
@@ -135,6 +138,8 @@ class _Bench:
         self.package_files = list(python_files(root, sorted(packages)))
         self.digest = digest_of([*tests, *helpers])
         self._shared = [*self.package_files, *helpers]
+        self._all_files = [*self.package_files, *tests, *helpers]
+        self._begin = digest_of(self._all_files)
 
     def prepare(self) -> Coverage:
         """Record what the tests run; say which fail as it is."""
@@ -146,6 +151,19 @@ class _Bench:
             raise RuntimeError("no test passes without a change")
         _say(f"{len(coverage.tests)} tests, {sum(coverage.tests.values()):.0f} s; ready after {_span(begin)}")
         return coverage
+
+    def check_unchanged(self) -> None:
+        """Hold the files against those of the beginning: a test that fails for another reason catches no mutant.
+
+        Raises:
+            RuntimeError: If a file of the package or of the tests was changed or removed meanwhile.
+        """
+        try:
+            is_same = digest_of(self._all_files) == self._begin
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            raise RuntimeError("the package or its tests were changed while they were tried; start the command again")
 
     def task(self, key: object, file: str, text: str, selection: Selection, first: list[str]) -> Task:
         """The call that runs the chosen tests with a changed text."""
@@ -188,6 +206,7 @@ def _run_mutants(options: argparse.Namespace, root: Path) -> int:
     tried = _try(bench, open_mutants, texts, options.jobs)
     try:
         for mutant, result in tried:
+            bench.check_unchanged()
             results[mutant] = result
             stored.add(result)
     except KeyboardInterrupt:
@@ -261,6 +280,7 @@ def _run_faults(options: argparse.Namespace, root: Path) -> int:
     )  # fmt: skip
     results = {fault: Result(fault.name, bench.digest, UNREACHED) for fault in faults}
     for task, outcome in run_tasks(calls, options.jobs):
+        bench.check_unchanged()
         results[task.key] = _result(task.key.name, bench.digest, outcome)
     for fault, result in results.items():
         by = f"by {result.test}: {result.why}" if result.status == CAUGHT else f"{fault.file}: {fault.meaning}"

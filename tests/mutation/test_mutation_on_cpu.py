@@ -207,6 +207,25 @@ def test_nothing_is_left_of_a_hanging_test(tiny: Path) -> None:
     assert left == []
 
 
+def test_files_that_change_meanwhile_end_the_run(tiny: Path) -> None:
+    """Whoever edits during a run gets no results that mean nothing: here a test itself edits the package."""
+    test = f"""
+        from pathlib import Path
+        from tiny.numbers import seldom
+
+        def test_edits_when_wrong():
+            if seldom(1) != 4:
+                Path({str(tiny / "tiny" / "__init__.py")!r}).write_text("X = 1")
+            assert seldom(1) == 4
+    """
+    (tiny / "tests" / "test_numbers.py").write_text(textwrap.dedent(test), encoding="utf-8")
+    found = run(tiny, "tiny", "--files", "numbers.py", "--jobs", "1")
+    assert found.returncode == 2
+    assert "were changed while they were tried" in found.stderr
+    statuses = results_of(tiny)
+    assert "caught" not in statuses.values()
+
+
 def test_what_is_changed() -> None:
     """One change of each kind."""
     found = changes(
