@@ -19,6 +19,7 @@ survive that unchanged, so the shards are joined here.
 
 import json
 import logging
+import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,6 +91,18 @@ def join_shards(name: str, shards: list[Tensor]) -> Tensor:
     return torch.cat(group, dim=sharded[0].dim)
 
 
+def _load_shard(file: Path) -> dict[str, Tensor]:
+    """The state dict of one rank. A checkpoint may come from elsewhere: nothing in it is run."""
+    # Makes the classes of sharded tensors known to torch's loader of tensors alone.
+    import torch.distributed.tensor
+
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise GadCheckpointError(f"{file} is damaged, or holds more than tensors: {reason}") from None
+
+
 def load_state(folder: Path) -> dict[str, Tensor]:
     """The whole state dict of one model of a checkpoint (``actor`` or ``discriminator``).
 
@@ -97,10 +110,7 @@ def load_state(folder: Path) -> dict[str, Tensor]:
         GadCheckpointError: If files are missing or do not fit together.
     """
     files = _shard_files(folder)
-    ranks = [
-        torch.load(file, map_location="cpu", weights_only=False)
-        for file in tqdm(files, desc=f"Reading {folder.name}", unit="shard")
-    ]
+    ranks = [_load_shard(file) for file in tqdm(files, desc=f"Reading {folder.name}", unit="shard")]
     return {name: join_shards(name, [rank[name] for rank in ranks]).contiguous() for name in ranks[0]}
 
 
