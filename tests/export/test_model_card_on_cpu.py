@@ -14,6 +14,7 @@
 """Model cards: what is known stands in them, what is not is called unknown, and nothing else gets in."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -239,7 +240,10 @@ def evaluate(model: Path, output: Path, data: Path) -> None:
     assert cli.main([*command, *options]) == 0
 
 
-def test_only_evaluations_of_these_weights_stand_in_a_card(root: Path, tmp_path: Path) -> None:
+def test_only_evaluations_of_these_weights_stand_in_a_card(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     run = shutil.copytree(root / "run", tmp_path / "work" / "run")
     shutil.copytree(root / "data", tmp_path / "work" / "data")
     checkpoint, data = run / "global_step_7", root / "data" / "train.parquet"
@@ -253,12 +257,15 @@ def test_only_evaluations_of_these_weights_stand_in_a_card(root: Path, tmp_path:
     assert figures["length_ratio"] == round(results["figures"]["length_ratio"]["value"], 4)
     assert card.text.count("`gad-verl evaluate` on") == 1 and "4 prompts" in card.text
     assert str(tmp_path) not in str(card)
+    assert "leaves out 1 of 2 evaluations: of other weights" in caplog.text
     # One that was not run to its end is passed over.
     (tmp_path / "work" / "evaluations" / "base" / "results.json").write_text("{}")
     # Of the exported folder: the same weights under another fingerprint.
     evaluate(folder, tmp_path / "work" / "evaluations" / "of_export", data)
     card = ModelCard.load(export_part(checkpoint, "student", tmp_path / "again", card=CardRequest()) / "README.md")
     assert card.text.count("`gad-verl evaluate` on") == 2
+    unread = [record.getMessage() for record in caplog.records if "cannot be read" in record.getMessage()]
+    assert len(unread) == 1 and str(tmp_path / "work" / "evaluations" / "base") in unread[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------- LoRA

@@ -14,14 +14,16 @@
 """Evaluations (``gad-verl evaluate``) of the very weights of a checkpoint: what its folders say, as files."""
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gad_verl.tools.export.card.run_facts import without_paths
 from gad_verl.tools.export.checkpoint import find_checkpoint
+
+logger = logging.getLogger(__name__)
 
 _NEAR = "evaluations"
 _RESULTS, _REPORT = "results.json", "report.md"
@@ -50,15 +52,20 @@ def find_evaluations(checkpoint: Path) -> list[EvaluationFacts]:
     found = []
     for place in (run, run.parent):
         for file in sorted((place / _NEAR).glob(f"*/{_RESULTS}")):
-            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            try:
                 found.append(_read(file.parent))
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+                logger.warning("the card is made without %s, which cannot be read: %r", file.parent, error)
     return found
 
 
 def of_these_weights(found: Sequence[EvaluationFacts], folders: Iterable[Path]) -> list[EvaluationFacts]:
-    """Those of the weights in any of ``folders``."""
+    """Those of the weights in any of ``folders``; of others, which a run has many of, it is said how many."""
     weights = {find_checkpoint(folder).fingerprint() for folder in folders} if found else set()
-    return [evaluation for evaluation in found if evaluation.weights in weights]
+    chosen = [evaluation for evaluation in found if evaluation.weights in weights]
+    if len(chosen) < len(found):
+        logger.info("the card leaves out %d of %d evaluations: of other weights", len(found) - len(chosen), len(found))
+    return chosen
 
 
 def _read(folder: Path) -> EvaluationFacts:
