@@ -14,6 +14,7 @@
 """The mathematics of GAD on plain tensors: imports torch, numpy and nothing of verl, Ray or Hydra."""
 
 from gad_verl.core.diversity import rollout_diversity
+from gad_verl.core.objective import LossWeights, blended_rate, loss_weights
 from gad_verl.core.pair_loss import (
     LOSS_KINDS,
     PairLossOptions,
@@ -30,15 +31,18 @@ from gad_verl.core.statistics import correlation, score_statistics
 __all__ = [
     "LOSS_KINDS",
     "STAGES",
+    "LossWeights",
     "PairLossOptions",
     "Phase",
     "StageSchedule",
+    "blended_rate",
     "bradley_terry_loss",
     "correlation",
     "discriminator_pair_loss",
     "gradient_penalty_from_scores",
-    "pair_weights",
+    "loss_weights",
     "pair_margins",
+    "pair_weights",
     "rollout_diversity",
     "score_statistics",
     "sequence_rewards_to_token_level",

@@ -21,7 +21,9 @@ from torch import Tensor
 _EPSILON = 1e-6
 
 
-def group_process_advantages(token_rewards: Tensor, mask: Tensor, groups: Sequence[Hashable]) -> Tensor:
+def group_process_advantages(
+    token_rewards: Tensor, mask: Tensor, groups: Sequence[Hashable], divide_by_std: bool = True
+) -> Tensor:
     """Advantage of a token: the normalised rewards from it to the end, summed.
 
     Source: DeepSeekMath (arXiv 2402.03300), section 4.1.3. All rewards of all responses to a prompt are normalised by
@@ -35,6 +37,7 @@ def group_process_advantages(token_rewards: Tensor, mask: Tensor, groups: Sequen
         token_rewards: (N, T); a token whose reward is exactly 0 carries none.
         mask: (N, T), 1 on response tokens.
         groups: (N,) which prompt each response answers.
+        divide_by_std: False leaves the advantages in the unit of the rewards (:mod:`gad_verl.core.objective`).
 
     Returns:
         (N, T), 0 outside the mask. A group with less than two rewards keeps them as they are, as verl's GRPO does.
@@ -55,7 +58,7 @@ def group_process_advantages(token_rewards: Tensor, mask: Tensor, groups: Sequen
         values = rewards[rows][chosen]
         if values.numel() > 1:
             block = rewards[rows]
-            block[chosen] = (values - values.mean()) / (values.std() + _EPSILON)
+            block[chosen] = (values - values.mean()) / (values.std() + _EPSILON if divide_by_std else 1.0)
             normalised[rows] = block * carries[rows]
         else:
             normalised[rows] = rewards[rows]

@@ -37,5 +37,6 @@ def process_advantages(
     See :func:`gad_verl.core.advantages.group_process_advantages`.
     """
     with torch.no_grad():
-        advantages = group_process_advantages(token_level_rewards, response_mask, index.tolist())
+        divide_by_std = True if config is None else bool(config.get("norm_adv_by_std_in_grpo", True))
+        advantages = group_process_advantages(token_level_rewards, response_mask, index.tolist(), divide_by_std)
     return advantages, advantages
