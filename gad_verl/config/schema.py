@@ -85,6 +85,7 @@ class GadConfig:
     warmup: StageOptimConfig = field(default_factory=StageOptimConfig)
     adversarial: StageOptimConfig = field(default_factory=StageOptimConfig)
     reset_optimizer_at_switch: bool = True
+    supervised_weight: float = 0.0
     kl_reference: str = "warmed_up"
     teacher_key: str = "teacher_response"
     teacher_overlong: str = "cut"
@@ -118,7 +119,7 @@ class GadConfig:
         require_choice("kl_reference", self.kl_reference, KL_REFERENCES)
         require_choice("discriminator_head", self.discriminator_head, HEAD_CHOICES)
         not_negative = ("discriminator_only_steps", "discriminator_n_gpus_per_node", "warmup_steps", "warmup_epochs")
-        require_each("gad", self, NOT_NEGATIVE, *not_negative)
+        require_each("gad", self, NOT_NEGATIVE, *not_negative, "supervised_weight")
         counts = ("discriminator_nnodes", "discriminator_num_layers", "keep_checkpoints", "warmup_rollout_n")
         require_each("gad", self, AT_LEAST_ONE, *counts)
         require_each("gad", self, POSITIVE, "replay_poll_interval_s")

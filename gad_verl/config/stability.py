@@ -136,11 +136,16 @@ class ReplayConfig:
         require_choice("replay.order", self.order, REPLAY_ORDERS)
 
 
+HOLD, SUPERVISED = "hold", "supervised"
+OTHERWISE = (HOLD, SUPERVISED)
+
+
 @dataclass
 class TrustConfig:
-    """Holds the student back in proportion to what the discriminator knows."""
+    """Lets the student learn from scores in proportion to what the discriminator knows."""
 
     held_out_fraction: float = 0.0
+    otherwise: str = HOLD
     full_accuracy: float = 0.6
     confidence: float = 2.0
     window: int = 200
@@ -154,6 +159,7 @@ class TrustConfig:
 
     def validate(self) -> None:
         require_each("gad.trust", self, BELOW_ONE, "held_out_fraction")
+        require_choice("trust.otherwise", self.otherwise, OTHERWISE)
         _require_buildable("gad.trust", self.options)
 
     def options(self) -> TrustOptions:

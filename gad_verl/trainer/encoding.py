@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from gad_verl.data.tokens import EncodedResponse, Messages, SequenceBuilder
 from gad_verl.discriminator.groups import SequenceGroup
-from gad_verl.trainer.rollouts import RolloutGroup, Session
+from gad_verl.trainer.rollouts import RolloutGroup, Session, StepRollouts
 from gad_verl.trainer.supervised import SupervisedRow
 
 logger = logging.getLogger(__name__)
@@ -92,14 +92,18 @@ class Encoding:
         """The student's row for a teacher's text."""
         return SupervisedRow(self.student.prompt(messages), self.student.response(teacher_text).token_ids)
 
-    def supervised_rows(self, groups: Sequence[RolloutGroup], encoded: Sequence[EncodedGroup]) -> list[SupervisedRow]:
-        """The student's rows for the teacher's texts of a step; what is encoded already is not encoded again."""
-        return [
+    def supervised_rows(self, rollouts: StepRollouts, encoded: Sequence[EncodedGroup]) -> list[SupervisedRow]:
+        """The student's rows for the teacher's texts of a step; what is encoded already is not encoded again.
+
+        A prompt whose rollouts all failed has a text all the same.
+        """
+        rows = [
             SupervisedRow(encoding.prompt_ids, encoding.teacher.token_ids)
             if self.reader is self.student and len(encoding.teachers) == 1
             else self.supervised_row(group.messages, group.teacher_text)
-            for group, encoding in zip(groups, encoded, strict=True)
+            for group, encoding in zip(rollouts.groups, encoded, strict=True)
         ]
+        return rows + [self.supervised_row(messages, text) for messages, text in rollouts.lost]
 
     def _compare_prompts(self, groups: Sequence[RolloutGroup]) -> None:
         """Once: the chat template is the same in every step."""

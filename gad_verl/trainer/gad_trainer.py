@@ -243,6 +243,7 @@ class GadTrainer(PPOTrainer):
     def _submit_batch_to_rollout(self, batch: TensorDict) -> int:
         if self._num_sessions != self.config.actor_rollout_ref.rollout.n:
             tu.assign_non_tensor_data(batch, "__rollout_n__", self._num_sessions)
+        self.rollouts.note_asked(batch)
         return super()._submit_batch_to_rollout(batch)
 
     def on_sample_end(self) -> None:
@@ -314,11 +315,10 @@ class GadTrainer(PPOTrainer):
     @watched
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self._learns_from_scores:
-            if self.trust is not None and self.trust.student_waits:
-                # A rate of 0 with none of the work, and Adam's averages are spared gradients that mean nothing.
-                return batch
-            self.parts.stages.apply_rates(self.global_steps)
-            return super()._update_actor(batch, metrics)
+            by_scores = partial(super()._update_actor, batch, metrics)
+            rows = self.parts.step.supervised_rows
+            self.parts.student_update.run(self.global_steps, rows, len(batch), metrics, by_scores)
+            return batch
         if self.phase.trains_student_supervised:
             metrics.update(self.parts.supervised.train(self.parts.step.supervised_rows))
         return batch

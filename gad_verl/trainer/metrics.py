@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gad_verl.core import Phase, correlation, rollout_diversity, score_statistics
+from gad_verl.core import LossWeights, Phase, correlation, rollout_diversity, score_statistics
 
 if TYPE_CHECKING:
     # examples/gad_in_one_file.py reads this module without verl.
@@ -74,6 +74,11 @@ def text_metrics(groups: "list[EncodedGroup]", student_scores: torch.Tensor) -> 
         "gad/teacher_cut_texts": float(sum(teacher.cut for teacher in teachers)),
         "gad/failed_rollouts": float(sum(student is None for group in groups for student in group.students)),
     } | {f"gad/{name}": value for name, value in diversity.items()}
+
+
+def weight_metrics(weights: LossWeights) -> dict[str, float]:
+    """Weights of scores and of the teacher's texts in the student's loss."""
+    return {"gad/policy_weight": weights.policy, "gad/texts_weight": weights.texts}
 
 
 def phase_metrics(phase: Phase) -> dict[str, float]:

@@ -25,11 +25,13 @@ from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
 from gad_verl.trainer.metrics import score_metrics
+from gad_verl.trainer.objective import Objective
 from gad_verl.trainer.reward_options import reward_options
 from gad_verl.trainer.rewards import Rewards
 from gad_verl.trainer.scored import Observer
 from gad_verl.trainer.step import GadStep
 from gad_verl.trainer.student_stages import StudentStages
+from gad_verl.trainer.student_update import AdversarialUpdate
 from gad_verl.trainer.supervised import SupervisedStep
 from gad_verl.trainer.task_rewards import task_rewards
 
@@ -63,6 +65,7 @@ class Parts:
     Args:
         step: From rollouts to rewards.
         supervised: The student's supervised steps.
+        student_update: Its update of the adversarial stage.
         stages: Learning rates, losses, the KL reference.
         stateful: All parts that remember something, by their names in a checkpoint.
         discriminator_shape: Sizes of the discriminator; None in SeqKD.
@@ -70,6 +73,7 @@ class Parts:
 
     step: GadStep
     supervised: SupervisedStep
+    student_update: AdversarialUpdate
     stages: StudentStages
     stateful: dict[str, HasState]
     discriminator_shape: dict[str, Any] | None
@@ -96,12 +100,13 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     config, gad, group = trainer.config, trainer.gad_config, trainer.discriminator
     student, manager, pad = trainer.actor_rollout_wg, trainer.reward_loop_manager, trainer.tokenizer.pad_token_id
     rollouts, trust, guardian, log = trainer.rollouts, trainer.trust, trainer.guardian, trainer.log
+    objective = Objective(gad, trust)
     encoding = _encoding(trainer)
     training = None if group is None else DiscriminatorTraining(group, gad)
     options = reward_options(gad.reward, guardian.turns("length_penalty"))
     rewards = Rewards(gad.reward, options, rollouts, encoding, lambda step: task_rewards(manager, pad, rollouts, step))
     stages = StudentStages(
-        config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, trust, log
+        config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, objective, log
     )
     stateful: dict[str, HasState | None] = {
         "guardian": guardian,
@@ -113,9 +118,12 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     shape = None
     if group is not None:
         shape = discriminator_shape(group.hf_config, gad.discriminator_num_layers, config.discriminator.model)
+    supervised = SupervisedStep(student, config, encoding.student.eos_token_id)
+    observers = _observers(trainer, encoding)
     return Parts(
-        step=GadStep(rollouts, encoding, training, trust, rewards, guardian, _observers(trainer, encoding), log),
-        supervised=SupervisedStep(student, config, encoding.student.eos_token_id),
+        step=GadStep(rollouts, encoding, training, trust, rewards, guardian, observers, log, objective.uses_texts),
+        supervised=supervised,
+        student_update=AdversarialUpdate(objective, stages, supervised),
         stages=stages,
         stateful={name: part for name, part in stateful.items() if part is not None},
         discriminator_shape=shape,

@@ -18,7 +18,7 @@ The only module that talks to TransferQueue: another data plane of verl is anoth
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -105,11 +105,13 @@ class StepRollouts:
         partition_id: Of TransferQueue.
         keys: Of the trajectories, N of them; ``row`` of a session is a position here.
         groups: G of them, in the order of the data.
+        lost: Prompt and teacher's text of those prompts whose rollouts all failed, in the order of the data.
     """
 
     partition_id: str
     keys: list[str]
     groups: list[RolloutGroup]
+    lost: list[tuple[list[dict], str]] = field(default_factory=list)
 
 
 def chosen_teachers(
@@ -153,6 +155,11 @@ class Rollouts:
 
     def __init__(self, teacher_key: str, names_key: str, teachers: TeacherMix) -> None:
         self._teacher_key, self._names_key, self.teachers = teacher_key, names_key, teachers
+        self._asked: TensorDict | None = None
+
+    def note_asked(self, batch: TensorDict) -> None:
+        """Remember the rows of data that the rollouts of a step are asked for: some may bring no trajectory."""
+        self._asked = batch
 
     def read(self, batch: KVBatchMeta, num_sessions: int, step: int, visit: int) -> StepRollouts:
         """Groups of a step's trajectories, whose batch is brought into the order of the data.
@@ -191,7 +198,20 @@ class Rollouts:
                     sessions=tuple(_session(place, columns["responses"]) for place in places),
                 )
             )
-        return StepRollouts(batch.partition_id, list(batch.keys), groups)
+        lost = [] if batch.partition_id == VALIDATION else self._lost(batch.keys, step, visit)
+        return StepRollouts(batch.partition_id, list(batch.keys), groups, lost)
+
+    def _lost(self, keys: Sequence[str], step: int, visit: int) -> list[tuple[list[dict], str]]:
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return []
+        came = {parse_key(key)[0] for key in keys}
+        places = [place for place, uid in enumerate(asked["uid"]) if uid not in came]
+        if not places:
+            return []
+        texts = self.teacher_texts(asked, step, visit)
+        places.sort(key=lambda place: int(asked["index"][place]))
+        return [(list(asked["raw_prompt"][place]), texts[place]) for place in places]
 
     def teacher_texts(self, batch: TensorDict, step: int, visit: int) -> list[str]:
         """The teacher's text of each row of a batch of data, for the student."""

@@ -63,6 +63,7 @@ class GadStep:
         guardian: Its knobs act here.
         observers: Who looks at the scores: metrics, trust, curriculum, record. The order is that of their metrics.
         log: The record of the run, for a validation.
+        adversarial_texts: Whether the student's steps of the adversarial stage may use the teacher's texts.
     """
 
     rollouts: Rollouts
@@ -73,6 +74,7 @@ class GadStep:
     guardian: Guardian
     observers: Sequence[Observer]
     log: RunLog
+    adversarial_texts: bool = False
     supervised_rows: list[SupervisedRow] = field(default_factory=list)
     validation: ValidationRecord = field(default_factory=ValidationRecord)
     _in_flight: _InFlight | None = None
@@ -86,8 +88,9 @@ class GadStep:
         assert self.discriminator is not None, "a step with rollouts has a discriminator"
         rollouts = self.rollouts.read(batch, info.num_sessions, info.number, info.visit)
         encoded = self.encoding.encode(rollouts.groups)
-        if info.phase.trains_student_supervised:
-            self.supervised_rows = self.encoding.supervised_rows(rollouts.groups, encoded)
+        adversarial = info.phase is Phase.ADVERSARIAL and self.adversarial_texts
+        if info.phase.trains_student_supervised or adversarial:
+            self.supervised_rows = self.encoding.supervised_rows(rollouts, encoded)
         held_out = [False] * len(encoded) if self.trust is None else self.trust.held_out(rollouts.groups)
         sequences = [one.sequences(trains=not out) for one, out in zip(encoded, held_out, strict=True)]
         updates = int(self.guardian.knobs["discriminator_steps"])

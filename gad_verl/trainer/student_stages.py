@@ -26,8 +26,8 @@ from gad_verl.core.schedule import StageSchedule
 from gad_verl.discriminator.worker_group import DiscriminatorGroup
 from gad_verl.guardian import Guardian
 from gad_verl.trainer.checkpoints import GadState
+from gad_verl.trainer.objective import Objective
 from gad_verl.trainer.run_log import RunLog
-from gad_verl.trainer.trust import StudentTrust
 from gad_verl.workers.student import POLICY_LOSS, SUPERVISED_LOSS
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ class StudentStages:
         student: Worker group of the student.
         discriminator: Worker group of the discriminator; None in SeqKD.
         has_reference: Whether the student's loss has a KL term.
-        guardian, trust: Their factors act on the learning rates.
+        guardian: Its factors act on the learning rates.
+        objective: The student's rate in the adversarial stage.
         log: Takes the beginning of a stage as an event.
     """
 
@@ -65,14 +66,14 @@ class StudentStages:
     discriminator: DiscriminatorGroup | None
     has_reference: bool
     guardian: Guardian
-    trust: StudentTrust | None
+    objective: Objective
     log: RunLog
 
     def __post_init__(self) -> None:
         # Its learning-rate stage; None before the first step.
         self.entered: str | None = None
         self.kl_reference: str | None = None
-        # Factors of the learning rates as the workers have them.
+        # Peak learning rates as the workers have them.
         self._applied: dict[str, float] = {}
 
     def enter(self, step: int) -> None:
@@ -84,6 +85,10 @@ class StudentStages:
         else:
             self.apply_rates(step)
         self.student.use_loss(SUPERVISED_LOSS if phase.trains_student_supervised else POLICY_LOSS)
+
+    def use_texts_alone(self, weight: float) -> None:
+        """Until the next step the student learns from the teacher's texts alone; ``weight`` is that of the loss."""
+        self.student.use_loss(SUPERVISED_LOSS, weight)
 
     def _begin(self, step: int, phase: Phase, stage: str) -> None:
         self._applied = {}
@@ -104,25 +109,28 @@ class StudentStages:
     def apply_rates(self, step: int, reset_optimizer: bool = False) -> None:
         """Give the workers the learning rates that have changed; the others are not disturbed at their work."""
         phase = self.schedule.phase(step)
-        wanted = self._factors(phase)
+        wanted = self._wanted(phase)
         if wanted["actor"] != self._applied.get("actor"):
-            rate = self._student_rate(phase) * wanted["actor"]
-            self.student.begin_stage(rate, self._horizon(stage_of(phase)), reset_optimizer)
+            self.student.begin_stage(wanted["actor"], self._horizon(stage_of(phase)), reset_optimizer)
         if self.discriminator is not None and wanted["discriminator"] != self._applied.get("discriminator"):
-            rate = self._discriminator_rate(phase) * wanted["discriminator"]
-            self.discriminator.begin_stage(rate, self.schedule.total_steps)
+            self.discriminator.begin_stage(wanted["discriminator"], self.schedule.total_steps)
         self._applied = wanted
 
-    def _factors(self, phase: Phase) -> dict[str, float]:
-        knobs = self.guardian.knobs
-        trust = self.trust.rate_factor if self.trust is not None and phase is Phase.ADVERSARIAL else 1.0
-        return {"actor": knobs["actor_lr_factor"] * trust, "discriminator": knobs["discriminator_lr_factor"]}
+    def _wanted(self, phase: Phase) -> dict[str, float]:
+        """Peak learning rates of a step."""
+        knobs, rate = self.guardian.knobs, self._student_rate(phase)
+        if phase is Phase.ADVERSARIAL:
+            rate = self.objective.rate(rate, self._student_rate(Phase.WARMUP))
+        return {
+            "actor": rate * knobs["actor_lr_factor"],
+            "discriminator": self._discriminator_rate(phase) * knobs["discriminator_lr_factor"],
+        }
 
     def _rates(self, phase: Phase) -> StageOptimConfig:
         return self.gad_config.adversarial if phase is Phase.ADVERSARIAL else self.gad_config.warmup
 
     def _student_rate(self, phase: Phase) -> float:
-        """Peak learning rate of the student, without factors."""
+        """Peak learning rate of the student in a stage, without factors."""
         rate = self._rates(phase).actor_lr
         return self.config.actor_rollout_ref.actor.optim.lr if rate is None else rate
 
@@ -160,7 +168,7 @@ class StudentStages:
             self.student.load_reference_weights(str(root / state.kl_reference))
 
     def state_dict(self) -> dict[str, Any]:
-        """The factors that the workers' rates have."""
+        """The rates that the workers have."""
         return {"applied": self._applied}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

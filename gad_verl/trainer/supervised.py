@@ -24,6 +24,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import rename_dict
 
+from gad_verl.core import LossWeights
 from gad_verl.discriminator.worker_group import data_parallel_size
 
 
@@ -98,6 +99,57 @@ def build_supervised_batch(
     )
 
 
+def build_text_rows(
+    rows: Sequence[SupervisedRow],
+    ranks: int,
+    num_mini_batches: int,
+    multiple_of: int,
+    weights: LossWeights,
+    pad_token_id: int,
+) -> TensorDict:
+    """Rows that join the mini-batches of a policy update (:mod:`gad_verl.workers.joint_update`).
+
+    Each mini-batch of each rank gets as many as any other, and of all lengths: dealt out by falling length.
+
+    Args:
+        rows: At least one.
+        ranks: Data-parallel ranks; the rows of each stand together, in the order of the mini-batches.
+        num_mini_batches: Of one epoch of the update.
+        multiple_of: The rows of a mini-batch on a rank are raised to a multiple of this by rows without loss.
+        weights: Of the two terms of the loss.
+        pad_token_id: Fills rows without loss.
+
+    Raises:
+        ValueError: If there is no row.
+    """
+    if not rows:
+        raise ValueError("a supervised batch needs at least one row")
+    hands = ranks * num_mini_batches
+    size = -(-len(rows) // hands)
+    size += -size % multiple_of
+    padding = SupervisedRow([pad_token_id], [pad_token_id], [0])
+    falling = sorted(rows, key=lambda row: len(row.prompt_ids) + len(row.response_ids), reverse=True)
+    dealt: list[list[SupervisedRow]] = [[] for _ in range(hands)]
+    for number, row in enumerate(falling):
+        # Mini-batches first: none of them is left without a text. Every other round the other way, as in a draft.
+        turn, seat = divmod(number, hands)
+        rank, mini_batch = divmod(seat if turn % 2 == 0 else hands - 1 - seat, num_mini_batches)
+        dealt[rank * num_mini_batches + mini_batch].append(row)
+    ordered = [row for hand in dealt for row in [*hand, *[padding] * (size - len(hand))]]
+    return tu.get_tensordict(
+        {
+            "prompts": _nested([row.prompt_ids for row in ordered]),
+            "responses": _nested([row.response_ids for row in ordered]),
+            "response_mask": _nested([row.mask for row in ordered]),
+        },
+        {"num_mini_batches": num_mini_batches, "policy_weight": weights.policy, "texts_weight": weights.texts},
+    )
+
+
+def _nested(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    return torch.nested.as_nested_tensor([torch.tensor(row, dtype=torch.long) for row in rows], layout=torch.jagged)
+
+
 class SupervisedStep:
     """Trains the student on rows.
 
@@ -110,6 +162,7 @@ class SupervisedStep:
     def __init__(self, student: Any, config: DictConfig, pad_token_id: int) -> None:
         actor = config.actor_rollout_ref.actor
         self._student, self._pad_token_id = student, pad_token_id
+        self._rollouts_of_mini_batch = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
         self._num_mini_batches = max(1, config.data.train_batch_size // actor.ppo_mini_batch_size)
         self._micro_batch = 1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu
 
@@ -126,3 +179,22 @@ class SupervisedStep:
         metrics["perf/mfu/actor"] = metrics.pop("actor/mfu")
         tokens = float(sum(sum(row.mask) for row in rows))
         return reduce_metrics(metrics) | {"gad/supervised_tokens": tokens}
+
+    def join(self, rows: Sequence[SupervisedRow], num_rollouts: int, weights: LossWeights) -> dict[str, float]:
+        """Let rows join the student's next policy update; returns metrics.
+
+        Args:
+            rows: Of the teacher's texts of the step.
+            num_rollouts: Rows of the policy update, those of verl's padding included.
+            weights: Of the two terms of the loss.
+        """
+        texts = build_text_rows(
+            rows,
+            ranks=data_parallel_size(self._student, "actor"),
+            num_mini_batches=num_rollouts // self._rollouts_of_mini_batch,
+            multiple_of=self._micro_batch,
+            weights=weights,
+            pad_token_id=self._pad_token_id,
+        )
+        self._student.learn_also_from(texts)
+        return {"gad/supervised_tokens": float(sum(sum(row.mask) for row in rows))}

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from gad_verl.config.stability import TrustConfig
+from gad_verl.config.stability import HOLD, TrustConfig
 from gad_verl.core import Phase
 from gad_verl.core.trust import DiscriminatorTrust, Trust, is_held_out
 from gad_verl.data.schema import chat_id
@@ -29,6 +29,26 @@ from gad_verl.trainer.run_log import RunLog
 from gad_verl.trainer.scored import ScoredStep
 
 logger = logging.getLogger(__name__)
+
+
+def source_in_words(knowledge: float, otherwise: str) -> str:
+    """Where the student is learning from, f in [0, 1]."""
+    if otherwise == HOLD:
+        return "the student waits" if knowledge == 0 else f"the student learns, at {knowledge:.0%} of its rate"
+    if knowledge == 0:
+        return "the student learns from the texts"
+    if knowledge == 1:
+        return "the student learns from the discriminator"
+    return f"the student learns from the discriminator ({knowledge:.0%}) and from the texts"
+
+
+def evidence_in_words(trust: Trust) -> str:
+    """Why."""
+    if not math.isfinite(trust.accuracy):
+        return f"only {trust.num_prompts} held-out prompts were seen, gad.trust.least_prompts are needed"
+    verdict = "cannot tell yet" if trust.factor == 0 else "can tell" if trust.factor == 1 else "can tell in part"
+    share, error = 100 * trust.accuracy, 100 * trust.standard_error
+    return f"the discriminator {verdict} ({share:.0f} % +- {error:.0f} on {trust.num_prompts} held-out prompts)"
 
 
 class StudentTrust:
@@ -46,14 +66,9 @@ class StudentTrust:
         self._factor: float | None = None
 
     @property
-    def rate_factor(self) -> float:
-        """For the student's learning rate in the adversarial stage, in [0, 1]."""
+    def knowledge(self) -> float:
+        """What the discriminator knows, in [0, 1]; 1 before the first adversarial step."""
         return 1.0 if self._factor is None else self._factor
-
-    @property
-    def student_waits(self) -> bool:
-        """Whether the student is to learn nothing from the scores."""
-        return self._factor == 0
 
     def held_out(self, groups: Sequence[RolloutGroup]) -> list[bool]:
         """Which groups' prompts never train the discriminator."""
@@ -80,16 +95,9 @@ class StudentTrust:
         return metrics
 
     def _note(self, step: int, trust: Trust) -> None:
-        if trust.factor == 0:
-            text = "the student waits: the discriminator does not know teacher from student on held-out prompts"
-        else:
-            text = f"the student learns, at {trust.factor:.0%} of its rate"
-        if math.isfinite(trust.accuracy):
-            text += f" (accuracy {trust.accuracy:.3f} +- {trust.standard_error:.3f} on {trust.num_prompts} prompts)"
-        else:
-            text += f" (only {trust.num_prompts} held-out prompts seen, gad.trust.least_prompts are needed)"
+        text = f"{source_in_words(trust.factor, self._config.otherwise)}: {evidence_in_words(trust)}"
         logger.info("step %d: %s", step, text)
-        action = "warn" if trust.factor == 0 else "info"
+        action = "warn" if trust.factor == 0 and self._config.otherwise == HOLD else "info"
         figures = {"factor": trust.factor, "accuracy": trust.accuracy}
         self._log.event(step, "trust", "trust_factor", action, text, figures)
 

@@ -16,12 +16,13 @@
 from functools import partial
 from typing import Any
 
+import torch
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
-from verl.workers.utils.losses import sft_loss
 
+from gad_verl.core import LossWeights
 from gad_verl.workers.adapter import (
     FrozenAdapter,
     adapter_config,
@@ -29,6 +30,7 @@ from gad_verl.workers.adapter import (
     send_whole_adapters,
     trains_adapters_alone,
 )
+from gad_verl.workers.joint_update import StudentTraining, TextRows, weighted_sft_loss
 from gad_verl.workers.megatron_stage import checkpoint_manager, is_forward_only_megatron, load_forward_only
 from gad_verl.workers.stage import begin_stage, resume_stage
 
@@ -43,6 +45,7 @@ class StudentWorker(ActorRolloutRefWorker):
     which takes the place of the live one while the reference's log-probabilities are computed.
     """
 
+    actor_worker_cls = StudentTraining
     _reference_adapter: FrozenAdapter | None = None
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
@@ -53,18 +56,44 @@ class StudentWorker(ActorRolloutRefWorker):
             send_whole_adapters(self.actor.engine)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def use_loss(self, name: str) -> None:
+    def use_loss(self, name: str, weight: float = 1.0) -> None:
         """Train by ``supervised`` (cross-entropy, verl's ``sft_loss``) or ``policy`` (verl's ``ppo_loss``).
+
+        Args:
+            name: Which.
+            weight: Of the supervised loss.
 
         Raises:
             ValueError: If the name is none of them.
         """
         if name == SUPERVISED_LOSS:
-            self.actor.set_loss_fn(partial(sft_loss, config=None))
+            self.actor.set_loss_fn(partial(weighted_sft_loss, weight))
         elif name == POLICY_LOSS:
             self.actor.set_loss_fn(self.loss_fn)
         else:
             raise ValueError(f"loss must be {SUPERVISED_LOSS!r} or {POLICY_LOSS!r}; got {name!r}")
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def learn_also_from(self, texts: TensorDict) -> TensorDict:
+        """Let teacher's texts join the mini-batches of the next update (:mod:`gad_verl.workers.joint_update`).
+
+        Args:
+            texts: See :func:`gad_verl.trainer.supervised.build_text_rows`.
+
+        Returns:
+            The number of rows that came, (1,) a rank: verl collects what a method of this kind returns.
+        """
+        weights = LossWeights(tu.get(texts, "policy_weight"), tu.get(texts, "texts_weight"))
+        self.actor.hold(TextRows(texts, tu.get(texts, "num_mini_batches"), weights))
+        return tu.get_tensordict({"rows": torch.tensor([len(texts)])})
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"), blocking=False)
+    def update_actor(self, data: TensorDict) -> TensorDict | None:
+        """verl's; texts that wait take part and are gone afterwards."""
+        try:
+            return super().update_actor(data)
+        finally:
+            self.actor.hold(None)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def begin_stage(self, lr: float, total_steps: int, reset_optimizer: bool) -> None:

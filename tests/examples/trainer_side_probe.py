@@ -236,6 +236,7 @@ def main(student_folder: str, reference_folder: str, output: str) -> None:
 
     from gad_verl.data.tokens import SequenceBuilder
     from gad_verl.trainer.encoding import Encoding
+    from gad_verl.trainer.rollouts import StepRollouts
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -250,7 +251,7 @@ def main(student_folder: str, reference_folder: str, output: str) -> None:
     worker = build_worker(student_folder, "fsdp", seed=HEAD_SEED)
     discriminator = run_scenario(worker, [group.sequences() for group in encoded], world_size=1)
     scores = discriminator["scores"].view(-1, NUM_STUDENTS + 1)
-    rows = encoding.supervised_rows(groups, encoded)
+    rows = encoding.supervised_rows(StepRollouts("train", [], groups), encoded)
     torch.save(
         {
             "discriminator": {name: discriminator[name] for name in ("loss", "scores", "grad_norm", "gradient")},

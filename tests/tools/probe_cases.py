@@ -145,6 +145,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path[:0] = [str(TESTS / folder) for folder in ("tools", "discriminator", "megatron")]
+    sys.path[:0] = [str(TESTS / folder) for folder in ("tools", "discriminator", "megatron", "student")]
     os.environ["VERL_PLATFORM"] = "cpu"
     main()

@@ -184,7 +184,7 @@ def test_the_reader_encodes_both_sides(tokenizer: Any) -> None:
     assert encoded.teacher == reader.response("abcdefgh") and len(encoded.teacher.token_ids) == 4
     assert encoded.students == (reader.response("abc"),)
     # The student's own rows are of its own tokenizer.
-    (row,) = encoding.supervised_rows([group], [encoded])
+    (row,) = encoding.supervised_rows(StepRollouts("train", [], [group]), [encoded])
     assert row == SupervisedRow(student.prompt(MESSAGES), student.response("abcdefgh").token_ids)
 
 

@@ -13,6 +13,7 @@
 # limitations under the License.
 """The step of GAD in whole runs without Ray (tests/tools/fake_run.py): who gets which rows, texts, rates, rewards."""
 
+import itertools
 import json
 import logging
 import math
@@ -26,6 +27,7 @@ import pytest
 import torch
 from fake_run import FakeRun, random_answer, random_score
 from omegaconf import DictConfig, open_dict
+from verl.utils import tensordict_utils as tu
 
 from gad_verl.core.trust import is_held_out
 from gad_verl.data.schema import chat_id
@@ -466,6 +468,119 @@ def test_the_students_rate_follows_the_trust(start: Callable[..., FakeRun]) -> N
     assert all(reset is False for _, _, reset in run.student.named("begin_stage")[2:])
     order = [name for name, _ in run.student.calls if name in ("begin_stage", "policy_update")]
     assert order[:4] == ["begin_stage", "begin_stage", "begin_stage", "policy_update"]
+
+
+# ------------------------------ scores and texts ------------------------------
+
+# The shorter text wins: the teacher's against three of four answers, so that D knows something and not all.
+_KNOWS_IN_PART = {
+    "score": lambda ids: -float(len(ids)),
+    "answer": lambda index, session, step: "x" * (30 if (index + session) % 4 else 1),
+}
+_BY_EVIDENCE = {
+    "trust.otherwise": "supervised",
+    "trust.held_out_fraction": 0.5,
+    "trust.least_prompts": 2,
+    "trust.full_accuracy": 1.0,
+    "trust.confidence": 0.0,
+}
+
+
+def joined_texts(batch: Any) -> list[tuple[list[int], list[int]]]:
+    """Prompt and response of the rows that joined an update, those of padding left out."""
+    rows = zip(batch["prompts"].unbind(), batch["responses"].unbind(), batch["response_mask"].unbind(), strict=True)
+    return sorted((prompt.tolist(), response.tolist()) for prompt, response, mask in rows if mask.sum() > 0)
+
+
+def texts_of_step(run: FakeRun, step: int) -> list[tuple[list[int], list[int]]]:
+    """Prompt and teacher's text of each row of a step, as the discriminator was given them."""
+    groups = run.discriminator.named("update")[step - 1]
+    first = [(group.rows()[0], group.prompt_length) for group in groups]
+    return sorted((row[:length], row[length:]) for row, length in first)
+
+
+def test_what_the_discriminator_does_not_know_is_learned_from_the_texts(start: Callable[..., FakeRun]) -> None:
+    run = start(**_KNOWS_IN_PART, **_BY_EVIDENCE, **{"supervised_weight": 0.1})
+    joined = run.student.named("learn_also_from")
+    assert len(joined) == STEPS - WARMUP == len(run.policy_rows())
+    rates = [3e-4, 1e-4]
+    for step, batch in enumerate(joined, WARMUP + 1):
+        knowledge = run.metrics[step]["gad/trust_factor"]
+        assert 0 < knowledge < 1
+        assert tu.get(batch, "policy_weight") == run.metrics[step]["gad/policy_weight"] == knowledge
+        assert tu.get(batch, "texts_weight") == run.metrics[step]["gad/texts_weight"] == 1 - knowledge + 0.1
+        # Held-out prompts too: their texts train the student, never the discriminator.
+        assert joined_texts(batch) == texts_of_step(run, step)
+        assert len(joined_texts(batch)) == PROMPTS
+        assert run.metrics[step]["gad/supervised_tokens"] == sum(len(ids) for _, ids in joined_texts(batch))
+        rates.append(1e-4**knowledge * 3e-4 ** (1 - knowledge))
+    # The same rate is not sent twice.
+    sent = [rate for rate, _, _ in run.student.named("begin_stage")]
+    assert sent == pytest.approx([rate for rate, _ in itertools.groupby(rates)])
+    order = [name for name, _ in run.student.calls if name in ("learn_also_from", "policy_update")]
+    assert order == ["learn_also_from", "policy_update"] * (STEPS - WARMUP)
+
+
+def test_where_it_knows_nothing_the_step_is_one_of_seqkd(start: Callable[..., FakeRun]) -> None:
+    run = start(score=lambda ids: 0.0, **(_BY_EVIDENCE | {"supervised_weight": 0.25}))
+    assert run.policy_rows() == [] and run.student.named("learn_also_from") == []
+    updates = run.student.named("supervised_update")
+    assert len(updates) == STEPS - ONLY
+    for step, batch in enumerate(updates, ONLY + 1):
+        rows = zip(batch["input_ids"].unbind(), batch["loss_mask"].unbind(), strict=True)
+        texts = sorted((ids[~mask.bool()].tolist(), ids[mask.bool()].tolist()) for ids, mask in rows if mask.sum() > 0)
+        assert texts == texts_of_step(run, step)
+    # The warmup's loss, then for each step the policy's until what is known says otherwise.
+    uses = run.student.named("use_loss")
+    assert uses[1 + WARMUP - ONLY :] == ["policy", ("supervised", 1.25)] * (STEPS - WARMUP)
+    # At SeqKD's own rate.
+    assert [rate for rate, _, _ in run.student.named("begin_stage")][-1] == 3e-4
+    (event,) = [event for event in run.events if event["source"] == "trust"]
+    assert event["action"] == "info" and "learns from the texts: the discriminator cannot tell yet" in event["text"]
+
+
+def test_where_it_knows_all_the_step_is_one_of_gad(start: Callable[..., FakeRun]) -> None:
+    @cache
+    def teacher_rows() -> set[tuple[int, ...]]:
+        texts = rows_of(run.config)["teacher_response"]
+        return {(*prompt_ids(run, index), *text_ids(run, text)) for index, text in enumerate(texts)}
+
+    run = start(whole=False, score=lambda ids: float(tuple(ids) in teacher_rows()), **_BY_EVIDENCE)
+    run.fit()
+    assert len(run.policy_rows()) == STEPS - WARMUP and run.student.named("learn_also_from") == []
+    assert run.metrics[STEPS]["gad/policy_weight"] == 1.0 and run.metrics[STEPS]["gad/texts_weight"] == 0.0
+    assert [rate for rate, _, _ in run.student.named("begin_stage")][-1] == 1e-4
+    (event,) = [event for event in run.events if event["source"] == "trust"]
+    assert "learns from the discriminator: the discriminator can tell (100 % +- 0" in event["text"]
+
+
+def test_a_constant_anchor_needs_no_evidence(start: Callable[..., FakeRun]) -> None:
+    run = start(**{"supervised_weight": 0.1})
+    joined = run.student.named("learn_also_from")
+    assert [(tu.get(one, "policy_weight"), tu.get(one, "texts_weight")) for one in joined] == [(1.0, 0.1)] * 3
+    assert [rate for rate, _, _ in run.student.named("begin_stage")] == [3e-4, 1e-4]
+
+
+def test_by_default_no_text_joins(start: Callable[..., FakeRun]) -> None:
+    run = start()
+    assert run.student.named("learn_also_from") == [] and "gad/texts_weight" not in run.metrics[STEPS]
+
+
+def test_a_prompt_without_any_rollout_still_has_a_text(start: Callable[..., FakeRun]) -> None:
+    lost = {3, 5}
+    run = start(
+        score=lambda ids: -float(len(ids)),
+        answer=lambda index, session, step: None if index in lost else "x" * (30 if (index + session) % 4 else 1),
+        **_BY_EVIDENCE,
+    )
+    rows = rows_of(run.config)
+    found = set()
+    for step, batch in enumerate(run.student.named("learn_also_from"), WARMUP + 1):
+        extra = [text for text in joined_texts(batch) if text not in texts_of_step(run, step)]
+        assert len(joined_texts(batch)) == PROMPTS
+        found |= {tuple(prompt + ids) for prompt, ids in extra}
+    mine = {(*prompt_ids(run, index), *text_ids(run, rows["teacher_response"][index])) for index in lost}
+    assert found and found <= mine
 
 
 # ------------------------------ guardian ------------------------------

@@ -64,13 +64,13 @@ def test_prompts_are_held_out_by_their_text_and_the_factor_follows_the_accuracy_
     assert chosen != trust_of(TrustConfig(held_out_fraction=0.25, seed=7)).held_out(GROUPS)
     assert trust.observe(scored(1, Phase.WARMUP, chosen, 0.5))["gad/trust_factor"] < 0.1
     # The warmup is no step in which the student follows the scores.
-    assert trust.rate_factor == 1.0 and not trust.student_waits
+    assert trust.knowledge == 1.0
     for step in range(2, 8):
         metrics = trust.observe(scored(step, Phase.ADVERSARIAL, chosen, 0.625))
-    assert metrics["gad/trust_factor"] == trust.rate_factor == pytest.approx(0.5, abs=0.1)
+    assert metrics["gad/trust_factor"] == trust.knowledge == pytest.approx(0.5, abs=0.1)
     assert metrics["gad/trust_accuracy"] == pytest.approx(0.625, abs=0.03)
     other = trust_of(config)
     other.load_state_dict(trust.state_dict())
-    assert other.rate_factor == trust.rate_factor
+    assert other.knowledge == trust.knowledge
     step = scored(8, Phase.ADVERSARIAL, chosen, 0.4)
     assert other.observe(step) == trust.observe(step)

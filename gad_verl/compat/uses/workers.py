@@ -57,7 +57,21 @@ WORKER_CLASSES = (
         OVERRIDDEN,
         read_in=_WORKERS,
     ),
-    VerlUse(f"{_WORKERS}:TrainingWorker", "loss_fn", "the discriminator's loss", REPLACED),
+    VerlUse(f"{_WORKERS}:TrainingWorker", "loss_fn", "losses of discriminator and student", REPLACED),
+    VerlUse(
+        f"{_WORKERS}:TrainingWorker",
+        "train_batch(self, data)",
+        "the teacher's texts join the student's mini-batches",
+        OVERRIDDEN,
+        read_in=_WORKERS,
+    ),
+    VerlUse(
+        f"{_WORKERS}:ActorRolloutRefWorker",
+        "actor_worker_cls",
+        "the teacher's texts join the student's mini-batches",
+        OVERRIDDEN,
+        read_in=_WORKERS,
+    ),
     VerlUse(
         f"{_WORKERS}:TrainingWorker",
         "engine engine_config model_config reset set_loss_fn(self, loss_fn) "
@@ -66,14 +80,17 @@ WORKER_CLASSES = (
     ),
     VerlUse(
         f"{_WORKERS}:ActorRolloutRefWorker",
-        "init_model(self) compute_log_prob(self, data) "
+        "init_model(self) compute_log_prob(self, data) update_actor(self, data) "
         "save_checkpoint(self, local_path, hdfs_path, global_step, max_ckpt_to_keep)",
-        "the student under LoRA: whole adapters for the rollout, its own KL reference",
+        "the student under LoRA: whole adapters for the rollout, its own KL reference; texts that join an update",
         OVERRIDDEN,
         read_in=_TRAINER,
     ),
-    VerlUse(f"{_WORKERS}:ActorRolloutRefWorker", "actor ref loss_fn update_actor", "losses and weights of the student"),
-    VerlUse("verl.workers.utils.losses", "sft_loss", "supervised steps"),
+    VerlUse(f"{_WORKERS}:ActorRolloutRefWorker", "actor ref loss_fn", "losses and weights of the student"),
+    VerlUse("verl.workers.utils.losses", "sft_loss(config, model_output, data, dp_group)", "supervised steps"),
+    VerlUse("verl.workers.utils.padding", "no_padding_2_padding(tensor, data)", "the loss of texts"),
+    VerlUse("verl.utils.metric", "AggregationType Metric(*, aggregation, value)", "metrics of a loss by row"),
+    VerlUse("verl.utils.metric.utils:AggregationType", "MEAN SUM", "metrics of a loss by row"),
     VerlUse(
         "verl.workers.config",
         "TrainingWorkerConfig(*, model_type, model_config, engine_config, optimizer_config, checkpoint_config, "
@@ -84,10 +101,11 @@ WORKER_CLASSES = (
     VerlUse("verl.utils.device", "get_device_id() get_torch_device()", "loss and memory of the discriminator"),
     VerlUse(
         "verl.utils.tensordict_utils",
-        "get_tensordict(tensor_dict, non_tensor_dict) get(tensordict, *, key, default) "
+        "get_tensordict(tensor_dict, non_tensor_dict) get(tensordict, key, *, default) "
         "get_non_tensor_data(data, key, *, default) assign_non_tensor_data(tensor_dict, key, val) "
-        "assign_non_tensor(tensor_dict, *, micro_batch_size_per_gpu, no_lora_adapter, return_model_output, "
-        "return_values)",
+        "index_select_tensor_dict(batch, indices) "
+        "assign_non_tensor(tensor_dict, *, batch_num_tokens, global_token_num, micro_batch_size_per_gpu, "
+        "no_lora_adapter, return_model_output, return_values)",
         "batches",
     ),
     VerlUse(
