@@ -17,7 +17,8 @@ A student imitates the TEXTS of a teacher of which nothing else is known. A disc
 teacher's text above the student's; its score is the student's reward in GRPO, and it follows the student at every step.
 
     warmup        student by cross-entropy on the teacher's text, D by pairs (teacher, student); first steps: D alone
-    adversarial   student by GRPO with reward D(prompt, response), D by fresh pairs
+    adversarial   student by GRPO with reward D(prompt, response), D by fresh pairs; with ``otherwise="supervised"``
+                  only as far as D knows, f, and for the rest by the texts: f * GRPO + (1 - f + a) * cross-entropy
 
 The mathematics comes from ``gad_verl.core``, texts become tokens by ``gad_verl.data.tokens``; neither verl nor Ray is
 needed. On the same weights, batch and rollouts this file and the trainer on verl compute the same losses and gradients
@@ -36,20 +37,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from token_rows import sample_responses, sequence_scores, token_log_probs
 from torch import Tensor, nn
 
-from gad_verl.core import PairLossOptions, Phase, StageSchedule, discriminator_pair_loss, score_statistics
+from gad_verl import core
+from gad_verl.core import Phase
 from gad_verl.core.gating import GateOptions, UpdateGate
-from gad_verl.core.replay import ReplayBuffer, replay_count
 from gad_verl.core.reward_shaping import group_means
+from gad_verl.core.trust import DiscriminatorTrust, TrustOptions, is_held_out
 from gad_verl.data.tokens import EncodedResponse
 from gad_verl.errors import GadConfigError
 from gad_verl.trainer.metrics import text_metrics
-
-# ------------------------------------------------- data -------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -68,126 +68,19 @@ class Group:
     Args:
         sampled: The ids that the student sampled, which its update uses; None where a rollout failed.
         students: The same responses as D reads them (re-encoded from text, like the teacher's).
+        trains: False for a prompt that never trains D, so that its accuracy there shows what it knows.
     """
 
     prompt_ids: list[int]
     teacher: EncodedResponse
     sampled: list[list[int] | None]
     students: list[EncodedResponse | None]
+    trains: bool = True
 
     def rows(self) -> list[list[int]]:
         """Teacher, then students, each behind the prompt; one token stands for a failed rollout."""
         students = [[0] if student is None else self.prompt_ids + student.token_ids for student in self.students]
         return [self.prompt_ids + self.teacher.token_ids, *students]
-
-
-# ------------------------------------ mathematics of the student ------------------------------------
-
-
-def grpo_advantages(rewards: Tensor, weights: Tensor, divide_by_std: bool = True) -> Tensor:
-    """Reward less its group's mean, over the group's standard deviation; rewards and weights (G, n).
-
-    A failed rollout (weight 0) takes no part. A reward that is alone in its group stays as it is, as in verl.
-    """
-    used = weights > 0
-    count = used.sum(dim=1, keepdim=True)
-    mean = torch.where(used, rewards, 0.0).sum(dim=1, keepdim=True) / count.clamp(min=1)
-    squares = torch.where(used, (rewards - mean) ** 2, 0.0).sum(dim=1, keepdim=True)
-    std = (squares / (count - 1).clamp(min=1)).sqrt()
-    mean, std = torch.where(count > 1, mean, 0.0), torch.where(count > 1, std, 1.0)
-    return torch.where(used, (rewards - mean) / (std + 1e-6 if divide_by_std else 1.0), 0.0)
-
-
-def low_variance_kl(log_probs: Tensor, reference: Tensor) -> Tensor:
-    """Estimate of KL(student, reference) per token from sampled tokens (Schulman's k3), clamped as verl does."""
-    difference = (reference - log_probs).clamp(-20, 20)
-    return (difference.exp() - difference - 1).clamp(-10, 10)
-
-
-# ------------------------------------------------ models ------------------------------------------------
-
-
-def forward(module: nn.Module, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Output of the module on rows of token ids, padded on the right, and the padded ids."""
-    device, lengths = next(module.parameters()).device, [len(row) for row in rows]
-    width = max(lengths)
-    ids = torch.tensor([list(row) + [0] * (width - len(row)) for row in rows], device=device)
-    mask = torch.arange(width, device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
-    output = module(input_ids=ids, attention_mask=mask.long())
-    return getattr(output, "logits", output), ids
-
-
-def sequence_scores(discriminator: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Score of each sequence: the value at its last token."""
-    values, _ = forward(discriminator, rows)
-    values = values.squeeze(-1) if values.dim() == 3 else values
-    last = torch.tensor([len(row) - 1 for row in rows], device=values.device)
-    return values.float().gather(1, last.unsqueeze(1)).squeeze(1)
-
-
-def token_log_probs(
-    student: nn.Module, prompts: Sequence[list[int]], responses: Sequence[list[int]], temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probability and entropy (detached) of every response token, and the row it belongs to, as flat tensors."""
-    rows = [prompt + response for prompt, response in zip(prompts, responses, strict=True)]
-    logits, ids = forward(student, rows)
-    begin = torch.tensor([len(prompt) for prompt in prompts], device=ids.device).unsqueeze(1) - 1
-    end = torch.tensor([len(row) for row in rows], device=ids.device).unsqueeze(1) - 1
-    position = torch.arange(ids.shape[1] - 1, device=ids.device)
-    chosen = (position >= begin) & (position < end)  # the positions that predict a response token
-    distribution = (logits[:, :-1][chosen].float() / temperature).log_softmax(dim=-1)
-    log_probs = distribution.gather(1, ids[:, 1:][chosen].unsqueeze(1)).squeeze(1)
-    entropy = -(distribution.detach().exp() * distribution.detach()).sum(dim=-1)
-    return log_probs, entropy, chosen.nonzero()[:, 0]
-
-
-@torch.no_grad()
-def sample_responses(
-    student: nn.Module, prompts: Sequence[list[int]], limit: int, stop_ids: frozenset[int], temperature: float
-) -> list[list[int]]:
-    """Sample a response to every prompt, up to and including a stop id; temperature 0 takes the likeliest token."""
-    if hasattr(student, "generate"):
-        return _generate(student, prompts, limit, stop_ids, temperature)
-    rows, running = [list(prompt) for prompt in prompts], list(range(len(prompts)))
-    for _ in range(limit):
-        batch = [rows[number] for number in running]
-        logits, _ = forward(student, batch)
-        last = torch.tensor([len(row) - 1 for row in batch], device=logits.device)
-        logits = logits[torch.arange(len(batch), device=logits.device), last].float()
-        greedy = temperature == 0
-        tokens = logits.argmax(-1) if greedy else torch.multinomial((logits / temperature).softmax(-1), 1).squeeze(1)
-        for number, token in zip(running, tokens.tolist(), strict=True):
-            rows[number].append(token)
-        running = [number for number in running if rows[number][-1] not in stop_ids]
-        if not running:
-            break
-    return [row[len(prompt) :] for row, prompt in zip(rows, prompts, strict=True)]
-
-
-def _generate(
-    student: Any, prompts: Sequence[list[int]], limit: int, stop_ids: frozenset[int], temperature: float
-) -> list[list[int]]:
-    """The same by transformers, which keeps keys and values; it wants the padding on the left."""
-    width, stops = max(map(len, prompts)), sorted(stop_ids)
-    ids = torch.tensor([[stops[0]] * (width - len(prompt)) + prompt for prompt in prompts], device=student.device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=student.device)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    output = student.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=limit,
-        eos_token_id=stops,
-        pad_token_id=stops[0],
-        **(sampling if temperature > 0 else {"do_sample": False}),
-    )
-    responses = []
-    for row in output[:, width:].tolist():
-        stop = next((place for place, token in enumerate(row) if token in stop_ids), len(row) - 1)
-        responses.append(row[: stop + 1])
-    return responses
-
-
-# ----------------------------------------------- training -----------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -202,11 +95,10 @@ class Settings:
         warmup_actor_lr, warmup_discriminator_lr: None takes the rate of the adversarial stage.
         clip_grad: Largest norm of a gradient, of the student and of D.
         kl_loss_coef: Of the KL loss against ``kl_reference``: the ``warmed_up`` or the ``initial`` student.
-        discriminator_loss: ``bradley_terry`` or ``cross_entropy`` (the paper's ablation).
-        discriminator_updates: Updates of D per batch; rewards are the scores before the first one.
-        discriminator_warmup: Whether the warmup trains D; False is the paper's ablation "no D warmup".
-        discriminator_frozen: Whether D stays as it is in the adversarial stage; True provokes reward hacking.
-        replay_steps: Past steps that D remembers; its updates then draw ``replay_fraction`` of their groups from them.
+        norm_adv_by_std: Whether advantages are divided by their group's spread; without it they are nats.
+        held_out_fraction: Share of the prompts that never train D; 0 takes D to know all.
+        otherwise: Where D does not know, the student ``hold`` (its rate times f) or is ``supervised`` by the texts.
+        supervised_weight: Constant anchor a: weight of the texts beside ``1 - f``.
         micro_batch: Sequences in one forward pass (of D: whole groups, at least one); memory, not mathematics.
     """
 
@@ -227,12 +119,10 @@ class Settings:
     kl_loss_coef: float = 0.001
     kl_reference: str = "warmed_up"
     reset_optimizer_at_switch: bool = True
-    discriminator_loss: str = "bradley_terry"
-    discriminator_updates: int = 1
-    discriminator_warmup: bool = True
-    discriminator_frozen: bool = False
-    replay_steps: int = 0
-    replay_fraction: float = 0.5
+    norm_adv_by_std: bool = True
+    held_out_fraction: float = 0.0
+    otherwise: str = "hold"
+    supervised_weight: float = 0.0
     micro_batch: int = 256
     seed: int = 1
 
@@ -267,18 +157,20 @@ class Gad:
             raise GadConfigError(f"{len(examples)} rows do not fill a batch of {settings.batch_size}: lower batch_size")
         if settings.temperature <= 0 or settings.kl_reference not in ("warmed_up", "initial"):
             raise GadConfigError("temperature must be positive, kl_reference one of warmed_up, initial")
+        if settings.otherwise not in ("hold", "supervised"):
+            raise GadConfigError("otherwise must be one of hold, supervised")
         self.settings, self.examples, self.stop_ids = settings, examples, stop_ids
         self.reread = reread or (lambda ids: EncodedResponse(ids, ids[-1] in stop_ids, ids[-1] not in stop_ids))
         # Without dropout: a score must not depend on chance, and rewards come from the pass that trains D.
         self.student, self.discriminator = student.eval(), discriminator.eval()
         self.reference = copy.deepcopy(student).requires_grad_(False) if settings.kl_reference == "initial" else None
-        self.schedule = StageSchedule(
+        self.schedule = core.StageSchedule(
             settings.stage, settings.total_steps, settings.warmup_steps, settings.discriminator_only_steps
         )
         # All options of the core, such as label smoothing or a D that waits, are set on these.
-        self.pair_loss = PairLossOptions(kind=settings.discriminator_loss)
-        self.gate = UpdateGate(GateOptions(updates_per_step=settings.discriminator_updates))
-        self.replay: ReplayBuffer[Group] = ReplayBuffer(settings.replay_steps, seed=settings.seed)
+        self.pair_loss, self.gate = core.PairLossOptions(), UpdateGate(GateOptions())
+        self.trust = DiscriminatorTrust(TrustOptions())
+        self.knowledge = 0.0 if settings.held_out_fraction > 0 else 1.0  # f: what D knows
         self.student_optimizer = torch.optim.AdamW(student.parameters(), weight_decay=settings.weight_decay)
         self.discriminator_optimizer = torch.optim.AdamW(discriminator.parameters(), weight_decay=settings.weight_decay)
         self.random = random.Random(settings.seed)
@@ -290,14 +182,10 @@ class Gad:
         self._adversarial = False
         torch.manual_seed(settings.seed)
 
-    def run(
-        self,
-        on_step: Iterable[Callable[[int, dict[str, float], "Gad"], None]] = (),
-        metrics_file: Path | None = None,
-    ) -> None:
+    def run(self, on_step: Iterable[Callable[[int, dict, "Gad"], None]] = (), metrics_file: Path | None = None) -> None:
         """Do all steps. Each callback sees (step, metrics, self) and may add metrics, which then go to the file."""
         if metrics_file:
-            Path(metrics_file).write_text("", encoding="utf-8")
+            Path(metrics_file).write_text("", "utf-8")
         while self.steps_done < self.settings.total_steps:
             metrics = self.step()
             for callback in on_step:
@@ -315,12 +203,10 @@ class Gad:
         self._enter(phase)
         batch, epoch = next(self._batches)
         chosen = [(example, example.teachers[(example.index + epoch) % len(example.teachers)]) for example in batch]
-        if phase is Phase.ADVERSARIAL or (phase.trains_discriminator and self.settings.discriminator_warmup):
+        if self.rolls_out(phase):
             groups = self.rollout(chosen)
             metrics["timing_s/gen"] = time.perf_counter() - begin
-            updates = 1
-            if phase is Phase.ADVERSARIAL:
-                updates = 0 if self.settings.discriminator_frozen else self.gate.updates()
+            updates = self.gate.updates() if phase is Phase.ADVERSARIAL else 1
             scores, weights = self.update_discriminator(groups, metrics, updates)
             metrics |= text_metrics(groups, scores)
             if phase is Phase.ADVERSARIAL:
@@ -365,66 +251,102 @@ class Gad:
         groups = []
         for number, (example, teacher) in enumerate(chosen):
             mine = sampled[number * settings.n : (number + 1) * settings.n]
-            groups.append(Group(example.prompt_ids, teacher, list(mine), [self.reread(ids) for ids in mine]))
+            trains = not is_held_out(str(example.prompt_ids), settings.held_out_fraction)
+            groups.append(Group(example.prompt_ids, teacher, list(mine), [self.reread(ids) for ids in mine], trains))
         return groups
-
-    # ---- discriminator
 
     def update_discriminator(
         self, groups: list[Group], metrics: dict[str, float], updates: int = 1
     ) -> tuple[Tensor, Tensor]:
         """Scores (G, n) of the rollouts by the D of BEFORE its updates, and weights (0 where a rollout failed).
 
-        ONE pass gives the loss of all pairs, its gradient, and the scores. With replay, groups of past steps join the
-        loss; scores and statistics are those of the fresh pairs.
+        ONE pass gives the loss of all pairs, its gradient, and the scores. Past groups (:meth:`past_groups`) join the
+        loss; scores and statistics are those of the fresh pairs, and so is what D knows.
         """
         for update in range(max(1, updates)):
-            count = replay_count(len(groups), self.settings.replay_fraction) if updates and len(self.replay) else 0
-            old = self.replay.sample(count, self.steps_done)
+            old = self.past_groups(groups) if updates else []
             loss, scores, weights = self._pair_loss([*groups, *old], learns=updates > 0)
             if update == 0:
                 metrics["disc/loss"] = loss
                 self.groups, self.scores, fresh = groups, scores[: len(groups)], weights[: len(groups)]
             if updates:
                 metrics |= self._optimizer_step(self.discriminator, self.discriminator_optimizer, "disc")
-        self.replay.add(self.steps_done, groups)
         teacher, students = self.scores[:, 0], self.scores[:, 1:]
-        statistics = score_statistics(teacher, students, fresh)
+        statistics = core.score_statistics(teacher, students, fresh)
         self.gate.observe(statistics.get("accuracy"))
         metrics |= {f"disc/{name}": value for name, value in statistics.items()}
         usable = torch.isfinite(students) & (fresh > 0)
+        if self.settings.held_out_fraction > 0:
+            held_out = torch.tensor([not group.trains for group in groups])
+            trust = self.trust.update(teacher, students, held_out, [str(group.prompt_ids) for group in groups], fresh)
+            self.knowledge = trust.factor
+            metrics |= {"gad/trust_factor": trust.factor, "gad/trust_accuracy": trust.accuracy}
         metrics["gad/nonfinite_scores"] = float(((fresh > 0) & ~usable).sum())
         if not bool(usable.any()):
             raise FloatingPointError("every score of the discriminator is nan or inf: lower its learning rate")
         # The mean of its group instead of a score that is not finite: no direction for the student.
         return torch.where(usable, students, group_means(students, usable.float())), fresh
 
+    def rolls_out(self, phase: Phase) -> bool:
+        """Whether a step samples and trains D; this and the next method are for studies to override."""
+        return phase.trains_discriminator
+
+    def past_groups(self, groups: list[Group]) -> list[Group]:
+        """Groups of past steps that train D beside those of this one."""
+        return []
+
     def _pair_loss(self, groups: list[Group], learns: bool) -> tuple[float, Tensor, Tensor]:
         """Loss, scores (G, 1 + n) with the teacher's first, and weights (G, n); adds up the gradient of D."""
         weights = torch.tensor([[float(student is not None) for student in group.students] for group in groups])
-        num_pairs, width = max(1.0, weights.sum().item()), weights.shape[1] + 1
+        trains = weights * torch.tensor([[float(group.trains)] for group in groups])
+        num_pairs, width = max(1.0, trains.sum().item()), weights.shape[1] + 1
         size, total, parts = max(1, self.settings.micro_batch // width), 0.0, []
         with torch.set_grad_enabled(learns):
             for begin in range(0, len(groups), size):
                 rows = [row for group in groups[begin : begin + size] for row in group.rows()]
                 scores = sequence_scores(self.discriminator, rows).view(-1, width)
-                part = weights[begin : begin + size].to(scores.device)
-                loss = discriminator_pair_loss(scores[:, 0], scores[:, 1:], part, num_pairs, self.pair_loss)
+                part = trains[begin : begin + size].to(scores.device)
+                loss = core.discriminator_pair_loss(scores[:, 0], scores[:, 1:], part, num_pairs, self.pair_loss)
                 if learns:
                     loss.backward()
                 total += loss.item()
                 parts.append(scores.detach().cpu())
         return total, torch.cat(parts), weights
 
-    # ---- student
-
     def advantages(self, scores: Tensor, weights: Tensor, metrics: dict[str, float]) -> Tensor:
-        """Advantages (G, n) from scores and weights (G, n); a study may override it."""
+        """Advantages (G, n) from scores and weights (G, n)."""
         metrics["critic/score/mean"] = scores[weights > 0].mean().item()
-        return grpo_advantages(scores, weights)
+        return core.group_advantages(scores, weights, self.settings.norm_adv_by_std)
 
     def update_student(self, groups: list[Group], advantages: Tensor, metrics: dict[str, float]) -> None:
-        """One step of GRPO with the KL loss, a mean over all response tokens of the batch.
+        """One step of the adversarial stage: GRPO with the KL loss as far as D knows, cross-entropy for the rest."""
+        settings, turns = self.settings, self.settings.otherwise == "supervised"
+        weights = core.loss_weights(self.knowledge if turns else 1.0, settings.supervised_weight)
+        if not turns and self.knowledge == 0:
+            return  # a rate of 0
+        texts_rate = settings.actor_lr if settings.warmup_actor_lr is None else settings.warmup_actor_lr
+        rates = self.knowledge, settings.actor_lr, texts_rate
+        for group in self.student_optimizer.param_groups:
+            group["lr"] = core.blended_rate(*rates) if turns else settings.actor_lr * self.knowledge
+        loss = 0.0
+        if weights.policy > 0:
+            loss += weights.policy * self._policy_gradient(groups, advantages, weights.policy, metrics)
+        if weights.texts > 0:
+            rows = [(group.prompt_ids, group.teacher.token_ids) for group in groups]
+            metrics["actor/text_loss"] = self._text_gradient(rows, weights.texts, metrics)
+            loss += weights.texts * metrics["actor/text_loss"]
+        metrics |= {"gad/policy_weight": weights.policy, "gad/texts_weight": weights.texts, "actor/loss": loss}
+        metrics |= self._optimizer_step(self.student, self.student_optimizer, "actor")
+
+    def update_supervised(self, rows: list[tuple[list[int], list[int]]], metrics: dict[str, float]) -> None:
+        """One step of cross-entropy on (prompt, teacher response)."""
+        metrics["actor/loss"] = self._text_gradient(rows, 1.0, metrics)
+        metrics |= self._optimizer_step(self.student, self.student_optimizer, "actor")
+
+    def _policy_gradient(
+        self, groups: list[Group], advantages: Tensor, weight: float, metrics: dict[str, float]
+    ) -> float:
+        """Adds up the gradient of ``weight`` times policy and KL loss, means over response tokens; returns the loss.
 
         One optimizer step per batch keeps the ratio of new and old probability at 1, so PPO's clip has nothing to do.
         """
@@ -446,23 +368,25 @@ class Gad:
             if settings.kl_loss_coef and self.reference is not None:
                 with torch.no_grad():
                     reference, _, _ = token_log_probs(self.reference, prompts, responses, settings.temperature)
-                kl = low_variance_kl(log_probs, reference).sum() / tokens
-            (policy + settings.kl_loss_coef * kl).backward()
+                kl = core.low_variance_kl(log_probs, reference).sum() / tokens
+            (weight * (policy + settings.kl_loss_coef * kl)).backward()
             for name, value in zip(sums, (policy, kl, entropy.sum() / tokens), strict=True):
                 sums[name] += value.item()
-        metrics |= sums | {"actor/loss": sums["actor/pg_loss"] + settings.kl_loss_coef * sums["actor/kl_loss"]}
-        metrics |= self._optimizer_step(self.student, self.student_optimizer, "actor")
+        metrics |= sums
+        return sums["actor/pg_loss"] + settings.kl_loss_coef * sums["actor/kl_loss"]
 
-    def update_supervised(self, rows: list[tuple[list[int], list[int]]], metrics: dict[str, float]) -> None:
-        """One step of cross-entropy on (prompt, teacher response), a mean over all teacher tokens of the batch."""
+    def _text_gradient(
+        self, rows: list[tuple[list[int], list[int]]], weight: float, metrics: dict[str, float]
+    ) -> float:
+        """Adds up the gradient of ``weight`` times the cross-entropy, a mean over all teacher tokens; returns that."""
         tokens, total = sum(len(response) for _, response in rows), 0.0
         for begin in range(0, len(rows), self.settings.micro_batch):
             prompts, responses = zip(*rows[begin : begin + self.settings.micro_batch], strict=True)
             loss = -token_log_probs(self.student, prompts, responses, temperature=1.0)[0].sum() / tokens
-            loss.backward()
+            (weight * loss).backward()
             total += loss.item()
-        metrics |= {"actor/loss": total, "gad/supervised_tokens": float(tokens)}
-        metrics |= self._optimizer_step(self.student, self.student_optimizer, "actor")
+        metrics["gad/supervised_tokens"] = float(tokens)
+        return total
 
     def _optimizer_step(self, module: nn.Module, optimizer: torch.optim.Optimizer, name: str) -> dict[str, float]:
         """Clip and step; a gradient that is not finite is left out."""

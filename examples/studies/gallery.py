@@ -37,7 +37,9 @@ from study_common import Row, Rows, Run, arguments, run_all, table
 from torch import Tensor, nn
 
 # isort: split
-from gad_in_one_file import Example, Gad, Settings, sample_responses
+from gad_in_one_file import Example, Gad, Settings
+from token_rows import sample_responses
+from variants import VariantGad, VariantSettings
 
 from gad_verl.config import GuardianConfig
 from gad_verl.core.gating import GateOptions, UpdateGate
@@ -57,7 +59,7 @@ IDS = {character: number for number, character in enumerate(ALPHABET)}
 PROMPTS, PROMPT_LETTERS, TWICE = 1500, 2, 0.7
 
 DISCRIMINATOR_STEPS, ADVERSARIAL_STEPS = 30, 60
-BASE = Settings(
+BASE = VariantSettings(
     total_steps=DISCRIMINATOR_STEPS + ADVERSARIAL_STEPS,
     warmup_steps=DISCRIMINATOR_STEPS,
     discriminator_only_steps=DISCRIMINATOR_STEPS,
@@ -336,7 +338,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
     before = preflight(rows, student, seed)
     torch.manual_seed(2000 + seed)
     settings = replace(BASE, **arm.settings, seed=seed)
-    gad = Gad(student, Discriminator(), rows, settings, frozenset({EOS}))
+    gad = VariantGad(student, Discriminator(), rows, settings, frozenset({EOS}))
     if arm.tool is not None:
         arm.tool(gad)
     stream: dict[str, list[float | None]] = {metric: [] for metric in RECORDED}

@@ -43,13 +43,13 @@ from study_common import (
     show,
     table,
 )
-from torch import Tensor, nn
+from torch import nn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # isort: split
-from gad_in_one_file import Example, Gad, Group, Settings, sequence_scores, token_log_probs
+from gad_in_one_file import Example, Gad, Settings
 from oracle_language import (
     STOP_IDS,
     VOCABULARY,
@@ -60,9 +60,10 @@ from oracle_language import (
     longest_answer,
     make_corpus,
 )
+from token_rows import token_log_probs
+from variants import VariantGad, VariantSettings
 
-from gad_verl.core import discriminator_pair_loss
-from gad_verl.core.trust import DiscriminatorTrust, TrustOptions, is_held_out
+from gad_verl.core.trust import TrustOptions
 
 NAME = "language"
 # Settings were chosen on seeds below 10; 100 to 201 were looked at before the last choice.
@@ -128,19 +129,17 @@ class Arm:
     """What distinguishes an arm from GAD.
 
     Args:
-        changes: Of :class:`gad_in_one_file.Settings`.
-        trust: Whether the student's rate follows what D knows.
+        changes: Of :class:`variants.VariantSettings`.
         seeds: At most so many seeds.
     """
 
     changes: dict[str, Any] = field(default_factory=dict)
-    trust: bool = False
     seeds: int = 10
 
 
 ARMS = {
     GAD: Arm(),
-    TRUSTED: Arm(trust=True),
+    TRUSTED: Arm({"held_out_fraction": HELD_OUT}),
     "GAD, no D warmup": Arm({"discriminator_warmup": False}, seeds=5),
     "GAD, frozen D": Arm({"discriminator_frozen": True}, seeds=5),
     "GAD, cross-entropy D": Arm({"discriminator_loss": "cross_entropy"}, seeds=5),
@@ -148,9 +147,9 @@ ARMS = {
 }
 
 
-def settings(regime: Regime, arm: Arm, seed: int) -> Settings:
+def settings(regime: Regime, arm: Arm, seed: int) -> VariantSettings:
     """Settings of a run after SeqKD; the warmup trains D alone."""
-    base = Settings(
+    base = VariantSettings(
         total_steps=regime.warmup + regime.adversarial,
         warmup_steps=regime.warmup,
         discriminator_only_steps=regime.warmup,
@@ -165,48 +164,6 @@ def settings(regime: Regime, arm: Arm, seed: int) -> Settings:
         seed=seed,
     )
     return replace(base, **arm.changes)
-
-
-class TrustedGad(Gad):
-    """GAD whose student learns as fast as the discriminator's knowledge of held-out prompts allows."""
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        self.trust = DiscriminatorTrust(TRUST)
-        self.factor = 0.0
-
-    @staticmethod
-    def held_out(groups: Sequence[Group]) -> Tensor:
-        """Which groups never train D (G,)."""
-        return torch.tensor([is_held_out(str(group.prompt_ids), HELD_OUT) for group in groups])
-
-    def _pair_loss(self, groups: list[Group], learns: bool) -> tuple[float, Tensor, Tensor]:
-        """As in the base class, but pairs of held-out prompts have no weight in the loss."""
-        scores = torch.zeros(0)
-        with torch.set_grad_enabled(learns):
-            scores = sequence_scores(self.discriminator, [row for group in groups for row in group.rows()])
-            scores = scores.view(len(groups), -1)
-            weights = torch.ones_like(scores[:, 1:])
-            training = weights * (~self.held_out(groups)).unsqueeze(1)
-            loss = discriminator_pair_loss(scores[:, 0], scores[:, 1:], training, training.sum(), self.pair_loss)
-            if learns:
-                loss.backward()
-        return loss.item(), scores.detach(), weights
-
-    def update_discriminator(
-        self, groups: list[Group], metrics: dict[str, float], updates: int = 1
-    ) -> tuple[Tensor, Tensor]:
-        result = super().update_discriminator(groups, metrics, updates)
-        names = [str(group.prompt_ids) for group in groups]
-        trust = self.trust.update(self.scores[:, 0], self.scores[:, 1:], self.held_out(groups), names)
-        self.factor = trust.factor
-        metrics |= {"gad/trust_factor": trust.factor, "gad/trust_accuracy": trust.accuracy}
-        return result
-
-    def update_student(self, groups: list[Group], advantages: Tensor, metrics: dict[str, float]) -> None:
-        for group in self.student_optimizer.param_groups:
-            group["lr"] *= self.factor
-        super().update_student(groups, advantages, metrics)
 
 
 # ---------------------------------------------------- SeqKD ----------------------------------------------------
@@ -267,7 +224,7 @@ def run(regime_name: str, arm_name: str, seed: int) -> dict[str, Any]:
     arm = ARMS[arm_name]
     torch.manual_seed(seed + 1)
     discriminator = CausalTransformer(regime.discriminator_width, 2, 2, 1)
-    gad = (TrustedGad if arm.trust else Gad)(
+    gad = VariantGad(
         copy.deepcopy(trained),
         discriminator,
         corpus.train,

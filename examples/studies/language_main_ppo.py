@@ -37,7 +37,7 @@ from study_common import Row, Rows, arguments, table
 
 # isort: split
 from gad_in_one_file import Example, Gad, Settings
-from language import GAD, REGIMES, SAMPLES, SEQKD, TEST_PROMPTS, TRUST, TRUSTED, VALIDATION_TEXTS, TrustedGad
+from language import GAD, REGIMES, SAMPLES, SEQKD, TEST_PROMPTS, TRUST, TRUSTED, VALIDATION_TEXTS
 from language import HELD_OUT as HELD_OUT_FRACTION
 from oracle_language import END, LETTERS, STOP_IDS, VOCABULARY, Corpus, judge, longest_answer, make_corpus
 
@@ -235,6 +235,7 @@ def by_one_file(work: Path, arm: str, corpus: Corpus) -> tuple[Any, dict[str, An
             n=N,
             actor_lr=REGIME.actor_lr,
             discriminator_lr=DISCRIMINATOR_LR,
+            held_out_fraction=HELD_OUT_FRACTION if arm == TRUSTED else 0.0,
             **common,
         )
         config = AutoConfig.from_pretrained(work / "discriminator")
@@ -242,7 +243,7 @@ def by_one_file(work: Path, arm: str, corpus: Corpus) -> tuple[Any, dict[str, An
         discriminator = load_discriminator(
             str(work / "discriminator"), config, torch.float32, fresh_head=True, seed=SEED
         )
-        gad = (TrustedGad if arm == TRUSTED else Gad)(student, discriminator, corpus.train, settings, STOP_IDS)
+        gad = Gad(student, discriminator, corpus.train, settings, STOP_IDS)
     gad.run([lambda step, of_step, gad: metrics.append(copy.copy(of_step))])
     if arm == SEQKD:
         student.save_pretrained(trained)

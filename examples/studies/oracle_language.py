@@ -29,7 +29,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gad_in_one_file import Example, sample_responses
+from gad_in_one_file import Example
+from token_rows import sample_responses
 from torch import Tensor, nn
 
 from gad_verl.data.tokens import EncodedResponse

@@ -40,8 +40,9 @@ from torch import Tensor, nn
 # isort: split
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quickstart"))
 from gad_command import load_models
-from gad_in_one_file import Example, Gad, Settings, token_log_probs
+from gad_in_one_file import Example, Gad, Settings
 from student import ensure_student
+from token_rows import token_log_probs
 
 from gad_verl.core.intervals import Estimate, bootstrap_mean
 from gad_verl.data.tokens import SequenceBuilder

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # isort: split
-from gad_in_one_file import Example, Gad, Settings
+from gad_in_one_file import Example
+from variants import VariantGad, VariantSettings
 
 from gad_verl.data.tokens import EncodedResponse
 
@@ -113,7 +114,7 @@ class Arm:
     """What distinguishes an arm from GAD.
 
     Args:
-        changes: Of :class:`gad_in_one_file.Settings`.
+        changes: Of :class:`variants.VariantSettings`.
         widest: Limit of the student's width.
     """
 
@@ -133,9 +134,9 @@ ARMS = {
 }
 
 
-def settings(arm: Arm, seed: int, warmup: int, adversarial: int) -> Settings:
+def settings(arm: Arm, seed: int, warmup: int, adversarial: int) -> VariantSettings:
     """Settings of a run; SeqKD takes as many steps as both stages together."""
-    base = Settings(
+    base = VariantSettings(
         total_steps=warmup + adversarial,
         warmup_steps=warmup,
         discriminator_only_steps=0,
@@ -166,12 +167,12 @@ def run(arm_name: str, seed: int, warmup: int = 300, adversarial: int = 1000) ->
         Example(index, [BEGIN], [EncodedResponse([int(token)], finished=True, cut=False)])
         for index, token in enumerate(said)
     ]
-    gad = Gad(student, discriminator, examples, options, frozenset(range(CLASSES)))
+    gad = VariantGad(student, discriminator, examples, options, frozenset(range(CLASSES)))
     gad.student_optimizer.register_step_post_hook(lambda *_: student.clamp())
     curve: list[list[float]] = []
     accuracies: list[float] = []
 
-    def watch(step: int, metrics: dict[str, float], _: Gad) -> None:
+    def watch(step: int, metrics: dict[str, float], _: VariantGad) -> None:
         accuracies.append(metrics.get("disc/accuracy", float("nan")))
         if step % CURVE_EVERY == 0:
             exact = exact_metrics(probabilities(student))

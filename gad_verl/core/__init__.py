@@ -13,6 +13,7 @@
 # limitations under the License.
 """The mathematics of GAD on plain tensors: imports torch, numpy and nothing of verl, Ray or Hydra."""
 
+from gad_verl.core.advantages import group_advantages, low_variance_kl
 from gad_verl.core.diversity import rollout_diversity
 from gad_verl.core.objective import LossWeights, blended_rate, loss_weights
 from gad_verl.core.pair_loss import (
@@ -40,7 +41,9 @@ __all__ = [
     "correlation",
     "discriminator_pair_loss",
     "gradient_penalty_from_scores",
+    "group_advantages",
     "loss_weights",
+    "low_variance_kl",
     "pair_margins",
     "pair_weights",
     "rollout_diversity",

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Advantages from token-level rewards of a group: GRPO with process supervision."""
+"""Advantages of the student's responses, and the estimate of its distance from the reference."""
 
 from collections.abc import Hashable, Sequence
 
@@ -19,6 +19,40 @@ import torch
 from torch import Tensor
 
 _EPSILON = 1e-6
+
+
+def group_advantages(rewards: Tensor, weights: Tensor, divide_by_std: bool = True) -> Tensor:
+    """GRPO's advantages: reward less its group's mean, over the group's standard deviation.
+
+    Source: DeepSeekMath (arXiv 2402.03300); verl/trainer/ppo/core_algos.py, ``compute_grpo_outcome_advantage``.
+
+    Args:
+        rewards: (G, n).
+        weights: (G, n); a response of weight 0 takes no part. One that is alone in its group keeps its reward.
+        divide_by_std: False leaves the advantages in the unit of the rewards (:mod:`gad_verl.core.objective`).
+
+    Returns:
+        (G, n), 0 where the weight is 0.
+    """
+    used = weights > 0
+    count = used.sum(dim=1, keepdim=True)
+    mean = torch.where(used, rewards, 0.0).sum(dim=1, keepdim=True) / count.clamp(min=1)
+    squares = torch.where(used, (rewards - mean) ** 2, 0.0).sum(dim=1, keepdim=True)
+    std = (squares / (count - 1).clamp(min=1)).sqrt()
+    mean, std = torch.where(count > 1, mean, 0.0), torch.where(count > 1, std, 1.0)
+    return torch.where(used, (rewards - mean) / (std + _EPSILON if divide_by_std else 1.0), 0.0)
+
+
+def low_variance_kl(log_probs: Tensor, reference: Tensor) -> Tensor:
+    """Estimate of KL(student, reference) per token from sampled tokens, in nats.
+
+    Source: Schulman's k3; clamped as verl does (``kl_penalty`` with ``low_var_kl``).
+
+    Args:
+        log_probs, reference: (T,) log-probabilities of the sampled tokens.
+    """
+    difference = (reference - log_probs).clamp(-20, 20)
+    return (difference.exp() - difference - 1).clamp(-10, 10)
 
 
 def group_process_advantages(

@@ -24,6 +24,7 @@ from gad_verl.config.micro_batch import tokens_per_micro_batch
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
+from gad_verl.preflight.objective_check import check_objective
 from gad_verl.preflight.options import OUTCOME_ESTIMATORS, check_tools
 from gad_verl.trainer.stop_file import StopFile
 
@@ -64,6 +65,7 @@ def check_config(config: DictConfig) -> GadConfig:
     StopFile.of_run(gad_config, Path(trainer.default_local_dir)).check()
     check_lora(config)
     check_tools(config, gad_config)
+    check_objective(config, gad_config)
     check_strategies(config)
     check_megatron(config, gad_config)
     if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:

@@ -21,6 +21,7 @@ from gad_verl.data.file_stamps import file_list
 from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.preflight.objective_check import check_evidence
 from gad_verl.preflight.options import check_held_out, check_task_columns
 
 
@@ -69,6 +70,8 @@ def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> Stag
     """
     steps_per_epoch, total = length_of_run(config, gad_config, rows)
     try:
-        return gad_config.build_schedule(total, steps_per_epoch)
+        schedule = gad_config.build_schedule(total, steps_per_epoch)
     except ValueError as error:
         raise GadConfigError(str(error)) from None
+    check_evidence(config, gad_config, rows, schedule)
+    return schedule

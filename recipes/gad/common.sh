@@ -31,6 +31,7 @@ MAX_RESPONSE_LENGTH=${MAX_RESPONSE_LENGTH:-1536}
 # paper: 1e-6 for GAD, 5e-6 for SeqKD
 if [ "${METHOD}" = seqkd ]; then ACTOR_LR=${ACTOR_LR:-5e-6}; else ACTOR_LR=${ACTOR_LR:-1e-6}; fi
 # paper: 1e-6; with Qwen2.5-14B-Instruct as the teacher 5e-6
+if [ "${PRESET}" = recommended ]; then WARMUP_ACTOR_LR=${WARMUP_ACTOR_LR:-5e-6}; fi
 WARMUP_ACTOR_LR=${WARMUP_ACTOR_LR:-1e-6}
 # paper
 DISCRIMINATOR_LR=${DISCRIMINATOR_LR:-1e-6}
@@ -199,7 +200,7 @@ gad)
     )
     case ${PRESET} in
     paper) ;;
-    recommended) STAGES+=(gad=recommended) ;;
+    recommended) STAGES+=(gad=recommended gad.adversarial.actor_lr="${ACTOR_LR}") ;;
     *)
         echo "PRESET=${PRESET}: paper or recommended" >&2
         exit 2

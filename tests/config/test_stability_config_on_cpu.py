@@ -76,6 +76,8 @@ WRONG = [
     ({"gad.replay.order": "oldest"}, "gad.replay.order"),
     ({"gad.trust.held_out_fraction": 1.0}, "gad.trust.held_out_fraction"),
     ({"gad.trust.full_accuracy": 0.5}, "gad.trust.full_accuracy"),
+    ({"gad.trust.otherwise": "texts"}, "gad.trust.otherwise"),
+    ({"gad.supervised_weight": -0.1}, "gad.supervised_weight"),
     ({"gad.trust.window": 3}, "gad.trust.window"),
     ({"gad.reward.score_clip": 0.0}, "gad.reward.score_clip"),
     ({"gad.reward.length_correction": "per_token"}, "gad.reward.length_coefficient"),
@@ -130,9 +132,13 @@ def test_a_task_reward_wants_its_columns(tiny_config: DictConfig) -> None:
 
 
 def test_the_recommended_preset_composes_over_every_configuration(compose_config: Callable[..., DictConfig]) -> None:
-    for name in ("gad_cpu", "gad_trainer"):
+    for name in ("gad_cpu", "gad_trainer", "gad_megatron_trainer"):
         plain, recommended = compose_config(name), compose_config(name, "gad=recommended")
         config = load_gad_config(recommended)
-        assert config.replay.capacity_steps > 0 and config.reward.length_correction == "regression"
-        assert config.guardian.policy == "adapt" and config.trust.enabled
+        assert config.reward.length_correction == "regression" and config.replay.capacity_steps == 0
+        assert config.guardian.policy == "adapt"
+        # The objective: nats, texts, two rates.
+        assert config.trust.enabled and config.trust.otherwise == "supervised"
+        assert plain.algorithm.norm_adv_by_std_in_grpo and not recommended.algorithm.norm_adv_by_std_in_grpo
+        assert 0 < config.adversarial.actor_lr < config.warmup.actor_lr
         assert set(recommended.gad) == set(plain.gad)

@@ -19,8 +19,8 @@ from dataclasses import replace
 import gallery
 import pytest
 import torch
-from gad_in_one_file import sample_responses
 from study_common import RESULTS, Row, Rows
+from token_rows import sample_responses
 from torch import Tensor, nn
 
 from gad_verl.guardian.rules import RULES

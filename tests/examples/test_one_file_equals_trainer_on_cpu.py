@@ -15,6 +15,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from trainer_side_probe import (
     KL_COEFFICIENT,
     MAX_PROMPT,
     MAX_RESPONSE,
+    MIXED,
     NUM_STUDENTS,
     TEMPERATURE,
     make_texts,
@@ -150,6 +152,23 @@ def test_discriminator_and_student_equal_those_of_verl(
     assert metrics["actor/grad_norm"] == pytest.approx(expected["grad_norm"], rel=TOLERANCE)
     # The KL is part of the gradient: without it, the two losses would differ by this much.
     assert KL_COEFFICIENT * metrics["actor/kl_loss"] > 100 * TOLERANCE
+    assert_same_gradient(gad.gradient, expected["gradient"])
+
+
+def test_the_objective_between_gad_and_seqkd_equals_that_of_verl(
+    one_file: tuple[RecordingGad, list[Group]], trainer_side: dict[str, Any]
+) -> None:
+    gad, groups = one_file
+    plain, expected = gad.settings, trainer_side["policy"]["mixed"]
+    gad.settings = replace(plain, otherwise="supervised", supervised_weight=MIXED[1])
+    gad.knowledge = MIXED[0]
+    try:
+        metrics: dict[str, float] = {}
+        gad.update_student(groups, trainer_side["policy"]["advantages"], metrics)
+    finally:
+        gad.settings, gad.knowledge = plain, 1.0
+    assert metrics["actor/loss"] == pytest.approx(expected["loss"], abs=TOLERANCE)
+    assert metrics["actor/text_loss"] == pytest.approx(expected["text_loss"], abs=TOLERANCE)
     assert_same_gradient(gad.gradient, expected["gradient"])
 
 

@@ -22,17 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import gad_command
-import gad_in_one_file
 import pytest
 import torch
-from gad_in_one_file import Example, Gad, Settings, grpo_advantages, low_variance_kl, sample_responses, token_log_probs
+from gad_in_one_file import Example, Gad, Settings
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from token_rows import sample_responses, sequence_scores, token_log_probs
 from torch import Tensor, nn
+from variants import VariantGad, VariantSettings
 
-from gad_verl.core import PairLossOptions, bradley_terry_loss
+from gad_verl.core import PairLossOptions, bradley_terry_loss, group_advantages, low_variance_kl
 from gad_verl.core.gating import GateOptions, UpdateGate
+from gad_verl.core.trust import Trust
 from gad_verl.data.tokens import EncodedResponse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,7 +68,8 @@ def make_examples(count: int = 12, texts: int = 1) -> list[Example]:
 
 
 def make_gad(examples: list[Example] | None = None, **changes: Any) -> Gad:
-    settings = Settings(
+    is_variant = any(name not in vars(Settings()) for name in changes)
+    settings = (VariantSettings if is_variant else Settings)(
         total_steps=6,
         warmup_steps=4,
         discriminator_only_steps=2,
@@ -79,7 +82,9 @@ def make_gad(examples: list[Example] | None = None, **changes: Any) -> Gad:
     )
     student, discriminator = Recurrent(VOCABULARY), Recurrent(1, seed=1)
     settings = replace(settings, **changes)
-    return Gad(student, discriminator, examples or make_examples(), settings, frozenset({STOP}))
+    return (VariantGad if is_variant else Gad)(
+        student, discriminator, examples or make_examples(), settings, frozenset({STOP})
+    )
 
 
 def state(module: nn.Module) -> dict[str, Tensor]:
@@ -127,8 +132,58 @@ def test_rewards_are_the_scores_before_the_update() -> None:
     rows = [row for group in gad.groups for row in group.rows()]
     shape = gad.scores.shape
     with torch.no_grad():
-        torch.testing.assert_close(gad.scores, gad_in_one_file.sequence_scores(before, rows).view(shape))
-        assert not torch.allclose(gad.scores, gad_in_one_file.sequence_scores(after, rows).view(shape), atol=1e-4)
+        torch.testing.assert_close(gad.scores, sequence_scores(before, rows).view(shape))
+        assert not torch.allclose(gad.scores, sequence_scores(after, rows).view(shape), atol=1e-4)
+
+
+def knowing(knowledge: float, **changes: Any) -> Gad:
+    """Of a fixed opinion about D: the update alone is looked at."""
+    gad = make_gad(stage="gad", held_out_fraction=0.5, warmup_actor_lr=4e-2, norm_adv_by_std=False, **changes)
+    gad.trust.update = lambda *_: Trust(knowledge, 0.5, 0.1, 20)
+    return gad
+
+
+def test_held_out_prompts_train_the_student_alone() -> None:
+    gad = make_gad(stage="gad", held_out_fraction=0.5)
+    gad.step()
+    trains = [group.trains for group in gad.groups]
+    assert set(trains) == {True, False}
+    # A loss of the others alone: scores of before the update.
+    scores = gad.scores[torch.tensor(trains)]
+    fresh = make_gad(stage="gad", held_out_fraction=0.5)
+    loss = fresh.step()["disc/loss"]
+    assert loss == pytest.approx(bradley_terry_loss(scores[:, 0], scores[:, 1:]).item(), abs=1e-6)
+
+
+def test_a_student_held_still_by_default_and_taught_by_the_texts_otherwise() -> None:
+    held, taught = knowing(0.0), knowing(0.0, otherwise="supervised")
+    before = state(held.student)
+    held.step()
+    metrics = taught.step()
+    assert same(before, state(held.student)) and not same(before, state(taught.student))
+    # A step of SeqKD at its own rate on the same rows, held-out ones too.
+    plain = make_gad(stage="seqkd", warmup_actor_lr=4e-2)
+    seqkd = plain.step()
+    assert metrics["actor/loss"] == pytest.approx(seqkd["actor/loss"], abs=1e-6)
+    assert metrics["actor/lr"] == seqkd["actor/lr"] == 4e-2
+    for name, value in state(taught.student).items():
+        torch.testing.assert_close(value, state(plain.student)[name], rtol=0, atol=1e-6)
+
+
+def test_weights_and_rate_between_the_ends() -> None:
+    gad = knowing(0.37, otherwise="supervised", supervised_weight=0.1)
+    metrics = gad.step()
+    assert (metrics["gad/policy_weight"], metrics["gad/texts_weight"]) == (0.37, pytest.approx(0.73))
+    assert metrics["actor/lr"] == pytest.approx(1e-2**0.37 * 4e-2**0.63)
+    policy = metrics["actor/pg_loss"] + gad.settings.kl_loss_coef * metrics["actor/kl_loss"]
+    assert metrics["actor/loss"] == pytest.approx(0.37 * policy + 0.73 * metrics["actor/text_loss"], abs=1e-6)
+
+
+def test_advantages_in_nats_are_in_the_unit_of_the_scores() -> None:
+    gad = make_gad(stage="gad", norm_adv_by_std=False)
+    scores, weights = torch.randn(4, 3), torch.ones(4, 3)
+    advantages = gad.advantages(scores, weights, {})
+    torch.testing.assert_close(advantages, scores - scores.mean(dim=1, keepdim=True))
 
 
 def test_gate_of_the_core_holds_the_discriminator_back() -> None:
@@ -228,7 +283,7 @@ def test_a_score_that_is_not_finite_gives_no_direction() -> None:
     scores, weights = gad.update_discriminator(groups, metrics, updates=0)
     assert metrics["gad/nonfinite_scores"] == 1.0
     assert scores.tolist() == [[1.0, 2.0, 1.5], [1.0, 2.0, 4.0]] and bool((weights == 1).all())
-    assert grpo_advantages(scores, weights)[0].tolist() == pytest.approx([-1.0, 1.0, 0.0], abs=1e-4)
+    assert group_advantages(scores, weights)[0].tolist() == pytest.approx([-1.0, 1.0, 0.0], abs=1e-4)
     given[:] = float("nan")
     with pytest.raises(FloatingPointError, match="learning rate"):
         gad.update_discriminator(groups, {}, updates=0)
@@ -292,8 +347,8 @@ def test_advantages_have_mean_zero_and_forget_the_level(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     rewards = torch.randn(5, 4, generator=generator)
     weights = (torch.rand(5, 4, generator=generator) > 0.3).float()
-    advantages = grpo_advantages(rewards, weights)
-    moved = grpo_advantages(rewards + torch.randn(5, 1, generator=generator), weights)
+    advantages = group_advantages(rewards, weights)
+    moved = group_advantages(rewards + torch.randn(5, 1, generator=generator), weights)
     assert (advantages[weights == 0] == 0).all()
     for row in range(5):
         used = weights[row] > 0
@@ -328,7 +383,7 @@ def test_command_trains_and_saves(tiny_folder: Path, tmp_path: Path) -> None:
     from gad_verl.record import read_run, read_scores
 
     output = tmp_path / "run"
-    more = ("--actor-lr", "1e-3", "--replay-steps", "2", "--no-reset-optimizer-at-switch", "--micro-batch", "4")
+    more = ("--actor-lr", "1e-3", "--held-out-fraction", "0.5", "--no-reset-optimizer-at-switch", "--micro-batch", "4")
     assert gad_command.main(command(tiny_folder, output, *more)) == 0
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["data"]["gad/stage"] for line in lines] == [0.0, 1.0, 2.0]
@@ -338,7 +393,7 @@ def test_command_trains_and_saves(tiny_folder: Path, tmp_path: Path) -> None:
     assert (output / "discriminator" / "config.json").is_file()
     assert [line["phase"] for line in read_scores(output)] == ["discriminator_only", "warmup", "adversarial"]
     run = read_run(output)
-    assert run["finished"] and run["config"]["replay_steps"] == 2
+    assert run["finished"] and run["config"]["held_out_fraction"] == 0.5
 
 
 @pytest.mark.parametrize(
@@ -348,7 +403,7 @@ def test_command_trains_and_saves(tiny_folder: Path, tmp_path: Path) -> None:
         (("--student", "no-such-folder"), "no-such-folder"),
         (("--teacher-key", "answer"), "--teacher-key"),
         (("--batch-size", "1000"), "48 rows do not fill a batch of 1000"),
-        (("--discriminator-loss", "hinge"), "bradley_terry"),
+        (("--otherwise", "wait"), "hold, supervised"),
         (("--warmup-steps", "3"), "no adversarial step"),
         (("--temperature", "0"), "temperature must be positive"),
     ],

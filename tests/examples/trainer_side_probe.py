@@ -30,6 +30,8 @@ NUM_STUDENTS = 3
 MAX_PROMPT, MAX_RESPONSE = 40, 24
 TEMPERATURE = 0.8
 KL_COEFFICIENT = 0.05
+# What D knows, the anchor.
+MIXED = (0.37, 0.1)
 HEAD_SEED = 3
 
 
@@ -59,7 +61,7 @@ def make_texts(eos: int, seed: int = 0) -> list[dict[str, Any]]:
     return rows
 
 
-def build_language_worker(folder: str, trained: bool) -> Any:
+def build_language_worker(folder: str, trained: bool, kind: Any = None) -> Any:
     """verl's worker of the student as the trainer configures it, or of the reference."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
@@ -89,7 +91,7 @@ def build_language_worker(folder: str, trained: bool) -> Any:
         ),
         checkpoint_config=CheckpointConfig(),
     )
-    worker = TrainingWorker(config)
+    worker = (kind or TrainingWorker)(config)
     worker.reset()
     return worker
 
@@ -120,7 +122,9 @@ def log_probs(worker: Any, batch: Any) -> torch.Tensor:
     return response_from_nested(output["log_probs"], batch["response_mask"])
 
 
-def policy_side(folder: str, reference: str, groups: list[Any], scores: torch.Tensor) -> dict[str, Any]:
+def policy_side(
+    folder: str, reference: str, groups: list[Any], scores: torch.Tensor, texts: list[Any]
+) -> dict[str, Any]:
     """Advantages by verl's GRPO and the gradient of its ``ppo_loss``."""
     import numpy as np
     from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
@@ -182,7 +186,7 @@ def policy_side(folder: str, reference: str, groups: list[Any], scores: torch.Te
         temperature=TEMPERATURE,
     )
     before = weights(student)
-    metrics = tu.get(student.train_mini_batch(batch), "metrics")
+    metrics = tu.get(student.train_mini_batch(batch.copy()), "metrics")
     after = weights(student)
     table = torch.zeros_like(scores)
     for (g, s), row in zip(sessions, advantages, strict=True):
@@ -191,6 +195,31 @@ def policy_side(folder: str, reference: str, groups: list[Any], scores: torch.Te
         "advantages": table,
         "loss": only(metrics["loss"]),
         "grad_norm": only(metrics["grad_norm"]),
+        "gradient": {name: before[name] - after[name] for name in before},
+        "mixed": mixed_side(folder, batch, actor, texts),
+    }
+
+
+def mixed_side(folder: str, batch: Any, actor: Any, texts: list[Any]) -> dict[str, Any]:
+    """Gradient of the objective between GAD and SeqKD, on the same rollouts and the teacher's texts."""
+    from verl.utils import tensordict_utils as tu
+    from verl.workers.utils.losses import ppo_loss
+
+    from gad_verl.core import loss_weights
+    from gad_verl.trainer.supervised import build_text_rows
+    from gad_verl.workers.joint_update import StudentTraining, TextRows
+
+    student = build_language_worker(folder, trained=True, kind=StudentTraining)
+    student.set_loss_fn(partial(ppo_loss, config=actor))
+    wanted = loss_weights(*MIXED)
+    rows = build_text_rows(texts, 1, 1, 1, wanted, pad_token_id=0)
+    student.hold(TextRows(rows, 1, wanted))
+    before = weights(student)
+    metrics = tu.get(student.train_mini_batch(batch), "metrics")
+    after = weights(student)
+    return {
+        "loss": only(metrics["loss"]),
+        "text_loss": only(metrics["text_loss"]),
         "gradient": {name: before[name] - after[name] for name in before},
     }
 
@@ -255,7 +284,7 @@ def main(student_folder: str, reference_folder: str, output: str) -> None:
     torch.save(
         {
             "discriminator": {name: discriminator[name] for name in ("loss", "scores", "grad_norm", "gradient")},
-            "policy": policy_side(student_folder, reference_folder, groups, scores[:, 1:]),
+            "policy": policy_side(student_folder, reference_folder, groups, scores[:, 1:], rows),
             "supervised": supervised_side(student_folder, rows, builder.eos_token_id),
         },
         output,

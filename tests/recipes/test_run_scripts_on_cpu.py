@@ -227,13 +227,14 @@ def test_recommended_is_the_paper_and_the_tools_of_the_preset(script, launch):
     from hydra import compose, initialize_config_module
 
     config = launch(script, PRESET="recommended").config
-    assert differences(config, paper_of(script) | {"gad.warmup.actor_lr": 1e-6}) == {}
+    rates = {"gad.warmup.actor_lr": 5e-6, "gad.adversarial.actor_lr": 1e-6}
+    assert differences(config, paper_of(script) | rates | {"algorithm.norm_adv_by_std_in_grpo": False}) == {}
     with initialize_config_module("verl.trainer.config", version_base=None):
         recommended = load_gad_config(compose("gad_trainer", overrides=["gad=recommended"]))
     found = load_gad_config(config)
     for section in TOOLS:
         assert getattr(found, section) == getattr(recommended, section), section
-    assert found.trust.enabled and found.replay.capacity_steps > 0
+    assert found.trust.enabled and found.trust.otherwise == "supervised"
 
 
 @pytest.mark.parametrize("script", ENGINES)
@@ -252,7 +253,8 @@ def test_methods_and_presets_change_the_same_settings_for_every_student(script, 
     def changed(overrides: list[str]) -> set[str]:
         return {override for override in set(overrides) ^ set(paper) if override.split("=")[0] not in names}
 
-    assert changed(recommended) == {"gad=recommended"}
+    preset = {"gad=recommended", "gad.adversarial.actor_lr=1e-6"}
+    assert changed(recommended) == preset | {"gad.warmup.actor_lr=1e-6", "gad.warmup.actor_lr=5e-6"}
     stages = {"gad.stage=auto", "gad.warmup_epochs=1.0", "gad.warmup.actor_lr=1e-6", "gad.stage=seqkd"}
     rates = {f"actor_rollout_ref.actor.optim.lr={rate}" for rate in ("1e-6", "5e-6")}
     assert changed(seqkd) == stages | rates | {"actor_rollout_ref.actor.use_kl_loss=False"}

@@ -1,0 +1,131 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Whether an objective that turns to the teacher's texts fits the rest, and whether it will know enough to move."""
+
+import logging
+
+from omegaconf import DictConfig, OmegaConf
+
+from gad_verl.config import GadConfig
+from gad_verl.config.checks import require
+from gad_verl.config.stability import SUPERVISED
+from gad_verl.core.schedule import Phase, StageSchedule
+
+logger = logging.getLogger(__name__)
+
+_KEYS = "gad.trust.otherwise=supervised and gad.supervised_weight above 0 train rollouts and texts in one batch"
+
+
+def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
+    """Check the options of the objective against verl's.
+
+    Raises:
+        GadConfigError: Names the keys, the reason and the remedy.
+    """
+    if gad_config.stage not in ("auto", "gad"):
+        return
+    turns = gad_config.trust.otherwise == SUPERVISED
+    require(
+        not turns or gad_config.trust.enabled,
+        "gad.trust.otherwise=supervised follows what the discriminator knows of prompts that never train it: set "
+        "gad.trust.held_out_fraction above 0",
+    )
+    in_nats = not config.algorithm.get("norm_adv_by_std_in_grpo", True)
+    require(
+        not in_nats or gad_config.reward.whitening != "group",
+        "gad.reward.whitening=group divides rewards by the spread of their group, which "
+        "algorithm.norm_adv_by_std_in_grpo=False is there to leave alone: set one of them otherwise",
+    )
+    if turns or gad_config.supervised_weight > 0:
+        _check_one_batch(config)
+        _say_rates(config, gad_config)
+
+
+def _check_one_batch(config: DictConfig) -> None:
+    """What verl cannot do with rows of two kinds in one batch."""
+    model, actor, rollout = (config.actor_rollout_ref[name] for name in ("model", "actor", "rollout"))
+    require(
+        not model.get("use_fused_kernels", False) or rollout.temperature == 1.0,
+        f"{_KEYS}. Texts are learned at temperature 1, rollouts at actor_rollout_ref.rollout.temperature="
+        f"{rollout.temperature}, and verl's fused kernels take one temperature for all rows: set "
+        "actor_rollout_ref.model.use_fused_kernels=False, or the temperature to 1",
+    )
+    replay = OmegaConf.select(actor, "megatron.router_replay.mode", default="disabled")
+    require(
+        actor.strategy != "megatron" or replay == "disabled",
+        f"{_KEYS}. A text has no recorded experts: set actor_rollout_ref.actor.megatron.router_replay.mode=disabled",
+    )
+    require(
+        not actor.get("use_prefix_grouper", False),
+        f"{_KEYS}. verl's prefix grouper wants groups of rollouts alone: set "
+        "actor_rollout_ref.actor.use_prefix_grouper=False",
+    )
+    require(
+        not OmegaConf.select(config, "distillation.enabled", default=False),
+        f"{_KEYS}. verl's own distillation wants the teacher's log-probabilities of every row: set "
+        "distillation.enabled=False",
+    )
+
+
+def _say_rates(config: DictConfig, gad_config: GadConfig) -> None:
+    common = config.actor_rollout_ref.actor.optim.lr
+    named = {
+        "gad.adversarial.actor_lr": gad_config.adversarial.actor_lr,
+        "gad.warmup.actor_lr": gad_config.warmup.actor_lr,
+    }
+    scores, texts = (common if rate is None else rate for rate in named.values())
+    logger.info("learning rates of the student: %g where it learns from scores, %g from texts", scores, texts)
+    if gad_config.trust.otherwise == SUPERVISED and texts <= scores:
+        logger.warning(
+            "the student learns from texts at %g (gad.warmup.actor_lr), from scores at %g (gad.adversarial.actor_lr). "
+            "SeqKD's rate is commonly several times that of GAD: where the discriminator knows nothing, the student "
+            "would learn hardly anything",
+            texts,
+            scores,
+        )
+    if None not in named.values() and common not in named.values():
+        logger.warning(
+            "actor_rollout_ref.actor.optim.lr=%g has no effect: %s name the rates of both stages",
+            common,
+            " and ".join(f"{key}={rate:g}" for key, rate in named.items()),
+        )
+
+
+def check_evidence(config: DictConfig, gad_config: GadConfig, rows: int, schedule: StageSchedule) -> None:
+    """Say where too few prompts are held out for the student to learn from scores early in the adversarial stage.
+
+    Args:
+        rows: Of the training data.
+        schedule: Stages of the run.
+    """
+    trust = gad_config.trust
+    if not trust.enabled or schedule.phase(schedule.total_steps) is not Phase.ADVERSARIAL:
+        return
+    before = schedule.warmup_steps if schedule.stage == "auto" else 0
+    tenth = max(1, (schedule.total_steps - before) // 10)
+    seen = min(rows, (before + tenth) * config.data.train_batch_size)
+    expected = trust.held_out_fraction * seen
+    if expected < 1.5 * trust.least_prompts:
+        share = 1.5 * trust.least_prompts / seen
+        remedy = f"hold out {share:.2f} of them" if share <= 0.5 else "take more prompts a step or a longer warmup"
+        logger.warning(
+            "the first tenth of the adversarial stage ends after %d different prompts, of which "
+            "gad.trust.held_out_fraction=%g holds out about %.0f; gad.trust.least_prompts=%d must have been seen "
+            "before the student learns from scores: %s, or lower least_prompts",
+            seen,
+            trust.held_out_fraction,
+            expected,
+            trust.least_prompts,
+            remedy,
+        )
