@@ -22,7 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from gad_verl.core.divergence import log_normalizer, one_end, token_kl, token_log_probabilities
+from gad_verl.core import one_end, token_kl, token_log_probabilities
+from gad_verl.core.divergence import log_normalizer
 
 
 def random_logits(*shape: int, seed: int, scale: float = 3.0) -> Tensor:

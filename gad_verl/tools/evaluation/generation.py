@@ -169,10 +169,10 @@ def generate(
             jobs.sort(key=lambda job: -len(job.prompt_ids))
             folder = student_folder(checkpoint, output)
             _run(_open_engine(engine_name, folder, settings, compute, builder, jobs), jobs, rows, file, builder)
-            if not compute.keep_export:
-                remove_export(checkpoint, output)
-            # The model's memory is wanted back now: features and judge come next.
+            # The model's memory is wanted back now: teacher, features and judge come next.
             gc.collect()
+        if not compute.keep_export:
+            remove_export(checkpoint, output)
         return [file.responses[key] for key in sorted(file.responses)]
 
 
