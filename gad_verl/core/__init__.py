@@ -14,6 +14,7 @@
 """The mathematics of GAD on plain tensors: imports torch, numpy and nothing of verl, Ray or Hydra."""
 
 from gad_verl.core.advantages import group_advantages, low_variance_kl
+from gad_verl.core.divergence import one_end, token_kl, token_log_probabilities
 from gad_verl.core.diversity import rollout_diversity
 from gad_verl.core.objective import LossWeights, blended_rate, loss_weights
 from gad_verl.core.pair_loss import (
@@ -44,9 +45,12 @@ __all__ = [
     "group_advantages",
     "loss_weights",
     "low_variance_kl",
+    "one_end",
     "pair_margins",
     "pair_weights",
     "rollout_diversity",
     "score_statistics",
     "sequence_rewards_to_token_level",
+    "token_kl",
+    "token_log_probabilities",
 ]

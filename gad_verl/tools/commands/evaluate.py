@@ -23,6 +23,7 @@ from gad_verl.errors import GadConfigError
 from gad_verl.tools.commands import chosen, positive
 
 if TYPE_CHECKING:
+    from gad_verl.tools.evaluation.open_teacher import TeacherOptions
     from gad_verl.tools.evaluation.run import JudgeOptions
 
 
@@ -44,6 +45,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
     _add_generation(parser.add_argument_group("generation"))
     _add_measures(parser.add_argument_group("without a judge"))
+    _add_teacher(parser.add_argument_group("open teacher"))
     _add_judge(parser.add_argument_group("judge"))
     parser.set_defaults(run=_run)
 
@@ -81,6 +83,27 @@ def _add_measures(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--two-sample-splits", type=positive, default=20, metavar="N", help="random halves (default: %(default)s)"
+    )
+
+
+def _add_teacher(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--teacher-model",
+        type=Path,
+        metavar="FOLDER",
+        help="Hugging Face folder of the teacher, if it is open: both KL divergences to it",
+    )
+    group.add_argument(
+        "--teacher-context",
+        type=Path,
+        metavar="FILE",
+        help="what the teacher alone is told: a text, its system message; or .json, a list of messages",
+    )
+    group.add_argument(
+        "--teacher-temperature", type=float, metavar="T", help="at which its texts were sampled (default: 1)"
+    )
+    group.add_argument(
+        "--teacher-scratch", type=float, metavar="GIB", help="space for logits in the output folder (default: 8)"
     )
 
 
@@ -141,6 +164,7 @@ def _run(arguments: argparse.Namespace) -> None:
         _judge(arguments),
         arguments.features_model,
         arguments.two_sample_splits,
+        _teacher(arguments),
     )
     sys.stdout.write(render(evaluation))
 
@@ -151,6 +175,22 @@ def _dtype(name: str) -> str:
     import torch
 
     return "bfloat16" if torch.cuda.is_available() else "float32"
+
+
+def _teacher(arguments: argparse.Namespace) -> "TeacherOptions | None":
+    from gad_verl.tools.evaluation.open_teacher import TeacherOptions
+
+    options = {
+        "context": arguments.teacher_context,
+        "temperature": arguments.teacher_temperature,
+        "scratch_gib": arguments.teacher_scratch,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    if arguments.teacher_model is None:
+        if given:
+            raise GadConfigError("--teacher-context, --teacher-temperature and --teacher-scratch need --teacher-model")
+        return None
+    return TeacherOptions(arguments.teacher_model, **given)
 
 
 def _judge(arguments: argparse.Namespace) -> "JudgeOptions | None":

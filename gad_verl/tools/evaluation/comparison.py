@@ -27,12 +27,15 @@ from gad_verl.tools.evaluation import preferences, two_sample
 from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, summarize_column
 from gad_verl.tools.evaluation.judging import TEACHER, parsed
 from gad_verl.tools.evaluation.report import Evaluation, cell, read_evaluation, show
+from gad_verl.tools.evaluation.scores import KL_FIGURES
 from gad_verl.tools.evaluation.selection import LENGTH_BAND, Candidate, Proposal, propose
 
 # Settings whose difference makes figures incomparable to some degree.
 _SHARED_SETTINGS = ("max_response_length", "max_prompt_length", "temperature", "top_p", "top_k", "samples")
 _WIN = f"win_rate_{TEACHER}"
 _CONTROLLED = f"length_controlled_{TEACHER}"
+# S is the student, T the teacher; nats an answer.
+_KL_TITLES = ("KL(S, T)", "KL(T, S)", "KL(S, T), per text", "KL(T, S), per text")
 # Name in the results, title, digits.
 _COLUMNS = (
     ("length", "tokens", 1),
@@ -47,6 +50,7 @@ _COLUMNS = (
     *((f"ngram_f1_{n}", f"{n}-gram F1", 3) for n in NGRAMS),
     ("self_repetition", "self-repetition", 3),
     ("finished", "finished", 2),
+    *zip(KL_FIGURES, _KL_TITLES, (2,) * len(KL_FIGURES), strict=True),
 )
 _TABLE = tuple(column for column in _COLUMNS if not column[0].startswith("ngram_f1"))
 
@@ -181,11 +185,24 @@ def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
     lengths = {tuple(evaluation.columns["teacher_length"]) for evaluation in evaluations}
     if len(lengths) > 1:
         notes.append("The teacher's texts differ in tokens: other texts, limits or tokenizers. Compare ratios.")
+    notes += _teacher_notes(evaluations)
     judged = [evaluation.judge for evaluation in evaluations if evaluation.judge]
     if len({judge["model"] for judge in judged}) > 1:
         notes.append("Different judges: their scores are not comparable.")
     elif len({judge["references"] for judge in judged}) > 1:
         notes.append("Scores are against different reference answers; share --judge-store to compare on the same.")
+    return notes
+
+
+def _teacher_notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """In what the open teachers differ that the divergences are to."""
+    notes = []
+    teachers = {evaluation.name: evaluation.teacher for evaluation in evaluations if evaluation.teacher}
+    for name in ("weights", "context", "temperature"):
+        values = {who: teacher[name] for who, teacher in teachers.items()}
+        if len(set(map(str, values.values()))) > 1:
+            said = ", ".join(f"{who} {value}" for who, value in values.items())
+            notes.append(f"The KLs are to different teachers, the {name} differs: {said}.")
     return notes
 
 
@@ -279,7 +296,12 @@ def _teacher_cell(teacher: dict[str, Any], name: str) -> str:
         return f"{teacher['length']:.1f}"
     if name == "score":
         return show(teacher["score"])
-    return {"length_ratio": "1", "rouge_l": "1", **dict.fromkeys(TWO_SAMPLE, "0.5")}.get(name, "")
+    return {
+        "length_ratio": "1",
+        "rouge_l": "1",
+        **dict.fromkeys(TWO_SAMPLE, "0.5"),
+        **dict.fromkeys(KL_FIGURES, "0"),
+    }.get(name, "")
 
 
 def _difference_cell(estimate: Estimate | None, digits: int) -> str:

@@ -63,7 +63,12 @@ class Engine(Protocol):
         ...
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a folder's language model.
+
+    Raises:
+        GadCheckpointError: If it cannot be read.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -96,7 +101,7 @@ def resolve_engine(name: str, config_folder: Path) -> str:
         import torch
 
         return "vllm" if torch.cuda.is_available() else "hf"
-    config = _config(config_folder)
+    config = read_config(config_folder)
     head = config.get("head_dim") or config.get("hidden_size", 0) // max(1, config.get("num_attention_heads", 1))
     return "vllm" if head >= _SMALLEST_CPU_HEAD else "hf"
 
@@ -107,14 +112,37 @@ def _silence_the_end() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def check_positions(folder: Path, needed: int) -> None:
+def check_positions(folder: Path, needed: int, whose: str = "the model") -> None:
     """Raise GadConfigError if the model has less positions than prompt and response may take."""
-    positions = _config(folder).get("max_position_embeddings")
+    positions = read_config(folder).get("max_position_embeddings")
     if positions is not None and needed > positions:
         raise GadConfigError(
-            f"the longest prompt and --max-response-length take {needed} tokens, the model has {positions} positions: "
+            f"the longest prompt and --max-response-length take {needed} tokens, {whose} has {positions} positions: "
             "lower --max-response-length or --max-prompt-length"
         )
+
+
+def load_model(folder: Path, dtype: str, trust_remote_code: bool) -> Any:
+    """The causal language model of a folder, in eval mode, on the GPU if there is one.
+
+    Args:
+        folder: Hugging Face folder.
+        dtype: A name of torch.
+        trust_remote_code: Run code that lies in the folder.
+
+    Raises:
+        GadCheckpointError: If it cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # of many kinds; all of them say what is wrong with the folder
+        raise GadCheckpointError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class HFEngine:
@@ -123,9 +151,6 @@ class HFEngine:
     def __init__(
         self, folder: Path, settings: "GenerationSettings", compute: "Compute", builder: SequenceBuilder
     ) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM
-
         from gad_verl.rollout.batching import SamplingSettings
 
         self._seed = settings.seed
@@ -139,14 +164,7 @@ class HFEngine:
             top_p=settings.top_p,
             top_k=settings.top_k,
         )
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            self._model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=getattr(torch, settings.dtype), trust_remote_code=compute.trust_remote_code
-            )
-        except Exception as error:  # of many kinds; all of them say what is wrong with the folder
-            raise GadCheckpointError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-        self._model.eval().to(device)
+        self._model = load_model(folder, settings.dtype, compute.trust_remote_code)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, list[int]]]:
         """See :class:`Engine`."""

@@ -145,12 +145,11 @@ def generate(
         GadCheckpointError: If the checkpoint cannot be exported.
     """
     engine_name = resolve_engine(compute.engine, checkpoint.config_folder)
-    weights = checkpoint.fingerprint()
     claim_folder(
         output,
         {
             "model": str(checkpoint.path),
-            "weights": weights,
+            "weights": checkpoint.fingerprint(),
             **data,
             "prompts": len(rows),
             "rows": digest(rows),
@@ -168,18 +167,38 @@ def generate(
         if jobs:
             # Long prompts first: what does not fit the memory fails at once, and a batch holds similar lengths.
             jobs.sort(key=lambda job: -len(job.prompt_ids))
-            folder = checkpoint.folder
-            if checkpoint.is_verl:
-                folder = output / _EXPORT.format(weights)
-                # One that an interrupted run left there is whole, and of the same weights.
-                if not folder.is_dir():
-                    export_part(checkpoint.path, "student", folder)
+            folder = student_folder(checkpoint, output)
             _run(_open_engine(engine_name, folder, settings, compute, builder, jobs), jobs, rows, file, builder)
-            if checkpoint.is_verl and not compute.keep_export:
-                shutil.rmtree(folder, ignore_errors=True)
-            # The model's memory is wanted back now: features and judge come next.
+            # The model's memory is wanted back now: teacher, features and judge come next.
             gc.collect()
+        if not compute.keep_export:
+            remove_export(checkpoint, output)
         return [file.responses[key] for key in sorted(file.responses)]
+
+
+def student_folder(checkpoint: Checkpoint, output: Path) -> Path:
+    """A Hugging Face folder of the student: its own, or one that is exported into ``output``.
+
+    Raises:
+        GadCheckpointError: If the checkpoint cannot be exported.
+    """
+    if not checkpoint.is_verl:
+        return checkpoint.folder
+    folder = _export(checkpoint, output)
+    # One that an interrupted run left there is whole, and of the same weights.
+    if not folder.is_dir():
+        export_part(checkpoint.path, "student", folder)
+    return folder
+
+
+def remove_export(checkpoint: Checkpoint, output: Path) -> None:
+    """Remove what :func:`student_folder` has exported."""
+    if checkpoint.is_verl:
+        shutil.rmtree(_export(checkpoint, output), ignore_errors=True)
+
+
+def _export(checkpoint: Checkpoint, output: Path) -> Path:
+    return output / _EXPORT.format(checkpoint.fingerprint())
 
 
 def _open_engine(
@@ -209,6 +228,7 @@ def _run(engine: Engine, jobs: list[Job], rows: Sequence[Row], file: ResponseFil
                     finish_reason="stop" if finished else "length",
                     prompt_tokens=len(job.prompt_ids),
                     response_tokens=len(token_ids),
+                    token_ids=token_ids,
                 )
             )
             bar.update()

@@ -28,9 +28,10 @@ import numpy as np
 from gad_verl.core.intervals import Estimate
 from gad_verl.errors import GadDataError
 from gad_verl.record.files import plain, read_json_lines, to_json, write_atomically
-from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures
+from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures, summarize_column
 from gad_verl.tools.evaluation.judging import Judgement
 from gad_verl.tools.evaluation.rows import Row
+from gad_verl.tools.evaluation.scores import EXACT, KL_FIGURES, PER_TEXT, STUDENT, TEACHER, Divergence
 
 RESULTS = "results.json"
 PROMPTS = "prompts.jsonl"
@@ -39,7 +40,6 @@ FORMAT = 1
 
 _MARKS = "marks"
 _AGAINST = "against"
-_CARRIED_COLUMN = TWO_SAMPLE[2]
 
 
 @dataclass
@@ -57,6 +57,7 @@ class Evaluation:
         columns: Name to one number (or None) per prompt.
         marks: The judge's marks against the reference, shape (prompts, 4), NaN where there are none.
         against: The same against each opponent.
+        teacher: The open teacher to which the divergences are, or None.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Evaluation:
     columns: dict[str, list[float | None]]
     marks: np.ndarray
     against: dict[str, np.ndarray]
+    teacher: dict[str, Any] | None = None
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
@@ -97,6 +99,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             columns={name: [line["figures"][name] for line in lines] for name in lines[0]["figures"]},
             marks=_table([line[_MARKS] for line in lines]),
             against={name: _table([line[_AGAINST].get(name) for line in lines]) for name in opponents},
+            teacher=results.get("teacher"),
         )
     except (ValueError, KeyError, IndexError, TypeError) as error:
         if isinstance(error, GadDataError):
@@ -113,9 +116,14 @@ def _table(marks: Sequence[Sequence[float | None] | None]) -> np.ndarray:
 
 
 def write_evaluation(
-    folder: Path, rows: Sequence[Row], settings: Mapping[str, Any], figures: Figures, judgement: Judgement | None
+    folder: Path,
+    rows: Sequence[Row],
+    settings: Mapping[str, Any],
+    figures: Figures,
+    judgement: Judgement | None,
+    divergence: Divergence | None = None,
 ) -> Evaluation:
-    """Write the results; what an earlier run of the same folder found with a judge or features is kept.
+    """Write the results; what an earlier run of the same folder found with a judge, features or a teacher is kept.
 
     Args:
         folder: Of the responses.
@@ -123,11 +131,17 @@ def write_evaluation(
         settings: What decided the responses.
         figures: Figures without a judge.
         judgement: What the judge said in this run.
+        divergence: What the open teacher gave in this run.
     """
     before = read_evaluation(folder) if (folder / RESULTS).is_file() and (folder / PROMPTS).is_file() else None
-    if before is not None and _CARRIED_COLUMN in before.columns and _CARRIED_COLUMN not in figures.per_prompt:
-        figures.per_prompt[_CARRIED_COLUMN] = before.columns[_CARRIED_COLUMN]
-        figures.summary[_CARRIED_COLUMN] = before.figures[_CARRIED_COLUMN]
+    if divergence is not None:
+        for name, column in divergence.per_prompt.items():
+            figures.per_prompt[name] = column
+            if (estimate := summarize_column(name, column)) is not None:
+                figures.summary[name] = estimate
+    if before is not None:
+        _carry(before, figures, (TWO_SAMPLE[2], *(KL_FIGURES if divergence is None else ())))
+    teacher = divergence.about if divergence else before.teacher if before else None
     judge = judgement.summary if judgement else before.judge if before else None
     empty = np.full((len(rows), 4), np.nan)
     marks = judgement.marks if judgement else before.marks if before else empty
@@ -149,6 +163,7 @@ def write_evaluation(
         "figures": {name: asdict(estimate) for name, estimate in figures.summary.items()},
         "plain": figures.plain,
         "judge": judge,
+        "teacher": teacher,
     }
     # The results come last: a folder with results has everything.
     write_atomically(folder / PROMPTS, "".join(json.dumps(plain(line), ensure_ascii=False) + "\n" for line in lines))
@@ -156,6 +171,15 @@ def write_evaluation(
     evaluation = read_evaluation(folder)
     write_atomically(folder / REPORT, render(evaluation))
     return evaluation
+
+
+def _carry(before: Evaluation, figures: Figures, names: Sequence[str]) -> None:
+    """Keep figures that cost a model of their own and were not measured this time."""
+    for name in names:
+        if name in before.columns and name not in figures.per_prompt:
+            figures.per_prompt[name] = before.columns[name]
+            if name in before.figures:
+                figures.summary[name] = before.figures[name]
 
 
 # ------------------------------------------------------------------------------------------------------------ Markdown
@@ -172,6 +196,10 @@ TITLES = {
     "two_sample_words": ("two-sample accuracy, words", 2),
     "two_sample_characters": ("two-sample accuracy, characters", 2),
     "two_sample_features": ("two-sample accuracy, features", 2),
+    EXACT[STUDENT]: ("KL(student, teacher), nats an answer", 2),
+    EXACT[TEACHER]: ("KL(teacher, student), nats an answer", 2),
+    PER_TEXT[STUDENT]: ("KL(student, teacher), nats an answer, per-text estimate", 2),
+    PER_TEXT[TEACHER]: ("KL(teacher, student), nats an answer, per-text estimate", 2),
 }
 
 
@@ -211,6 +239,8 @@ def render(evaluation: Evaluation) -> str:
     lines.append(f"| teacher texts cut at the limit | {_plain(plain['teacher_cut'], 2)} |")
     lines.append(f"| empty responses | {_plain(plain['empty'], 2)} |")
     lines += ["", "Two-sample accuracy 0.5: a classifier cannot tell student from teacher."]
+    if evaluation.teacher:
+        lines += ["", _render_teacher(evaluation.teacher)]
     if evaluation.judge:
         lines += _render_judge(evaluation.judge)
     return "\n".join(lines) + "\n"
@@ -218,6 +248,22 @@ def render(evaluation: Evaluation) -> str:
 
 def _plain(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _render_teacher(teacher: Mapping[str, Any]) -> str:
+    way = (
+        "exact at each token of the common vocabulary"
+        if teacher["exact"]
+        else "estimated from the log-probabilities of whole texts, for the vocabularies differ"
+    )
+    told = "a context that the student does not see" if teacher["context"] else "the student's prompts"
+    left_out = teacher["student_left_out"] + teacher["teacher_left_out"]
+    return (
+        f"KL to {cell(Path(teacher['teacher']).name)} with {told}, at temperature {teacher['temperature']:g}: {way}. "
+        f"{teacher['student_cut']} of {teacher['student_texts']} responses and {teacher['teacher_cut']} of "
+        f"{teacher['teacher_texts']} teacher texts were cut at the limit and have no end"
+        + (f"; {left_out} texts with tokens that a model does not have are left out." if left_out else ".")
+    )
 
 
 def _render_judge(judge: Mapping[str, Any]) -> list[str]:

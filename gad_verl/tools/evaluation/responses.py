@@ -40,6 +40,7 @@ class Response:
         finish_reason: "stop" or "length".
         prompt_tokens: After a cut from the left.
         response_tokens: As sampled, the end-of-text token included.
+        token_ids: The same; None in folders of gad-verl that did not write them.
     """
 
     prompt: int
@@ -49,6 +50,7 @@ class Response:
     finish_reason: str
     prompt_tokens: int
     response_tokens: int
+    token_ids: list[int] | None = None
 
     @property
     def finished(self) -> bool:
@@ -76,6 +78,14 @@ def read_responses(path: Path) -> list[Response]:
     return responses
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut off the line of a JSONL file that an interruption tore, so that another one can follow."""
+    if path.is_file():
+        whole = b"".join(line + b"\n" for _, line, _ in read_json_lines(path))
+        if whole != path.read_bytes():
+            write_atomically(path, whole)
+
+
 class ResponseFile:
     """``responses.jsonl`` of a folder, open for more; a line torn by an interruption is cut off.
 
@@ -85,10 +95,7 @@ class ResponseFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / RESPONSES
         self.responses = {response.key: response for response in read_responses(self.path)}
-        if self.path.is_file():
-            whole = b"".join(line + b"\n" for _, line, _ in read_json_lines(self.path))
-            if whole != self.path.read_bytes():
-                write_atomically(self.path, whole)
+        drop_torn_line(self.path)
 
     def __enter__(self) -> Self:
         self._handle = self.path.open("a", encoding="utf-8")

@@ -14,20 +14,31 @@
 """The whole evaluation of one checkpoint, as ``gad-verl evaluate`` runs it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gad_verl.errors import GadConfigError
+from gad_verl.tools.evaluation.engines import load_model
 from gad_verl.tools.evaluation.figures import measure
-from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
+from gad_verl.tools.evaluation.generation import (
+    Compute,
+    GenerationSettings,
+    build_sequences,
+    generate,
+    remove_export,
+    student_folder,
+)
 from gad_verl.tools.evaluation.judging import Judgement, find_opponent, judge_checkpoint
+from gad_verl.tools.evaluation.open_teacher import OpenTeacher, TeacherOptions, open_teacher
 from gad_verl.tools.evaluation.report import Evaluation, write_evaluation
 from gad_verl.tools.evaluation.responses import RESPONSES, SETTINGS, read_responses, read_settings
 from gad_verl.tools.evaluation.rows import load_rows
+from gad_verl.tools.evaluation.scored_texts import ScoredText, scored_texts
+from gad_verl.tools.evaluation.scores import STUDENT, Divergence
 from gad_verl.tools.evaluation.two_sample import SPLITS
-from gad_verl.tools.export.checkpoint import find_checkpoint
+from gad_verl.tools.export.checkpoint import Checkpoint, find_checkpoint
 
 if TYPE_CHECKING:
     from gad_verl.tools.api import Endpoint
@@ -81,6 +92,7 @@ def evaluate(
     judge: JudgeOptions | None = None,
     features_model: Path | None = None,
     splits: int = SPLITS,
+    teacher: TeacherOptions | None = None,
 ) -> Evaluation:
     """Generate what is missing, measure, ask the judge, and write the results into ``output``.
 
@@ -93,6 +105,7 @@ def evaluate(
         judge: None for no judge.
         features_model: Model of the third two-sample test; None leaves it out.
         splits: Random halves of the two-sample tests.
+        teacher: An open teacher, for both divergences; None leaves them out.
 
     Raises:
         GadDataError, GadConfigError, GadCheckpointError, GadEndpointError: One line each, with the remedy.
@@ -102,6 +115,8 @@ def evaluate(
     if features_model is not None and not (features_model / "config.json").is_file():
         raise GadConfigError(f"--features-model {features_model}: no Hugging Face folder (it has no config.json)")
     builder = build_sequences(checkpoint, settings)
+    compute = compute or Compute()
+    compared = open_teacher(teacher, checkpoint, builder, rows, settings) if teacher is not None else None
     opponents = [find_opponent(name, rows) for name in judge.against] if judge else []
     names = [opponent.name for opponent in opponents]
     if len(names) != len(set(names)):
@@ -111,7 +126,13 @@ def evaluate(
         from gad_verl.tools.api import check_endpoint
 
         check_endpoint(judge.endpoint)
-    responses = generate(checkpoint, rows, output, settings, compute or Compute(), builder, {"data": str(data.path)})
+    # Of a global_step_N the teacher's student is exported as well: once for both.
+    kept = replace(compute, keep_export=compute.keep_export or compared is not None)
+    responses = generate(checkpoint, rows, output, settings, kept, builder, {"data": str(data.path)})
+    divergence = None
+    if compared is not None:
+        texts = scored_texts(rows, responses, compared, builder)
+        divergence = _divergence(texts, compared, checkpoint, output, compute)
     featurize = None
     if features_model is not None:
         from gad_verl.tools.evaluation.features import text_features
@@ -126,4 +147,21 @@ def evaluate(
         with AnswerStore(judge.store or output / JUDGE_STORE) as store:
             asker = Judge(judge.endpoint, store, judge.settings)
             judgement = judge_checkpoint(asker, rows, responses, builder, opponents, judge.with_teacher)
-    return write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement)
+    return write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement, divergence)
+
+
+def _divergence(
+    texts: Sequence[ScoredText], teacher: OpenTeacher, checkpoint: Checkpoint, output: Path, compute: Compute
+) -> Divergence:
+    from gad_verl.tools.evaluation.divergence import measure_divergence
+    from gad_verl.tools.evaluation.scoring import LoadedModel
+
+    def load(who: str) -> LoadedModel:
+        folder = student_folder(checkpoint, output) if who == STUDENT else teacher.folder
+        model = load_model(folder, teacher.settings["dtype"], compute.trust_remote_code)
+        return LoadedModel(model, teacher.readers[who], who)
+
+    divergence = measure_divergence(texts, teacher, output, load)
+    if not compute.keep_export:
+        remove_export(checkpoint, output)
+    return divergence
