@@ -87,7 +87,7 @@ class StudentWorker(ActorRolloutRefWorker):
         self.actor.hold(TextRows(texts, tu.get(texts, "num_mini_batches"), weights))
         return tu.get_tensordict({"rows": torch.tensor([len(texts)])})
 
-    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"), blocking=False)
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict | None:
         """verl's; texts that wait take part and are gone afterwards."""
         try:

@@ -65,6 +65,8 @@ SETTINGS = (
     "gad.trust.least_prompts=2",
     "gad.trust.confidence=0.0",
     "gad.trust.full_accuracy=1.0",
+    "gad.trust.otherwise=supervised",
+    "gad.supervised_weight=0.1",
     "gad.teachers.mode=all",
     "gad.teachers.schedule={a:[[0,1.0],[6,0.5]],b:1.0}",
     "gad.curriculum.mode=pool",
@@ -152,6 +154,18 @@ def test_stages_in_one_launch(whole: Run) -> None:
     assert metrics[TOTAL_STEPS]["disc/loss"] < metrics[1]["disc/loss"]
 
 
+def test_scores_and_texts_in_one_update(whole: Run) -> None:
+    knowledge = []
+    for step in range(WARMUP_STEPS + 1, TOTAL_STEPS + 1):
+        found = whole.metrics[step]
+        assert found["gad/policy_weight"] == found["gad/trust_factor"]
+        assert found["gad/texts_weight"] == pytest.approx(1.1 - found["gad/policy_weight"])
+        if found["gad/policy_weight"] > 0:
+            assert found["actor/text_loss"] > 0 and "actor/pg_loss" in found
+        knowledge.append(found["gad/policy_weight"])
+    assert any(0 < one < 1 for one in knowledge)
+
+
 def test_metrics_that_users_watch_are_there(whole: Run) -> None:
     first, last = whole.metrics[1], whole.metrics[TOTAL_STEPS]
     for name in (
@@ -228,8 +242,9 @@ def test_every_tool_is_at_work(whole: Run) -> None:
         assert 0 <= metrics["gad/token_credit_missing"] < 1 and 0 <= metrics["gad/malformed_rate"] <= 1
     # What the guardian decides by a step's metrics holds in the next step.
     for before, metrics in zip(adversarial, adversarial[1:], strict=False):
-        factor = metrics["gad/trust_factor"] * before["guardian/actor_lr_factor"]
-        assert factor == 0 or metrics["actor/lr"] == pytest.approx(1e-3 * factor, rel=1e-5)
+        knowledge = metrics["gad/trust_factor"]
+        rate = 1e-3**knowledge * 3e-3 ** (1 - knowledge) * before["guardian/actor_lr_factor"]
+        assert metrics["actor/lr"] == pytest.approx(rate, rel=1e-5)
     assert any(metrics["guardian/actor_lr_factor"] < 1 for metrics in adversarial)
     assert any(metrics["gad/trust_factor"] > 0 for metrics in adversarial)
     assert first["gad/curriculum_fraction"] < last["gad/curriculum_fraction"] == 1.0

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS / "tools"), str(TESTS / "discriminator")]
+sys.path[:0] = [str(TESTS / folder) for folder in ("tools", "discriminator", "student")]
 
 # By the number of ranks: tensor and pipeline parallelism; the rest of the ranks is data-parallel.
 LAYOUTS = {1: {"one": (1, 1)}, 2: {"tensor": (2, 1), "pipeline": (1, 2), "data": (1, 1)}}
@@ -232,8 +232,10 @@ def run_training(build: Any, folder: Path, groups: list[Any]) -> dict[str, Any]:
     return found
 
 
-def build_student(model_folder: Path, megatron: bool, forward_only: bool = False, packed: bool = False) -> Any:
-    """The student's training worker, or with ``forward_only`` the reference's."""
+def build_student(
+    model_folder: Path, megatron: bool, forward_only: bool = False, packed: bool = False, kind: Any = None
+) -> Any:
+    """The student's training worker (verl's, or another kind of it), or with ``forward_only`` the reference's."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import (
         FSDPEngineConfig,
@@ -271,7 +273,7 @@ def build_student(model_folder: Path, megatron: bool, forward_only: bool = False
         use_remove_padding=packed,
         enable_gradient_checkpointing=False,
     )
-    worker = TrainingWorker(
+    worker = (kind or TrainingWorker)(
         TrainingWorkerConfig(
             model_type="language_model",
             model_config=model,
@@ -342,6 +344,40 @@ def run_student(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
     StudentWorker.load_reference_weights(whole, str(path))
     found["reference"] = log_probs(whole.ref)
     return found
+
+
+def run_joint(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
+    """Rollouts and texts in one update of two mini-batches (student/joint_probe.py has the formula)."""
+    import joint_probe
+    from verl.utils import tensordict_utils as tu
+    from verl.workers.utils.padding import response_from_nested
+
+    from gad_verl.core import loss_weights
+    from gad_verl.trainer.supervised import SupervisedRow, build_text_rows
+    from gad_verl.workers.joint_update import StudentTraining, TextRows
+
+    if megatron:
+        from megatron.core import parallel_state
+
+        if parallel_state.is_initialized():
+            parallel_state.destroy_model_parallel()
+    layout, weights = joint_probe.Layout(num_mini_batches=2), loss_weights(0.37, 0.1)
+    rollouts, texts = joint_probe.rows(seed=5)
+    for row in rollouts:
+        row["old"] = row["reference"] = torch.zeros(len(row["response"]))
+    student = build_student(folder / "model", megatron, packed=packed, kind=StudentTraining)
+    student.set_loss_fn(joint_probe.policy_loss(layout))
+    held = build_text_rows([SupervisedRow(*text) for text in texts], 1, 2, 1, weights, 0)
+    student.hold(TextRows(held, 2, weights))
+    batch = joint_probe.policy_batch(rollouts, layout, len(rollouts) // 2)
+    # As the trainer does: transformers' own modules are patched beside Megatron's stand-ins.
+    asked = batch.copy()
+    tu.assign_non_tensor_data(asked, "compute_loss", False)
+    output = student.infer_batch(asked)
+    batch["old_log_probs"] = response_from_nested(output["log_probs"], batch["response_mask"]).float()
+    batch["ref_log_prob"] = batch["old_log_probs"] - 0.1
+    metrics = tu.get(student.train_mini_batch(batch), "metrics")
+    return {name: [float(value) for value in metrics[name]] for name in ("loss", "text_loss", "grad_norm", "kl_loss")}
 
 
 def run_restart(folder: Path, groups: list[Any]) -> dict[str, Any]:
@@ -419,6 +455,7 @@ def run_layouts(root: Path, ranks: int) -> dict[str, Any]:
         for packed in (False, True):
             name = f"{'packed' if packed else 'padded'}_student_{'megatron' if ranks else 'fsdp'}"
             results[name] = run_student(root, megatron=ranks == 1, packed=packed)
+            results[name]["joint"] = run_joint(root, megatron=ranks == 1, packed=packed)
     if ranks == 1:
         results["special"] = run_special(root, groups)
     return results

@@ -173,6 +173,14 @@ def test_a_step_whose_gradient_is_not_finite_is_left_out(probe: dict) -> None:
 
 
 @pytest.mark.parametrize("form", ["padded", "packed"])
+def test_rollouts_and_texts_in_one_update_on_megatron_as_on_fsdp(probe: dict, form: str) -> None:
+    found, reference = probe[f"{form}_student_megatron"]["joint"], probe[f"{form}_student_fsdp"]["joint"]
+    assert len(reference["loss"]) == 2 and min(reference["text_loss"]) > 1 and min(reference["kl_loss"]) > 1e-3
+    for name, values in reference.items():
+        assert found[name] == pytest.approx(values, abs=TOLERANCE, rel=TOLERANCE), name
+
+
+@pytest.mark.parametrize("form", ["padded", "packed"])
 def test_the_student_trains_on_megatron_as_on_fsdp(probe: dict, form: str) -> None:
     """Cross-entropy, a stage that begins with a new optimizer, and the reference that takes the student's weights."""
     found, reference = probe[f"{form}_student_megatron"], probe[f"{form}_student_fsdp"]

@@ -129,17 +129,32 @@ def expected(model: Any, reference: Any, layout: Layout, weights: Any, orders: l
     }
 
 
+def policy_loss(layout: Layout) -> Any:
+    """verl's loss of the rollouts."""
+    from verl.workers.config import FSDPActorConfig
+    from verl.workers.utils.losses import ppo_loss
+
+    actor = FSDPActorConfig(
+        rollout_n=NUM_STUDENTS,
+        ppo_mini_batch_size=NUM_PROMPTS,
+        use_dynamic_bsz=True,
+        use_kl_loss=True,
+        kl_loss_coef=KL_COEFFICIENT,
+        kl_loss_type="low_var_kl",
+        **{"entropy_coeff": 0.0, **layout.actor},
+    )
+    return partial(ppo_loss, config=actor)
+
+
 def build_worker(folder: str, layout: Layout) -> Any:
     """The student's training worker; gradient descent shows the gradient in the weights."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import (
-        FSDPActorConfig,
         FSDPEngineConfig,
         FSDPOptimizerConfig,
         HFModelConfig,
         TrainingWorkerConfig,
     )
-    from verl.workers.utils.losses import ppo_loss
 
     from gad_verl.workers.joint_update import StudentTraining
 
@@ -169,16 +184,7 @@ def build_worker(folder: str, layout: Layout) -> Any:
     )
     worker = StudentTraining(config)
     worker.reset()
-    actor = FSDPActorConfig(
-        rollout_n=NUM_STUDENTS,
-        ppo_mini_batch_size=NUM_PROMPTS,
-        use_dynamic_bsz=True,
-        use_kl_loss=True,
-        kl_loss_coef=KL_COEFFICIENT,
-        kl_loss_type="low_var_kl",
-        **{"entropy_coeff": 0.0, **layout.actor},
-    )
-    worker.set_loss_fn(partial(ppo_loss, config=actor))
+    worker.set_loss_fn(policy_loss(layout))
     return worker
 
 
