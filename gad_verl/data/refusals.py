@@ -19,8 +19,8 @@ import re
 _WINDOW = 300
 _CANNOT = r"(?:can(?:no|')?t|can not|am unable to|'m unable to|am not able to|'m not able to|won'?t|will not)"
 _DO = (
-    r"(?:assist|help(?! but)|comply|fulfil?l?|provide|create|generate|write|answer|engage|support|continue|do that|discuss"
-    r"|share|satisfy|accommodate|endorse|promote|participate|advise|respond|process|role-?play|condone|facilitate"
+    r"(?:assist|help(?! but)|comply|fulfil?l?|provide|create|generate|write|answer|engage|support|continue|do that"
+    r"|discuss|share|satisfy|accommodate|endorse|promote|participate|advise|respond|process|role-?play|condone|facilitate"
     r"|suggest|recommend(?![^.!?\n]*\b(?:enough|highly)\b))"
 )
 _AI = r"(?:AI|artificial intelligence|(?:large )?language model)"
@@ -35,7 +35,8 @@ _OPENING = (
 # Only where the text begins with it, behind such an opening: in a letter or a story it is somebody's line.
 _AT_THE_BEGINNING = "|".join(
     (
-        r"I (?:do not|don't) (?:actually |really )?(?:feel (?:\w+ )?comfortable|(?:provide|create|generate|engage in)\b)",
+        r"I (?:do not|don't) (?:actually |really )?feel (?:\w+ )?comfortable\b",
+        r"I (?:do not|don't) (?:provide|create|generate|engage in)\b",
         r"I should(?: not|n't) (?!be\b|have\b)",
         r"I(?:'d| would)? (?:prefer|rather) not\b",
         r"I(?: am|'m) not (?:allowed|permitted|programmed|designed|authori[sz]ed|willing) ",
