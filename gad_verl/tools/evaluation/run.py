@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gad_verl.errors import GadConfigError
+from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
 from gad_verl.tools.evaluation.judging import Judgement, find_opponent, judge_checkpoint
@@ -110,7 +110,7 @@ def evaluate(
     if judge is not None and len(read_responses(output / RESPONSES)) < len(rows) * settings.samples:
         from gad_verl.tools.api import check_endpoint
 
-        check_endpoint(judge.endpoint)
+        check_endpoint(judge.endpoint, judge.settings.sampling(1), judge.settings.optional)
     responses = generate(checkpoint, rows, output, settings, compute or Compute(), builder, {"data": str(data.path)})
     featurize = None
     if features_model is not None:
@@ -126,4 +126,11 @@ def evaluate(
         with AnswerStore(judge.store or output / JUDGE_STORE) as store:
             asker = Judge(judge.endpoint, store, judge.settings)
             judgement = judge_checkpoint(asker, rows, responses, builder, opponents, judge.with_teacher)
-    return write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement)
+    evaluation = write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement)
+    if judgement is not None and judgement.is_empty:
+        raise GadDataError(
+            f"{output}: written, but without one judged prompt: no reply of {judge.endpoint.model!r} could be read in both "
+            f"orders ({asker.counts.unparsed} of {asker.counts.ratings} unreadable, {asker.counts.cut_replies} cut by their "
+            "length). Look at the replies in the judge's store; take a larger --judge-rating-tokens or another judge"
+        )
+    return evaluation
