@@ -44,8 +44,8 @@ def answer_of(endpoint: Endpoint, request: ChatRequest, content: bytes, content_
     Raises:
         PassingError, RejectedError, GadEndpointError: There is none; see :mod:`gad_verl.tools.api.faults`.
     """
-    body = _body_of(endpoint, content, content_type)
     try:
+        body = _body_of(endpoint, content, content_type)
         if body.get("error"):
             raise _error_in(endpoint, body["error"])
         choice = body["choices"][0]

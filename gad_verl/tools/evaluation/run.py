@@ -128,9 +128,10 @@ def evaluate(
             judgement = judge_checkpoint(asker, rows, responses, builder, opponents, judge.with_teacher)
     evaluation = write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement)
     if judgement is not None and judgement.is_empty:
+        counts = asker.counts
         raise GadDataError(
-            f"{output}: written, but without one judged prompt: no reply of {judge.endpoint.model!r} could be read in both "
-            f"orders ({asker.counts.unparsed} of {asker.counts.ratings} unreadable, {asker.counts.cut_replies} cut by their "
-            "length). Look at the replies in the judge's store; take a larger --judge-rating-tokens or another judge"
+            f"{output}: written, but without one judged prompt: {counts.unparsed} of {counts.ratings} ratings of "
+            f"{judge.endpoint.model!r} could not be read, {counts.cut_replies} replies were cut by their length. Look "
+            "at the replies in the judge's store; take a larger --judge-rating-tokens, or another judge"
         )
     return evaluation
