@@ -140,7 +140,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from gad_verl.tools.data.reading import open_source
+    from gad_verl.tools.data.hub import open_source
     from gad_verl.tools.data.writing import card_path
     from gad_verl.tools.teacher.collect import check_output, collect, dry_run, store_path
     from gad_verl.tools.teacher.plan import Plan

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gad_verl.data.content import OtherPartError, text_of
+from gad_verl.data.schema import ROLES
 from gad_verl.tools.data.row_values import Row, Unusable, WrongType, is_missing, list_of_objects, parsed
 
 Messages = list[dict[str, str]]
@@ -25,21 +26,6 @@ PICTURES = "pictures, sound or films beside the text"
 TOOLS = "calls or offers of tools"
 HISTORY = "history"
 
-_ROLES = {
-    "system": "system",
-    # What the system message is called for newer models of OpenAI.
-    "developer": "system",
-    "human": "user",
-    "user": "user",
-    "prompter": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-}
 _TOOL_ROLES = (
     *("tool", "tools", "tool_call", "tool_response", "tool-call", "tool-response"),
     *("function", "function_call", "function-call", "function_response", "function-response"),
@@ -96,7 +82,7 @@ def read_turns(turns: Sequence[Mapping[str, Any]], name: str) -> Messages:
             raise WrongType(f"column {name!r}: a turn needs texts 'from' and 'value' (or 'role' and 'content')")
         if who.lower() in _TOOL_ROLES or turn.get("tool_calls") or turn.get("function_call"):
             raise Unusable(TOOLS)
-        role = _ROLES.get(who.lower())
+        role = ROLES.get(who.lower())
         if role is None:
             raise Unusable("a turn of another role than system, user and assistant")
         messages.append({"role": role, "content": _text_of_turn(turn, name)})

@@ -24,10 +24,11 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
+from gad_verl.data.reading import BadRow, Source
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import plain
+from gad_verl.tools.data.hub import open_source
 from gad_verl.tools.data.layouts import Example, Layout, find_layout
-from gad_verl.tools.data.reading import BadRow, Source, open_source
 from gad_verl.tools.data.row_values import Unusable, WrongType, is_written_list
 from gad_verl.tools.data.templates import NONE, Template
 from gad_verl.tools.data.writing import RowWriter, card_path, describe_file, outputs
