@@ -13,7 +13,7 @@
 # limitations under the License.
 """Data files as a run loads them: whether verl's reader makes of them what the check has read."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def _is_chat(feature: Any) -> bool:
 def _check_values(path: str, loaded: datasets.Dataset, prompt_key: str, teacher_key: str) -> None:
     """Look at every row of columns whose type alone does not tell that they are texts."""
     prompt, teacher = loaded.features[prompt_key], loaded.features[teacher_key]
-    checks = {}
+    checks: dict[str, tuple[Callable[[Any, str], Any], Any]] = {}
     if not _is_chat(prompt):
         checks[prompt_key] = (check_messages, prompt)
     if not _is_text(teacher) and not _is_text(_inner(teacher)):

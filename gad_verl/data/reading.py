@@ -199,8 +199,9 @@ def _open_jsonl(path: Path) -> Source:
             break
     if not first:
         raise GadDataError(f"{path} has no rows")
-    if all(isinstance(row, BadRow) for row in first):
-        raise GadDataError(f"{first[0].message}. JSONL has one JSON object a line")
+    bad = [row for row in first if isinstance(row, BadRow)]
+    if len(bad) == len(first):
+        raise GadDataError(f"{bad[0].message}. JSONL has one JSON object a line")
     return Source(str(path), _columns(first), None, rows, path)
 
 
@@ -216,8 +217,8 @@ def _open_csv(path: Path) -> Source:
                 for row in reader:
                     where = f"{path}, row {number} (line {reader.line_num})"
                     if None in row or any(value is None for value in row.values()):
-                        wanted = len(reader.fieldnames or ())
-                        yield BadRow("wrong number of fields", f"{where}: the header has {wanted} fields, this row not")
+                        fields = len(reader.fieldnames or ())
+                        yield BadRow("wrong number of fields", f"{where}: the header has {fields} fields, this row not")
                     else:
                         yield row
                     number += 1

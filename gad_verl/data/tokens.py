@@ -102,19 +102,27 @@ class SequenceBuilder:
         }
 
     def render(self, messages: Messages) -> str:
-        """A chat as text, with the generation prompt."""
-        return self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            add_generation_prompt=True,
-            tokenize=False,
-            **self._chat_template_kwargs,
-        )
+        """A chat as text, with the generation prompt.
+
+        Raises:
+            GadDataError: The chat template refuses it; with the template's own words.
+        """
+        try:
+            return self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                add_generation_prompt=True,
+                tokenize=False,
+                **self._chat_template_kwargs,
+            )
+        except Exception as error:
+            # Jinja's, and whatever a template raises.
+            raise GadDataError(f"the chat template refuses the prompt: {error}") from error
 
     def prompt(self, messages: Messages) -> list[int]:
         """Token ids of a chat with the generation prompt, cut from the left to ``max_prompt_length``.
 
         Raises:
-            GadDataError: If the rendered prompt has no token.
+            GadDataError: The chat template refuses it, or the rendered prompt has no token.
         """
         ids = self._encode(self.render(messages))
         if not ids:

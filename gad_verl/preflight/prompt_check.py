@@ -59,11 +59,10 @@ class RenderedPrompts:
         """
         try:
             rendered = self._builder.render(messages)
-        except Exception as error:
-            # Jinja's, and whatever the template raises.
+        except GadDataError as error:
             raise GadDataError(
-                f"{where}: the chat template of {self._key} refuses the prompt: {error}. Change the prompt (another "
-                f"role, turns that alternate), or set {self._key}.custom_chat_template"
+                f"{where}: {error} ({self._key}). Change the prompt (another role, turns that alternate), or set "
+                f"{self._key}.custom_chat_template"
             ) from None
         squeezed = _squeezed(rendered)
         last = messages[-1]

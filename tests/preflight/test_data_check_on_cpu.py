@@ -13,6 +13,7 @@
 # limitations under the License.
 """What the check before a run sees of data files: what the run will see, by its reader and its template."""
 
+import itertools
 import json
 import logging
 from collections.abc import Callable
@@ -169,8 +170,8 @@ class TestRendering:
         ):
             path = written(tmp_path / "train.parquet", [*rows(20), *rows(1, prompt=odd), *rows(3)])
             message = refusal(checked, path, template=STRICT)
-            assert f"{path}, row 20, column 'prompt': the chat template of actor_rollout_ref.model refuses" in message
-            assert words in message and "custom_chat_template" in message
+            assert f"{path}, row 20, column 'prompt': the chat template refuses the prompt: {words}" in message
+            assert "actor_rollout_ref.model.custom_chat_template" in message
 
     def test_validation_files_are_rendered_too(self, checked: Callable[..., Any], tmp_path: Path) -> None:
         odd = [{"role": "system", "content": "Be brief."}, *CHAT]
@@ -223,9 +224,9 @@ class TestRendering:
 
 
 DATES = [f"2024-05-{day:02}" for day in range(1, 10)]
-ODD = ["1.5", "null", "true", "{}", "\ud800", " a\n", "[1]", "\ufeffa", "2024-05-01T10:00:00", "\x00"]
+ODD = ["1.5", "null", "true", "{}", " a\n", "[1]", "\ufeffa", "2024-05-01T10:00:00", "\x00"]
 # One pool a column: what a reader makes of a column depends on whether all of its values look alike.
-POOLS = st.sampled_from([DATES, ODD, [*DATES, "a"], ["a", "b", *ODD]])
+POOLS = st.sampled_from([ODD, ["a", "b", *ODD], ["a", *DATES], DATES, ["a", "\ud800"]])
 
 
 @st.composite
@@ -244,12 +245,13 @@ def files(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 def test_what_the_check_passes_the_run_loads_as_it_is(tokenizer: Any, tmp_path: Path) -> None:
     """The check's yes is a promise: the run's own data set has the same prompts and texts."""
-    outcomes = []
+    outcomes, numbers = [], itertools.count()
 
     @given(files(), st.sampled_from(["json", "jsonl"]))
     @settings(max_examples=60)
     def promise(content: list[dict[str, Any]], suffix: str) -> None:
-        path = written(tmp_path / f"train{len(outcomes)}.{suffix}", content)
+        # A name of its own: datasets knows a file by its name and time.
+        path = written(tmp_path / f"train{next(numbers)}.{suffix}", content)
         try:
             check_file(path, "prompt", "teacher_response")
             check_loaded([path], "prompt", "teacher_response")
@@ -264,8 +266,8 @@ def test_what_the_check_passes_the_run_loads_as_it_is(tokenizer: Any, tmp_path: 
         outcomes.append(True)
 
     promise()
-    # Both answers were given, and often.
-    assert min(outcomes.count(True), outcomes.count(False)) >= 10
+    # Both answers were given.
+    assert min(outcomes.count(True), outcomes.count(False)) >= 3
 
 
 class TestSurroundings:
