@@ -40,9 +40,9 @@ from pathlib import Path
 from prompts import Split, load_prompts
 from student import StudentError, fetch_gguf
 
+from gad_verl.data.reading import Source
 from gad_verl.errors import USER_ERRORS
 from gad_verl.tools.api import Endpoint
-from gad_verl.tools.data.reading import Source
 from gad_verl.tools.teacher.collect import collect
 from gad_verl.tools.teacher.plan import Plan
 from gad_verl.tools.teacher.prompts import Framing, Prompts

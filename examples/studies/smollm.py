@@ -122,13 +122,15 @@ class Slice:
         self.state = folder / "state.pt"
         folder.mkdir(parents=True, exist_ok=True)
         if self.state.is_file():
-            saved = torch.load(self.state, weights_only=False)
+            saved = torch.load(self.state, weights_only=True)
             self.metrics = saved["metrics"]
             gad.load_state_dict(saved)
 
     def _save(self) -> None:
         fresh = self.state.with_suffix(".new")
-        torch.save(self.gad.state_dict() | {"metrics": self.metrics}, fresh)
+        # Plain numbers: with anything else the file could not be read as data alone.
+        metrics = [{name: float(value) for name, value in one.items()} for one in self.metrics]
+        torch.save(self.gad.state_dict() | {"metrics": metrics}, fresh)
         os.replace(fresh, self.state)
 
     def run(self, deadline: float) -> bool:
@@ -205,7 +207,7 @@ class Study:
         """Student and discriminator: of the warmup in ``folder``, or as they start."""
         student, discriminator, _, _ = load_models(str(self.student), LAYERS_OF_D, seed)
         if folder is not None:
-            saved = torch.load(folder / "state.pt", weights_only=False)
+            saved = torch.load(folder / "state.pt", weights_only=True)
             student.load_state_dict(saved["student"])
             discriminator.load_state_dict(saved["discriminator"])
         return student, discriminator

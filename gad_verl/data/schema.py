@@ -27,13 +27,40 @@ column                    type                                    meaning
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gad_verl.data.reading import BadRow, open_file
 from gad_verl.errors import GadDataError
 
 _SUFFIXES = (".parquet", ".json", ".jsonl")
+
+# Other names of the roles in data sets and APIs. Chat templates know system, user and assistant: most of them leave a
+# message of another role out without a word, some write its name as it is.
+ROLES = {
+    "system": "system",
+    # What the system message is called for newer models of OpenAI.
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+}
+
+
+def check_unicode(text: str, where: str) -> None:
+    """Raise GadDataError if a text holds half a character, which JSON can spell and nobody can encode."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise GadDataError(f"{where}: broken Unicode (half of a surrogate pair); mend or remove it") from None
 
 
 def teacher_texts(value: Any, where: str) -> list[str]:
@@ -47,7 +74,7 @@ def teacher_texts(value: Any, where: str) -> list[str]:
         GadDataError: If it is neither text nor a list of texts, or a text is empty.
     """
     texts = [value] if isinstance(value, str) else value
-    if texts is None or not isinstance(texts, Sequence | set) and not hasattr(texts, "tolist"):
+    if isinstance(texts, bytes) or not isinstance(texts, Sequence | set) and not hasattr(texts, "tolist"):
         raise GadDataError(f"{where}: expected a text or a list of texts, got {type(value).__name__}")
     texts = list(texts)
     if not texts:
@@ -57,6 +84,7 @@ def teacher_texts(value: Any, where: str) -> list[str]:
             raise GadDataError(f"{where}: expected text, got {type(text).__name__}")
         if not text.strip():
             raise GadDataError(f"{where}: the teacher text is empty; remove the row (or collect the answer again)")
+        check_unicode(text, where)
     return texts
 
 
@@ -106,8 +134,21 @@ def check_messages(value: Any, where: str) -> None:
                 f"{where}: the content of a message must be text (GAD trains on text only), got "
                 f"{type(message['content']).__name__}"
             )
+        check_unicode(message["content"], where)
+        _check_role(message["role"], where)
     if value[-1]["role"] == "assistant":
         raise GadDataError(f"{where}: the last message is the assistant's; the prompt must end before the answer")
+
+
+def _check_role(role: Any, where: str) -> None:
+    if not isinstance(role, str) or not role.strip():
+        raise GadDataError(f"{where}: the role of a message must be text such as 'user', got {role!r:.80}")
+    instead = ROLES.get(role.lower())
+    # "developer" is what APIs call it; whether the student's template knows it, its rendering tells.
+    if instead is not None and role not in (instead, "developer"):
+        raise GadDataError(
+            f"{where}: the role {role!r} is {instead!r} in chat templates: write that (gad-verl data import does)"
+        )
 
 
 def chat_id(messages: Sequence[Mapping[str, str]]) -> str:
@@ -116,47 +157,13 @@ def chat_id(messages: Sequence[Mapping[str, str]]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _columns_and_rows(path: Path, columns: Sequence[str]) -> tuple[list[str], Iterator[dict[str, Any]]]:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
-
-        try:
-            file = parquet.ParquetFile(path)
-        except Exception as error:
-            raise GadDataError(f"{path} is no readable parquet file: {error}") from None
-        names = list(file.schema_arrow.names)
-        wanted = [name for name in columns if name in names]
-
-        def parquet_rows() -> Iterator[dict[str, Any]]:
-            for batch in file.iter_batches(columns=wanted):
-                yield from batch.to_pylist()
-
-        return names, parquet_rows()
-    if path.suffix == ".jsonl":
-        try:
-            with path.open(encoding="utf-8") as handle:
-                rows = [json.loads(line) for line in handle if line.strip()]
-        except ValueError as error:
-            raise GadDataError(f"{path} is no readable JSONL file: {error}") from None
-    else:
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise GadDataError(f"{path} is no readable JSON file: {error}") from None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise GadDataError(f"{path}: every row must be a JSON object")
-    if not rows:
-        raise GadDataError(f"{path} has no rows")
-    return sorted({name for row in rows[:100] for name in row}), iter(rows)
-
-
 def column_names(path: str | Path) -> list[str]:
     """Columns of a data file (of the first rows, for JSON).
 
     Raises:
         GadDataError: If the file is not readable.
     """
-    return _columns_and_rows(Path(path).expanduser(), [])[0]
+    return open_file(path).columns
 
 
 def check_file(
@@ -189,19 +196,20 @@ def check_file(
     if not path.is_file():
         raise GadDataError(f"{path}: no such data file (data.train_files / data.val_files)")
     wanted = {prompt_key: settings[0], teacher_key: settings[1]} | dict(more_columns or {})
-    names, rows = _columns_and_rows(path, list(wanted))
+    source = open_file(path)
     for key, setting in wanted.items():
-        if key not in names:
+        if key not in source.columns:
             raise GadDataError(
-                f"{path} has no column {key!r}; it has {', '.join(names)}. Set {setting} to the right one or add it"
+                f"{path} has no column {key!r}; it has {', '.join(source.columns)}. Set {setting} to the right one or "
+                "add it"
             )
     count = 0
-    for row in rows:
+    for row in source.rows(list(wanted)):
+        if isinstance(row, BadRow):
+            raise GadDataError(row.message)
         check_messages(row.get(prompt_key), f"{path}, row {count}, column {prompt_key!r}")
         teacher_texts(row.get(teacher_key), f"{path}, row {count}, column {teacher_key!r}")
         if check_row is not None:
             check_row(row, f"{path}, row {count}")
         count += 1
-    if count == 0:
-        raise GadDataError(f"{path} has no rows")
     return count

@@ -18,7 +18,7 @@ text: sampled ids are often not what the tokenizer yields for the same text, an 
 only. So both sides pass through :meth:`SequenceBuilder.response`, and identical texts give identical ids.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from gad_verl.errors import GadConfigError, GadDataError
 
 _REPLACEMENT_CHARACTER = "\ufffd"
 
-Messages = Sequence[dict[str, Any]]
+Messages = Sequence[Mapping[str, Any]]
 
 
 def stop_token_ids(tokenizer: Any, generation_config: Any | None = None) -> frozenset[int]:
@@ -101,19 +101,30 @@ class SequenceBuilder:
             if key not in ("tokenize", "return_dict", "return_tensors", "add_generation_prompt")
         }
 
+    def render(self, messages: Messages) -> str:
+        """A chat as text, with the generation prompt.
+
+        Raises:
+            GadDataError: The chat template refuses it; with the template's own words.
+        """
+        try:
+            return self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                add_generation_prompt=True,
+                tokenize=False,
+                **self._chat_template_kwargs,
+            )
+        except Exception as error:
+            # Jinja's, and whatever a template raises.
+            raise GadDataError(f"the chat template refuses the prompt: {error}") from error
+
     def prompt(self, messages: Messages) -> list[int]:
         """Token ids of a chat with the generation prompt, cut from the left to ``max_prompt_length``.
 
         Raises:
-            GadDataError: If the rendered prompt has no token.
+            GadDataError: The chat template refuses it, or the rendered prompt has no token.
         """
-        text = self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            add_generation_prompt=True,
-            tokenize=False,
-            **self._chat_template_kwargs,
-        )
-        ids = self._encode(text)
+        ids = self._encode(self.render(messages))
         if not ids:
             raise GadDataError(f"the chat template renders no token for the prompt {messages!r}")
         return ids[-self.max_prompt_length :]

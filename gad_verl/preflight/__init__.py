@@ -17,6 +17,7 @@ from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.data_check import check_data, check_schedule
 from gad_verl.preflight.model_check import check_discriminator
 from gad_verl.preflight.planned_run import TRAINER_MODE, PlannedRun, PreflightCallback, run_preflight
+from gad_verl.preflight.prompt_check import check_prompts
 
 __all__ = [
     "TRAINER_MODE",
@@ -25,6 +26,7 @@ __all__ = [
     "check_config",
     "check_data",
     "check_discriminator",
+    "check_prompts",
     "check_schedule",
     "run_preflight",
 ]

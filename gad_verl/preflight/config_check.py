@@ -26,6 +26,7 @@ from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
 from gad_verl.preflight.objective_check import check_objective
 from gad_verl.preflight.options import OUTCOME_ESTIMATORS, check_tools
+from gad_verl.preflight.surroundings_check import check_context, check_loggers
 from gad_verl.trainer.stop_file import StopFile
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ def check_config(config: DictConfig) -> GadConfig:
     check_objective(config, gad_config)
     check_strategies(config)
     check_megatron(config, gad_config)
+    check_loggers(trainer.logger)
+    check_context(config)
     if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
         raise GadConfigError(
             "actor_rollout_ref.rollout.name=vllm, but vLLM is not installed: install it (on a CPU: make install), or "

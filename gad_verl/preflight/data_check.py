@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from gad_verl.config import GadConfig
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.data.file_stamps import file_list
+from gad_verl.data.loaded import check_loaded
 from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
@@ -37,6 +38,8 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
         raise GadDataError("data.val_files names no file: give held-out rows (a few of the training rows will do)")
     for path in file_list(config.data.val_files):
         check_file(path, config.data.prompt_key, gad_config.teacher_key)
+    for files in (config.data.train_files, config.data.val_files):
+        check_loaded(file_list(files), config.data.prompt_key, gad_config.teacher_key)
     source, samples = "data.train_files", config.data.get("train_max_samples", -1)
     if 0 < samples < rows:
         source, rows = "data.train_max_samples", samples

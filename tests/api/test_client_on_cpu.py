@@ -40,7 +40,7 @@ from gad_verl.tools.api import (
     answer_all_sync,
     check_endpoint,
 )
-from gad_verl.tools.api.transport import retry_after
+from gad_verl.tools.api.faults import retry_after
 
 SECRET = "sk-test-5ecret0123456789"
 
@@ -276,16 +276,17 @@ def test_sampling_reaches_the_server_whatever_it_is(db: Path) -> None:
 
 
 def test_a_refusal_field_and_an_absent_text_are_told_apart(db: Path) -> None:
-    from gad_verl.tools.api.transport import _answer_of
+    from gad_verl.tools.api.replies import answer_of
 
     endpoint = Endpoint("http://localhost/v1", "m")
     request = ChatRequest("k", (), {})
 
-    def body(**message: Any) -> dict[str, Any]:
-        return {"choices": [{"message": message, "finish_reason": "stop"}]}
+    def answer(**message: Any) -> ChatAnswer:
+        body = {"choices": [{"message": message, "finish_reason": "stop"}]}
+        return answer_of(endpoint, request, json.dumps(body).encode(), "application/json")
 
-    assert _answer_of(endpoint, request, body(content=None)).text == ""
-    refused = _answer_of(endpoint, request, body(content=None, refusal="I cannot"))
+    assert answer(content=None).text == ""
+    refused = answer(content=None, refusal="I cannot")
     assert (refused.text, refused.finish_reason) == ("I cannot", "refusal")
 
 
@@ -352,15 +353,13 @@ class TestSecrets:
     def test_a_rejection_that_repeats_the_key_is_stored_without_it(
         self, db: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from gad_verl.tools.api.transport import detail_of
+        from gad_verl.tools.api.faults import detail_of
 
         monkeypatch.setenv("OPENAI_API_KEY", SECRET)
 
-        class Error(Exception):
-            body = {"error": {"message": f"bad\nkey {SECRET} {'x' * 999}"}}
-
-        detail = detail_of(Endpoint("http://localhost/v1", "m"), Error())
-        assert detail.startswith("bad key *** xxx") and len(detail) == 200
+        body = {"error": {"message": f"bad\nkey {SECRET} {'x' * 999}"}}
+        detail = detail_of(Endpoint("http://localhost/v1", "m"), body)
+        assert detail.startswith("bad key *** xxx") and len(detail) == 300
 
     def test_a_missing_key_names_the_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("MY_KEY", raising=False)

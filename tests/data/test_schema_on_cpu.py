@@ -198,7 +198,7 @@ def test_json_of_another_form(tmp_path: Path, suffix: str, content: str) -> None
     path = tmp_path / f"train.{suffix}"
     path.write_text(content, encoding="utf-8")
     message = failure(path)
-    assert str(path) in message and "every row must be a JSON object" in message
+    assert str(path) in message and "expected a" in message and "object" in message
 
 
 def test_files_without_rows(tmp_path: Path, suffix: str) -> None:
@@ -208,7 +208,7 @@ def test_files_without_rows(tmp_path: Path, suffix: str) -> None:
     else:
         path.write_text("" if suffix == "jsonl" else "[]", encoding="utf-8")
     message = failure(path)
-    assert str(path) in message and "has no rows" in message
+    assert str(path) in message and ("has no rows" in message or "is empty (0 bytes)" in message)
 
 
 def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ import pytest
 from gad_verl import cli
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.data.layouts import LAYOUTS, Unusable, WrongType, find_layout
+from gad_verl.tools.data.layouts import LAYOUTS, find_layout
+from gad_verl.tools.data.row_values import Unusable, WrongType
 from gad_verl.tools.data.templates import ALPACA, load_template
 
 Rows = list[dict[str, Any]]
@@ -124,6 +125,16 @@ PUBLISHED: dict[str, tuple[Rows, list[tuple[list[tuple[str, str]], str]]]] = {
         ],
         [([("system", "S"), ("user", "A?"), ("assistant", "B."), ("user", "C?")], "D.")],
     ),
+    "preference": (
+        [
+            {
+                "conversations": [{"from": "human", "value": "Q?"}],
+                "chosen": {"from": "gpt", "value": "Good."},
+                "rejected": {"from": "gpt", "value": "Bad."},
+            }
+        ],
+        [([("user", "Q?")], "Good.")],
+    ),
     "plain": (
         [{"id": "7", "instruction": "Q?", "response": "A.", "teacher": "gpt-4", "source": "set"}],
         [([("user", "Q?")], "A.")],
@@ -136,7 +147,7 @@ PUBLISHED: dict[str, tuple[Rows, list[tuple[list[tuple[str, str]], str]]]] = {
 def test_every_layout_is_detected_in_every_format(name: str, suffix: str, tmp_path: Path) -> None:
     rows, expected = PUBLISHED[name]
     if suffix == ".csv":
-        rows = [{key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()} for row in rows]
+        rows = [{key: json.dumps(v) if isinstance(v, list | dict) else v for key, v in row.items()} for row in rows]
     code, found, card = run_import(write_rows(tmp_path / f"in{suffix}", rows))
     assert code == 0 and card["choices"]["layout"] == name
     assert [([(m["role"], m["content"]) for m in row["prompt"]], row["teacher_response"]) for row in found] == expected
@@ -173,7 +184,8 @@ def test_no_published_column_is_left_behind() -> None:
         ([("human", " "), ("gpt", "C.")], "an empty turn"),
         ([("human", "A?"), ("gpt", "\n")], "answer is empty"),
         ([("human", "A?"), ("system", "S"), ("human", "B?"), ("gpt", "C.")], "system turn in the middle"),
-        ([("human", "A?"), ("function_call", "f()"), ("gpt", "C.")], "another role"),
+        ([("human", "A?"), ("function_call", "f()"), ("gpt", "C.")], "tools"),
+        ([("human", "A?"), ("narrator", "so"), ("gpt", "C.")], "another role"),
     ],
 )
 def test_chats_that_no_template_takes_are_left_out(turns: list[tuple[str, str]], reason: str) -> None:
@@ -290,7 +302,7 @@ def test_wrong_type_names_the_row_unless_such_rows_are_skipped(tmp_path: Path, f
 
 
 def test_messages_of_a_wrong_type_are_an_error() -> None:
-    for content in ([{"role": "user"}], [{"role": "user", "content": [{"type": "image"}]}], 5, [5]):
+    for content in ([{"role": "user"}], [{"role": "user", "content": [{"type": "text"}]}], 5, [5]):
         with pytest.raises(WrongType):
             list(LAYOUTS["lmsys"].convert({"content": content, "teacher_response": "A."}))
 

@@ -73,6 +73,85 @@ def names(report: LeakReport) -> dict[str, list[str]]:
     return {finding.kind: [single.feature.name for single in finding.features] for finding in report.findings}
 
 
+SENTENCES = (
+    "The river is quiet in winter, and the people of the city walk along its garden road every morning.",
+    "There are three answers to this question, and every student has another idea about which of them is right.",
+    "A small house stands by the light of the old road; its music is heard at night when the summer is warm.",
+    "Water is made of hydrogen and oxygen, which are gases at the temperature of a room and burn together.",
+)
+
+
+class TestShortTexts:
+    """Of a few words no language can be told, and none is."""
+
+    def test_a_short_text_has_no_language(self) -> None:
+        found = surface.languages(["Mickey Thomas", "blue", "2", "Yes", "", "Grace Slick sang first.", SENTENCES[0]])
+        assert found == [None] * 6 + ["en"]
+        assert surface.languages(["\u8fd9\u6761\u6cb3\u5728\u51ac\u5929\u5f88\u5b89\u9759\u3002" * 4]) == ["zh"]
+
+    def test_short_answers_are_no_other_language(self) -> None:
+        rng = random.Random(4)
+        teacher = [" ".join(rng.sample(SENTENCES, 2)) for _ in range(80)]
+        student = [rng.choice([text, "Mickey Thomas", "blue", "Ja", "Oslo", "Vasa", "2"]) for text in teacher]
+        assert "language" not in names(compared(teacher, student))
+
+    def test_answers_in_another_language_are_found_among_short_ones(self) -> None:
+        rng = random.Random(4)
+        german = "Der Fluss ist im Winter still, und die Leute der Stadt gehen jeden Morgen auf der Strasse spazieren."
+        teacher = [rng.choice([*SENTENCES, "blue"]) for _ in range(80)]
+        student = [rng.choice([german, "blau"]) for _ in range(80)]
+        (finding,) = (one for one in compared(teacher, student).findings if one.kind == "language")
+        assert {one.feature.name for one in finding.features} == {"language 'de'", "language 'en'"}
+        assert [one.teacher for one in finding.features if one.feature.name == "language 'en'"] == [1.0]
+
+
+class TestOneAnswerForAll:
+    """A teacher that gives one answer to many prompts is named, also beside stronger findings."""
+
+    SAME = "I will think about it and come back to you."
+
+    def test_beside_a_student(self) -> None:
+        report = compared([self.SAME] * 60, answers(60, 2))
+        (finding,) = (one for one in report.findings if one.kind == "repeated texts")
+        assert finding.features[0].teacher == 1 and "one answer to many prompts" in finding.advice
+
+    @pytest.mark.parametrize(("count", "is_named"), [(60, True), (8, True), (3, False), (0, False)])
+    def test_by_itself(self, count: int, is_named: bool) -> None:
+        report = one_sided(side([self.SAME] * count + answers(60 - count, 1)))
+        assert ("the same text as 3 others or more" in [one.name for one in report.teacher_findings]) == is_named
+
+
+class TestBrokenWords:
+    """Texts cut in the middle of a word are named, without a word of the API on why they ended."""
+
+    def test_cut_texts_are_named(self) -> None:
+        whole = [f"{' '.join(SENTENCES)} {text}" for text in answers(80, 3)]
+        rng = random.Random(1)
+        cut = [text[: rng.randint(150, len(text) - 2)] for text in whole]
+        # What ends at a space or behind a whole word cannot be told.
+        report = one_sided(side(cut))
+        (share,) = (one.share for one in report.teacher_findings if one.name == "ends in the middle of a word")
+        assert 0.3 < share < 0.95
+        (finding,) = (one for one in compared(cut, whole).findings if one.kind == "finish")
+        assert "teacher texts are cut" in finding.advice
+
+    def test_whole_texts_are_not(self) -> None:
+        assert not any(surface.broken_words([text.rstrip(".") for text in SENTENCES * 5]))
+        # A short answer may well be the beginning of another word.
+        assert not any(surface.broken_words(["Ann", "Anna", "annual", *answers(20, 1)]))
+
+    @given(st.lists(st.text(max_size=60), max_size=5))
+    def test_any_texts_give_an_answer_each(self, texts: list[str]) -> None:
+        assert len(surface.broken_words(texts)) == len(surface.repeated(texts)) == len(texts)
+
+
+def test_advice_names_every_remedy_of_a_kind() -> None:
+    teacher = [text.replace(". ", ".\n\n") + " \nEnd.\r\nDone." for text in answers(100, 1)]
+    (finding,) = (one for one in compared(teacher, answers(100, 2)).findings if one.kind == "white space inside")
+    assert {one.feature.name for one in finding.features} >= {"carriage returns", "blanks before a line end"}
+    assert "--strip-whitespace" in finding.advice and "--strip-line-ends" in finding.advice
+
+
 def test_texts_of_one_source_cannot_be_told_apart() -> None:
     covered, findings, values = 0, 0, []
     for seed in range(12):
@@ -95,7 +174,12 @@ PLANTED: dict[str, tuple[Callable[[str], str], str, str, str]] = {
     "special token": (lambda text: text + "<|im_end|>", "template", "special tokens as text", "--strip-template"),
     "heading": (lambda text: "### Response:\n" + text, "template", "template remains at an end", "--strip-template"),
     "thinking": (lambda text: f"<think>so</think>\n{text}", "thinking", "thinking block", "--strip-thinking"),
-    "carriage returns": (lambda text: f"{text}\r\nEnd.", "white space inside", "carriage returns", "--strip-line-ends"),
+    "carriage returns": (
+        lambda text: f"{text}\r\nEnd.",
+        "white space inside",
+        "carriage returns",
+        "--strip-whitespace",
+    ),
     "not composed": (lambda text: f"{text} Cafe\u0301.", "characters", "Unicode not composed (NFC)", "--nfc"),
     "quotes": (lambda text: f"\u201c{text}\u201d", "characters", "typographic quotes", "tokenizer"),
     "refusal": (lambda _: "I'm sorry, but I can't help with that.", "refusals", "refusal", "--drop-refusals"),
@@ -261,7 +345,7 @@ def test_features_do_not_depend_on_the_order_of_the_texts(texts: list[str], rng:
 
 def test_every_kind_of_feature_has_advice() -> None:
     kinds = {feature.kind for feature, _ in (*surface._SHARES, *surface._NUMBERS)}
-    kinds |= {kind for _, kind, _ in surface._CATEGORIES} | {"language", "finish"}
+    kinds |= {kind for _, kind, _ in surface._CATEGORIES} | {"language", "finish", "repeated texts"}
     assert kinds == set(_BY_KIND)
 
 

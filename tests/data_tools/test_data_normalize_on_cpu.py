@@ -117,10 +117,10 @@ def test_what_belongs_to_the_text_stays(text: str) -> None:
 
 def test_long_texts_take_no_quadratic_time() -> None:
     # Runs of what the patterns begin with; a pattern that tries every start would take minutes.
-    for piece in (" ", "\n", "#", "<", "### ", "<|", "\t \n", "I can't "):
-        text = f"a{piece * 100_000}b"
-        clean(text, ALL)
-        is_refusal(text)
+    for piece in (" ", "\n", "#", "<", "### ", "<|", "\t \n", "I can't ", "Sorry, but ", "I apologize ", "Hello, "):
+        for text in (f"a{piece * 100_000}b", f"{piece * 100_000}b"):
+            clean(text, ALL)
+            is_refusal(text)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,26 @@ def test_long_texts_take_no_quadratic_time() -> None:
         "I am unable to assist with illegal acts.",
         "I won't help with this.",
         "Unfortunately, I can't do this for you.",
+        "I apologize, but I do not feel comfortable writing a joke about that. Perhaps we could talk about it instead.",
+        "I don't actually feel comfortable with this.",
+        "I apologize, I should not generate or endorse such content.",
+        "I cannot recommend ways to listen in on others. However, you could ask them.",
+        "I'd prefer not to continue this conversation.",
+        "I can't satisfy your request, I'm just an AI, and it's against my guidelines.",
+        "I cannot fulfill your request. I'm just an AI assistant.",
+        "I am sorry, I am not allowed to answer questions about this.",
+        "I'm not able to help with that, as I'm only a language model.",
+        "I'm designed solely to process and generate text, and I'm unable to assist you with that.",
+        "I'm still learning how to answer this question.",
+        "I understand your curiosity, but I must respectfully decline to answer.",
+        "Thank you for asking. I won't participate in that.",
+        "It would not be appropriate for me to write this.",
+        "I'm really sorry, but that's not something I can help with.",
+        "Sorry, that's beyond my current scope. Let's talk about something else.",
+        "As a large language model, I am not able to give legal advice.",
+        "Hello! I'm programmed to be a harmless AI assistant.",
+        "\u5f88\u62b1\u6b49\uff0c\u6211\u65e0\u6cd5\u56de\u7b54\u8fd9\u4e2a\u95ee\u9898\u3002",
+        "\u4f60\u597d\uff0c\u8fd9\u4e2a\u95ee\u9898\u6211\u6682\u65f6\u65e0\u6cd5\u56de\u7b54\u3002",
     ],
 )
 def test_refusals_are_known(text: str) -> None:
@@ -147,6 +167,17 @@ def test_refusals_are_known(text: str) -> None:
         "The model cannot generalise.",
         "I can't wait to see you!",
         "I'm sorry for your loss.",
+        "I'm sorry to hear that. You should not blame yourself.",
+        "I apologize for the confusion. The answer is 4.",
+        "I cannot help but wonder at this.",
+        "I cannot recommend this book highly enough.",
+        "I should have known better, and I should not have gone.",
+        "Thank you for your letter. I will answer soon.",
+        "As an AI language model, I don't have personal opinions. However, here are two views.",
+        "Dear team, the visitor said that she did not feel comfortable, and I agree.",
+        "It is not appropriate to shout in a library, so speak softly.",
+        "Hello! Here is the list.",
+        "The programme is designed solely for children.",
         "Here is a polite refusal you can use. " + "x " * 200 + "I'm sorry, but I can't help with that.",
     ],
 )

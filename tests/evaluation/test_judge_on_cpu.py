@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fault_server import Faults, FaultServer
+from fault_server import Faults, FaultServer, Reply
 from scripted_judge import always_first, by_length, mumbling, rating_of, scripted
 from tiny_model import build_tokenizer
 
@@ -232,3 +232,71 @@ def test_scores_of_both_sides_add_up_to_100(tmp_path: Path) -> None:
         other = preferences.relative_score(judge.rate([(q, second, first) for q, first, second in pairs]))
     assert one.value + other.value == pytest.approx(100)
     assert len(server.received) == 30  # the same requests, in the other order
+
+
+class TestJudgeThatThinks:
+    """Its thoughts are neither an answer nor a mark."""
+
+    @pytest.mark.parametrize("thoughts", ["<think>\n3 4?\n</think>\n\n", "I lean to 3 4, but no.\n</think>\n\n"])
+    def test_thoughts_stay_out_of_references_and_marks(
+        self, tmp_path: Path, builder: SequenceBuilder, thoughts: str
+    ) -> None:
+        def thinking(body: dict[str, Any]) -> tuple[str, str]:
+            text, reason = scripted(by_length)(body)
+            return thoughts + text, reason
+
+        with FaultServer(thinking) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+            judge = open_judge(server, store)
+            result = judge_checkpoint(judge, ROWS, responses(["xx"] * 12), builder)
+        shown = [rating for request in server.received if (rating := rating_of(request.body))]
+        assert shown and not any("think" in text or "3 4" in text for rating in shown for text in rating)
+        assert result.summary["score"]["prompts"] == 12 and judge.counts.unparsed == 0
+
+    def test_thoughts_that_take_the_limit_are_said(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with FaultServer(lambda body: ("<think>\nHm", "length")) as server, AnswerStore(tmp_path / "s.sqlite") as store:
+            judge = open_judge(server, store, attempts=2)
+            assert judge.references(ROWS[:2]) == [None, None]
+            assert np.isnan(judge.rate([("Why?", "a", "b")])).all()
+        assert judge.counts.empty_references == 2 and judge.counts.cut_replies == 2 + 4
+        assert "needs a larger --judge-rating-tokens (512) and --judge-reference-tokens (1536)" in caplog.text
+
+    def test_a_tag_inside_of_an_explanation_is_none(self) -> None:
+        from gad_verl.tools.evaluation.judge_replies import parse_scores
+
+        assert parse_scores("8 7\nAssistant 1 leaves a </think> tag in its answer.") == (8, 7)
+
+
+class TestJudgeThatRefuses:
+    """A judge of the o-series is asked as it wants; one that refuses everything is an error with its own words."""
+
+    def test_our_own_fields_are_left_out(self, tmp_path: Path) -> None:
+        def o_series(body: dict[str, Any]) -> Any:
+            for name in ("max_tokens", "temperature", "seed"):
+                if name in body:
+                    instead = "Use 'max_completion_tokens' instead." if name == "max_tokens" else ""
+                    message = f"Unsupported parameter: '{name}' is not supported with this model. {instead}"
+                    error = {"message": message, "param": name, "code": "unsupported_parameter"}
+                    return Reply({"error": error}, 400)
+            return scripted(by_length)(body)
+
+        with FaultServer(o_series) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+            marks = open_judge(server, store).rate([("Why?", "abcd", "ab")])
+        assert marks.tolist() == [[4, 2, 4, 2]]
+
+    def test_nothing_answered_is_an_error(self, tmp_path: Path, builder: SequenceBuilder) -> None:
+        message = "Unsupported value: 'top_p' does not support 0.5 with this model."
+        with FaultServer(lambda body: Reply({"error": {"message": message}}, 400)) as server:
+            with AnswerStore(tmp_path / "store.sqlite") as store:
+                judge = open_judge(server, store, options={"top_p": 0.5})
+                with pytest.raises(GadEndpointError, match=r"answered none of 4 requests.*'top_p' does not.*NAME=null"):
+                    judge_checkpoint(judge, ROWS[:4], responses(["x"] * 4), builder)
+
+    def test_a_few_refusals_are_said_with_their_words(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        def some(body: dict[str, Any]) -> Any:
+            is_long = "Question 1?" in body["messages"][-1]["content"]
+            return Reply({"error": {"message": "Too long."}}, 400) if is_long else scripted(by_length)(body)
+
+        with FaultServer(some) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+            references = open_judge(server, store).references(ROWS[:3])
+        assert [text is None for text in references] == [False, True, False]
+        assert "1 requests to the judge got no answer: status 400: Too long." in caplog.text

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Shards of a checkpoint that may come from elsewhere."""
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,41 @@ def test_code_in_a_shard_is_not_run(tmp_path: Path) -> None:
 def test_a_damaged_shard_is_one_error(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(GadCheckpointError, match=r"rank_0\.pt is damaged"):
         load_state(checkpoint(tmp_path, content))
+
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = [path for folder in ("gad_verl", "examples", "recipes") for path in sorted((ROOT / folder).rglob("*.py"))]
+# Calls that run what a file says.
+UNSAFE = ("pickle.load", "pickle.loads", "joblib.load", "dill.load", "yaml.load", "yaml.unsafe_load", "eval", "exec")
+
+
+def unsafe_reads(source: str) -> list[str]:
+    """Calls of a module that may run code out of a file."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        name, options = ast.unparse(node.func), {option.arg: ast.unparse(option.value) for option in node.keywords}
+        is_open = name == "torch.load" and options.get("weights_only") != "True"
+        if is_open or name in UNSAFE or options.get("allow_pickle", "False") != "False":
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_that_is_shipped_runs_code_out_of_a_file(path: Path) -> None:
+    assert unsafe_reads(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.load(p)",
+        "torch.load(p, weights_only=False)",
+        "pickle.loads(b)",
+        "np.load(p, allow_pickle=True)",
+        "eval(t)",
+    ],
+)
+def test_such_calls_are_seen(source: str) -> None:
+    assert len(unsafe_reads(source)) == 1

@@ -105,7 +105,7 @@ def test_every_stage_passes(tiny_config: DictConfig, stage: str) -> None:
 
 
 def test_several_files_are_counted_together(tiny_config: DictConfig, tmp_path: Path) -> None:
-    files = [data_file(tmp_path, rows(5)), data_file(tmp_path, rows(6), "more.jsonl")]
+    files = [data_file(tmp_path, rows(5)), data_file(tmp_path, rows(6), "more.parquet")]
     config = changed(tiny_config, data__train_files=files)
     assert preflight.check_data(config, preflight.check_config(config)) == 11
 

@@ -179,13 +179,19 @@ def test_marks_are_set_counted_and_dropped(
     found = {name: [flag for flag in flags if row["extra_info"][flag]] for name, row in rows.items()}
     assert found == {"a": [], "b": ["stopped_by_length"], "c": ["refusal"], "e": ["duplicate_answer"]}
     counted = card_of()["answers"]
-    assert counted["marked"] == {"empty": 2, "refusal": 2, "length": 1, "duplicate-answer": 1}
-    assert counted["dropped"] == {"empty": 2} and card_of()["prompts"]["duplicates"] == 1
+    assert counted["marked"] == {"empty": 1, "filtered": 1, "refusal": 1, "length": 1, "duplicate-answer": 1}
+    assert counted["dropped"] == {"empty": 1, "filtered": 1} and card_of()["prompts"]["duplicates"] == 1
 
     everything = ("duplicate-answer", "refusal", "length")
     assert collect(path, "--ask-again", "--drop", *everything) == 0
     assert [(row["prompt"][0]["content"], row["teacher_response"]) for row in rows_of()] == [("a", "fine")]
-    assert card_of()["answers"]["dropped"] == {"empty": 2, "length": 1, "refusal": 1, "duplicate-answer": 2}
+    assert card_of()["answers"]["dropped"] == {
+        "empty": 1,
+        "filtered": 1,
+        "length": 1,
+        "refusal": 1,
+        "duplicate-answer": 2,
+    }
     # The repeated prompt is a prompt of its own now, the only one that was not stored.
     assert Counter(one.prompt for one in server.received) == Counter("abcdefa")
 

@@ -25,6 +25,7 @@ import argparse
 import asyncio
 import json
 import random
+import ssl
 import sys
 import threading
 import time
@@ -83,6 +84,20 @@ class Faults:
 
 
 @dataclass(frozen=True)
+class Reply:
+    """A whole response of another manner: body (JSON, or text as it is), status and headers."""
+
+    body: Any
+    status: int = 200
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def response(self) -> web.Response:
+        text = self.body if isinstance(self.body, str) else json.dumps(self.body)
+        return web.Response(text=text, status=self.status, content_type=self.content_type, headers=self.headers)
+
+
+@dataclass(frozen=True)
 class Received:
     """One request to ``/chat/completions``: arrival in seconds (monotonic), body, and what it met (None: an answer)."""
 
@@ -106,23 +121,28 @@ class FaultServer:
     """The server, in a thread of its own, from ``with`` to the end of the block.
 
     Attributes:
-        answer: Makes text and finish reason from a request's body; an int instead is an HTTP status to refuse with.
+        answer: Makes text and finish reason from a request's body; an int instead is an HTTP status to refuse with, a
+            Reply the whole response.
         faults: What goes wrong.
         key: The key to insist on; None takes every key.
         model: The one model that it has.
         latency_s: Time that every answer takes.
         hold_after: Requests after so many wait until this is None, so that a client cannot finish meanwhile.
         models_listed: Whether ``/models`` exists.
+        models_reply: What ``/models`` says instead of the model.
+        tls: Context of a server that speaks HTTPS.
         host, port: Where it listens; port 0 takes a free one.
     """
 
-    answer: Callable[[dict[str, Any]], tuple[str, str] | int] = echo
+    answer: Callable[[dict[str, Any]], tuple[str, str] | int | Reply] = echo
     faults: Faults = field(default_factory=Faults)
     key: str | None = None
     model: str = MODEL
     latency_s: float = 0.0
     hold_after: int | None = None
     models_listed: bool = True
+    models_reply: Reply | None = None
+    tls: ssl.SSLContext | None = None
     host: str = "127.0.0.1"
     port: int = 0
 
@@ -134,7 +154,7 @@ class FaultServer:
     @property
     def base_url(self) -> str:
         """For the client, with the version."""
-        return f"http://{self.host}:{self.port}/v1"
+        return f"http{'s' if self.tls else ''}://{self.host}:{self.port}/v1"
 
     def __enter__(self) -> Self:
         ready = threading.Event()
@@ -161,7 +181,7 @@ class FaultServer:
         # A handler ends with its connection: clients that lose patience leave nothing behind.
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
-        site = web.TCPSite(runner, self.host, self.port, backlog=1024)
+        site = web.TCPSite(runner, self.host, self.port, backlog=1024, ssl_context=self.tls)
         await site.start()
         self.port = site._server.sockets[0].getsockname()[1]
         ready.set()
@@ -178,6 +198,8 @@ class FaultServer:
     async def _models(self, request: web.Request) -> web.Response:
         if refused := self._unauthorised(request):
             return refused
+        if self.models_reply is not None:
+            return self.models_reply.response()
         if not self.models_listed:
             return web.Response(status=404, text="<html>not found</html>", content_type="text/html")
         return web.json_response({"object": "list", "data": [{"id": self.model, "object": "model"}]})
@@ -219,6 +241,8 @@ class FaultServer:
         if fault == "no_choices":
             return web.json_response({"object": "chat.completion", "choices": []})
         outcome = self.answer(body)
+        if isinstance(outcome, Reply):
+            return outcome.response()
         if isinstance(outcome, int):
             return error_response(outcome, "This request cannot be processed")
         text, reason = outcome

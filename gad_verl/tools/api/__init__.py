@@ -22,10 +22,14 @@ module                    content
 ``store``                 answers in a SQLite file
 ``client``                :func:`answer_all`: asks for what the store lacks
 ``gate``                  requests and tokens per minute, pauses
-``transport``             one request, and what its outcome means
+``transport``             one request
+``manner``                how an API wants to be asked
+``replies``               the answer in what comes back
+``faults``                what an error means, in the API's own words
+``connection``            the HTTP client, proxies and certificates
 ========================  ============================================================================================
 
-``client``, ``transport`` and ``check`` import ``openai``; names here are loaded on first use.
+The modules from ``check`` on, but for ``store`` and ``gate``, import ``openai``; names here are loaded on first use.
 """
 
 import importlib

@@ -15,36 +15,58 @@
 
 import asyncio
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import openai
 
 from gad_verl.errors import GadEndpointError
+from gad_verl.tools.api.connection import connection_detail, open_client
 from gad_verl.tools.api.endpoint import Endpoint
+from gad_verl.tools.api.faults import PassingError, RejectedError, status_error
+from gad_verl.tools.api.manner import Manner
 from gad_verl.tools.api.requests import ChatRequest
-from gad_verl.tools.api.transport import PassingError, RejectedError, ask_once, open_client, status_error
+from gad_verl.tools.api.transport import ask_once
 
 # A check is for a person who waits.
 TIMEOUT_S = 30.0
 SHOWN_MODELS = 8
+_MODEL_CODES = ("model_not_found", "invalid_model", "model_not_exist", "DeploymentNotFound")
+_MODEL_WORDS = re.compile(
+    r"\bmodel\b[^.]{0,80}\b(?:does not exist|not exist|not found|not available|is unknown|is invalid)"
+    r"|\b(?:unknown|invalid|no such) model\b|\bnot a valid model\b",
+    re.IGNORECASE,
+)
 
 
-def check_endpoint(endpoint: Endpoint) -> None:
+def check_endpoint(endpoint: Endpoint, sampling: Mapping[str, Any] | None = None, optional: Sequence[str] = ()) -> None:
     """Ask the API for its models, and where that is not conclusive for a one-token answer.
+
+    Args:
+        endpoint: Where to ask, and how.
+        sampling: As the run will ask; see :class:`gad_verl.tools.api.requests.ChatRequest`.
+        optional: Of these, what may be left out.
 
     Raises:
         GadEndpointError: Unreachable, unauthorised, an unknown model, or no OpenAI-compatible API; one line each.
-        GadConfigError: The key's variable is not set.
+        GadConfigError: The key's variable is not set, or the environment names an unusable proxy or certificate.
     """
-    asyncio.run(_check(endpoint))
+    asyncio.run(_check(endpoint, _short_request(sampling or {}, optional)))
 
 
-async def _check(endpoint: Endpoint) -> None:
+def _short_request(sampling: Mapping[str, Any], optional: Sequence[str]) -> ChatRequest:
+    limit = "max_completion_tokens" if "max_completion_tokens" in sampling else "max_tokens"
+    return ChatRequest("check", ({"role": "user", "content": "Hi"},), {**sampling, limit: 1}, tuple(optional))
+
+
+async def _check(endpoint: Endpoint, request: ChatRequest) -> None:
     async with open_client(endpoint) as client:
         models = await _models(client, endpoint)
         if models is None or endpoint.model not in models:
             # Not every API lists its models, and some know them by more names than they list.
-            await _probe(client, endpoint, models or [])
+            await _probe(client, endpoint, request, models or [])
 
 
 async def _models(client: openai.AsyncOpenAI, endpoint: Endpoint) -> list[str] | None:
@@ -53,40 +75,41 @@ async def _models(client: openai.AsyncOpenAI, endpoint: Endpoint) -> list[str] |
         raw = await client.models.with_raw_response.list(timeout=min(TIMEOUT_S, endpoint.timeout_s))
         return [str(model["id"]) for model in json.loads(raw.content)["data"]]
     except openai.APIConnectionError as error:
-        cause = error.__cause__ or error
-        detail = endpoint.scrub(str(cause)) or type(cause).__name__
         raise GadEndpointError(
-            f"{endpoint.base_url} cannot be reached ({detail}); check --base-url and that the server runs"
+            f"{endpoint.base_url} cannot be reached ({connection_detail(endpoint, error)}); check --base-url and that "
+            "the server runs"
         ) from None
     except openai.APIStatusError as error:
-        if error.status_code in (401, 402, 403):
-            raise status_error(endpoint, error) from None
+        meaning = status_error(endpoint, error)
+        # An API without this list knows no such path.
+        if isinstance(meaning, GadEndpointError) and error.status_code != 404:
+            raise meaning from None
         return None
     except (ValueError, KeyError, TypeError, openai.APIError):
         return None
 
 
-async def _probe(client: openai.AsyncOpenAI, endpoint: Endpoint, models: list[str]) -> None:
+async def _probe(client: openai.AsyncOpenAI, endpoint: Endpoint, request: ChatRequest, models: list[str]) -> None:
     """Ask for one token; an answer of any kind is enough, and so is a fault that may pass."""
-    request = ChatRequest("check", ({"role": "user", "content": "Hi"},), {"max_tokens": 1})
     patient = replace(endpoint, timeout_s=min(TIMEOUT_S, endpoint.timeout_s))
     try:
-        await ask_once(client, patient, request)
+        await ask_once(client, patient, request, Manner(endpoint.stream))
     except PassingError as error:
         if error.reason == "content_type":
             raise GadEndpointError(
                 f"{endpoint.base_url} is no OpenAI-compatible API: {error}; the base URL usually ends in /v1"
             ) from None
     except RejectedError as error:
-        # Some names of models are refused with 400. Without a list, or with another cause, the first prompts will tell.
-        if models and "model" in str(error).lower():
-            raise GadEndpointError(_unknown(endpoint, models)) from None
-    except GadEndpointError:
-        if models:
-            raise GadEndpointError(_unknown(endpoint, models)) from None
+        # Some names of models are refused with 400. What else is refused, the first prompts will tell.
+        if error.param == "model" or error.code in _MODEL_CODES or _MODEL_WORDS.search(str(error)):
+            raise GadEndpointError(f"{_unknown(endpoint, models)}: {error}") from None
+    except GadEndpointError as error:
+        if models and "(404)" in str(error):
+            raise GadEndpointError(f"{_unknown(endpoint, models)}: {error}") from None
         raise
 
 
 def _unknown(endpoint: Endpoint, models: list[str]) -> str:
     shown, more = ", ".join(models[:SHOWN_MODELS]), len(models) - SHOWN_MODELS
-    return f"{endpoint.base_url} has no model {endpoint.model!r}; it has {shown}" + f" and {more} more" * (more > 0)
+    has = f"; it has {shown}" + f" and {more} more" * (more > 0) if models else ""
+    return f"{endpoint.base_url} has no model {endpoint.model!r}{has}"

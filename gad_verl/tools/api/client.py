@@ -17,17 +17,21 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import openai
 import tenacity
 
 from gad_verl.errors import GadEndpointError
+from gad_verl.tools.api.connection import open_client
 from gad_verl.tools.api.endpoint import Endpoint
+from gad_verl.tools.api.faults import PassingError, RejectedError
 from gad_verl.tools.api.gate import Gate
+from gad_verl.tools.api.manner import Manner
 from gad_verl.tools.api.requests import ChatAnswer, ChatRequest, answer_limit, estimate_prompt_tokens
 from gad_verl.tools.api.store import AnswerStore
-from gad_verl.tools.api.transport import PassingError, RejectedError, ask_once, open_client
+from gad_verl.tools.api.transport import ask_once
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +54,8 @@ class Summary:
         attempts: Times that something was sent, retries included.
         failed: Requests without an answer, by reason; ``rejected`` are those the API refuses for good.
         faults: Attempts that failed and were made again, by reason.
-        last_fault: The latest fault in words.
+        last_faults: The latest fault of each reason, in words.
+        thoughts_alone: New answers without text whose thoughts came in a field of their own.
     """
 
     stored: int = 0
@@ -59,7 +64,8 @@ class Summary:
     attempts: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
-    last_fault: str = ""
+    last_faults: dict[str, str] = field(default_factory=dict)
+    thoughts_alone: int = 0
 
     @property
     def retries(self) -> int:
@@ -67,28 +73,64 @@ class Summary:
         return self.attempts - self.asked
 
     def __add__(self, other: "Summary") -> "Summary":
-        both = Summary(**{name: value + vars(other)[name] for name, value in vars(self).items()})
-        both.last_fault = other.last_fault or self.last_fault
-        return both
+        numbers = {name: value + vars(other)[name] for name, value in vars(self).items() if name != "last_faults"}
+        return Summary(**numbers, last_faults={**self.last_faults, **other.last_faults})
 
 
 # Called after each request that is settled: the summary, and the answer, from the store or new; None for a failure.
 Progress = Callable[[Summary, ChatRequest, ChatAnswer | None], None]
 
 
+class Stop:
+    """Ends calls of :func:`answer_all` that belong together: nothing more is sent, and what was sent may arrive.
+
+    Attributes:
+        error: Why; None while they go on.
+    """
+
+    def __init__(self) -> None:
+        self.error: GadEndpointError | None = None
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    def now(self, error: GadEndpointError) -> None:
+        """End them: who waits for his turn or for a next attempt is not needed any more."""
+        self.error = self.error or error
+        for task in self._waiting - {asyncio.current_task()}:
+            task.cancel()
+
+    @contextmanager
+    def patience(self) -> Iterator[None]:
+        """A part of a worker's task in which it has paid for nothing yet; none begins after the end."""
+        if self.error is not None:
+            raise asyncio.CancelledError
+        task = asyncio.current_task()
+        self._waiting.add(task)
+        try:
+            yield
+        finally:
+            self._waiting.discard(task)
+
+
 async def answer_all(
-    endpoint: Endpoint, requests: Iterable[ChatRequest], store: AnswerStore, *, progress: Progress | None = None
+    endpoint: Endpoint,
+    requests: Iterable[ChatRequest],
+    store: AnswerStore,
+    *,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> Summary:
     """Ask for every answer that the store lacks.
 
     Requests are taken from the iterable as they can be sent, so that any number of them fits the memory. Two with the
     same key are asked once. Cancelling it (Ctrl-C) drops the requests in flight and keeps every answer that arrived.
+    An error that ends it lets the requests in flight arrive first: they are paid for.
 
     Args:
         endpoint: Where to ask, and the limits to keep.
         requests: What to ask.
         store: Where the answers are and go; stays open.
         progress: Called after each request that is settled.
+        stop: Shared by calls that end together; None for one alone.
 
     Returns:
         Counts. Requests that failed for good are in ``failed``; the same call later asks for them again.
@@ -98,7 +140,7 @@ async def answer_all(
             is pointless. The answers so far are in the store.
         GadDataError: An answer cannot be written.
     """
-    run = _Run(endpoint, iter(requests), store, progress)
+    run = _Run(endpoint, iter(requests), store, progress, stop or Stop())
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(endpoint.max_concurrency):
@@ -107,6 +149,8 @@ async def answer_all(
         raise first_leaf(errors) from None
     finally:
         await run.close()
+    if run.stop.error is not None:
+        raise run.stop.error
     return run.summary
 
 
@@ -121,12 +165,19 @@ class _Run:
     """What the workers of one run share."""
 
     def __init__(
-        self, endpoint: Endpoint, requests: Iterator[ChatRequest], store: AnswerStore, progress: Progress | None
+        self,
+        endpoint: Endpoint,
+        requests: Iterator[ChatRequest],
+        store: AnswerStore,
+        progress: Progress | None,
+        stop: Stop,
     ) -> None:
         self.endpoint = endpoint
         self.requests = requests
         self.store = store
         self.progress = progress
+        self.stop = stop
+        self.manner = Manner(endpoint.stream)
         self.summary = Summary()
         self.gate = Gate(endpoint.requests_per_minute, endpoint.tokens_per_minute)
         self.in_flight: set[str] = set()
@@ -149,6 +200,8 @@ class _Run:
     async def work(self) -> None:
         """One worker: takes the next request until there is none."""
         for seen, request in enumerate(self.requests):
+            if self.stop.error is not None:
+                return
             if seen % _BREATH == _BREATH - 1:
                 await asyncio.sleep(0)
             if request.key in self.in_flight:
@@ -160,6 +213,9 @@ class _Run:
             self.in_flight.add(request.key)
             try:
                 await self._ask(request)
+            except GadEndpointError as error:
+                self.stop.now(error)
+                return
             finally:
                 self.in_flight.discard(request.key)
 
@@ -171,6 +227,7 @@ class _Run:
                 wait=self._seconds_to_wait,
                 retry=tenacity.retry_if_exception_type(PassingError),
                 before_sleep=self._note_fault,
+                sleep=self._sleep,
                 reraise=True,
             ):
                 with attempt:
@@ -185,15 +242,21 @@ class _Run:
             self.store.put(answer)
             self.failures_in_a_row = 0
             self.summary.answered += 1
+            self.summary.thoughts_alone += answer.thoughts and not answer.text.strip()
             self._settle(request, answer)
+
+    async def _sleep(self, seconds: float) -> None:
+        with self.stop.patience():
+            await asyncio.sleep(seconds)
 
     async def _attempt(self, request: ChatRequest) -> ChatAnswer:
         prompt = estimate_prompt_tokens(request.messages)
         estimated = prompt + (self.mean_answer_tokens or answer_limit(request.sampling))
-        await self.gate.enter(estimated)
+        with self.stop.patience():
+            await self.gate.enter(estimated)
         self.summary.attempts += 1
         try:
-            answer = await ask_once(self.client, self.endpoint, request)
+            answer = await ask_once(self.client, self.endpoint, request, self.manner)
         except PassingError as error:
             if not error.counted:
                 self.gate.correct(estimated, 0)
@@ -226,7 +289,7 @@ class _Run:
     def _note_fault(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception()
         self.summary.faults[error.reason] += 1
-        self.summary.last_fault = str(error)
+        self.summary.last_faults[error.reason] = str(error)
         if error.retry_after_s is not None:
             # It holds for the key, not for the one request: the others would only be refused as well.
             self.gate.pause(error.retry_after_s)
@@ -235,7 +298,7 @@ class _Run:
 
     def _fail(self, request: ChatRequest, reason: str, detail: str) -> None:
         self.summary.failed[reason] += 1
-        self.summary.last_fault = detail
+        self.summary.last_faults[reason] = detail
         self.failures_in_a_row += 1
         self._settle(request, None)
         limit = max(MIN_FAILURES_IN_A_ROW, 2 * self.endpoint.max_concurrency)

@@ -40,6 +40,7 @@ class Endpoint:
         backoff_s: Mean seconds before the second attempt are half of it; it doubles with every attempt.
         max_backoff_s: Where the doubling ends.
         max_retry_after_s: An API that asks for more patience than this ends the run; the answers so far are kept.
+        stream: Answers are asked for as a stream from the first request on; an API that gives no others teaches it.
 
     Raises:
         GadConfigError: A value that cannot work.
@@ -56,6 +57,7 @@ class Endpoint:
     backoff_s: float = 1.0
     max_backoff_s: float = 60.0
     max_retry_after_s: float = 600.0
+    stream: bool = False
 
     def __post_init__(self) -> None:
         _check_url(self.base_url)
@@ -79,7 +81,8 @@ class Endpoint:
         """Whether the API is on this machine."""
         host = urlsplit(self.base_url).hostname or ""
         try:
-            return ipaddress.ip_address(host).is_loopback
+            address = ipaddress.ip_address(host)
+            return address.is_loopback or address.is_unspecified
         except ValueError:
             return host == "localhost"
 
@@ -110,9 +113,23 @@ def _check_url(url: str) -> None:
         parts.port  # noqa: B018 - raises where it is no number
     except (ValueError, AttributeError):
         raise GadConfigError("the base URL cannot be read; expected something like https://host/v1") from None
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if parts.username or parts.password or parts.fragment:
         # Not repeated: it may hold a secret.
-        raise GadConfigError("the base URL must not hold a user, password or query; keys come from the environment")
+        raise GadConfigError("the base URL must not hold a user or password; keys come from the environment")
+    is_azure = (parts.hostname or "").endswith((".azure.com", ".microsoft.com")) or "/openai/deployments/" in parts.path
+    instead = (
+        "; Azure takes https://NAME.openai.azure.com/openai/v1 with the name of the deployment as --model"
+        if is_azure
+        else ""
+    )
+    if parts.query:
+        # Its names say what was meant; its values may be secret.
+        names = ", ".join(dict.fromkeys(part.partition("=")[0] for part in parts.query.split("&")))
+        raise GadConfigError(f"the base URL must not hold a query ({names}){instead}; keys come from the environment")
+    if parts.path.rstrip("/").endswith("/completions") or "/openai/deployments/" in parts.path:
+        raise GadConfigError(
+            f"the base URL ends before /chat/completions, such as https://host/v1; got the path {parts.path!r}{instead}"
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise GadConfigError(f"the base URL must look like https://host/v1, got {url!r}")
 

@@ -35,11 +35,13 @@ class ChatRequest:
         messages: The chat, ``{"role": ..., "content": ...}`` each.
         sampling: Everything else of the request's body: ``temperature``, ``top_p``, ``max_tokens``, ``seed``, ``stop``
             and whatever else the API understands.
+        optional: Fields of ``sampling`` that nobody asked for by hand: they are left out where the API takes none.
     """
 
     key: str
     messages: tuple[dict[str, str], ...]
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ class ChatAnswer:
     Attributes:
         key: Key of the request.
         text: The answer as it came, not stripped; empty where the API sent none.
-        finish_reason: ``stop``, ``length``, ``content_filter``, ... as the API names it; ``refusal`` where it marked
-            the text as one.
+        finish_reason: ``stop``, ``length``, ``content_filter``, ``unknown`` where the API gave none, else as it names
+            it; ``refusal`` where it marked the text as one.
         prompt_tokens, completion_tokens: As the API counted them; None where it does not count.
         model: What the API says has answered.
         created_utc: When the answer arrived, ISO 8601.
+        thoughts: Whether thoughts came beside the text. Known of a new answer; the store does not keep it.
     """
 
     key: str
@@ -63,6 +66,7 @@ class ChatAnswer:
     completion_tokens: int | None
     model: str
     created_utc: str
+    thoughts: bool = False
 
 
 def request_key(messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any], *more: str | int) -> str:

@@ -41,7 +41,7 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("input", help="parquet, JSON, JSONL or CSV file, or the name of a Hugging Face data set")
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write; a card stands beside it")
     parser.add_argument(
-        "--layout", help="gad, lmsys, dolly, selfinst, alpaca, sharegpt or plain (default: by the columns)"
+        "--layout", help="gad, lmsys, dolly, selfinst, alpaca, sharegpt, plain or preference (default: by the columns)"
     )
     parser.add_argument(
         "--template", default="none", help="wrapper around instructions: none, alpaca, or a text file (default: none)"
@@ -114,7 +114,7 @@ def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]")
     yes_or_no("--nfc", help="compose Unicode (NFC)")
     yes_or_no("--strip-line-ends", dest="line_ends", help="blanks before line ends, rows of empty lines")
     parser.set_defaults(whitespace=True, thinking=True, template=True, nfc=True, line_ends=False)
-    parser.add_argument("--drop-refusals", action="store_true", help="leave refusals out (English phrases)")
+    parser.add_argument("--drop-refusals", action="store_true", help="leave refusals out (by their usual phrases)")
     parser.add_argument("--drop-duplicates", choices=("rows", "prompts"), help="leave out rows that came before")
     parser.add_argument("--min-chars", type=int, default=1, help="leave shorter texts out (default: 1)")
     parser.add_argument("--max-chars", type=int, help="leave longer texts out")
@@ -195,6 +195,11 @@ def _run_import(arguments: argparse.Namespace) -> None:
     )
     if result.unused_columns:
         sys.stdout.write(f"  columns left behind: {', '.join(result.unused_columns)}\n")
+    if result.all_are_written_lists:
+        sys.stdout.write(
+            "  warning: every text of the teacher is a list written as text, such as ['...', '...']: save lists as "
+            "parquet or JSONL, not as CSV\n"
+        )
 
 
 def _run_split(arguments: argparse.Namespace) -> None:

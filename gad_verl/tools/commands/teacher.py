@@ -25,7 +25,15 @@ from gad_verl.tools.teacher.marks import MARKS
 from gad_verl.tools.teacher.settings import DROPPABLE
 
 # Of the endpoint: for teachers of the settings file that set none.
-_LIMITS = ("api_key_env", "timeout_s", "max_concurrency", "requests_per_minute", "tokens_per_minute", "attempts")
+_LIMITS = (
+    "api_key_env",
+    "timeout_s",
+    "max_concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "attempts",
+    "stream",
+)
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -103,6 +111,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timeout", dest="timeout_s", type=float, default=120, help="seconds per request (default: 120)"
     )
+    group.add_argument(
+        "--stream", action="store_true", help="ask for streams (found out where an API gives nothing else)"
+    )
     group.add_argument("--attempts", type=positive, default=8, help="before a request counts as failed (default: 8)")
 
 
@@ -121,7 +132,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         choices=DROPPABLE,
         default=["duplicate-prompt"],
-        help="what is left out, besides empty answers; the rest is only marked (default: duplicate-prompt)",
+        help="what is left out, besides empty and filtered answers (default: duplicate-prompt)",
     )
     group.add_argument("--allow-missing", action="store_true", help="write the file even if answers are missing")
     group.add_argument("--overwrite", action="store_true", help="replace a file that was not collected here")
@@ -129,7 +140,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from gad_verl.tools.data.reading import open_source
+    from gad_verl.tools.data.hub import open_source
     from gad_verl.tools.data.writing import card_path
     from gad_verl.tools.teacher.collect import check_output, collect, dry_run, store_path
     from gad_verl.tools.teacher.plan import Plan
@@ -149,12 +160,12 @@ def _run(arguments: argparse.Namespace) -> None:
         sys.stdout.write(dry_run(plan, arguments.output) + "\n")
         return
     card = collect(plan, arguments.output, overwrite=arguments.overwrite, allow_missing=arguments.allow_missing)
-    answers = card["answers"]
+    answers, marked = card["answers"], card["answers"]["marked"]
     sys.stdout.write(
         f"{arguments.output}: {card['output']['rows']} rows, {answers['kept']} answers of {answers['wanted']}; "
-        f"{answers['marked']['length']} stopped by length, {answers['marked']['refusal']} refusals, "
-        f"{answers['marked']['empty']} empty, {answers['marked']['duplicate-answer']} duplicates, "
-        f"{answers['rejected']} rejected by the API, {answers['missing']} missing\n"
+        f"{marked['length']} stopped by length, {marked['filtered']} by a filter, {marked['refusal']} refusals, "
+        f"{marked['empty']} empty, {marked['duplicate-answer']} duplicates, {answers['rejected']} rejected by the API, "
+        f"{answers['missing']} missing\n"
         f"{card_path(arguments.output)}: counts, settings, checksum\n"
         f"{store_path(arguments.output)}: all answers as they came\n"
     )

@@ -13,21 +13,29 @@
 # limitations under the License.
 """What to do about a surface feature that tells teacher from student, in words."""
 
+from collections.abc import Sequence
+
 from gad_verl.tools.data.separability import Accuracy, SingleFeature
+from gad_verl.tools.data.surface import Feature
 
 _NORMALIZE = "gad-verl data normalize"
 _STUDENT_TEMPLATE = (
     "the student writes it: check its chat template and stop tokens, and generate with the settings of the training"
 )
 _WARMUP = "the warmup teaches such things: look again with texts of the warmed-up student before you worry"
+_STUDENT_STYLE = f"the student's style: {_WARMUP}"
 
 # By kind: what to do if the teacher's side has more of it, and if the student's has.
 _BY_KIND: dict[str, tuple[str, str]] = {
     "white space around": (f"{_NORMALIZE} --strip-whitespace removes it from the teacher's texts", _STUDENT_TEMPLATE),
     "white space inside": (
-        f"{_NORMALIZE} --strip-line-ends removes blanks before line ends and runs of empty lines; the rest is the "
-        f"teacher's style, and {_WARMUP}",
-        f"the student's style: {_WARMUP}",
+        f"{_NORMALIZE} --strip-line-ends removes blanks before line ends and runs of empty lines",
+        _STUDENT_STYLE,
+    ),
+    "repeated texts": (
+        "the teacher gives one answer to many prompts: look at these rows, and leave them out unless the student shall "
+        "answer so (teacher collect --drop duplicate-answer does it while collecting)",
+        "the student gives one answer to many prompts: it has collapsed, or its settings of sampling are wrong",
     ),
     "template": (f"{_NORMALIZE} --strip-template removes it from the teacher's texts", _STUDENT_TEMPLATE),
     "thinking": (
@@ -74,19 +82,36 @@ _BY_KIND: dict[str, tuple[str, str]] = {
     "characters": (
         f"{_NORMALIZE} --nfc composes Unicode. Quotes, dashes and emoji are the teacher's style: {_WARMUP}; check that "
         "the student's tokenizer knows these characters",
-        f"the student's style: {_WARMUP}",
+        _STUDENT_STYLE,
     ),
 }
 
 
-def advice(single: SingleFeature) -> str:
-    """What to do about a feature, one sentence or two."""
-    return _BY_KIND[single.feature.kind][0 if single.auc > 0.5 else 1]
+# What is done about a single feature, where that differs from the rest of its kind.
+_BY_FEATURE: dict[str, tuple[str, str]] = {
+    "carriage returns": (f"{_NORMALIZE} --strip-whitespace makes line ends of carriage returns", _STUDENT_TEMPLATE),
+    "two blanks in a line": (f"two blanks in a line are the teacher's style: {_WARMUP}", _STUDENT_STYLE),
+    "tabs": (f"tabs are the teacher's style: {_WARMUP}", _STUDENT_STYLE),
+    "empty lines": (f"empty lines are the teacher's style: {_WARMUP}", _STUDENT_STYLE),
+}
 
 
-def teacher_advice(kind: str) -> str:
+def _advice(feature: Feature, teacher_has_more: bool) -> str:
+    return _BY_FEATURE.get(feature.name, _BY_KIND[feature.kind])[0 if teacher_has_more else 1]
+
+
+def advice(singles: Sequence[SingleFeature]) -> str:
+    """What to do about the features of a kind, in their order: the weaker ones may want something else."""
+    # Where one side has more of one first token, the other has more of others: that is one finding, not two.
+    wanted = [
+        single for single in singles if not single.feature.is_value or (single.auc > 0.5) == (singles[0].auc > 0.5)
+    ]
+    return "; ".join(dict.fromkeys(_advice(single.feature, single.auc > 0.5) for single in wanted))
+
+
+def teacher_advice(feature: Feature) -> str:
     """What to do about a feature of the teacher's side when there is no student to compare with."""
-    return _BY_KIND[kind][0]
+    return _advice(feature, teacher_has_more=True)
 
 
 def headline(accuracy: Accuracy, findings: int) -> str:

@@ -24,10 +24,12 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
+from gad_verl.data.reading import BadRow, Source
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import plain
-from gad_verl.tools.data.layouts import Example, Layout, Unusable, WrongType, find_layout
-from gad_verl.tools.data.reading import BadRow, Source, open_source
+from gad_verl.tools.data.hub import open_source
+from gad_verl.tools.data.layouts import Example, Layout, find_layout
+from gad_verl.tools.data.row_values import Unusable, WrongType, is_written_list
 from gad_verl.tools.data.templates import NONE, Template
 from gad_verl.tools.data.writing import RowWriter, card_path, describe_file, outputs
 
@@ -80,21 +82,37 @@ class ImportOptions:
 
 @dataclass
 class ImportResult:
-    """What an import did: the layout, columns left behind, rows read and written, rejected rows by reason."""
+    """What an import did.
+
+    Attributes:
+        layout: Name of the layout.
+        unused_columns: Columns left behind.
+        read, written: Rows.
+        rejected: Rows left out, by reason.
+        written_lists: Teacher texts that are a list of texts, written as one text.
+    """
 
     layout: str
     unused_columns: list[str] = field(default_factory=list)
     read: int = 0
     written: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    written_lists: int = 0
+
+    @property
+    def all_are_written_lists(self) -> bool:
+        """Whether the column of the teacher's texts is likely a column of lists that became text on its way."""
+        return 0 < self.written == self.written_lists
 
 
 def _prompt(example: Example, options: ImportOptions) -> list[dict[str, str]]:
     messages = example.messages
     if example.instruction is not None:
-        messages = [{"role": "user", "content": options.template.render(example.instruction, example.context)}]
-    if options.system_prompt and messages[0]["role"] != "system":
-        messages = [{"role": "system", "content": options.system_prompt}, *messages]
+        asked = {"role": "user", "content": options.template.render(example.instruction, example.context)}
+        messages = [*messages, asked]
+    system = example.system or options.system_prompt
+    if system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
     return messages
 
 
@@ -131,7 +149,7 @@ def _examples(
         row = _rename(row, options.rename)
         try:
             # A row with several instances is used whole or not at all.
-            examples = list(layout.convert(row))
+            examples = list(layout.examples(row))
             _check_unicode(examples)
         except Unusable as reason:
             yield number, None, str(reason)
@@ -212,6 +230,7 @@ def import_file(
                             handle.write(json.dumps({"row": number, "reason": reason}, ensure_ascii=False) + "\n")
                         continue
                     texts = example.teacher_response
+                    result.written_lists += isinstance(texts, str) and is_written_list(texts)
                     writer.write(
                         {
                             "prompt": _prompt(example, options),

@@ -17,23 +17,36 @@ A converter takes a row and yields examples. It raises :class:`Unusable` for a r
 answer) and :class:`WrongType` for one that is not of its layout (a number where a text should be).
 """
 
-import json
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field, replace
 
-from gad_verl.data.schema import check_messages, teacher_texts
+from gad_verl.data.schema import teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data.chats import (
+    HISTORY,
+    PICTURE_COLUMNS,
+    TOOL_COLUMNS,
+    checked_turns,
+    history_of,
+    prompt_of,
+    read_turns,
+    refuse_more_than_text,
+)
+from gad_verl.tools.data.preferences import CHOSEN, LABELS, PROMPTS, chosen_pair, refuse_unwanted
+from gad_verl.tools.data.row_values import (
+    Row,
+    Unusable,
+    WrongType,
+    is_missing,
+    list_of_objects,
+    optional,
+    optional_text,
+    text,
+)
 
-Row = Mapping[str, Any]
-
-
-class Unusable(Exception):
-    """A row that cannot be trained on. Its message is the reason, the same for all rows of the kind."""
-
-
-class WrongType(Exception):
-    """A value of another type than the layout has. Its message names the column."""
+# Read in any layout: who asks with them is answered otherwise, or not at all.
+_SYSTEM = ("system", "system_prompt")
+_IN_ANY = (*_SYSTEM, *LABELS, *PICTURE_COLUMNS, *TOOL_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,8 @@ class Example:
         teacher_response: The teacher's text, or several.
         instruction: What is asked, for layouts of single instructions; None for chats.
         context: Input to the instruction; may be empty.
-        messages: The chat before the teacher's text, for layouts of chats.
+        messages: The chat before the teacher's text; before the instruction, where there is one.
+        system: System message for a chat that has none.
         id: Identifier in the source.
         teacher: Which teacher, where the row says so.
         source: Which data set, where the row says so.
@@ -55,6 +69,7 @@ class Example:
     instruction: str | None = None
     context: str = ""
     messages: list[dict[str, str]] = field(default_factory=list)
+    system: str | None = None
     id: str | None = None
     teacher: str | None = None
     source: str | None = None
@@ -73,7 +88,8 @@ class Layout:
         needed: Columns without which a file is not of this layout; of a group in a tuple one is enough.
         convert: Turns a row into examples.
         is_chat: Whether rows hold whole chats, which no template is put around.
-        optional: Further columns that the converter reads, besides :data:`ABOUT`.
+        optional: Further columns that the converter reads, besides those that are read in any layout.
+        before: Layouts that would read the same file, and would take the wrong answer for the teacher's.
     """
 
     name: str
@@ -81,45 +97,33 @@ class Layout:
     convert: Converter
     is_chat: bool = False
     optional: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+
+    def examples(self, row: Row) -> Iterator[Example]:
+        """What a row gives to learn from.
+
+        Raises:
+            Unusable, WrongType: See the module.
+        """
+        refuse_unwanted(row)
+        refuse_more_than_text(row)
+        if HISTORY not in self.optional and row.get(HISTORY):
+            raise WrongType(
+                f"column {HISTORY!r} holds earlier turns, which the layout {self.name} does not read. If it is "
+                f"something else, rename it: --rename {HISTORY}=past"
+            )
+        system = optional(row, *_SYSTEM)
+        for example in self.convert(row):
+            yield replace(example, system=system)
 
     def unused(self, columns: Collection[str]) -> list[str]:
         """Columns that an import leaves behind."""
-        used = {name for group in self.needed for name in group} | {*self.optional, *ABOUT}
+        used = {name for group in self.needed for name in group} | {*self.optional, *ABOUT, *_IN_ANY}
         return [name for name in columns if name not in used]
 
     def fits(self, columns: Collection[str]) -> bool:
         """Whether a file with these columns can be of this layout."""
         return all(any(name in columns for name in group) for group in self.needed)
-
-
-def _text(row: Row, name: str) -> str:
-    """A needed text; an empty one makes the row unusable."""
-    value = row.get(name)
-    if value is None:
-        raise Unusable(f"{name} is missing")
-    if not isinstance(value, str):
-        raise WrongType(f"column {name!r}: expected text, got {type(value).__name__}")
-    if not value.strip():
-        raise Unusable(f"{name} is empty")
-    return value
-
-
-def _optional(row: Row, *names: str) -> str | None:
-    """The first of several optional texts; numbers become text."""
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, str) and value.strip():
-            return value
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)
-    return None
-
-
-def _context(row: Row, name: str) -> str:
-    value = row.get(name)
-    if value is not None and not isinstance(value, str):
-        raise WrongType(f"column {name!r}: expected text, got {type(value).__name__}")
-    return value or ""
 
 
 # What rows say about themselves, in any layout.
@@ -139,141 +143,65 @@ ABOUT = (
 
 def _about(row: Row) -> dict[str, str | None]:
     return {
-        "id": _optional(row, "id", "question_id", "conversation_id"),
-        "teacher": _optional(row, "teacher", "model", "model_id"),
-        "source": _optional(row, "data_source", "source"),
-        "category": _optional(row, "category", "motivation_app"),
+        "id": optional(row, "id", "question_id", "conversation_id"),
+        "teacher": optional(row, "teacher", "model", "model_id"),
+        "source": optional(row, "data_source", "source"),
+        "category": optional(row, "category", "motivation_app"),
     }
-
-
-def _parsed(value: Any) -> Any:
-    """CSV has lists as JSON text."""
-    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _list_of_dicts(row: Row, name: str) -> list[dict[str, Any]]:
-    value = _parsed(row.get(name))
-    if value is None:
-        raise Unusable(f"{name} is missing")
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise WrongType(f"column {name!r}: expected a list of objects, got {type(value).__name__}")
-    if not value:
-        raise Unusable(f"{name} is empty")
-    return value
 
 
 def _teacher_texts(row: Row, name: str = "teacher_response") -> str | list[str]:
     value = row.get(name)
-    if value is None:
-        raise Unusable(f"{name} is missing")
-    if isinstance(value, str):
-        return _text(row, name)
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+    if is_missing(value) or isinstance(value, str):
+        return text(row, name)
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise WrongType(f"column {name!r}: expected a text or a list of texts, got {type(value).__name__}")
-    texts = [text for text in value if text.strip()]
+    texts = [one for one in value if one.strip()]
     if not texts:
         raise Unusable(f"{name} is empty")
     return teacher_texts(texts, name)
 
 
-def _messages(row: Row, name: str) -> list[dict[str, str]]:
-    value = _parsed(row.get(name))
-    if isinstance(value, str):
-        return [{"role": "user", "content": _text(row, name)}]
-    messages = _list_of_dicts({name: value}, name)
-    try:
-        check_messages(messages, f"column {name!r}")
-    except GadDataError as error:
-        if messages[-1].get("role") == "assistant":
-            raise Unusable("the prompt ends with the assistant") from None
-        raise WrongType(str(error)) from None
-    if not messages[-1]["content"].strip():
-        raise Unusable("the last message is empty")
-    return [{"role": str(message["role"]), "content": message["content"]} for message in messages]
-
-
 def _gad(row: Row) -> Iterator[Example]:
-    yield Example(_teacher_texts(row), messages=_messages(row, "prompt"), **_about(_with_extra_info(row)))
-
-
-def _with_extra_info(row: Row) -> Row:
     extra = row.get("extra_info")
-    return {**extra, **row} if isinstance(extra, dict) else row
+    about = {**extra, **row} if isinstance(extra, dict) else row
+    yield Example(_teacher_texts(row), messages=prompt_of(row, "prompt"), **_about(about))
 
 
 def _lmsys(row: Row) -> Iterator[Example]:
-    yield Example(_teacher_texts(row), messages=_messages(row, "content"), **_about(row))
+    yield Example(_teacher_texts(row), messages=prompt_of(row, "content"), **_about(row))
 
 
 def _single(answer: str, context: str) -> Converter:
     """Converter of a layout of single instructions, by the columns of answer and input."""
 
     def convert(row: Row) -> Iterator[Example]:
-        yield Example(_text(row, answer), _text(row, "instruction"), _context(row, context), **_about(row))
+        asked = text(row, "instruction"), optional_text(row, context)
+        yield Example(text(row, answer), *asked, history_of(row), **_about(row))
 
     return convert
 
 
 def _selfinst(row: Row) -> Iterator[Example]:
-    instruction = _text(row, "instruction")
-    for instance in _list_of_dicts(row, "instances"):
-        yield Example(_text(instance, "output"), instruction, _context(instance, "input"), **_about(row))
-
-
-_ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-}
-
-
-def _turns(row: Row) -> list[dict[str, str]]:
-    name = "conversations" if row.get("conversations") is not None else "messages"
-    messages = []
-    for turn in _list_of_dicts(row, name):
-        # Parquet has every key in every turn, some of them null.
-        who = turn.get("from") or turn.get("role")
-        text = turn.get("value") if turn.get("value") is not None else turn.get("content")
-        if not isinstance(who, str) or not isinstance(text, str):
-            raise WrongType(f"column {name!r}: a turn needs texts 'from' and 'value' (or 'role' and 'content')")
-        role = _ROLES.get(who.lower())
-        if role is None:
-            raise Unusable("a turn of another role than system, user and assistant")
-        messages.append({"role": role, "content": text})
-    return messages
+    instruction = text(row, "instruction")
+    for instance in list_of_objects(row, "instances"):
+        yield Example(text(instance, "output"), instruction, optional_text(instance, "input"), **_about(row))
 
 
 def _sharegpt(row: Row) -> Iterator[Example]:
-    messages = _turns(row)
-    system = _optional(row, "system")
-    if system is not None and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
+    name = "messages" if is_missing(row.get("conversations")) else "conversations"
+    messages = read_turns(list_of_objects(row, name), name)
     while messages and messages[-1]["role"] != "assistant":
         messages.pop()
     if not messages:
         raise Unusable("no turn of the assistant")
     *prompt, answer = messages
-    roles = [message["role"] for message in prompt if message["role"] != "system"]
-    if any(message["role"] == "system" for message in prompt[1:]):
-        raise Unusable("a system turn in the middle")
-    if roles != ["user", "assistant"] * (len(roles) // 2) + ["user"]:
-        # Chat templates of several model families refuse such chats.
-        raise Unusable("user and assistant do not take turns")
-    if any(not message["content"].strip() for message in prompt if message["role"] != "system"):
-        raise Unusable("an empty turn")
-    prompt = [message for message in prompt if message["content"].strip()]
-    yield Example(_text({"answer": answer["content"]}, "answer"), messages=prompt, **_about(row))
+    yield Example(text({"answer": answer["content"]}, "answer"), messages=checked_turns(prompt), **_about(row))
+
+
+def _preference(row: Row) -> Iterator[Example]:
+    prompt, answer = chosen_pair(row)
+    yield Example(answer, messages=prompt, **_about(row))
 
 
 LAYOUTS = {
@@ -281,11 +209,24 @@ LAYOUTS = {
     for layout in (
         Layout("gad", (("prompt",), ("teacher_response",)), _gad, is_chat=True, optional=("extra_info",)),
         Layout("lmsys", (("content",), ("teacher_response",)), _lmsys, is_chat=True),
-        Layout("dolly", (("instruction",), ("context",), ("response",)), _single("response", "context")),
+        Layout(
+            "dolly",
+            (("instruction",), ("context",), ("response",)),
+            _single("response", "context"),
+            optional=(HISTORY,),
+        ),
         Layout("selfinst", (("instruction",), ("instances",)), _selfinst),
-        Layout("alpaca", (("instruction",), ("output",)), _single("output", "input"), optional=("input",)),
-        Layout("sharegpt", (("conversations", "messages"),), _sharegpt, is_chat=True, optional=("system",)),
-        Layout("plain", (("instruction",), ("response",)), _single("response", "input"), optional=("input",)),
+        Layout("alpaca", (("instruction",), ("output",)), _single("output", "input"), optional=("input", HISTORY)),
+        Layout("sharegpt", (("conversations", "messages"),), _sharegpt, is_chat=True),
+        Layout("plain", (("instruction",), ("response",)), _single("response", "input"), optional=("input", HISTORY)),
+        Layout(
+            "preference",
+            ((CHOSEN,), ("rejected",)),
+            _preference,
+            is_chat=True,
+            optional=(*PROMPTS, "input", HISTORY),
+            before=("sharegpt",),
+        ),
     )
 }
 
@@ -315,9 +256,16 @@ def find_layout(columns: Collection[str], where: str, name: str | None = None) -
                 f"{where}: the layout {name} needs the columns {wanted}; the file has {has}. Rename them by "
                 "--rename OLD=NEW"
             )
+        for other in LAYOUTS.values():
+            if name in other.before and other.fits(columns):
+                raise GadDataError(
+                    f"{where}: the layout {name} would leave {', '.join(group[0] for group in other.needed)} behind, "
+                    f"which say which answer is wanted; the layout {other.name} reads them"
+                )
         return layout
     fitting = [layout for layout in LAYOUTS.values() if layout.fits(columns)]
     fitting = [one for one in fitting if not any(set(one.needed) < set(other.needed) for other in fitting)]
+    fitting = [one for one in fitting if not any(one.name in other.before for other in fitting)]
     if not fitting:
         raise GadDataError(
             f"{where}: the columns fit none of the layouts {', '.join(LAYOUTS)}; the file has {has}. Rename them by "

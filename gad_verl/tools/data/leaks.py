@@ -29,7 +29,7 @@ from gad_verl.tools.data.separability import (
     noteworthy,
     single_features,
 )
-from gad_verl.tools.data.surface import FeatureTable, feature_table
+from gad_verl.tools.data.surface import SAME_TEXTS, FeatureTable, feature_table
 from gad_verl.tools.data.two_sides import Side, chosen, load_side, pair
 
 SHOWN_FEATURES = 25
@@ -49,6 +49,8 @@ _SUSPICIOUS = {
     "broken characters (U+FFFD)": 0.0,
     "Unicode not composed (NFC)": 0.0,
     "stopped by the length limit": 0.01,
+    "ends in the middle of a word": 0.01,
+    f"the same text as {SAME_TEXTS - 1} others or more": 0.01,
     "empty text": 0.0,
 }
 # A first or last token that so many texts have is a habit that D will use.
@@ -126,10 +128,10 @@ class LeakReport:
 def _teacher_findings(table: FeatureTable, is_teacher: NDArray[np.bool_]) -> list[OneSided]:
     found = []
     for number, feature in enumerate(table.features):
-        share = float(table.values[is_teacher, number].mean())
+        share = float(np.nanmean(table.values[is_teacher, number]))
         is_habit = feature.name.startswith(("first t", "last token")) and share >= _HABIT
         if is_habit or (feature.name in _SUSPICIOUS and share > _SUSPICIOUS[feature.name]):
-            found.append(OneSided(feature.name, share, teacher_advice(feature.kind)))
+            found.append(OneSided(feature.name, share, teacher_advice(feature)))
     return sorted(found, key=lambda one: -one.share)
 
 
@@ -137,14 +139,14 @@ def _by_kind(singles: Sequence[SingleFeature]) -> list[Finding]:
     kinds: dict[str, list[SingleFeature]] = {}
     for single in noteworthy(singles):
         kinds.setdefault(single.feature.kind, []).append(single)
-    return [Finding(kind, features, advice(features[0])) for kind, features in kinds.items()]
+    return [Finding(kind, features, advice(features)) for kind, features in kinds.items()]
 
 
 def one_sided(side: Side) -> LeakReport:
     """Statistics of the teacher's texts alone."""
     table = feature_table(side.texts, side.unfinished)
     everyone = np.ones(len(side.texts), dtype=bool)
-    means = table.values.mean(axis=0)
+    means = np.nanmean(table.values, axis=0)
     singles = [
         SingleFeature(feature, float(mean), float("nan"), float("nan"), float("nan"))
         for feature, mean in zip(table.features, means, strict=True)

@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from gad_verl.data.reading import BadRow, check_path, open_file
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadDataError
-from gad_verl.tools.data.reading import BadRow, check_path, open_file
 
 SUFFIXES = (".parquet", ".jsonl", ".json")
 _BATCH_ROWS = 2000

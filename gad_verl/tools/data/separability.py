@@ -131,8 +131,9 @@ def single_features(table: FeatureTable, is_teacher: NDArray[np.bool_]) -> list[
 
     found = []
     for number, feature in enumerate(table.features):
-        teacher, student = table.values[is_teacher, number], table.values[~is_teacher, number]
-        if np.ptp(table.values[:, number]) == 0:
+        known = ~np.isnan(table.values[:, number])
+        teacher, student = table.values[is_teacher & known, number], table.values[~is_teacher & known, number]
+        if not len(teacher) or not len(student) or np.ptp(table.values[known, number]) == 0:
             continue
         test = mannwhitneyu(teacher, student, method="asymptotic")
         auc = float(test.statistic / (len(teacher) * len(student)))

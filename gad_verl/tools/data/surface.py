@@ -18,6 +18,7 @@ A feature is a number per text. Single features have a name that says what they 
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,13 @@ from gad_verl.tools.data.cleaning import clean, has_marker, strip_template, stri
 MIN_SHARE = 0.02
 MAX_VALUES = 12
 LENGTH_BINS = 8
+# Bytes of letters below which no language is guessed: of English sentences with 20 to 40 letters one in eight was given
+# another language, from 60 on one in a hundred. Scripts of three bytes a letter say as much in fewer of them.
+LANGUAGE_BYTES = 60
+# So many texts that are the same are no chance.
+SAME_TEXTS = 4
+# A shorter text was hardly cut by a limit.
+CUT_WORDS = 20
 
 
 @dataclass(frozen=True)
@@ -43,14 +51,17 @@ class Feature:
         name: What it is, in words.
         kind: Its kind; findings of one kind are reported together.
         is_share: Whether it is 0 or 1 per text, so that its mean is a share.
+        is_value: Whether it is one of several values of which each text has one, such as a first token.
     """
 
     name: str
     kind: str
     is_share: bool = True
+    is_value: bool = False
 
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+_LETTERS = re.compile(r"[^\W\d_]+")
 _EMOJI = re.compile("[\u2600-\u27bf\U0001f300-\U0001faff]")
 
 
@@ -132,16 +143,36 @@ _CATEGORIES: tuple[tuple[str, str, Callable[[str], str]], ...] = (
 )
 
 
-def languages(texts: Sequence[str]) -> list[str]:
-    """ISO 639-1 code of each text's language (py3langid); "?" for texts under 20 letters."""
+def languages(texts: Sequence[str]) -> list[str | None]:
+    """ISO 639-1 code of each text's language (py3langid); None for a short text, which has none that could be told."""
     import py3langid
 
     found = []
     for text in tqdm(texts, desc="Languages", unit="text", delay=2, mininterval=1):
         sample = text[:600]
-        letters = sum(char.isalpha() for char in sample)
-        found.append(str(py3langid.classify(sample)[0]) if letters >= 20 else "?")
+        letters = len("".join(filter(str.isalpha, sample)).encode("utf-8", "replace"))
+        found.append(str(py3langid.classify(sample)[0]) if letters >= LANGUAGE_BYTES else None)
     return found
+
+
+def repeated(texts: Sequence[str]) -> list[bool]:
+    """Whether :data:`SAME_TEXTS` texts or more are the same as this one, itself among them."""
+    stripped = [text.strip() for text in texts]
+    counts = Counter(stripped)
+    return [counts[text] >= SAME_TEXTS for text in stripped]
+
+
+def broken_words(texts: Sequence[str]) -> list[bool]:
+    """Whether a text ends with the beginning of a word: one that no other text has, but as a part of longer ones."""
+    words = [_LETTERS.findall(text.lower()) for text in texts]
+    ends = [bool(text) and text[-1].isalpha() for text in texts]
+    known = sorted({word for found, end in zip(words, ends, strict=True) for word in (found[:-1] if end else found)})
+
+    def is_broken(word: str) -> bool:
+        place = bisect_left(known, word)
+        return place < len(known) and known[place] != word and known[place].startswith(word)
+
+    return [end and len(found) >= CUT_WORDS and is_broken(found[-1]) for found, end in zip(words, ends, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -150,8 +181,8 @@ class FeatureTable:
 
     Args:
         features: What the columns are.
-        values: A row a text, a column a feature; lengths as they are.
-        for_model: The same for the model: logarithms of lengths, and lengths in bins besides.
+        values: A row a text, a column a feature; lengths as they are; NaN where a text is too short to tell.
+        for_model: The same for the model: logarithms of lengths, lengths in bins besides, and the mean instead of NaN.
     """
 
     features: list[Feature]
@@ -165,7 +196,7 @@ def _one_hot(name: str, kind: str, found: Sequence[str]) -> tuple[list[Feature],
     # Ties by the value itself: the table must not depend on the order of the texts.
     frequent = sorted(Counter(found).items(), key=lambda item: (-item[1], item[0]))[:MAX_VALUES]
     kept = [value for value, count in frequent if value != "" and count >= max(3, MIN_SHARE * len(found))]
-    features = [Feature(f"{name} {value!r}", kind) for value in kept]
+    features = [Feature(f"{name} {value!r}", kind, is_value=True) for value in kept]
     return features, [(column == value).astype(np.float64) for value in kept]
 
 
@@ -186,14 +217,22 @@ def feature_table(texts: Sequence[str], unfinished: Sequence[bool] | None = None
         more, one_hot = _one_hot(name, kind, [pick(text) for text in bare])
         features += more
         columns += one_hot
-    more, one_hot = _one_hot("language", "language", languages(texts))
+    spoken = languages(texts)
+    more, one_hot = _one_hot("language", "language", [language or "" for language in spoken])
+    unknown = np.array([language is None for language in spoken])
     features += more
-    columns += one_hot
+    columns += [np.where(unknown, np.nan, column) for column in one_hot]
+    for name, kind, found in (
+        (f"the same text as {SAME_TEXTS - 1} others or more", "repeated texts", repeated(texts)),
+        ("ends in the middle of a word", "finish", broken_words(texts)),
+    ):
+        features.append(Feature(name, kind))
+        columns.append(np.array(found, dtype=np.float64))
     if unfinished is not None:
         features.append(Feature("stopped by the length limit", "finish"))
         columns.append(np.array(unfinished, dtype=np.float64))
     values = np.stack(columns, axis=1)
-    for_model = values.copy()
+    for_model = np.where(np.isnan(values), np.nanmean(values, axis=0), values)
     for number, feature in enumerate(features):
         if feature.kind == "length" and not feature.is_share:
             for_model[:, number] = np.log1p(values[:, number])

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gad_verl.data.reading import BadRow, check_path, open_file
 from gad_verl.data.schema import chat_id
 from gad_verl.errors import GadDataError
-from gad_verl.tools.data.reading import BadRow, check_path, open_file
 from gad_verl.tools.data.row_file import SUFFIXES
 
 logger = logging.getLogger(__name__)

@@ -88,6 +88,7 @@ class Doctor:
         yield "configuration", self._configuration
         yield "data", self._data
         yield "tokenizers", lambda: check_tokenizers(self.config, self._has_discriminator)
+        yield "prompts", self._prompts
         yield "length of the rows", lambda: check_positions(self.config, self._has_discriminator)
         yield "length of the data", lambda: check_lengths(self.config, self.gad_config.teacher_key)
         yield "models", self._models
@@ -154,6 +155,12 @@ class Doctor:
         found = [ok("data", f"{rows} training rows with prompts and teacher's texts")]
         check_schedule(self.config, self.gad_config, rows)
         return [*found, ok("stages", "they fit into the run")]
+
+    def _prompts(self) -> list[Finding]:
+        from gad_verl.preflight import check_prompts
+
+        check_prompts(self.config, self.gad_config)
+        return [ok("prompts", "the chat templates render every one, and what is asked is in it")]
 
     def _models(self) -> list[Finding]:
         from gad_verl.preflight import check_discriminator

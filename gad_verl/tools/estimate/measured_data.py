@@ -19,8 +19,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from gad_verl.data.file_stamps import file_list
+from gad_verl.data.reading import open_file
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.data.reading import open_file
 from gad_verl.tools.estimate.ranges import Range
 from gad_verl.tools.estimate.timing import Lengths
 

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from gad_verl.errors import GadConfigError
+from gad_verl.errors import GadConfigError, GadEndpointError
 from gad_verl.tools.api import AnswerStore, ChatRequest, Endpoint, check_endpoint, request_key
+from gad_verl.tools.data.cleaning import strip_thinking
 from gad_verl.tools.evaluation.judge_prompts import Messages, rating_request, reference_request
 from gad_verl.tools.evaluation.judge_replies import parse_scores
 from gad_verl.tools.evaluation.rows import Row
@@ -59,6 +60,11 @@ class JudgeSettings:
             if getattr(self, name) < 1:
                 raise GadConfigError(f"--judge-{name.replace('_', '-')} must be at least 1; got {getattr(self, name)}")
 
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """Fields that nobody asked for: they are left out where the judge's API takes none."""
+        return tuple(name for name in ("temperature", "seed") if name not in self.options)
+
     def sampling(self, max_tokens: int, attempt: int = 0) -> dict[str, Any]:
         """Body of a request, apart from its messages."""
         body = {"temperature": 0.0 if attempt == 0 else _RETRY_TEMPERATURE, "max_tokens": max_tokens, "seed": attempt}
@@ -74,7 +80,8 @@ class JudgeCounts:
         asked_again: Ratings whose first reply could not be read.
         unparsed: Ratings of which no reply could be read.
         unanswered: Ratings and references that the API did not answer.
-        empty_references: Prompts to which the judge wrote nothing.
+        empty_references: Prompts to which the judge wrote nothing, or nothing but thoughts.
+        cut_replies: Ratings and references that could not be read and were stopped by their length.
         sent: Requests sent in this run.
     """
 
@@ -83,6 +90,7 @@ class JudgeCounts:
     unparsed: int = 0
     unanswered: int = 0
     empty_references: int = 0
+    cut_replies: int = 0
     sent: int = 0
 
 
@@ -110,7 +118,7 @@ class Judge:
             GadConfigError: The key's variable is not set.
         """
         if not self._checked:
-            check_endpoint(self.endpoint)
+            check_endpoint(self.endpoint, self.settings.sampling(1), self.settings.optional)
             self._checked = True
 
     def references(self, rows: Sequence[Row]) -> list[str | None]:
@@ -125,9 +133,11 @@ class Judge:
         references: list[str | None] = []
         for request in requests:
             answer = self._store.get(request.key)
-            text = None if answer is None else answer.text.strip()
+            # Its thoughts are no answer: the rating would show them as one.
+            text = None if answer is None else strip_thinking(answer.text).strip()
             self.counts.unanswered += text is None
             self.counts.empty_references += text == ""
+            self.counts.cut_replies += text == "" and answer.finish_reason == "length"
             references.append(text or None)
         return references
 
@@ -160,12 +170,26 @@ class Judge:
             for number, request in requests.items():
                 answer = self._store.get(request.key)
                 marks[number] = None if answer is None else parse_scores(answer.text)
+            self.counts.cut_replies += sum(
+                marks[number] is None
+                and (answer := self._store.get(request.key)) is not None
+                and answer.finish_reason == "length"
+                for number, request in requests.items()
+            )
             missing = [number for number in missing if marks[number] is None and number not in set(silent)]
             if attempt == 0:
                 self.counts.asked_again += len(missing) if self.settings.attempts > 1 else 0
             if not missing:
                 break
         self.counts.unparsed += len(missing)
+        if missing and self.counts.cut_replies:
+            logger.warning(
+                "%d replies of the judge were stopped by their length before they could be read: a judge that thinks "
+                "first needs a larger --judge-rating-tokens (%d) and --judge-reference-tokens (%d)",
+                self.counts.cut_replies,
+                self.settings.rating_tokens,
+                self.settings.reference_tokens,
+            )
         table = np.full((len(pairs), 2 * _ORDERS), np.nan)
         for number, scores in enumerate(marks):
             if scores is not None:
@@ -174,7 +198,9 @@ class Judge:
         return table
 
     def _request(self, messages: Messages, sampling: Mapping[str, Any], attempt: int = 0) -> ChatRequest:
-        return ChatRequest(request_key(messages, sampling, self.endpoint.model, attempt), messages, sampling)
+        return ChatRequest(
+            request_key(messages, sampling, self.endpoint.model, attempt), messages, sampling, self.settings.optional
+        )
 
     def _ask(self, requests: Sequence[ChatRequest], what: str) -> None:
         missing = [request for request in requests if request.key not in self._store]
@@ -191,7 +217,16 @@ class Judge:
 
             summary = answer_all_sync(self.endpoint, missing, self._store, progress=progress)
         self.counts.sent += summary.asked
-        if failed := sum(summary.failed.values()):
+        failed = summary.failed.total()
+        for reason, number in summary.failed.most_common():
+            logger.warning("%d requests to the judge got no answer: %s", number, summary.last_faults[reason])
+        if failed == len(requests):
+            words = summary.last_faults[summary.failed.most_common(1)[0][0]]
+            raise GadEndpointError(
+                f"the judge {self.endpoint.model!r} answered none of {failed} requests; the last one: {words}. A field "
+                "that it does not take is removed by --judge-option NAME=null; the same command asks again"
+            )
+        if failed:
             logger.warning(
-                "%d of %d requests to the judge got no answer; the same command asks again", failed, len(missing)
+                "%d of %d requests to the judge have no answer; the same command asks again", failed, len(missing)
             )

@@ -21,6 +21,8 @@ only if all places agree, one of them is where scores are expected, and they lie
 import re
 from collections.abc import Iterator
 
+from gad_verl.tools.data.cleaning import strip_thinking
+
 # The judge is asked for 1 to 10. Real ones give an empty answer a 0: to drop those would flatter a broken student.
 LOWEST, HIGHEST = 0.0, 10.0
 
@@ -89,12 +91,12 @@ def parse_scores(reply: str) -> Scores | None:
     """The scores of the first and of the second assistant, each from 0 to 10.
 
     Args:
-        reply: What the judge wrote. Thoughts in ``<think>`` tags are not read.
+        reply: What the judge wrote. Thoughts in ``<think>`` tags are not read, nor those before a lone ``</think>``.
 
     Returns:
         None if there are no two scores, if they are off the scale, or if two places of the reply contradict each other.
     """
-    found = list(_places(_THOUGHTS.sub(" ", reply)))
+    found = list(_places(_THOUGHTS.sub(" ", strip_thinking(reply))))
     if len({scores for scores, _ in found}) != 1 or not any(expected for _, expected in found):
         return None
     scores = found[0][0]

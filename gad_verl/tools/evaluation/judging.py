@@ -90,6 +90,11 @@ class Judgement:
     opponents: dict[str, np.ndarray]
     summary: dict[str, Any]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether not one prompt could be judged."""
+        return not any(parsed(marks).any() for marks in (self.marks, *self.opponents.values()))
+
 
 def judge_checkpoint(
     judge: Judge,

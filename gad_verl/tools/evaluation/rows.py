@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gad_verl.data.reading import open_file
 from gad_verl.data.schema import chat_id, check_file, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.data.reading import open_file
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gad_verl.errors import GadConfigError
+from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.evaluation.engines import load_model
 from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import (
@@ -125,7 +125,7 @@ def evaluate(
     if judge is not None and len(read_responses(output / RESPONSES)) < len(rows) * settings.samples:
         from gad_verl.tools.api import check_endpoint
 
-        check_endpoint(judge.endpoint)
+        check_endpoint(judge.endpoint, judge.settings.sampling(1), judge.settings.optional)
     # Of a global_step_N the teacher's student is exported as well: once for both.
     kept = replace(compute, keep_export=compute.keep_export or compared is not None)
     responses = generate(checkpoint, rows, output, settings, kept, builder, {"data": str(data.path)})
@@ -147,7 +147,15 @@ def evaluate(
         with AnswerStore(judge.store or output / JUDGE_STORE) as store:
             asker = Judge(judge.endpoint, store, judge.settings)
             judgement = judge_checkpoint(asker, rows, responses, builder, opponents, judge.with_teacher)
-    return write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement, divergence)
+    evaluation = write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement, divergence)
+    if judgement is not None and judgement.is_empty:
+        counts = asker.counts
+        raise GadDataError(
+            f"{output}: written, but without one judged prompt: {counts.unparsed} of {counts.ratings} ratings of "
+            f"{judge.endpoint.model!r} could not be read, {counts.cut_replies} replies were cut by their length. Look "
+            "at the replies in the judge's store; take a larger --judge-rating-tokens, or another judge"
+        )
+    return evaluation
 
 
 def _divergence(

@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.errors import GadConfigError, GadDataError, GadEndpointError
 from gad_verl.tools.api.check import check_endpoint
-from gad_verl.tools.api.client import Summary, answer_all, first_leaf
+from gad_verl.tools.api.client import Stop, Summary, answer_all, first_leaf
 from gad_verl.tools.api.requests import answer_limit, estimate_prompt_tokens
 from gad_verl.tools.api.store import AnswerStore
 from gad_verl.tools.teacher.output import write_output
@@ -120,7 +120,7 @@ def collect(plan: Plan, output: Path, *, overwrite: bool = False, allow_missing:
     estimates = estimate(plan, path)
     for teacher in plan.settings.teachers:
         if estimates[teacher.name].to_ask:
-            check_endpoint(teacher.endpoint)
+            check_endpoint(teacher.endpoint, teacher.sampling)
     with AnswerStore(path, plan.settings.identity()) as store:
         summary = Summary()
         with closing(CollectProgress(sum(one.wanted for one in estimates.values()))) as progress:
@@ -148,21 +148,25 @@ def check_output(output: Path, overwrite: bool) -> Path:
 
 
 async def _ask_all(plan: Plan, store: AnswerStore, attempt: int, progress: CollectProgress) -> Summary:
-    """One attempt of every teacher, all teachers at the same time."""
+    """One attempt of every teacher, all teachers at the same time; where one has to stop, all do."""
+    stop = Stop()
 
     async def ask(teacher: Teacher) -> Summary:
-        return await answer_all(
-            teacher.endpoint,
-            plan.requests(teacher, attempt, store),
-            store,
-            progress=progress.of(teacher, is_extra=attempt > 0),
-        )
+        requests = plan.requests(teacher, attempt, store)
+        shown = progress.of(teacher, is_extra=attempt > 0)
+        try:
+            return await answer_all(teacher.endpoint, requests, store, progress=shown, stop=stop)
+        except GadEndpointError:
+            # Raised when the others have ended too: the group would cancel them, and their answers are paid for.
+            return Summary()
 
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(ask(teacher)) for teacher in plan.settings.teachers]
     except BaseExceptionGroup as errors:
         raise first_leaf(errors) from None
+    if stop.error is not None:
+        raise stop.error
     return sum((task.result() for task in tasks), Summary())
 
 
@@ -176,4 +180,12 @@ def _report(summary: Summary) -> None:
         "".join(f"; {reason} {number}" for reason, number in summary.faults.most_common()),
     )
     for reason, number in summary.failed.most_common():
-        logger.warning("%d requests have no answer: %s; the last fault: %s", number, reason, summary.last_fault)
+        logger.warning(
+            "%d requests have no answer: %s; the last fault: %s", number, reason, summary.last_faults[reason]
+        )
+    if summary.thoughts_alone:
+        logger.warning(
+            "%d answers have no text, but thoughts in a field of their own (reasoning): raise --max-tokens, or ask the "
+            "model to think less (--extra-body)",
+            summary.thoughts_alone,
+        )

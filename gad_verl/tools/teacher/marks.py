@@ -13,21 +13,32 @@
 # limitations under the License.
 """What is to be known of an answer before one trains on it."""
 
+from collections.abc import Collection
+
 from gad_verl.data.refusals import is_refusal
 from gad_verl.tools.api.requests import ChatAnswer
 
-EMPTY, REFUSAL, LENGTH = MARKS = ("empty", "refusal", "length")
-
-_REFUSED = ("refusal", "content_filter")
+EMPTY, REFUSAL, LENGTH, FILTERED = MARKS = ("empty", "refusal", "length", "filtered")
 
 
 def marks_of(answer: ChatAnswer) -> tuple[str, ...]:
-    """The marks of an answer, of :data:`MARKS`: nothing but white space, refuses to answer, stopped by its length."""
+    """The marks of an answer, of :data:`MARKS`.
+
+    Nothing but white space; refuses to answer; stopped by its length; stopped by a filter, which leaves nothing of it
+    or half an answer.
+    """
+    if answer.finish_reason == "content_filter":
+        return (FILTERED,)
     marks = []
     if not answer.text.strip():
         marks.append(EMPTY)
-    if answer.finish_reason in _REFUSED or is_refusal(answer.text):
+    if answer.finish_reason == "refusal" or is_refusal(answer.text):
         marks.append(REFUSAL)
     if answer.finish_reason == "length":
         marks.append(LENGTH)
     return tuple(marks)
+
+
+def is_useless(marks: Collection[str]) -> bool:
+    """Whether nobody can train on an answer: it says nothing, or a filter has cut it."""
+    return EMPTY in marks or FILTERED in marks

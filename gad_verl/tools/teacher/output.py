@@ -31,7 +31,7 @@ from gad_verl.tools.api.requests import ChatAnswer
 from gad_verl.tools.api.store import AnswerStore
 from gad_verl.tools.data.importing import MESSAGES
 from gad_verl.tools.data.writing import RowWriter, card_path, describe_file, outputs
-from gad_verl.tools.teacher.marks import EMPTY, LENGTH, REFUSAL, marks_of
+from gad_verl.tools.teacher.marks import EMPTY, LENGTH, REFUSAL, is_useless, marks_of
 from gad_verl.tools.teacher.plan import Outcome, Plan
 from gad_verl.tools.teacher.prompts import Prompt
 from gad_verl.tools.teacher.settings import Teacher
@@ -79,6 +79,7 @@ class Counts:
     asked_again: int = 0
     missing: int = 0
     without_token_counts: int = 0
+    empty_by_length: int = 0
     marked: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     finish_reasons: Counter[str] = field(default_factory=Counter)
@@ -166,14 +167,15 @@ class Rows:
         counts, settings = self.counts, self._plan.settings
         marks = list(marks_of(answer))
         text = answer.text.strip()
-        if EMPTY not in marks:
+        counts.empty_by_length += EMPTY in marks and LENGTH in marks
+        if not is_useless(marks):
             digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
             if digest in self._seen:
                 marks.append("duplicate-answer")
             self._seen.add(digest)
         counts.marked.update(marks)
         for mark in marks:
-            if mark == EMPTY or mark in settings.drop:
+            if is_useless((mark,)) or mark in settings.drop:
                 counts.dropped[mark] += 1
                 return None
         counts.kept += 1
@@ -218,7 +220,7 @@ def write_output(plan: Plan, store: AnswerStore, output: Path, allow_missing: bo
                 "same command asks for the missing ones again; --allow-missing writes the file without them"
             )
         if not counts.kept:
-            raise GadDataError(f"no answer can be used ({_reasons(counts)}); nothing was written")
+            raise GadDataError(f"no answer can be used ({_reasons(counts)}); nothing was written{_remedy(counts)}")
         card = _card(plan, rows, temporary, output)
         files.write_card(card_path(output), card)
     return card
@@ -227,6 +229,19 @@ def write_output(plan: Plan, store: AnswerStore, output: Path, allow_missing: bo
 def _reasons(counts: Counts) -> str:
     reasons = {**counts.dropped, "rejected": counts.rejections.total(), "missing": counts.missing}
     return ", ".join(f"{name}: {number}" for name, number in reasons.items() if number)
+
+
+def _remedy(counts: Counts) -> str:
+    """What the API said of what it refused, and what became of empty answers."""
+    told = ""
+    if counts.rejections:
+        told += f". The API says: {counts.rejections.most_common(1)[0][0]}"
+    if counts.empty_by_length:
+        told += (
+            f". {counts.empty_by_length} empty answers were stopped by their length: a model that thinks first needs a "
+            "larger --max-tokens"
+        )
+    return told
 
 
 def _card(plan: Plan, rows: Rows, written: Path, output: Path) -> dict[str, Any]:

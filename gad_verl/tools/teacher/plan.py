@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from gad_verl.tools.api.requests import ChatAnswer, ChatRequest, request_key
 from gad_verl.tools.api.store import AnswerStore
-from gad_verl.tools.teacher.marks import EMPTY, marks_of
+from gad_verl.tools.teacher.marks import EMPTY, LENGTH, is_useless, marks_of
 from gad_verl.tools.teacher.prompts import Prompt, Prompts
 from gad_verl.tools.teacher.settings import CollectSettings, Teacher
 
@@ -101,7 +101,11 @@ class Plan:
 
     def wants_another(self, answer: ChatAnswer) -> bool:
         """Whether an answer carries a mark that is asked for again."""
-        return any(mark in self.settings.ask_again for mark in marks_of(answer))
+        marks = marks_of(answer)
+        if EMPTY in marks and LENGTH in marks:
+            # Thoughts took the whole limit: the same request will end so again.
+            return LENGTH in self.settings.ask_again
+        return any(mark in self.settings.ask_again for mark in marks)
 
     def outcome(self, prompt: Prompt, teacher: Teacher, sample: int, store: AnswerStore) -> Outcome:
         """The first answer without such a mark, else the first that says anything, else the last."""
@@ -116,5 +120,5 @@ class Plan:
                 return Outcome(answer, tuple(answers))
         if not answers:
             return Outcome(None, rejected=rejected)
-        says_something = [answer for answer in answers if EMPTY not in marks_of(answer)]
+        says_something = [answer for answer in answers if not is_useless(marks_of(answer))]
         return Outcome((says_something or answers[-1:])[0], tuple(answers))

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from gad_verl.data.reading import BadRow, Source
 from gad_verl.data.schema import check_messages
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.data.reading import BadRow, Source
 from gad_verl.tools.data.templates import NONE, Template
 
 Messages = tuple[dict[str, str], ...]

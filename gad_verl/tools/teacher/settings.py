@@ -35,7 +35,7 @@ _FILE_KEYS = ("teachers", "assign", "examples", "sampling")
 _PRICE_KEYS = ("prompt", "completion")
 
 # The client's own part of a request's body.
-_RESERVED = {"model": "model", "messages": "the prompts", "stream": "the client", "n": "--samples"}
+_RESERVED = {"model": "model", "messages": "the prompts", "stream": "--stream", "n": "--samples"}
 _LOOKS_LIKE_A_KEY = re.compile(r"^(?:sk|hf|gsk|xai|pk|rk)[-_][A-Za-z0-9_-]{12,}$|^Bearer ", re.IGNORECASE)
 
 
@@ -76,7 +76,7 @@ class CollectSettings:
         ask_again: Marks of answers that are asked for again, with the next seed.
         ask_again_times: How often at most.
         ask_again_warmer: Added to the temperature with every time, where one is set.
-        drop: Of :data:`DROPPABLE`, what is left out of the output. Empty answers always are.
+        drop: Of :data:`DROPPABLE`, what is left out of the output; empty answers and those cut by a filter always are.
     """
 
     teachers: tuple[Teacher, ...]

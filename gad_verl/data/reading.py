@@ -18,7 +18,7 @@ Layouts are not known here: a row is a dict as the file has it.
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class Source:
         name: What errors and cards call it.
         columns: Names of the columns; for JSON kinds those of the first rows.
         count: Number of rows, or None where only reading tells.
-        rows: Gives the rows as dicts, and a :class:`BadRow` in place of each that is broken.
+        rows: Gives the rows as dicts, and a :class:`BadRow` in place of each that is broken. A list of columns makes it
+            read only these of a parquet file.
         path: The file; None for a data set of a hub.
         details: What else the card should say, such as the split of a hub data set.
     """
@@ -59,7 +60,7 @@ class Source:
     name: str
     columns: list[str]
     count: int | None
-    rows: Callable[[], Iterator[dict[str, Any] | BadRow]]
+    rows: Callable[..., Iterator[dict[str, Any] | BadRow]]
     path: Path | None = None
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -97,36 +98,7 @@ def open_file(path: str | Path) -> Source:
     return _open_jsonl(path) if path.suffix == ".jsonl" else _open_csv(path)
 
 
-def open_hub(name: str, split: str = "train", config: str | None = None) -> Source:
-    """A data set of the Hugging Face hub (or of its local cache) through ``datasets``.
-
-    Raises:
-        GadDataError: If the data set cannot be loaded.
-    """
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(name, config, split=split)
-    except Exception as error:
-        # Of many kinds, network errors among them; all of them are for the user to mend.
-        raise GadDataError(
-            f"{name}: no such file, and the hub data set (split {split!r}) cannot be loaded: {_one_line(error)}"
-        ) from None
-    if len(loaded) == 0:
-        raise GadDataError(f"{name} has no rows in the split {split!r}")
-    details = {"split": split, "config": config, "fingerprint": getattr(loaded, "_fingerprint", None)}
-    return Source(name, list(loaded.column_names), len(loaded), lambda: iter(loaded), details=details)
-
-
-def open_source(name: str, split: str = "train", config: str | None = None) -> Source:
-    """A file, or where no such file is there and the name could be one, a data set of the hub."""
-    looks_like_file = Path(name).suffix in SUFFIXES or Path(name).expanduser().exists()
-    if looks_like_file or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        return open_file(name)
-    return open_hub(name, split, config)
-
-
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
@@ -145,13 +117,13 @@ def _open_parquet(path: Path) -> Source:
         with parquet.ParquetFile(path) as file:
             columns, count = list(file.schema_arrow.names), file.metadata.num_rows
     except Exception as error:
-        raise GadDataError(f"{path} is no readable parquet file: {_one_line(error)}") from None
+        raise GadDataError(f"{path} is no readable parquet file: {one_line(error)}") from None
     if count == 0:
         raise GadDataError(f"{path} has no rows")
 
-    def rows() -> Iterator[dict[str, Any]]:
+    def rows(wanted: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         with parquet.ParquetFile(path) as file:
-            batches = file.iter_batches(batch_size=_BATCH_ROWS)
+            batches = file.iter_batches(batch_size=_BATCH_ROWS, columns=None if wanted is None else list(wanted))
             while True:
                 try:
                     values = next(batches).to_pylist()
@@ -159,7 +131,7 @@ def _open_parquet(path: Path) -> Source:
                     return
                 except Exception as error:
                     # Damaged pages, or text columns that do not hold UTF-8.
-                    raise GadDataError(f"{path} is a damaged parquet file: {_one_line(error)}") from None
+                    raise GadDataError(f"{path} is a damaged parquet file: {one_line(error)}") from None
                 yield from values
 
     return Source(str(path), columns, count, rows, path)
@@ -172,7 +144,7 @@ def _open_json(path: Path) -> Source:
         raise _not_utf8(path, f"byte {error.start}", error) from None
     except (ValueError, RecursionError) as error:
         raise GadDataError(
-            f"{path} is no readable JSON file: {_one_line(error)}. One object a line is JSONL: name it .jsonl"
+            f"{path} is no readable JSON file: {one_line(error)}. One object a line is JSONL: name it .jsonl"
         ) from None
     if not isinstance(values, list):
         raise GadDataError(f"{path}: expected a JSON list of objects, got {type(values).__name__}")
@@ -186,7 +158,7 @@ def _open_json(path: Path) -> Source:
     ]
     if isinstance(rows[0], BadRow) and not any(isinstance(row, dict) for row in rows):
         raise GadDataError(rows[0].message)
-    return Source(str(path), _columns(rows), len(rows), lambda: iter(rows), path)
+    return Source(str(path), _columns(rows), len(rows), lambda wanted=None: iter(rows), path)
 
 
 def _columns(rows: list[dict[str, Any] | BadRow]) -> list[str]:
@@ -198,7 +170,7 @@ def _columns(rows: list[dict[str, Any] | BadRow]) -> list[str]:
 
 
 def _open_jsonl(path: Path) -> Source:
-    def rows() -> Iterator[dict[str, Any] | BadRow]:
+    def rows(wanted: Sequence[str] | None = None) -> Iterator[dict[str, Any] | BadRow]:
         number = 0
         with path.open("rb") as handle:
             for line_number, raw in enumerate(handle, start=1):
@@ -212,7 +184,7 @@ def _open_jsonl(path: Path) -> Source:
                 try:
                     value = json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    yield BadRow("broken JSON", f"{where}: broken JSON: {_one_line(error)}")
+                    yield BadRow("broken JSON", f"{where}: broken JSON: {one_line(error)}")
                 else:
                     if isinstance(value, dict):
                         yield value
@@ -227,8 +199,9 @@ def _open_jsonl(path: Path) -> Source:
             break
     if not first:
         raise GadDataError(f"{path} has no rows")
-    if all(isinstance(row, BadRow) for row in first):
-        raise GadDataError(f"{first[0].message}. JSONL has one JSON object a line")
+    bad = [row for row in first if isinstance(row, BadRow)]
+    if len(bad) == len(first):
+        raise GadDataError(f"{bad[0].message}. JSONL has one JSON object a line")
     return Source(str(path), _columns(first), None, rows, path)
 
 
@@ -236,7 +209,7 @@ def _open_csv(path: Path) -> Source:
     # The default of 128 KiB a field is less than long answers take.
     csv.field_size_limit(1 << 30)
 
-    def rows() -> Iterator[dict[str, Any] | BadRow]:
+    def rows(wanted: Sequence[str] | None = None) -> Iterator[dict[str, Any] | BadRow]:
         number = 0
         try:
             with path.open(encoding="utf-8-sig", newline="") as handle:
@@ -244,8 +217,8 @@ def _open_csv(path: Path) -> Source:
                 for row in reader:
                     where = f"{path}, row {number} (line {reader.line_num})"
                     if None in row or any(value is None for value in row.values()):
-                        wanted = len(reader.fieldnames or ())
-                        yield BadRow("wrong number of fields", f"{where}: the header has {wanted} fields, this row not")
+                        fields = len(reader.fieldnames or ())
+                        yield BadRow("wrong number of fields", f"{where}: the header has {fields} fields, this row not")
                     else:
                         yield row
                     number += 1

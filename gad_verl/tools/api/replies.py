@@ -1,0 +1,153 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The answer in what came back: whole JSON or a stream, whatever the gateway makes of text, reason and counts."""
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from gad_verl.data.content import OtherPartError, text_of
+from gad_verl.tools.api.endpoint import Endpoint
+from gad_verl.tools.api.faults import PassingError, detail_of, meaning_of
+from gad_verl.tools.api.requests import ChatAnswer, ChatRequest
+
+# Where an API gives no reason, and its answer is complete.
+UNKNOWN = "unknown"
+_FINISH_REASONS = {
+    **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "end"), "stop"),
+    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length", "token_limit"), "length"),
+    **dict.fromkeys(
+        ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "sensitive"),
+        "content_filter",
+    ),
+}
+# The API broke off: it is no end of the text.
+_BROKEN_OFF = ("error", "insufficient_system_resource", "network_error", "aborted", "cancelled")
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+
+
+def answer_of(endpoint: Endpoint, request: ChatRequest, content: bytes, content_type: str) -> ChatAnswer:
+    """The answer in a response with status 200.
+
+    Raises:
+        PassingError, RejectedError, GadEndpointError: There is none; see :mod:`gad_verl.tools.api.faults`.
+    """
+    try:
+        body = _body_of(endpoint, content, content_type)
+        if body.get("error"):
+            raise _error_in(endpoint, body["error"])
+        choice = body["choices"][0]
+        if choice.get("error"):
+            raise _error_in(endpoint, choice["error"])
+        message = choice["message"]
+        refusal, usage, model = message.get("refusal"), body.get("usage") or {}, body.get("model")
+        text, reason = text_of(message.get("content")), finish_reason(choice.get("finish_reason"))
+        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    except OtherPartError as error:
+        raise PassingError("broken_answer", f"the content has a part of the kind {error.kind}") from None
+    except (AttributeError, KeyError, IndexError, TypeError):
+        raise PassingError("broken_answer", "the JSON has no choices with a message and a text") from None
+    if not text and isinstance(refusal, str) and refusal:
+        text, reason = refusal, "refusal"
+    if reason in _BROKEN_OFF:
+        raise PassingError("broken_answer", f"the API broke off ({reason})", counted=True)
+    prompt_tokens, completion_tokens = map(_count, counts)
+    return ChatAnswer(
+        key=request.key,
+        text=text or "",
+        finish_reason=reason,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        model=model if isinstance(model, str) and model else endpoint.model,
+        created_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        thoughts=any(isinstance(message.get(name), str) and message[name].strip() for name in _THOUGHTS),
+    )
+
+
+def finish_reason(value: Any) -> str:
+    """Why a text ended, by one name for all APIs: ``stop``, ``length``, ``content_filter``, ``unknown`` or its own."""
+    if not isinstance(value, str) or not value:
+        return UNKNOWN
+    return _FINISH_REASONS.get(value.lower(), value.lower())
+
+
+def _count(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value < 0:
+        return None
+    return int(value) if value < 2**53 else None
+
+
+def _error_in(endpoint: Endpoint, error: Any) -> Exception:
+    """What an error in a response with status 200 means: gateways put the provider's status into it."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, int) and 400 <= code < 500:
+        return meaning_of(endpoint, code, error)
+    return PassingError("broken_answer", detail_of(endpoint, error))
+
+
+def _body_of(endpoint: Endpoint, content: bytes, content_type: str) -> Any:
+    if "event-stream" in content_type or content.lstrip().startswith((b"data:", b": ")):
+        return _gathered(endpoint, content.decode("utf-8", "replace"))
+    try:
+        # Whatever the header calls it.
+        return json.loads(content)
+    except ValueError:
+        if "json" not in content_type:
+            raise PassingError("content_type", f"expected JSON, got {content_type[:80]!r}") from None
+        raise PassingError("broken_answer", "the body is no JSON", counted=True) from None
+
+
+def _events(stream: str) -> Iterator[Mapping[str, Any]]:
+    """The objects of a stream of server-sent events, the mark of its end as an empty one."""
+    for line in stream.split("\n"):
+        name, _, data = line.strip().partition(":")
+        if name == "data" and data.strip() == "[DONE]":
+            yield {}
+        elif name == "data" and data.strip():
+            try:
+                event = json.loads(data)
+            except ValueError:
+                raise PassingError("broken_answer", "the stream holds broken JSON", counted=True) from None
+            if isinstance(event, dict):
+                yield event
+
+
+def _gathered(endpoint: Endpoint, stream: str) -> dict[str, Any]:
+    """A stream as the body that the API would have sent without one.
+
+    Raises:
+        PassingError: The stream ends before its text does.
+    """
+    texts: dict[str, list[str]] = {}
+    reason, usage, model, is_done = None, None, None, False
+    for event in _events(stream):
+        if event.get("error"):
+            raise _error_in(endpoint, event["error"])
+        is_done = is_done or not event
+        usage, model = event.get("usage") or usage, event.get("model") or model
+        for choice in event.get("choices") or ():
+            if choice.get("index", 0):
+                continue
+            reason = choice.get("finish_reason") or reason
+            for name, piece in (choice.get("delta") or choice.get("message") or {}).items():
+                # Parts of a content are whole in each piece.
+                if isinstance(piece, list):
+                    piece = text_of(piece)
+                if isinstance(piece, str):
+                    texts.setdefault(name, []).append(piece)
+    if reason is None and not is_done:
+        raise PassingError("cut_stream", "the stream ended before the answer", counted=True)
+    message = {name: "".join(pieces) for name, pieces in texts.items()}
+    return {"choices": [{"message": message, "finish_reason": reason}], "usage": usage, "model": model}
