@@ -13,8 +13,8 @@
 # limitations under the License.
 """Training of ``objective_language.py``: SeqKD, the discriminator's warmup, and the adversarial stage of every arm.
 
-The settings are those of ``language.py``: batches of 64 and a rate of 3e-3 for SeqKD, 32 prompts with 4 rollouts in the
-adversarial stage, a fresh optimizer of the student at its beginning, and the student of that moment as the reference.
+The settings are those of ``language.py``: batches of 64 for the SeqKD before the arms, 32 prompts with 4 rollouts
+in the adversarial stage, a fresh optimizer of the student at its start, and the student of that moment as reference.
 Everything of a seed is drawn from generators of its own, so that arms of a seed see the same batches in the same order.
 """
 
@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from gad_verl.core import blended_rate, loss_weights
 from gad_verl.core.trust import DiscriminatorTrust, is_held_out, pair_accuracy
 
-SEQKD_BATCH, SEQKD_LR, BATCH, N = 64, 3e-3, 32, 4
+SEQKD_BATCH, BATCH, N = 64, 32, 4
 DISCRIMINATOR_LR, WEIGHT_DECAY, CLIP_GRAD, KL_COEF = 1e-3, 0.01, 1.0, 0.001
 CHECKPOINTS = 15  # of a run of SeqKD, up to as many updates as an arm has, and again up to as much time
 WINDOW = 25  # steps of a point of the curve of f
@@ -49,13 +49,17 @@ class Case:
 
     Args:
         regime: Student, texts, discriminator, steps.
-        equal_time: Updates of SeqKD that take as long as the arm :data:`objective_language.NEW` with D's warmup.
+        rates: Three rates of SeqKD that goes on.
+        equal_time: Updates of SeqKD that take as long as the new objective with D's warmup.
         language: Of prompts and answers.
+        seqkd_lr: Rate of the SeqKD that comes before all arms, and of the texts in an arm that has two rates.
     """
 
     regime: Regime
+    rates: tuple[float, float, float]
     equal_time: int
     language: Language = LANGUAGE
+    seqkd_lr: float = 3e-3
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,12 @@ class Objective:
     texts: bool = False
     two_rates: bool = False
 
-    def weights_and_rate(self, knowledge: float, policy_rate: float) -> tuple[float, float, float]:
+    def weights_and_rate(self, knowledge: float, policy_rate: float, texts_rate: float) -> tuple[float, float, float]:
         """Weight of the policy terms, of the texts, and the learning rate."""
         if not self.texts:
             return 1.0, 0.0, policy_rate * (knowledge if self.trust else 1.0)
         weights = loss_weights(knowledge)
-        rate = blended_rate(knowledge, policy_rate, SEQKD_LR) if self.two_rates else policy_rate
+        rate = blended_rate(knowledge, policy_rate, texts_rate) if self.two_rates else policy_rate
         return weights.policy, weights.texts, rate
 
 
@@ -139,7 +143,7 @@ def start(case: Case, seed: int) -> Start:
     names = [str(example.prompt_ids) for example in corpus.train]
     torch.manual_seed(seed)
     student = regime.student()
-    adam, stream = optimizer(student, SEQKD_LR), batches(len(texts), SEQKD_BATCH, seed)
+    adam, stream = optimizer(student, case.seqkd_lr), batches(len(texts), SEQKD_BATCH, seed)
     best, best_loss, best_step = student, math.inf, 0
     for step in range(1, regime.seqkd_steps + 1):
         update(student, adam, supervised_loss(student, texts[next(stream)]))
@@ -242,7 +246,7 @@ def adversarial(
         teacher = begun.texts[rows]
         rollouts = draw(case, student, teacher.prompts, generator)
         scores, knowledge = opponent.learn(rows, rollouts)
-        policy_weight, texts_weight, rate = objective.weights_and_rate(knowledge, regime.actor_lr)
+        policy_weight, texts_weight, rate = objective.weights_and_rate(knowledge, regime.actor_lr, case.seqkd_lr)
         loss = torch.zeros(())
         if policy_weight:
             students = scores[:, 1:]
