@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from gad_verl.core import blended_rate, loss_weights
 from gad_verl.core.trust import DiscriminatorTrust, is_held_out, pair_accuracy
 
-SEQKD_BATCH, BATCH, N = 64, 32, 4
+SEQKD_BATCH, SEQKD_LR, BATCH, N = 64, 3e-3, 32, 4
 DISCRIMINATOR_LR, WEIGHT_DECAY, CLIP_GRAD, KL_COEF = 1e-3, 0.01, 1.0, 0.001
 CHECKPOINTS = 15  # of a run of SeqKD, up to as many updates as an arm has, and again up to as much time
 WINDOW = 25  # steps of a point of the curve of f
@@ -50,16 +50,20 @@ class Case:
     Args:
         regime: Student, texts, discriminator, steps.
         rates: Three rates of SeqKD that goes on.
+        rate: The best of them for as many updates as an arm has; in an arm with two rates, that of the texts.
         equal_time: Updates of SeqKD that take as long as the new objective with D's warmup.
+        rate_equal_time: The best rate for so many.
         language: Of prompts and answers.
-        seqkd_lr: Rate of the SeqKD that comes before all arms, and of the texts in an arm that has two rates.
+        second_round: Rate and updates of more SeqKD before all arms, for a student that has learned all it can.
     """
 
     regime: Regime
     rates: tuple[float, float, float]
+    rate: float
     equal_time: int
+    rate_equal_time: float
     language: Language = LANGUAGE
-    seqkd_lr: float = 3e-3
+    second_round: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -142,13 +146,15 @@ def start(case: Case, seed: int) -> Start:
     oracle = Oracle(language, corpus.test, Texts.of(corpus.validation, limit, language.end))
     names = [str(example.prompt_ids) for example in corpus.train]
     torch.manual_seed(seed)
-    student = regime.student()
-    adam, stream = optimizer(student, case.seqkd_lr), batches(len(texts), SEQKD_BATCH, seed)
-    best, best_loss, best_step = student, math.inf, 0
-    for step in range(1, regime.seqkd_steps + 1):
-        update(student, adam, supervised_loss(student, texts[next(stream)]))
-        if step % regime.seqkd_every == 0 and (loss := oracle.likelihood_loss(student)) < best_loss:
-            best, best_loss, best_step = copy.deepcopy(student), loss, step
+    best, best_loss, best_step, done = regime.student(), math.inf, 0, 0
+    for rate, updates in ((SEQKD_LR, regime.seqkd_steps), *([case.second_round] if case.second_round else [])):
+        student = copy.deepcopy(best)
+        adam, stream = optimizer(student, rate), batches(len(texts), SEQKD_BATCH, seed)
+        for step in range(done + 1, done + updates + 1):
+            update(student, adam, supervised_loss(student, texts[next(stream)]))
+            if step % regime.seqkd_every == 0 and (loss := oracle.likelihood_loss(student)) < best_loss:
+                best, best_loss, best_step = copy.deepcopy(student), loss, step
+        done += updates
     row = {"best_step": best_step, "validation_loss": best_loss, **oracle.judge(best, SAMPLES, seed)}
     held_out = torch.tensor([is_held_out(name, HELD_OUT) for name in names])
     return Start(best, texts, held_out, names, oracle, row)
@@ -246,7 +252,7 @@ def adversarial(
         teacher = begun.texts[rows]
         rollouts = draw(case, student, teacher.prompts, generator)
         scores, knowledge = opponent.learn(rows, rollouts)
-        policy_weight, texts_weight, rate = objective.weights_and_rate(knowledge, regime.actor_lr, case.seqkd_lr)
+        policy_weight, texts_weight, rate = objective.weights_and_rate(knowledge, regime.actor_lr, case.rate)
         loss = torch.zeros(())
         if policy_weight:
             students = scores[:, 1:]

@@ -30,7 +30,6 @@ from objective_language import (
     PARTS,
     SEQKD,
     TUNED,
-    TUNED_RATES,
     all_runs,
     best_rates,
     rival_rows,
@@ -128,7 +127,7 @@ def test_where_d_knows_nothing_the_new_objective_is_seqkd_and_hold_stands_still(
     monkeypatch.setattr(objective_training, "TRUST", TrustOptions(window=300, least_prompts=300))
     case = tiny["small student"]
     begun = weights(start(case, 5).student)
-    seqkd = seqkd_goes_on(case, case.seqkd_lr, 5)
+    seqkd = seqkd_goes_on(case, case.rate, 5)
     row = adversarial(case, ARMS[NEW], 5)
     assert row["factor"] == 0.0
     for name in ("valid", "greedy", "validation_loss"):
@@ -214,7 +213,8 @@ def fake_rows(case_name: str, seed: int, new: float) -> list[dict]:
 
 
 def test_seqkd_is_tuned_by_what_each_rule_may_see(monkeypatch):
-    monkeypatch.setitem(TUNED_RATES, "weak D", (CASES["weak D"].rates[1], CASES["weak D"].rates[0]))
+    rates = CASES["weak D"].rates
+    monkeypatch.setitem(CASES, "weak D", dataclasses.replace(CASES["weak D"], rate=rates[1], rate_equal_time=rates[0]))
     found = {row["arm"]: row["valid"] for row in rival_rows(fake_rows("weak D", 1, 0.6))}
     assert found == {
         TUNED: 0.4,
@@ -229,7 +229,7 @@ def test_seqkd_is_tuned_by_what_each_rule_may_see(monkeypatch):
 
 
 def test_tables_and_figure_from_rows(monkeypatch):
-    monkeypatch.setitem(TUNED_RATES, "weak D", (CASES["weak D"].rates[1],) * 2)
+    monkeypatch.setitem(CASES, "weak D", dataclasses.replace(CASES["weak D"], rate=CASES["weak D"].rates[1]))
     rows = fake_rows("weak D", 700, 0.6) + fake_rows("weak D", 701, 0.5)
     valid, greedy, rivals, details = objective_language.tables(rows)
     number = 1 + list(CASES).index("weak D")
@@ -245,4 +245,5 @@ def test_the_rates_are_those_that_were_best_on_other_seeds():
     assert not set(objective_language.CHOICE_SEEDS) & set(range(objective_language.FIRST_SEED, 720))
     rows = Rows(objective_language.CHOICE_ROWS).all()
     assert {row["seed"] for row in rows} == set(objective_language.CHOICE_SEEDS)
-    assert {name: best_rates(rows, name) for name in CASES} == TUNED_RATES
+    for name, case in CASES.items():
+        assert best_rates(rows, name) == (case.rate, case.rate_equal_time), name
