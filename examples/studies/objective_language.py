@@ -97,13 +97,13 @@ _TWELVE = Regime(_recurrent(48, 16, TWELVE_LETTERS.vocabulary), length=6, texts=
 _FIVE = replace(REGIMES["good student"], student=_transformer(24, 1, 2, FIVE_TEMPLATES.vocabulary), texts=400)
 CASES = {
     "small student": _case(REGIMES["small student"], 1e-2, 6500, 3e-2),
-    "good student": _case(REGIMES["good student"], 3e-3, 2500, 1e-2),
+    "good student": _case(REGIMES["good student"], 1e-3, 2500, 1e-2),
     "few texts": _case(REGIMES["few texts"], 1e-2, 1750, 1e-2),
-    "weak D": _case(REGIMES["weak D"], 1e-2, 2600, 1e-2),
-    "hopeless student": _case(REGIMES["hopeless student"], 1e-2, 2600, 1e-2),
+    "weak D": _case(REGIMES["weak D"], 3e-3, 2600, 3e-2),
+    "hopeless student": _case(REGIMES["hopeless student"], 3e-2, 2600, 3e-2),
     # The next two were set by SeqKD's validity on seed 400 alone, before any arm was run in them.
-    "twelve letters": _case(_TWELVE, 1e-2, 6500, 1e-2, language=TWELVE_LETTERS),
-    "five templates": _case(_FIVE, 3e-3, 2500, 3e-3, language=FIVE_TEMPLATES),
+    "twelve letters": _case(_TWELVE, 3e-2, 6500, 3e-2, language=TWELVE_LETTERS),
+    "five templates": _case(_FIVE, 1e-2, 2500, 1e-2, language=FIVE_TEMPLATES),
     # On the seeds of the choice the small student was far from what SeqKD can make of it. The same, where SeqKD has
     # gone on for as long as the new objective takes.
     "small student, taught": _case(REGIMES["small student"], 1e-2, 6500, 1e-2, second_round=(3e-2, 6500)),

@@ -146,10 +146,14 @@ def start(case: Case, seed: int) -> Start:
     oracle = Oracle(language, corpus.test, Texts.of(corpus.validation, limit, language.end))
     names = [str(example.prompt_ids) for example in corpus.train]
     torch.manual_seed(seed)
+    rounds = [(SEQKD_LR, regime.seqkd_steps, SEQKD_BATCH, seed)]
+    if case.second_round:
+        # As SeqKD that goes on has them.
+        rounds.append((*case.second_round, BATCH, seed + 1))
     best, best_loss, best_step, done = regime.student(), math.inf, 0, 0
-    for rate, updates in ((SEQKD_LR, regime.seqkd_steps), *([case.second_round] if case.second_round else [])):
+    for rate, updates, size, order in rounds:
         student = copy.deepcopy(best)
-        adam, stream = optimizer(student, rate), batches(len(texts), SEQKD_BATCH, seed)
+        adam, stream = optimizer(student, rate), batches(len(texts), size, order)
         for step in range(done + 1, done + updates + 1):
             update(student, adam, supervised_loss(student, texts[next(stream)]))
             if step % regime.seqkd_every == 0 and (loss := oracle.likelihood_loss(student)) < best_loss:
