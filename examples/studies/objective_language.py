@@ -161,18 +161,23 @@ def all_runs(seeds: Sequence[int]) -> list[Run]:
     return runs_of(seeds, lambda case: (*seqkd_arms(case), *ARMS)) + runs_of(seeds, lambda case: tuple(PARTS))
 
 
+def means_by_rate(rows: Sequence[Row], name: str) -> dict[float, tuple[float, float]]:
+    """Mean validity of SeqKD after as many updates as an arm has and after equal time, for each rate that was run."""
+    case, means = CASES[name], {}
+    for rate in case.rates:
+        curves = [row["curve"] for row in rows if (row["regime"], row["arm"]) == (name, seqkd_at(rate))]
+        if curves:
+            means[rate] = tuple(
+                float(np.mean([next(point[2] for point in curve if point[0] == last) for curve in curves]))
+                for last in (case.regime.adversarial, case.equal_time)
+            )
+    return means
+
+
 def best_rates(rows: Sequence[Row], name: str) -> tuple[float, float]:
-    """The rates of SeqKD with the highest mean validity, for as many updates as an arm has and for equal time."""
-    case = CASES[name]
-    last = (case.regime.adversarial, case.equal_time)
-    valid: dict[float, list[list[float]]] = {rate: [] for rate in case.rates}
-    for row in rows:
-        for rate in case.rates:
-            if (row["regime"], row["arm"]) == (name, seqkd_at(rate)):
-                valid[rate].append([next(point[2] for point in row["curve"] if point[0] == step) for step in last])
-    means = {rate: np.mean(values, axis=0) for rate, values in valid.items()}
-    best = [max(means, key=lambda rate, number=number: means[rate][number]) for number in range(len(last))]
-    return best[0], best[1]
+    """The rates with the highest of these means."""
+    means = means_by_rate(rows, name)
+    return max(means, key=lambda rate: means[rate][0]), max(means, key=lambda rate: means[rate][1])
 
 
 # ------------------------------------------------- SeqKD as a rival -------------------------------------------------
@@ -297,25 +302,36 @@ def details_table(rows: Sequence[Row]) -> str:
         {
             "mean f, new objective": mean_of(rows, NEW, "factor", 2),
             "accuracy of D, last 100 steps, new objective": mean_of(rows, NEW, "accuracy", 2),
-            "the same on held-out prompts, at the end": mean_of(rows, NEW, "held_out_accuracy", 2),
+            "accuracy of D on held-out prompts, at the end, new objective": mean_of(rows, NEW, "held_out_accuracy", 2),
             "accuracy of D, GAD": mean_of(rows, GAD, "accuracy", 2),
             "valid answers covered, SeqKD": mean_of(rows, SEQKD, "covered", 2),
             "valid answers covered, new objective": mean_of(rows, NEW, "covered", 2),
             "valid answers covered, GAD": mean_of(rows, GAD, "covered", 2),
             "validation loss, SeqKD": mean_of(rows, SEQKD, "validation_loss", 3),
-            "against tuned SeqKD, new objective": loss_against_tuned(NEW),
-            "against tuned SeqKD, GAD": loss_against_tuned(GAD),
+            "validation loss against tuned SeqKD, new objective": loss_against_tuned(NEW),
+            "validation loss against tuned SeqKD, GAD": loss_against_tuned(GAD),
             "rate of tuned SeqKD": lambda case: f"{CASES[case].rate:g}",
-            "the same, equal time": lambda case: f"{CASES[case].rate_equal_time:g}",
+            "rate of SeqKD, equal time": lambda case: f"{CASES[case].rate_equal_time:g}",
             "updates of an arm": lambda case: str(CASES[case].regime.adversarial),
             "updates of SeqKD in equal time": lambda case: str(CASES[case].equal_time),
-            "time of the new objective over that of these updates": time_ratio,
+            "time of the new objective, of that of these updates": time_ratio,
         },
     )
 
 
+def choice_table(rows: Sequence[Row]) -> str:
+    """What SeqKD comes to at each rate on the seeds of the choice."""
+
+    def line(rate: float) -> Callable[[str], str]:
+        return lambda case: " / ".join(f"{100 * mean:.1f}" for mean in means_by_rate(rows, case).get(rate, ())) or "–"
+
+    rates = sorted({rate for case in CASES.values() for rate in case.rates})
+    lines = {"before": lambda case: mean_of(rows, SEQKD, "valid", 1, 100)(case).split(" ")[0]}
+    return by_regime("SeqKD, valid %", lines | {f"rate {rate:g}": line(rate) for rate in rates})
+
+
 def tables(rows: Sequence[Row]) -> list[str]:
-    """For docs/studies.md: gains at temperature 1 and greedy, the new objective against every SeqKD, and details."""
+    """For docs/studies.md: gains, sampled and greedy; the new objective against every SeqKD; details; the choice."""
     known = [*rows, *rival_rows(rows)]
     seeds = sorted({row["seed"] for row in rows})
     note = (
@@ -327,6 +343,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         gains_table(known, "greedy"),
         rivals_table(known),
         details_table(known),
+        choice_table(Rows(CHOICE_ROWS).all()),
     ]
 
 

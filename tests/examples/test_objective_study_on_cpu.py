@@ -119,7 +119,7 @@ def test_every_arm_ends_and_the_study_goes_on_where_it_stopped(tiny, tmp_path: P
     for row in rows:
         if row["key"] in again:
             assert again[row["key"]]["valid"] == pytest.approx(row["valid"], abs=1e-5)
-    assert all(len(objective_language.tables(part)) == 4 for part in (rows, rows[:3]))
+    assert all(len(objective_language.tables(part)) == 5 for part in (rows, rows[:3]))
 
 
 def test_where_d_knows_nothing_the_new_objective_is_seqkd_and_hold_stands_still(tiny, monkeypatch):
@@ -231,7 +231,7 @@ def test_seqkd_is_tuned_by_what_each_rule_may_see(monkeypatch):
 def test_tables_and_figure_from_rows(monkeypatch):
     monkeypatch.setitem(CASES, "weak D", dataclasses.replace(CASES["weak D"], rate=CASES["weak D"].rates[1]))
     rows = fake_rows("weak D", 700, 0.6) + fake_rows("weak D", 701, 0.5)
-    valid, greedy, rivals, details = objective_language.tables(rows)
+    valid, greedy, rivals, details, _ = objective_language.tables(rows)
     number = 1 + list(CASES).index("weak D")
     cells = {line.split(" | ")[0].removeprefix("| "): line.strip("| ").split(" | ") for line in valid.splitlines()[2:9]}
     assert cells[NEW][number] == "+15.0 ± 63.5 [+10]" and cells[f"{TUNED}, %"][number] == "40.0 ± 0.0"
