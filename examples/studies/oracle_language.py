@@ -19,11 +19,12 @@ A prompt is some letters. The teacher answers by one of three templates, then en
     M + the first two letters         3 in 10
     E + the first letter twice, the second twice      2 in 10
 
-An answer is valid if it is one of the three, so that a student is judged exactly and without its teacher.
+An answer is valid if it is one of the three, so that a student is judged exactly and without its teacher. Another
+:class:`Language` has other letters or templates.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,22 +36,62 @@ from torch import Tensor, nn
 
 from gad_verl.data.tokens import EncodedResponse
 
-LETTERS = 8
-REVERSE, TWO, DOUBLED, BEGIN, END = range(LETTERS, LETTERS + 5)
-VOCABULARY = LETTERS + 5
-TEMPLATE_SHARES = (0.5, 0.3, 0.2)
+
+@dataclass(frozen=True)
+class Template:
+    """A way to answer.
+
+    Args:
+        name: In tables.
+        share: How often the teacher answers so.
+        letters: Of the answer to a prompt, between the template's own token and the end.
+    """
+
+    name: str
+    share: float
+    letters: Callable[[Sequence[int]], list[int]]
+
+
+@dataclass(frozen=True)
+class Language:
+    """Tokens are the letters, then one for each template, then the tokens where an answer begins and where it ends."""
+
+    letters: int
+    templates: tuple[Template, ...]
+
+    @property
+    def begin(self) -> int:
+        return self.letters + len(self.templates)
+
+    @property
+    def end(self) -> int:
+        return self.begin + 1
+
+    @property
+    def vocabulary(self) -> int:
+        return self.end + 1
+
+    def valid_answers(self, prompt: Sequence[int]) -> list[list[int]]:
+        """The valid answers to a prompt of letters (without its begin token), one for each template."""
+        return [
+            [self.letters + number, *template.letters(prompt), self.end]
+            for number, template in enumerate(self.templates)
+        ]
+
+    def longest_answer(self, length: int) -> int:
+        """Tokens of the longest valid answer to a prompt of so many letters."""
+        return max(map(len, self.valid_answers([0] * length)))
+
+
+REVERSED = Template("reverse", 0.5, lambda prompt: list(reversed(prompt)))
+FIRST_TWO = Template("two", 0.3, lambda prompt: list(prompt[:2]))
+DOUBLES = Template("doubled", 0.2, lambda prompt: [prompt[0], prompt[0], prompt[1], prompt[1]])
+LANGUAGE = Language(8, (REVERSED, FIRST_TWO, DOUBLES))
+
+LETTERS, BEGIN, END, VOCABULARY = LANGUAGE.letters, LANGUAGE.begin, LANGUAGE.end, LANGUAGE.vocabulary
+TEMPLATE_SHARES = tuple(template.share for template in LANGUAGE.templates)
 STOP_IDS = frozenset([END])
-
-
-def valid_answers(prompt: Sequence[int]) -> list[list[int]]:
-    """The three valid answers to a prompt of letters (without its begin token)."""
-    first, second = prompt[:2]
-    return [[REVERSE, *reversed(prompt), END], [TWO, first, second, END], [DOUBLED, first, first, second, second, END]]
-
-
-def longest_answer(length: int) -> int:
-    """Tokens of the longest valid answer to a prompt of so many letters."""
-    return max(length + 2, 6)
+valid_answers, longest_answer = LANGUAGE.valid_answers, LANGUAGE.longest_answer
 
 
 @dataclass(frozen=True)
@@ -62,15 +103,19 @@ class Corpus:
     test: list[list[int]]
 
 
-def make_corpus(length: int, train: int, validation: int, test: int, seed: int) -> Corpus:
+def make_corpus(
+    length: int, train: int, validation: int, test: int, seed: int, language: Language = LANGUAGE
+) -> Corpus:
     """Different prompts of ``length`` letters, one teacher text each."""
-    rng = np.random.default_rng([seed, length, train])
-    numbers = rng.choice(LETTERS**length, size=train + validation + test, replace=False)
-    templates = rng.choice(3, size=len(numbers), p=TEMPLATE_SHARES)
-    prompts = [[int(number) // LETTERS**place % LETTERS for place in range(length)] for number in numbers]
+    rng, letters = np.random.default_rng([seed, length, train]), language.letters
+    numbers = rng.choice(letters**length, size=train + validation + test, replace=False)
+    shares = [template.share for template in language.templates]
+    templates = rng.choice(len(shares), size=len(numbers), p=shares)
+    prompts = [[int(number) // letters**place % letters for place in range(length)] for number in numbers]
+    answers = [language.valid_answers(prompt)[number] for prompt, number in zip(prompts, templates, strict=True)]
     rows = [
-        Example(index, [*prompt, BEGIN], [EncodedResponse(valid_answers(prompt)[template], finished=True, cut=False)])
-        for index, (prompt, template) in enumerate(zip(prompts, templates, strict=True))
+        Example(index, [*prompt, language.begin], [EncodedResponse(answer, finished=True, cut=False)])
+        for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
     ]
     return Corpus(rows[:train], rows[train : train + validation], prompts[train + validation :])
 
@@ -122,11 +167,11 @@ def judge(student: nn.Module, prompts: Sequence[list[int]], samples: int) -> dic
 class RecurrentStudent(nn.Module):
     """A GRU: it has to carry the whole prompt in its state."""
 
-    def __init__(self, width: int, embedding: int) -> None:
+    def __init__(self, width: int, embedding: int, vocabulary: int = VOCABULARY) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, embedding)
+        self.embedding = nn.Embedding(vocabulary, embedding)
         self.layer = nn.GRU(embedding, width, batch_first=True)
-        self.head = nn.Linear(width, VOCABULARY)
+        self.head = nn.Linear(width, vocabulary)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return self.head(self.layer(self.embedding(input_ids))[0])
@@ -138,10 +183,12 @@ class CausalTransformer(nn.Module):
     Rows are padded on the right and attention is causal, so that the mask has nothing to do.
     """
 
-    def __init__(self, width: int, layers: int, heads: int, outputs: int, positions: int = 24) -> None:
+    def __init__(
+        self, width: int, layers: int, heads: int, outputs: int, positions: int = 24, vocabulary: int = VOCABULARY
+    ) -> None:
         super().__init__()
         self.heads, self.outputs = heads, outputs
-        self.embedding, self.positions = nn.Embedding(VOCABULARY, width), nn.Embedding(positions, width)
+        self.embedding, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(positions, width)
         nn.init.normal_(self.embedding.weight, std=0.5)
         nn.init.normal_(self.positions.weight, std=0.1)
         self.blocks = nn.ModuleList(
