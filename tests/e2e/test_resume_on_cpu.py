@@ -163,7 +163,7 @@ def test_scores_and_texts_in_one_update(whole: Run) -> None:
         if found["gad/policy_weight"] > 0:
             assert found["actor/text_loss"] > 0 and "actor/pg_loss" in found
         knowledge.append(found["gad/policy_weight"])
-    assert any(0 < one < 1 for one in knowledge)
+    assert any(one > 0 for one in knowledge), knowledge
 
 
 def test_metrics_that_users_watch_are_there(whole: Run) -> None:
