@@ -79,6 +79,7 @@ class GadConfig:
 
     stage: str = "auto"
     discriminator_only_steps: int = 10
+    discriminator_only_updates: int = 1
     warmup_steps: int | None = None
     warmup_epochs: float | None = 1.0
     warmup_rollout_n: int | None = None
@@ -120,7 +121,13 @@ class GadConfig:
         require_choice("discriminator_head", self.discriminator_head, HEAD_CHOICES)
         not_negative = ("discriminator_only_steps", "discriminator_n_gpus_per_node", "warmup_steps", "warmup_epochs")
         require_each("gad", self, NOT_NEGATIVE, *not_negative, "supervised_weight")
-        counts = ("discriminator_nnodes", "discriminator_num_layers", "keep_checkpoints", "warmup_rollout_n")
+        counts = (
+            "discriminator_only_updates",
+            "discriminator_nnodes",
+            "discriminator_num_layers",
+            "keep_checkpoints",
+            "warmup_rollout_n",
+        )
         require_each("gad", self, AT_LEAST_ONE, *counts)
         require_each("gad", self, POSITIVE, "replay_poll_interval_s")
         require_choice("discriminator_passes", self.discriminator_passes, PASS_CHOICES)

@@ -67,6 +67,9 @@ class DiscriminatorTraining:
         self._gate = UpdateGate(config.discriminator_updates.gate_options())
         replay = config.replay
         self._replay: ReplayBuffer[_Packed] = ReplayBuffer(replay.capacity_steps, replay.order, replay.seed)
+        # What the discriminator-only steps showed: the student stands still in them, so nothing of it gets old.
+        again = config.discriminator_only_updates > 1
+        self._alone: ReplayBuffer[_Packed] = ReplayBuffer(config.discriminator_only_steps if again else 0)
         self._updates_done = 0
 
     @property
@@ -109,6 +112,8 @@ class DiscriminatorTraining:
         return DiscriminatorStep(self, step, phase, fresh, len(replayed), num_students, updates, pending)
 
     def _updates_in(self, phase: Phase, updates_asked: int | None) -> int:
+        if phase is Phase.DISCRIMINATOR_ONLY:
+            return self._config.discriminator_only_updates
         if phase is not Phase.ADVERSARIAL:
             return 1
         if self._config.discriminator_updates.frozen:
@@ -130,12 +135,25 @@ class DiscriminatorTraining:
         drawn = self._replay.sample(count, step * 1000 + number)
         return [unpack_group(packed, num_students) for packed in drawn]
 
-    def update_again(self, step: int, number: int, fresh: list[SequenceGroup], num_students: int) -> dict[str, float]:
-        """A further update on the same fresh groups; its report."""
-        batch = fresh + self._draw(step, number, fresh, num_students)
+    def update_again(
+        self, step: int, phase: Phase, number: int, fresh: list[SequenceGroup], num_students: int
+    ) -> dict[str, float]:
+        """A further update on the same fresh groups, or on those of all steps without the student; its report."""
+        if phase is Phase.DISCRIMINATOR_ONLY:
+            drawn = self._alone.sample(len(fresh), step * 1000 + number)
+            batch = [unpack_group(packed, num_students) for packed in drawn] or fresh
+        else:
+            batch = fresh + self._draw(step, number, fresh, num_students)
         options = replace(self._options(Phase.ADVERSARIAL), return_values=False)
         self._updates_done += 1
         return self._group.update(batch, num_students, options).report
+
+    def remember_alone(self, step: int, phase: Phase, fresh: list[SequenceGroup]) -> None:
+        """Keep the groups of a discriminator-only step for further updates."""
+        if phase is Phase.DISCRIMINATOR_ONLY:
+            self._alone.add(step, [pack_group(group) for group in fresh if group.trains])
+        elif len(self._alone):
+            self._alone = ReplayBuffer(0)
 
     def observe(self, step: int, phase: Phase, fresh: list[SequenceGroup], accuracy: float | None) -> None:
         """Remember what the step showed."""
@@ -148,6 +166,7 @@ class DiscriminatorTraining:
         return {
             "gate": self._gate.state_dict(),
             "replay": self._replay.state_dict(),
+            "alone": self._alone.state_dict(),
             "updates_done": self._updates_done,
         }
 
@@ -155,6 +174,8 @@ class DiscriminatorTraining:
         """What :meth:`state_dict` returned."""
         self._gate.load_state_dict(state["gate"])
         self._replay.load_state_dict(state["replay"])
+        if "alone" in state:
+            self._alone.load_state_dict(state["alone"])
         self._updates_done = state["updates_done"]
 
 
@@ -195,8 +216,9 @@ class DiscriminatorStep:
         ``replayed_groups`` and ``replay_accuracy`` (the fresh pairs have their own)."""
         scored = self._pending.scores()
         report = self._pending.finish()
+        self._training.remember_alone(self._step, self._phase, self._fresh)
         for number in range(1, self._updates):
-            further = self._training.update_again(self._step, number, self._fresh, self._num_students)
+            further = self._training.update_again(self._step, self._phase, number, self._fresh, self._num_students)
             # The loss stays that of the first update, on pairs that were not seen before.
             keep = {"loss": report["loss"], "busy_s": report["busy_s"] + further["busy_s"]}
             skipped = report["skipped_steps"] + further["skipped_steps"]

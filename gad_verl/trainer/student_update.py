@@ -53,7 +53,9 @@ class AdversarialUpdate:
             metrics: Takes what is to be logged.
             by_scores: verl's update.
         """
-        weights = self.objective.weights
+        weights, trust = self.objective.weights, self.objective.trust
+        if trust is not None and step == self.stages.schedule.total_steps:
+            trust.conclude(step)
         if self.objective.waits:
             # A rate of 0 with none of the work, and Adam's averages are spared gradients that mean nothing.
             return

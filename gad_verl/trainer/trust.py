@@ -24,6 +24,7 @@ from gad_verl.config.stability import HOLD, TrustConfig
 from gad_verl.core import Phase
 from gad_verl.core.trust import DiscriminatorTrust, Trust, is_held_out
 from gad_verl.data.schema import chat_id
+from gad_verl.guardian.rules.stopping import UNTRUSTED_REMEDY
 from gad_verl.trainer.rollouts import RolloutGroup
 from gad_verl.trainer.run_log import RunLog
 from gad_verl.trainer.scored import ScoredStep
@@ -64,6 +65,7 @@ class StudentTrust:
         self._trust = DiscriminatorTrust(config.options())
         # Of the last adversarial step; None before the first.
         self._factor: float | None = None
+        self._ever_knew = False
 
     @property
     def knowledge(self) -> float:
@@ -90,9 +92,18 @@ class StudentTrust:
             metrics |= {"gad/trust_accuracy": trust.accuracy, "gad/trust_error": trust.standard_error}
         if step.info.phase is Phase.ADVERSARIAL:
             before, self._factor = self._factor, trust.factor
+            self._ever_knew |= trust.factor > 0
             if before is None or (before == 0) != (trust.factor == 0):
                 self._note(step.info.number, trust)
         return metrics
+
+    def conclude(self, step: int) -> None:
+        """At the end of the run: say so if the student never learned from scores."""
+        if self._ever_knew or self._factor is None:
+            return
+        text = f"in no adversarial step the discriminator could tell teacher from student. {UNTRUSTED_REMEDY}"
+        logger.warning("step %d: %s", step, text)
+        self._log.event(step, "trust", "trust_factor", "warn", text, {"factor": 0.0})
 
     def _note(self, step: int, trust: Trust) -> None:
         text = f"{source_in_words(trust.factor, self._config.otherwise)}: {evidence_in_words(trust)}"
@@ -103,9 +114,9 @@ class StudentTrust:
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"trust": self._trust.state_dict(), "factor": self._factor}
+        return {"trust": self._trust.state_dict(), "factor": self._factor, "ever_knew": self._ever_knew}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What :meth:`state_dict` returned."""
         self._trust.load_state_dict(state["trust"])
-        self._factor = state["factor"]
+        self._factor, self._ever_knew = state["factor"], state.get("ever_knew", True)

@@ -30,6 +30,8 @@ def healthy(step: int, rng: random.Random, stage: int = 2) -> Metrics:
         "gad/stage": float(stage),
         "gad/prompts": 64.0,
         "disc/accuracy": accuracy,
+        "gad/trust_factor": 0.8,
+        "gad/trust_accuracy": 0.65,
         "disc/saturated_fraction": 0.05,
         "disc/no_spread_fraction": 0.0,
         "disc/loss": 0.45,
@@ -70,6 +72,7 @@ SICK: dict[str, Callable[[int], Metrics]] = {
     "nonfinite": lambda step: {"disc/loss": NAN},
     "skipped": lambda step: {"disc/skipped_steps": 1.0},
     "end_of_text": lambda step: {"gad/student_finished_rate": 0.1, "disc/accuracy": 0.93},
+    "untrusted": lambda step: {"gad/trust_factor": 0.0, "gad/trust_accuracy": 0.52},
     "indistinguishable": lambda step: {"val-gad/accuracy": 0.51, "val-gad/num_pairs": 1000.0},
     "no_improvement": lambda step: {"val-gad/rouge_l": 0.2},
 }

@@ -277,6 +277,7 @@ def test_a_rule_has_a_policy_of_its_own(policy: str) -> None:
         ("nonfinite.count", 11),
         ("skipped.count", 0),
         ("end_of_text.difference", 1.5),
+        ("untrusted.steps", 0),
         ("indistinguishable.margin", 0.6),
         ("indistinguishable.validations", 0),
         ("indistinguishable.once_apart", 0.4),

@@ -44,6 +44,7 @@ def config(**changes: Any) -> GuardianConfig:
     """Default settings with a metric for the patience; dotted keys are written with two underscores."""
     made = GuardianConfig()
     made.no_improvement.metric = "val-gad/rouge_l"
+    made.untrusted.steps = 15
     for key, value in changes.items():
         section, _, name = key.rpartition("__")
         setattr(getattr(made, section) if section else made, name, value)

@@ -440,7 +440,7 @@ def test_a_discriminator_that_knows_nothing_holds_the_student_still(start: Calla
     # The discriminator goes on learning.
     assert len(run.discriminator.named("update")) == STEPS
     waits = [event for event in run.events if event["source"] == "trust"]
-    assert [(event["step"], event["action"]) for event in waits] == [(WARMUP + 1, "warn")]
+    assert [(event["step"], event["action"]) for event in waits] == [(WARMUP + 1, "warn"), (STEPS, "warn")]
 
 
 def test_the_students_rate_follows_the_trust(start: Callable[..., FakeRun]) -> None:
@@ -535,8 +535,9 @@ def test_where_it_knows_nothing_the_step_is_one_of_seqkd(start: Callable[..., Fa
     assert uses[1 + WARMUP - ONLY :] == ["policy", ("supervised", 1.25)] * (STEPS - WARMUP)
     # At SeqKD's own rate.
     assert [rate for rate, _, _ in run.student.named("begin_stage")][-1] == 3e-4
-    (event,) = [event for event in run.events if event["source"] == "trust"]
+    event, end = [event for event in run.events if event["source"] == "trust"]
     assert event["action"] == "info" and "learns from the texts: the discriminator cannot tell yet" in event["text"]
+    assert (end["step"], end["action"]) == (STEPS, "warn") and "SeqKD alone (gad.stage=seqkd)" in end["text"]
 
 
 def test_where_it_knows_all_the_step_is_one_of_gad(start: Callable[..., FakeRun]) -> None:
@@ -559,6 +560,30 @@ def test_a_constant_anchor_needs_no_evidence(start: Callable[..., FakeRun]) -> N
     joined = run.student.named("learn_also_from")
     assert [(tu.get(one, "policy_weight"), tu.get(one, "texts_weight")) for one in joined] == [(1.0, 0.1)] * 3
     assert [rate for rate, _, _ in run.student.named("begin_stage")] == [3e-4, 1e-4]
+
+
+def test_steps_of_the_discriminator_alone_may_use_their_pairs_again(
+    config: DictConfig, start: Callable[..., FakeRun]
+) -> None:
+    only, each = 3, 3
+    run = start(
+        **{"discriminator_only_steps": only, "discriminator_only_updates": each, "trust.held_out_fraction": 0.25}
+    )
+    updates = run.discriminator.named("update")
+    assert len(updates) == only * each + STEPS - only
+    seen: set[tuple[int, ...]] = set()
+    for step in range(only):
+        fresh, *further = updates[step * each : (step + 1) * each]
+        assert len(fresh) == PROMPTS and run.metrics[step + 1]["disc/updates"] == each
+        seen |= {tuple(row) for group in fresh if group.trains for row in group.rows()}
+        for batch in further:
+            # Of all steps so far, without the prompts that never train it.
+            rows = {tuple(row) for group in batch for row in group.rows()}
+            assert batch and rows <= seen and all(group.trains for group in batch)
+    assert updates[1] != updates[2]
+    # The metrics are those of the fresh pairs, and what was kept is gone when the student moves.
+    assert run.metrics[WARMUP + 1]["disc/updates"] == 1
+    assert len(run.trainer.parts.step.discriminator._alone) == 0
 
 
 def test_by_default_no_text_joins(start: Callable[..., FakeRun]) -> None:

@@ -20,7 +20,7 @@ from gad_verl.guardian.rules.end_of_text import EndOfText
 from gad_verl.guardian.rules.length import Length, ScoreLength
 from gad_verl.guardian.rules.numbers import Nonfinite, Skipped
 from gad_verl.guardian.rules.policy import Entropy, Kl
-from gad_verl.guardian.rules.stopping import Indistinguishable, NoImprovement
+from gad_verl.guardian.rules.stopping import Indistinguishable, NoImprovement, Untrusted
 
 RULES: tuple[type[Rule], ...] = (
     Nonfinite,
@@ -36,6 +36,7 @@ RULES: tuple[type[Rule], ...] = (
     ScoreLength,
     Kl,
     Entropy,
+    Untrusted,
     Indistinguishable,
     NoImprovement,
 )

@@ -25,6 +25,14 @@ from gad_verl.guardian.windows import Debounce, Trace
 if TYPE_CHECKING:
     from gad_verl.config.guardian import GuardianConfig
 
+# What helps where f stays 0.
+UNTRUSTED_REMEDY = (
+    "The student learned nothing from scores: SeqKD alone (gad.stage=seqkd) would have done the same at a fraction of "
+    "the cost. What helps a discriminator to know more: more teacher texts, a larger one (discriminator.model.path), "
+    "more updates before (gad.discriminator_only_steps, gad.discriminator_only_updates), or a shorter warmup of the "
+    "student. It may also be as good as the teacher to its eyes: compare it with the one after the warmup."
+)
+
 # Two-sided 95 % quantile of the normal distribution.
 _Z = 1.959964
 
@@ -35,6 +43,40 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     middle = (share + square / (2 * count)) / (1 + square / count)
     half = _Z / (1 + square / count) * (share * (1 - share) / count + square / (4 * count * count)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass
+class UntrustedConfig(RuleConfig):
+    """Fields of :class:`Untrusted`."""
+
+    steps: int = limited(100, 1)
+
+
+class Untrusted(Rule):
+    """The discriminator could not tell teacher from student on held-out prompts for many steps: f is 0 in all of them.
+
+    The student has then learned nothing from scores (``gad.trust``). The number of steps is a rule of thumb.
+    """
+
+    config: UntrustedConfig
+    name = "untrusted"
+
+    def debounce(self) -> Debounce:
+        return Debounce(self.config.steps, self.config.steps)
+
+    def read(self, metrics: Mapping[str, Any]) -> Reading | None:
+        found = numbers(metrics, "gad/trust_factor", "gad/trust_accuracy")
+        return None if found is None else Reading(found[0] == 0, {"accuracy": found[1]})
+
+    def finding(self, figures: Mapping[str, float]) -> str:
+        return (
+            "the discriminator could not tell teacher from student on held-out prompts in the last "
+            f"{self.config.steps} adversarial steps (accuracy {figures['accuracy']:.2f})"
+        )
+
+    @property
+    def remedy(self) -> str:
+        return UNTRUSTED_REMEDY
 
 
 @dataclass
