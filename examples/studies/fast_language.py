@@ -24,11 +24,11 @@ from dataclasses import dataclass
 import study_common  # noqa: F401  # makes the examples beside this folder importable
 import torch
 import torch.nn.functional as F
-from gad_in_one_file import Example, low_variance_kl
+from gad_in_one_file import Example
 from oracle_language import CausalTransformer, Language, RecurrentStudent
 from torch import Tensor, nn
 
-from gad_verl.core import discriminator_pair_loss
+from gad_verl.core import discriminator_pair_loss, low_variance_kl
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,11 @@ from typing import Any
 import numpy as np
 import torch
 from fast_language import Oracle, Texts, pair_loss, policy_loss, sample, supervised_loss
-from gad_in_one_file import grpo_advantages
 from language import HELD_OUT, SAMPLES, TEST_PROMPTS, TRUST, VALIDATION_TEXTS, Regime
 from oracle_language import LANGUAGE, CausalTransformer, Language, make_corpus
 from torch import Tensor, nn
 
-from gad_verl.core import blended_rate, loss_weights
+from gad_verl.core import blended_rate, group_advantages, loss_weights
 from gad_verl.core.trust import DiscriminatorTrust, is_held_out, pair_accuracy
 
 SEQKD_BATCH, SEQKD_LR, BATCH, N = 64, 3e-3, 32, 4
@@ -260,7 +259,7 @@ def adversarial(
         loss = torch.zeros(())
         if policy_weight:
             students = scores[:, 1:]
-            advantages = grpo_advantages(students, torch.ones_like(students), divide_by_std=not objective.nats)
+            advantages = group_advantages(students, torch.ones_like(students), divide_by_std=not objective.nats)
             policy, kl = policy_loss(student, reference, rollouts, advantages.flatten())
             loss = loss + policy_weight * (policy + KL_COEF * kl)
         if texts_weight:

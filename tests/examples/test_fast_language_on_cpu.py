@@ -20,7 +20,7 @@ import fast_language
 import pytest
 import torch
 from fast_language import Oracle, RecurrentDecoder, Texts, TransformerDecoder, sample
-from gad_in_one_file import Gad, Group, Settings, token_log_probs
+from gad_in_one_file import Gad, Group, Settings
 from language import likelihood_loss
 from oracle_language import (
     BEGIN,
@@ -38,6 +38,7 @@ from oracle_language import (
     longest_answer,
     make_corpus,
 )
+from token_rows import token_log_probs
 from torch import nn
 
 from gad_verl.data.tokens import EncodedResponse
