@@ -18,10 +18,11 @@ export TOKENIZERS_PARALLELISM ?= false
 # The slowest tests are named at the end.
 PYTEST := $(BIN)/python -m pytest --durations=30 --durations-min=5
 
-.PHONY: help install quickstart lint test test-fast test-e2e test-all pin mutants bench docs clean
+.PHONY: help install quickstart demo lint test test-fast test-e2e test-all pin mutants bench docs clean
 
 help:
 	@echo "make quickstart   install, prepare a real student and teacher, train warmup and GAD, print a table"
+	@echo "make demo         see GAD work in three minutes, without verl: a language whose truth is known"
 	@echo "make test         install, ruff, mypy, all but the longer tests, one run of main_ppo that is resumed"
 	@echo "make test-fast    the same without the run of main_ppo"
 	@echo "make test-e2e     the end-to-end runs that every change needs"
@@ -51,6 +52,9 @@ $(MEGATRON_STAMP): requirements/megatron-cpu.txt | $(STAMP)
 
 quickstart: $(STAMP)
 	PATH="$(BIN):$$PATH" examples/quickstart/run.sh
+
+demo: $(STAMP)
+	$(BIN)/python examples/demo.py --output demo-run
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
