@@ -24,6 +24,7 @@ from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixCon
 from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.renamed import check_renamed
 from gad_verl.config.stability import (
+    SUPERVISED,
     DiscriminatorLossConfig,
     DiscriminatorUpdatesConfig,
     RecordConfig,
@@ -112,6 +113,16 @@ class GadConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     guardian: GuardianConfig = field(default_factory=GuardianConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+
+    @property
+    def turns_to_texts(self) -> bool:
+        """Whether the student of the adversarial stage learns from texts as far as the discriminator does not know."""
+        return self.trust.enabled and self.trust.otherwise == SUPERVISED
+
+    @property
+    def uses_texts(self) -> bool:
+        """Whether the student may learn from the teacher's texts in the adversarial stage."""
+        return self.turns_to_texts or self.supervised_weight > 0
 
     def validate(self) -> None:
         """Check every field by itself and against the others."""

@@ -16,7 +16,6 @@
 from dataclasses import dataclass
 
 from gad_verl.config import GadConfig
-from gad_verl.config.stability import SUPERVISED
 from gad_verl.core import LossWeights, blended_rate, loss_weights
 from gad_verl.trainer.trust import StudentTrust
 
@@ -41,18 +40,18 @@ class Objective:
     @property
     def uses_texts(self) -> bool:
         """Whether the student may learn from the teacher's texts in the adversarial stage."""
-        return self._turns_to_texts or self.gad_config.supervised_weight > 0
+        return self.gad_config.uses_texts
 
     @property
     def waits(self) -> bool:
         """Whether the student is to learn nothing in this step."""
-        return not self._turns_to_texts and self.knowledge == 0
+        return not self.gad_config.turns_to_texts and self.knowledge == 0
 
     @property
     def weights(self) -> LossWeights:
         """Of the two terms of the loss."""
         anchor = self.gad_config.supervised_weight
-        return loss_weights(self.knowledge if self._turns_to_texts else 1.0, anchor)
+        return loss_weights(self.knowledge if self.gad_config.turns_to_texts else 1.0, anchor)
 
     def rate(self, adversarial: float, supervised: float) -> float:
         """Learning rate of the student.
@@ -60,10 +59,6 @@ class Objective:
         Args:
             adversarial, supervised: Rates of the two stages.
         """
-        if self._turns_to_texts:
+        if self.gad_config.turns_to_texts:
             return blended_rate(self.knowledge, adversarial, supervised)
         return adversarial * self.knowledge
-
-    @property
-    def _turns_to_texts(self) -> bool:
-        return self.trust is not None and self.gad_config.trust.otherwise == SUPERVISED

@@ -56,6 +56,21 @@ def test_text_shows_memory_time_and_what_is_assumed(capsys: pytest.CaptureFixtur
         assert part in out
 
 
+def test_texts_that_join_an_update_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    lengths = ("--rows", "19200", "--prompt-tokens", "100", "--response-tokens", "300")
+
+    def update(stage: str, *overrides: str) -> dict[str, float]:
+        return as_json(capsys, *SEVEN, *overrides, *lengths)["seconds"][stage]["student update"]
+
+    plain, anchored = update("adversarial"), update("adversarial", "gad.supervised_weight=0.1")
+    # n + 1 rows a prompt.
+    assert anchored["high"] == pytest.approx(plain["high"] * 9 / 8, rel=0.1)
+    evidence = update("adversarial", "gad.trust.held_out_fraction=0.05", "gad.trust.otherwise=supervised")
+    # Between a step of SeqKD and one of both.
+    assert evidence["high"] == pytest.approx(anchored["high"])
+    assert evidence["low"] == pytest.approx(update("warmup")["low"])
+
+
 def test_flags_replace_what_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
     base = as_json(capsys, *SEVEN, "--rows", "19200", "--prompt-tokens", "100", "--response-tokens", "300")
     fast = as_json(

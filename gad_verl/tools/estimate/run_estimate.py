@@ -111,7 +111,7 @@ def bounded(settings: RunSettings) -> RunSettings:
     longest = settings.max_prompt + settings.max_response
     rows = settings.prompts * settings.rollouts
     supervised = settings.gad.stage in ("seqkd", "warmup")
-    student_rows = settings.prompts if supervised else rows
+    student_rows = settings.prompts if supervised else rows + settings.prompts * settings.gad.uses_texts
     judge, reference = settings.discriminator, settings.reference
     student = _batch_bound(settings.student, student_rows, longest)
     return replace(
@@ -204,12 +204,13 @@ def stage_seconds(
             stages["reference log-probabilities"] = timing.pass_seconds(scoring, rows, sequence, 1, gpu, assume)
     if phase is not Phase.DISCRIMINATOR_ONLY:
         supervised = phase.trains_student_supervised
-        count = settings.prompts if supervised else rows
-        tokens = lengths.prompt + lengths.teacher if supervised else sequence
         passes = timing.update_passes(student)
-        stages["student update"] = timing.pass_seconds(
-            student, count, tokens, passes, gpu, assume
-        ) + timing.offload_seconds(student, True, assume)
+        texts = timing.pass_seconds(student, settings.prompts, lengths.prompt + lengths.teacher, passes, gpu, assume)
+        update = texts if supervised else timing.pass_seconds(student, rows, sequence, passes, gpu, assume)
+        if not supervised and settings.gad.uses_texts:
+            # n + 1 rows a prompt; where the discriminator knows nothing, the text alone.
+            update = Range(texts.low, (update + texts).high) if settings.gad.turns_to_texts else update + texts
+        stages["student update"] = update + timing.offload_seconds(student, True, assume)
     if phase is not Phase.SEQKD:
         weights = settings.rollout.element * student.shape.language_model_parameters
         stages["weights to the rollout"] = Range.exact(weights).over(assume.weight_sync)

@@ -229,9 +229,14 @@ TRUST = Section(
     "Trust in the discriminator",
     (
         Panel(
-            "Factor on the student's learning rate",
-            (Curve("gad/trust_factor", "factor"),),
-            "0 where the discriminator knows nothing on prompts it never trains on.",
+            "What the discriminator knows, f",
+            (Curve("gad/trust_factor", "f"),),
+            "0 where it cannot tell on prompts it never trains on; the student then learns nothing from its scores.",
+        ),
+        Panel(
+            "Learned from the discriminator, from the texts",
+            (Curve("gad/policy_weight", "discriminator"), Curve("gad/texts_weight", "texts")),
+            "Weights in the student's loss (gad.trust.otherwise=supervised, gad.supervised_weight).",
         ),
         Panel(
             "Accuracy on prompts that never train the discriminator",
