@@ -166,7 +166,11 @@ def test_the_one_step_is_small_and_saves_nothing(tiny_config: DictConfig, tmp_pa
     tiny_config.gad.trust.held_out_fraction = 0.1
     chosen = dict(override.split("=", 1) for override in one_step.small_overrides(tiny_config, tmp_path))
     assert chosen["gad.discriminator_only_steps"] == "0" and "gad.warmup_steps" not in chosen
-    assert chosen["gad.trust.held_out_fraction"] == "0.0"
+    assert chosen["gad.trust.held_out_fraction"] == "0.0" and "gad.supervised_weight" not in chosen
+    # The check refuses an objective that follows evidence without any; a text still joins the update.
+    tiny_config.gad.trust.otherwise = "supervised"
+    chosen = dict(override.split("=", 1) for override in one_step.small_overrides(tiny_config, tmp_path))
+    assert (chosen["gad.trust.otherwise"], chosen["gad.supervised_weight"]) == ("hold", "0.5")
 
 
 @pytest.mark.parametrize("stage", ["auto", "warmup"])
@@ -178,6 +182,7 @@ def test_the_one_step_passes_the_check_before_a_run(compose_config: Any, tiny_fo
         f"data.train_files={tiny_folder / 'train.parquet'}",
         f"data.val_files={tiny_folder / 'val.parquet'}",
         f"gad.stage={stage}",
+        "gad=recommended",
         "gad.trust.held_out_fraction=0.5",
         "trainer.total_training_steps=500",
     ]

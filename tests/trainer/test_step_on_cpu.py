@@ -586,6 +586,18 @@ def test_steps_of_the_discriminator_alone_may_use_their_pairs_again(
     assert len(run.trainer.parts.step.discriminator._alone) == 0
 
 
+def test_a_student_that_is_trained_already_goes_on_by_evidence(start: Callable[..., FakeRun]) -> None:
+    """No supervised warmup: the discriminator alone, then the objective from an SFT checkpoint."""
+    run = start(**_KNOWS_IN_PART, **_BY_EVIDENCE, **{"discriminator_only_steps": 2, "warmup_steps": 2})
+    assert [run.metrics[step]["gad/stage"] for step in range(1, STEPS + 1)] == [0, 0, 2, 2, 2, 2]
+    assert run.student.named("supervised_update") == [] and len(run.student.named("learn_also_from")) == STEPS - 2
+    # The reference of the KL loss is that student.
+    assert len(run.student.named("save_student_weights")) == 1
+    # Evidence of the steps before counts from the first adversarial step on.
+    assert run.metrics[3]["gad/trust_prompts"] > run.metrics[1]["gad/trust_prompts"]
+    assert 0 < run.metrics[3]["gad/policy_weight"] < 1
+
+
 def test_by_default_no_text_joins(start: Callable[..., FakeRun]) -> None:
     run = start()
     assert run.student.named("learn_also_from") == [] and "gad/texts_weight" not in run.metrics[STEPS]

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gad_verl.config import load_gad_config
 from gad_verl.tools.doctor.finding import Finding, error, ok
 
 _SECONDS_TO_END = 20.0
@@ -98,6 +99,9 @@ def small_overrides(config: Any, folder: Path) -> list[str]:
     if gad.trust.held_out_fraction > 0:
         # Of so few rows none can be spared.
         overrides.append("gad.trust.held_out_fraction=0.0")
+    if load_gad_config(config).turns_to_texts:
+        # Scores and texts in one update, as in a step whose discriminator knows a part.
+        overrides += ["gad.trust.otherwise=hold", f"gad.supervised_weight={max(0.5, gad.supervised_weight)}"]
     return overrides
 
 
