@@ -48,6 +48,7 @@ def vllm_two_ranks(folder: Path) -> Run:
         "discriminator.ppo_max_token_len_per_gpu=96",
         "gad.warmup_rollout_n=1",
         "gad.discriminator_num_layers=1",
+        "gad.supervised_weight=0.1",
         "discriminator.model.lora_rank=4",
         "gad.warmup_steps=2",
         "gad.discriminator_only_steps=1",
@@ -69,6 +70,13 @@ def test_reference_is_the_warmed_up_student_on_two_ranks(vllm_two_ranks: Run) ->
     assert abs(metrics[3]["actor/kl_loss"]) < 1e-6
     # The student moves on, the reference stays.
     assert metrics[4]["actor/kl_loss"] > 1e-5
+
+
+def test_texts_join_the_updates_of_both_ranks(vllm_two_ranks: Run) -> None:
+    for step in (3, 4):
+        found = vllm_two_ranks.metrics[step]
+        assert (found["gad/policy_weight"], found["gad/texts_weight"]) == (1.0, 0.1)
+        assert found["actor/text_loss"] > 0 and found["gad/supervised_tokens"] > 0 and "actor/pg_loss" in found
 
 
 def test_groups_have_a_spread_when_sampled(vllm_two_ranks: Run) -> None:
@@ -110,6 +118,7 @@ def lora(folder: Path) -> Run:
         "discriminator.model.lora_rank=4",
         "actor_rollout_ref.actor.optim.lr=1e-2",
         "discriminator.optim.lr=1e-2",
+        "gad.supervised_weight=0.5",
         "gad.warmup_steps=2",
         "gad.discriminator_only_steps=1",
         "trainer.total_training_steps=4",
@@ -129,6 +138,11 @@ def test_lora_reference_is_the_warmed_up_student(lora: Run) -> None:
     """Not the base model, which verl takes under LoRA."""
     assert abs(lora.metrics[3]["actor/kl_loss"]) < 1e-6
     assert lora.metrics[4]["actor/kl_loss"] > 1e-5
+
+
+def test_under_lora_texts_join_an_update(lora: Run) -> None:
+    """Their loss falls from the warmup's last update on: the adapter learns them."""
+    assert lora.metrics[4]["actor/text_loss"] < lora.metrics[3]["actor/text_loss"] < lora.metrics[2]["actor/loss"] + 0.1
 
 
 def test_lora_checkpoint_exports_merged(folder: Path, lora: Run) -> None:
