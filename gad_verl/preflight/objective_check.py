@@ -47,6 +47,12 @@ def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
         "gad.reward.whitening=group divides rewards by the spread of their group, which "
         "algorithm.norm_adv_by_std_in_grpo=False is there to leave alone: set one of them otherwise",
     )
+    if turns and not in_nats:
+        logger.warning(
+            "gad.trust.otherwise=supervised weighs scores in nats, but advantages are divided by the spread of their "
+            "group: set algorithm.norm_adv_by_std_in_grpo=False, as gad=recommended does (a configuration that is "
+            "composed over it may have set it back)"
+        )
     if turns or gad_config.supervised_weight > 0:
         _check_one_batch(config)
         _say_rates(config, gad_config)

@@ -200,7 +200,14 @@ gad)
     )
     case ${PRESET} in
     paper) ;;
-    recommended) STAGES+=(gad=recommended gad.adversarial.actor_lr="${ACTOR_LR}") ;;
+    # The paper's file, which is composed later, names the division by the spread: the preset's choice is said again.
+    recommended)
+        STAGES+=(
+            gad=recommended
+            gad.adversarial.actor_lr="${ACTOR_LR}"
+            algorithm.norm_adv_by_std_in_grpo=False
+        )
+        ;;
     *)
         echo "PRESET=${PRESET}: paper or recommended" >&2
         exit 2

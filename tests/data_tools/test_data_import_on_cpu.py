@@ -432,7 +432,7 @@ def test_parquet_text_that_is_not_utf8_is_an_error(tmp_path: Path, fails: Callab
     assert "damaged" in fails(tmp_path, "import", tmp_path / "in.parquet", "--output", output)
     prompts = pa.array([[{"role": "user", "content": "Q?"}]])
     parquet.write_table(pa.table({"prompt": prompts, "teacher_response": broken}), tmp_path / "gad.parquet")
-    assert "UTF-8" in fails(tmp_path, "split", tmp_path / "gad.parquet", "--output", tmp_path / "new" / "folder")
+    assert "utf-8" in fails(tmp_path, "split", tmp_path / "gad.parquet", "--output", tmp_path / "new" / "folder")
 
 
 def test_folders_made_for_an_output_go_with_it(tmp_path: Path, fails: Callable[..., str]) -> None:

@@ -78,7 +78,13 @@ def said(config: DictConfig, caplog: pytest.LogCaptureFixture, *values: dict[str
 
 
 def test_both_rates_are_named(tiny_config: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
-    rates = {"gad.adversarial.actor_lr": 1e-6, "gad.warmup.actor_lr": 5e-6, "actor_rollout_ref.actor.optim.lr": 1e-6}
+    in_nats = {"algorithm.norm_adv_by_std_in_grpo": False}
+    assert "set algorithm.norm_adv_by_std_in_grpo=False" in said(tiny_config, caplog, TURNS)[0]
+    rates = in_nats | {
+        "gad.adversarial.actor_lr": 1e-6,
+        "gad.warmup.actor_lr": 5e-6,
+        "actor_rollout_ref.actor.optim.lr": 1e-6,
+    }
     (line,) = said(tiny_config, caplog, TURNS, rates)
     assert "1e-06 where it learns from scores, 5e-06 from texts" in line
     _, line = said(tiny_config, caplog, {"gad.warmup.actor_lr": 1e-6})

@@ -253,7 +253,7 @@ def test_methods_and_presets_change_the_same_settings_for_every_student(script, 
     def changed(overrides: list[str]) -> set[str]:
         return {override for override in set(overrides) ^ set(paper) if override.split("=")[0] not in names}
 
-    preset = {"gad=recommended", "gad.adversarial.actor_lr=1e-6"}
+    preset = {"gad=recommended", "gad.adversarial.actor_lr=1e-6", "algorithm.norm_adv_by_std_in_grpo=False"}
     assert changed(recommended) == preset | {"gad.warmup.actor_lr=1e-6", "gad.warmup.actor_lr=5e-6"}
     stages = {"gad.stage=auto", "gad.warmup_epochs=1.0", "gad.warmup.actor_lr=1e-6", "gad.stage=seqkd"}
     rates = {f"actor_rollout_ref.actor.optim.lr={rate}" for rate in ("1e-6", "5e-6")}

@@ -254,11 +254,9 @@ def _teacher_prompts(builder: SequenceBuilder, rows: Sequence[Row], context: Mes
         )
     try:
         return [builder.prompt(chat) for chat in asked]
-    except GadDataError:
-        raise
-    except Exception as error:  # of the template: it may refuse a role, or an order of roles
-        message = " ".join(str(error).split())[:300]
-        raise GadConfigError(f"--teacher-model {folder}: its chat template refuses a prompt: {message}") from None
+    except GadDataError as error:
+        # The template's own words: it may refuse a role, or an order of roles.
+        raise GadConfigError(f"--teacher-model {folder}: {error}") from None
 
 
 def _width(builder: SequenceBuilder, folder: Path) -> int:
