@@ -664,6 +664,19 @@ def test_the_guardians_rate_factors_reach_the_optimizers(start: Callable[..., Fa
     )
 
 
+def test_the_guardians_factor_of_the_student_reaches_its_optimizer(start: Callable[..., FakeRun]) -> None:
+    """In both stages, beside whatever the objective makes of the rate."""
+    run = start(whole=False, **_KNOWS_IN_PART, **_BY_EVIDENCE)
+    run.trainer.guardian.knobs["actor_lr_factor"] = 0.25
+    # As if a rule that turns it had tripped and stayed so.
+    run.trainer.guardian._set_knobs = lambda: None
+    run.fit()
+    rates = [rate for rate, _, _ in run.student.named("begin_stage")]
+    knowledge = run.metrics[WARMUP + 1]["gad/trust_factor"]
+    assert rates[0] == pytest.approx(0.25 * 3e-4)
+    assert rates[2] == pytest.approx(0.25 * 1e-4**knowledge * 3e-4 ** (1 - knowledge))
+
+
 def test_a_guardian_that_stops_saves_and_ends(config: DictConfig, start: Callable[..., FakeRun]) -> None:
     config.trainer.save_freq = 100
     run = start(
