@@ -179,6 +179,27 @@ def likelihood_loss(student: nn.Module, examples: Sequence[Example]) -> float:
     return -token_log_probs(student, prompts, texts, temperature=1.0)[0].mean().item()
 
 
+class BestLikelihood:
+    """A callback of training that keeps the student of the best likelihood on validation texts.
+
+    Args:
+        student: Before the first step.
+        corpus: Its texts.
+        every: Steps between two looks.
+    """
+
+    def __init__(self, student: nn.Module, corpus: Corpus, every: int) -> None:
+        self.student, self.loss, self.step, self.last_loss = copy.deepcopy(student), math.inf, 0, math.inf
+        self._texts, self._every = corpus.validation, every
+
+    def __call__(self, step: int, metrics: dict[str, float], gad: Gad) -> None:
+        if step % self._every:
+            return
+        self.last_loss = likelihood_loss(gad.student, self._texts)
+        if self.last_loss < self.loss:
+            self.student, self.loss, self.step = copy.deepcopy(gad.student), self.last_loss, step
+
+
 def judged(student: nn.Module, corpus: Corpus, seed: int) -> dict[str, float]:
     """The oracle's figures. All arms of a seed draw by the same random numbers: a student that stood still is equal."""
     torch.manual_seed(seed)
@@ -195,20 +216,15 @@ def seqkd(regime_name: str, seed: int) -> tuple[nn.Module, Corpus, dict[str, Any
     options = Settings(
         stage="seqkd", total_steps=regime.seqkd_steps, batch_size=64, actor_lr=3e-3, clip_grad=1.0, seed=seed
     )
-    best, best_loss, best_step, curve = copy.deepcopy(student), math.inf, 0, []
+    best, curve = BestLikelihood(student, corpus, regime.seqkd_every), []
 
     def watch(step: int, metrics: dict[str, float], gad: Gad) -> None:
-        nonlocal best, best_loss, best_step
-        if step % regime.seqkd_every:
-            return
-        loss = likelihood_loss(gad.student, corpus.validation)
-        if loss < best_loss:
-            best, best_loss, best_step = copy.deepcopy(gad.student), loss, step
-        curve.append([step, loss, judge(gad.student, corpus.test, 2)["valid"]])
+        if step % regime.seqkd_every == 0:
+            curve.append([step, best.last_loss, judge(gad.student, corpus.test, 2)["valid"]])
 
-    Gad(student, nn.Linear(1, 1), corpus.train, options, STOP_IDS).run([watch])
-    row = {"best_step": best_step, "best_length_valid": max(point[2] for point in curve), "curve": curve}
-    return best, corpus, row | judged(best, corpus, seed)
+    Gad(student, nn.Linear(1, 1), corpus.train, options, STOP_IDS).run([best, watch])
+    row = {"best_step": best.step, "best_length_valid": max(point[2] for point in curve), "curve": curve}
+    return best.student, corpus, row | judged(best.student, corpus, seed)
 
 
 # ----------------------------------------------------- runs -----------------------------------------------------

@@ -53,7 +53,7 @@ def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
             "group: set algorithm.norm_adv_by_std_in_grpo=False, as gad=recommended does (a configuration that is "
             "composed over it may have set it back)"
         )
-    if turns or gad_config.supervised_weight > 0:
+    if gad_config.uses_texts:
         _check_one_batch(config)
         _say_rates(config, gad_config)
 

@@ -38,11 +38,6 @@ class Objective:
         return 1.0 if self.trust is None else self.trust.knowledge
 
     @property
-    def uses_texts(self) -> bool:
-        """Whether the student may learn from the teacher's texts in the adversarial stage."""
-        return self.gad_config.uses_texts
-
-    @property
     def waits(self) -> bool:
         """Whether the student is to learn nothing in this step."""
         return not self.gad_config.turns_to_texts and self.knowledge == 0

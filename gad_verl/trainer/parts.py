@@ -121,7 +121,7 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     supervised = SupervisedStep(student, config, encoding.student.eos_token_id)
     observers = _observers(trainer, encoding)
     return Parts(
-        step=GadStep(rollouts, encoding, training, trust, rewards, guardian, observers, log, objective.uses_texts),
+        step=GadStep(rollouts, encoding, training, trust, rewards, guardian, observers, log, gad.uses_texts),
         supervised=supervised,
         student_update=AdversarialUpdate(objective, stages, supervised),
         stages=stages,

@@ -60,7 +60,7 @@ class AdversarialUpdate:
             # A rate of 0 with none of the work, and Adam's averages are spared gradients that mean nothing.
             return
         self.stages.apply_rates(step)
-        if self.objective.uses_texts:
+        if self.objective.gad_config.uses_texts:
             metrics.update(weight_metrics(weights))
         if weights.policy == 0:
             self.stages.use_texts_alone(weights.texts)

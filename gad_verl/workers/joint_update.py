@@ -37,8 +37,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 from gad_verl.core import LossWeights
 
 IS_TEXT, JOINT = "gad_is_text", "gad_joint"
-# What verl's ppo_loss and the engines read of a rollout; those of the second line are there as options ask for them.
-_NEEDED = ("input_ids", "position_ids", "prompts", "responses", "response_mask", "loss_mask")
+# What verl's ppo_loss reads of a rollout beside its tokens, as far as options ask for it.
 _OF_TOKENS = ("old_log_probs", "advantages", "ref_log_prob", "rollout_is_weights")
 # What an engine reads of every row if it reads it at all, and what a teacher's text does not bring.
 _REFUSED = ("routed_experts", "teacher_logprobs", "teacher_ids")
@@ -196,10 +195,12 @@ def joint_loss(
     rollouts = [row for row, text in enumerate(is_text) if not text]
     texts = [row for row, text in enumerate(is_text) if text]
     output, rows = _part(model_output, data, rollouts) if rollouts else _nobody(model_output, data)
-    tu.assign_non_tensor(rows, batch_num_tokens=joint.policy_tokens)
+    # A mini-batch may consist of verl's padding alone, where many rollouts failed: its loss is 0, not 0 / 0.
+    policy_tokens = max(1.0, joint.policy_tokens)
+    tu.assign_non_tensor(rows, batch_num_tokens=policy_tokens)
     policy, metrics = policy_loss(model_output=output, data=rows, dp_group=dp_group)
     tokens = rows["loss_mask"].values().sum().item() if rollouts else 0.0
-    share = tokens * data["dp_size"] / joint.policy_tokens if joint.policy_tokens > 0 else 0.0
+    share = tokens * data["dp_size"] / policy_tokens
     loss = joint.weights.policy * policy if rollouts else torch.zeros_like(policy)
     text_loss = torch.zeros_like(policy)
     if texts:

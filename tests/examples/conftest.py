@@ -14,8 +14,21 @@
 """The examples are scripts outside of the package."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+import torch
 
 _ROOT = Path(__file__).resolve().parents[2]
 for folder in (Path(__file__).parent, _ROOT / "examples", _ROOT / "examples" / "studies"):
     sys.path.insert(0, str(folder))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Models this small are slower with more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

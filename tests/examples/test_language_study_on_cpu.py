@@ -42,13 +42,7 @@ from variants import VariantGad
 from gad_verl.core.trust import DiscriminatorTrust, is_held_out
 from gad_verl.data.tokens import EncodedResponse
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ---- language and oracle

@@ -41,13 +41,7 @@ from torch import nn
 
 from gad_verl.core.trust import DiscriminatorTrust, TrustOptions
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
