@@ -28,6 +28,7 @@ from gad_verl.core.divergence import one_end
 from gad_verl.errors import GadCheckpointError, GadConfigError
 from gad_verl.tools.evaluation.open_teacher import Reader
 from gad_verl.tools.evaluation.scored_texts import ScoredText
+from gad_verl.tools.evaluation.shared_prefix import SharedPrefix
 
 # Tokens of an answer at a time: 75 MiB in single precision at a vocabulary of 150,000.
 TOKENS = 128
@@ -49,6 +50,7 @@ class LoadedModel:
         self.who = who
         # Most models can be asked for the logits of the answer alone; the prompt's would be the larger part.
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._unread = SharedPrefix(model, reader.prompts, self._keeps)
 
     @torch.inference_mode()
     def pieces(self, text: ScoredText, tokens: int = TOKENS) -> Iterator[tuple[Tensor, Tensor]]:
@@ -64,9 +66,10 @@ class LoadedModel:
         if not answer:
             return
         # No padding, one text at a time: what is computed depends on nothing but the text.
-        read = torch.tensor([[*prompt, *answer[:-1]]], device=self._model.device)
+        unread, behind = self._unread([*prompt, *answer[:-1]])
         kept = {"logits_to_keep": len(answer)} if self._keeps else {}
-        logits = self._model(input_ids=read, use_cache=False, **kept).logits[0, -len(answer) :, : self._reader.width]
+        read = torch.tensor([unread], device=self._model.device)
+        logits = self._model(input_ids=read, **behind, **kept).logits[0, -len(answer) :, : self._reader.width]
         if logits.shape[-1] < self._reader.width:
             raise GadCheckpointError(
                 f"the {self.who}'s model gives {logits.shape[-1]} logits a token, its config.json says "
