@@ -34,6 +34,13 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         help="[NAME=]PATH: folder of a run (trainer.default_local_dir), or a JSONL file of metrics",
     )
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="default: %(default)s")
+    parser.add_argument(
+        "--evaluations",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="folders of gad-verl evaluate: their figures and answers, side by side; differences are to the first",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -51,9 +58,14 @@ def _run(arguments: argparse.Namespace) -> None:
         if error.name not in ("bokeh", "jinja2", "markupsafe"):
             raise
         raise GadConfigError(f"{error.name} is missing: pip install 'gad-verl[report]'") from None
+    answers = None
+    if arguments.evaluations:
+        from gad_verl.tools.evaluation.side_by_side import side_by_side
+
+        answers = side_by_side(arguments.evaluations)
     # What the guardian says stands on the page.
     logging.getLogger("gad_verl.guardian").setLevel(logging.ERROR)
-    verdicts = write_page(runs, output)
+    verdicts = write_page(runs, output, answers)
     for run, verdict in zip(runs, verdicts, strict=True):
         sys.stdout.write(f"{run.name}: {run.state}. {verdict.headline}\n")
     sys.stdout.write(f"wrote {output}\n")

@@ -261,9 +261,14 @@ def _teacher(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def shown_columns(comparison: Comparison) -> list[tuple[str, str, int]]:
+    """Name, title and digits of the figures that a table shows."""
+    return [column for column in _TABLE if any(column[0] in f for f in comparison.figures.values())]
+
+
 def render(comparison: Comparison) -> str:
     """The comparison as Markdown."""
-    shown = [column for column in _TABLE if any(column[0] in f for f in comparison.figures.values())]
+    shown = shown_columns(comparison)
     lines = [
         f"{comparison.prompts} prompts; in brackets 95 % bootstrap intervals over the prompts.",
         "",
@@ -283,7 +288,7 @@ def render(comparison: Comparison) -> str:
             "|---" * (len(shown) + 1) + "|",
         ]
         for name, differences in comparison.differences.items():
-            cells = [_difference_cell(differences.get(key), digits) for key, _, digits in shown]
+            cells = [difference_cell(differences.get(key), digits) for key, _, digits in shown]
             lines.append(f"| {cell(name)} | " + " | ".join(cells) + " |")
     if comparison.notes:
         lines += ["", *(f"- {note}" for note in comparison.notes)]
@@ -304,7 +309,8 @@ def _teacher_cell(teacher: dict[str, Any], name: str) -> str:
     }.get(name, "")
 
 
-def _difference_cell(estimate: Estimate | None, digits: int) -> str:
+def difference_cell(estimate: Estimate | None, digits: int) -> str:
+    """A paired difference with its interval, marked where that leaves 0 out."""
     if estimate is None:
         return "-"
     mark = "" if estimate.covers(0) else " *"

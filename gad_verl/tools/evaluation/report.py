@@ -19,7 +19,7 @@ pairs), ``report.md`` the same for people.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ PROMPTS = "prompts.jsonl"
 REPORT = "report.md"
 FORMAT = 1
 
+_QUESTION = "question"
+_TEACHER = "teacher"
 _MARKS = "marks"
 _AGAINST = "against"
 
@@ -58,6 +60,7 @@ class Evaluation:
         marks: The judge's marks against the reference, shape (prompts, 4), NaN where there are none.
         against: The same against each opponent.
         teacher: The open teacher to which the divergences are, or None.
+        texts: Prompt and teacher's text for people, by fingerprint of the prompt; of older folders none.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Evaluation:
     marks: np.ndarray
     against: dict[str, np.ndarray]
     teacher: dict[str, Any] | None = None
+    texts: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:
@@ -100,6 +104,7 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             marks=_table([line[_MARKS] for line in lines]),
             against={name: _table([line[_AGAINST].get(name) for line in lines]) for name in opponents},
             teacher=results.get("teacher"),
+            texts={line["prompt_id"]: (line[_QUESTION], line[_TEACHER]) for line in lines if _QUESTION in line},
         )
     except (ValueError, KeyError, IndexError, TypeError) as error:
         if isinstance(error, GadDataError):
@@ -150,6 +155,8 @@ def write_evaluation(
         {
             "prompt": number,
             "prompt_id": row.prompt_id,
+            _QUESTION: row.question,
+            _TEACHER: row.teacher,
             "figures": {name: column[number] for name, column in figures.per_prompt.items()},
             _MARKS: marks[number].tolist(),
             _AGAINST: {name: table[number].tolist() for name, table in against.items()},

@@ -28,6 +28,7 @@ from markupsafe import Markup
 from gad_verl import __version__
 from gad_verl.record.files import write_atomically
 from gad_verl.tools.report import charts, panels, texts
+from gad_verl.tools.report.answers import Answers
 from gad_verl.tools.report.plots import COLORS
 from gad_verl.tools.report.runs import Run
 from gad_verl.tools.report.verdict import LEVELS, Verdict, judge
@@ -48,12 +49,13 @@ class DrawnSection:
     charts: list[charts.Chart]
 
 
-def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> str:
+def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None, answers: Answers | None = None) -> str:
     """The page of one or several runs as HTML.
 
     Args:
         runs: At least one, names unique.
         verdicts: One for each run; None makes them.
+        answers: What evaluations found, if there are any.
     """
     sections = _sections(runs)
     samples = texts.choose_samples(runs)
@@ -78,6 +80,7 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> st
         sections=sections,
         key_figures=texts.key_figures(runs),
         events=[(run, _listed_events(run)) for run in runs if run.events],
+        answers=answers,
         samples=samples,
         sample_steps=texts.STEPS,
         sample_lines=texts.PER_STEP,
@@ -91,14 +94,14 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None) -> st
     )
 
 
-def write_page(runs: Sequence[Run], output: Path) -> list[Verdict]:
+def write_page(runs: Sequence[Run], output: Path, answers: Answers | None = None) -> list[Verdict]:
     """Write the page; the file is whole or not there.
 
     Returns:
         The verdict on each run.
     """
     verdicts = [judge(run) for run in runs]
-    page = render(runs, verdicts)
+    page = render(runs, verdicts, answers)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(output, page)
     return verdicts
