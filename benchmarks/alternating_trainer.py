@@ -15,7 +15,8 @@
 
 Loaded in every process of a run by ``VERL_USE_EXTERNAL_MODULES=alternating_trainer``. Step k of the run has the mode
 ``modes[k % len(modes)]`` of ``GAD_BENCH_MODES``: ``free`` (random rewards, nothing is scored), ``gad`` (as configured),
-or ``overlap`` / ``sequential`` (a pool of its own, with and without gad.discriminator_overlap).
+``overlap`` / ``sequential`` (a pool of its own, with and without gad.discriminator_overlap), or ``scores`` / ``both`` /
+``texts`` (the student learns from scores alone, from scores and texts in one update, from texts alone).
 """
 
 import os
@@ -24,7 +25,17 @@ from types import ModuleType
 import torch
 import wrapt
 
-FREE, GAD, OVERLAP, SEQUENTIAL = MODES = ("free", "gad", "overlap", "sequential")
+FREE, GAD, OVERLAP, SEQUENTIAL, SCORES, BOTH, TEXTS = MODES = (
+    "free",
+    "gad",
+    "overlap",
+    "sequential",
+    "scores",
+    "both",
+    "texts",
+)
+# What the discriminator is taken to know.
+KNOWLEDGE = {SCORES: 1.0, BOTH: 0.5, TEXTS: 0.0}
 
 
 def _install(module: ModuleType) -> None:
@@ -39,7 +50,11 @@ def _install(module: ModuleType) -> None:
         metrics["bench/mode"] = float(MODES.index(mode))
         if mode != FREE:
             self.gad_config.discriminator_overlap = mode == OVERLAP
-            return reward_stage(self, batch, metrics)
+            batch = reward_stage(self, batch, metrics)
+            if mode in KNOWLEDGE:
+                self.trust._factor = KNOWLEDGE[mode]
+                self._policy_rests = self.parts.student_update.rests
+            return batch
         sessions, step = self._num_sessions, self.parts.step
         rollouts = self.rollouts.read(batch, sessions, self.global_steps, visit=0)
         shape = (len(rollouts.groups), sessions)

@@ -15,8 +15,9 @@
 
 python benchmarks/step.py                          # writes benchmarks/results/step.json and prints the table
 
-Three runs of ``verl.trainer.main_ppo``: a discriminator of the student's size, one of about a tenth, and one of the
-student's size on a pool of its own (a second process), there with and without overlap.
+Four runs of ``verl.trainer.main_ppo``: a discriminator of the student's size, one of about a tenth, one of the
+student's size on a pool of its own (a second process), there with and without overlap, and one in which the student
+learns from scores, from scores and texts, and from texts alone in turns.
 """
 
 import json
@@ -27,7 +28,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from alternating_trainer import FREE, GAD, MODES, OVERLAP, SEQUENTIAL
+from alternating_trainer import BOTH, FREE, GAD, MODES, OVERLAP, SCORES, SEQUENTIAL, TEXTS
 from common import Ratio, arguments, machine, table, write
 from schemes import build_model_folder
 
@@ -65,6 +66,7 @@ CASES = (
         (FREE, SEQUENTIAL, OVERLAP),
         ((SEQUENTIAL, FREE), (OVERLAP, FREE), (OVERLAP, SEQUENTIAL)),
     ),
+    Case("a tenth, shared pool", True, False, (SCORES, BOTH, TEXTS), ((BOTH, SCORES), (TEXTS, SCORES))),
 )
 
 
@@ -99,6 +101,8 @@ def run(case: Case, folder: Path, repeats: int, quick: bool, threads: int) -> li
         f"trainer.default_local_dir={folder / 'checkpoints'}",
         f"hydra.run.dir={folder / 'hydra'}",
     ]
+    if SCORES in case.modes:
+        command += ["gad.trust.held_out_fraction=0.25", "gad.trust.otherwise=supervised", "gad.warmup.actor_lr=1e-5"]
     environment = {
         **os.environ,
         "VERL_USE_EXTERNAL_MODULES": "alternating_trainer",
@@ -120,22 +124,27 @@ def of_mode(steps: list[dict], mode: str) -> list[dict]:
 
 
 def predict(case: Case, steps: list[dict], numerator: str, denominator: str) -> float | str:
-    """From the times of the student's own parts in the steps with a free reward.
+    """From the times of the student's own parts in the steps with a free reward, or from scores alone.
 
     Old and reference log-probabilities are a forward each and the update three, over n rollouts: five forwards f. The
     discriminator reads n + 1 sequences in three, so 3 (n + 1) / n f, a tenth of it where it is a tenth of the size.
-    With overlap, what runs beside the log-probabilities and the update costs nothing, which on two cores it can.
+    With overlap, what runs beside the log-probabilities and the update costs nothing, which on two cores it can. A
+    text is one row more in the student's update; texts alone need none of the five forwards, and three over one row.
     """
-    free = of_mode(steps, FREE)
-    mean = {key: sum(step[f"timing_s/{key}"] for step in free) / len(free) for key in ("step", "update_actor")}
-    log_probs = sum(step["timing_s/old_log_prob"] + step["timing_s/ref"] for step in free) / len(free)
+    base = of_mode(steps, SCORES if SCORES in case.modes else FREE)
+    mean = {key: sum(step[f"timing_s/{key}"] for step in base) / len(base) for key in ("step", "update_actor")}
+    log_probs = sum(step["timing_s/old_log_prob"] + step["timing_s/ref"] for step in base) / len(base)
     forward = (log_probs + mean["update_actor"]) / 5
     work = 3 * (ROLLOUTS + 1) / ROLLOUTS * forward * (0.1 if case.small else 1.0)
+    texts = 3 * forward / ROLLOUTS
     seconds = {
         FREE: mean["step"],
         GAD: mean["step"] + work,
         SEQUENTIAL: mean["step"] + work,
         OVERLAP: mean["step"] + max(0.0, work - log_probs),
+        SCORES: mean["step"],
+        BOTH: mean["step"] + texts,
+        TEXTS: mean["step"] - 5 * forward + texts,
     }
     return seconds[numerator] / seconds[denominator]
 

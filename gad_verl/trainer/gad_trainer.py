@@ -80,16 +80,15 @@ class GadTrainer(PPOTrainer):
         super().__init__(config)
         self.discriminator: DiscriminatorGroup | None = None
         self._replicas_asleep = False
-        self._training_began = False
+        self._training_began = self._policy_rests = False
 
     @property
     def trainer_mode(self) -> str:
-        """verl compares the mode with literals in six places; a subclass has the semantics of its own."""
+        """verl assigns the registered name and compares it with literals; a subclass has semantics of its own."""
         return self.verl_mode
 
     @trainer_mode.setter
-    def trainer_mode(self, _: str) -> None:
-        """verl assigns the registered name in ``__init__``."""
+    def trainer_mode(self, _: str) -> None: ...
 
     # ------------------------------ set-up ------------------------------
 
@@ -115,7 +114,6 @@ class GadTrainer(PPOTrainer):
 
     @property
     def train_dataloader(self) -> Any:
-        """verl's attribute, as :attr:`train_dataset`."""
         return self.data.loader
 
     @train_dataloader.setter
@@ -276,6 +274,8 @@ class GadTrainer(PPOTrainer):
             self.parts.step.validate(batch, self._info(sessions), has_truth)
         else:
             self.parts.step.begin(batch, self._info(self._num_sessions), {} if metrics is None else metrics)
+            known = not self.parts.step.is_in_flight
+            self._policy_rests = known and self.parts.student_update.rests and not self.use_critic
         return batch
 
     @watched
@@ -310,11 +310,11 @@ class GadTrainer(PPOTrainer):
 
     @property
     def _learns_from_scores(self) -> bool:
-        return self.phase is Phase.ADVERSARIAL
+        return self.phase is Phase.ADVERSARIAL and not self._policy_rests
 
     @watched
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        if self._learns_from_scores:
+        if self.phase is Phase.ADVERSARIAL:
             by_scores = partial(super()._update_actor, batch, metrics)
             rows = self.parts.step.supervised_rows
             self.parts.student_update.run(self.global_steps, rows, len(batch), metrics, by_scores)

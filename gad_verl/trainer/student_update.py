@@ -36,6 +36,11 @@ class AdversarialUpdate:
     stages: StudentStages
     supervised: SupervisedStep
 
+    @property
+    def rests(self) -> bool:
+        """Whether no rollout trains the student in this step: nothing is to be computed for verl's update then."""
+        return self.objective.waits or self.objective.weights.policy == 0
+
     def run(
         self,
         step: int,

@@ -524,6 +524,9 @@ def test_what_the_discriminator_does_not_know_is_learned_from_the_texts(start: C
 def test_where_it_knows_nothing_the_step_is_one_of_seqkd(start: Callable[..., FakeRun]) -> None:
     run = start(score=lambda ids: 0.0, **(_BY_EVIDENCE | {"supervised_weight": 0.25}))
     assert run.policy_rows() == [] and run.student.named("learn_also_from") == []
+    # Nor is anything computed for an update by scores.
+    assert run.student.named("compute_log_prob", "compute_ref_log_prob") == []
+    assert not [name for step in run.metrics.values() for name in step if name.startswith("critic/advantages")]
     updates = run.student.named("supervised_update")
     assert len(updates) == STEPS - ONLY
     for step, batch in enumerate(updates, ONLY + 1):
