@@ -53,7 +53,6 @@ def _install(module: ModuleType) -> None:
             batch = reward_stage(self, batch, metrics)
             if mode in KNOWLEDGE:
                 self.trust._factor = KNOWLEDGE[mode]
-                self._policy_rests = self.parts.student_update.rests
             return batch
         sessions, step = self._num_sessions, self.parts.step
         rollouts = self.rollouts.read(batch, sessions, self.global_steps, visit=0)

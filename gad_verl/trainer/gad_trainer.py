@@ -80,7 +80,7 @@ class GadTrainer(PPOTrainer):
         super().__init__(config)
         self.discriminator: DiscriminatorGroup | None = None
         self._replicas_asleep = False
-        self._training_began = self._policy_rests = False
+        self._training_began = False
 
     @property
     def trainer_mode(self) -> str:
@@ -274,8 +274,6 @@ class GadTrainer(PPOTrainer):
             self.parts.step.validate(batch, self._info(sessions), has_truth)
         else:
             self.parts.step.begin(batch, self._info(self._num_sessions), {} if metrics is None else metrics)
-            known = not self.parts.step.is_in_flight
-            self._policy_rests = known and self.parts.student_update.rests and not self.use_critic
         return batch
 
     @watched
@@ -310,7 +308,9 @@ class GadTrainer(PPOTrainer):
 
     @property
     def _learns_from_scores(self) -> bool:
-        return self.phase is Phase.ADVERSARIAL and not self._policy_rests
+        # What the discriminator knows is known once its scores are there; a critic learns from every step.
+        always = self.use_critic or self.parts.step.is_in_flight
+        return self.phase is Phase.ADVERSARIAL and (always or not self.parts.student_update.rests)
 
     @watched
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
