@@ -33,11 +33,14 @@ from language import HELD_OUT, SAMPLES, TEST_PROMPTS, TRUST, VALIDATION_TEXTS, R
 from oracle_language import LANGUAGE, CausalTransformer, Language, make_corpus
 from torch import Tensor, nn
 
+from gad_verl.config.stability import RewardConfig
 from gad_verl.core import blended_rate, group_advantages, loss_weights
+from gad_verl.core.reward_shaping import LengthRegression
 from gad_verl.core.trust import DiscriminatorTrust, is_held_out, pair_accuracy
 
 SEQKD_BATCH, SEQKD_LR, BATCH, N = 64, 3e-3, 32, 4
 DISCRIMINATOR_LR, WEIGHT_DECAY, CLIP_GRAD, KL_COEF = 1e-3, 0.01, 1.0, 0.001
+LENGTH_MEMORY = RewardConfig().length_memory
 CHECKPOINTS = 15  # of a run of SeqKD, up to as many updates as an arm has, and again up to as much time
 WINDOW = 25  # steps of a point of the curve of f
 
@@ -75,12 +78,14 @@ class Objective:
         nats: Whether advantages are in D's own unit, not divided by the group's spread.
         texts: Whether what D does not know is learned from the teacher's texts (``gad_verl.core.objective``).
         two_rates: Whether the rate goes from SeqKD's to GAD's as f goes from 0 to 1.
+        length_regression: Whether what length explains of the scores is taken out (``gad.reward.length_correction``).
     """
 
     trust: bool = False
     nats: bool = False
     texts: bool = False
     two_rates: bool = False
+    length_regression: bool = False
 
     def weights_and_rate(self, knowledge: float, policy_rate: float, texts_rate: float) -> tuple[float, float, float]:
         """Weight of the policy terms, of the texts, and the learning rate."""
@@ -249,6 +254,7 @@ def adversarial(
     student, reference = copy.deepcopy(begun.student), begun.student
     adam, stream = optimizer(student, regime.actor_lr), batches(len(begun.texts), BATCH, seed + 1)
     generator = torch.Generator().manual_seed(seed + 1)
+    regression = LengthRegression(LENGTH_MEMORY) if objective.length_regression else None
     factors, accuracies, clock = [], [], time.process_time()
     for step in range(1, regime.adversarial + 1):
         rows = next(stream)
@@ -259,6 +265,10 @@ def adversarial(
         loss = torch.zeros(())
         if policy_weight:
             students = scores[:, 1:]
+            if regression is not None:
+                lengths, all_count = rollouts.lengths.view_as(students), torch.ones_like(students)
+                regression.observe(students, lengths, all_count)
+                students = regression.residual(students, lengths, all_count)
             advantages = group_advantages(students, torch.ones_like(students), divide_by_std=not objective.nats)
             policy, kl = policy_loss(student, reference, rollouts, advantages.flatten())
             loss = loss + policy_weight * (policy + KL_COEF * kl)

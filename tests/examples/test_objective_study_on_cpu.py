@@ -147,6 +147,31 @@ def test_where_d_knows_all_the_new_objective_is_gad_in_nats(tiny, monkeypatch):
     assert not torch.allclose(new, last_student(case, Objective()))
 
 
+def test_the_length_regression_takes_out_what_length_explains(tiny, monkeypatch):
+    """Of a D that reads the length alone nothing is left."""
+    case = tiny["small student"]
+    stock = objective_training.pair_loss
+
+    def by_length(model, teacher, rollouts, trains):
+        loss, scores = stock(model, teacher, rollouts, trains)
+        lengths = rollouts.lengths.view(len(scores), -1).to(scores.dtype)
+        return loss, torch.cat([scores[:, :1], -0.3 * lengths], dim=1)
+
+    monkeypatch.setattr(objective_training, "pair_loss", by_length)
+    policy, largest = objective_training.policy_loss, []
+
+    def seen(student, reference, rollouts, advantages):
+        largest.append(advantages.abs().max().item())
+        return policy(student, reference, rollouts, advantages)
+
+    monkeypatch.setattr(objective_training, "policy_loss", seen)
+    adversarial(case, Objective(nats=True), 5)
+    assert min(largest) > 0.1
+    largest.clear()
+    adversarial(case, Objective(nats=True, length_regression=True), 5)
+    assert max(largest) < 1e-5
+
+
 def test_weights_and_rates_of_the_arms():
     expected = {
         GAD: (1.0, 0.0, 1e-3),
