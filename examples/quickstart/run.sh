@@ -1,49 +1,75 @@
 #!/usr/bin/env bash
-# The whole quickstart: student, teacher, training, export, table, page. Interrupt it at any time and start it again:
-# every part goes on where it was. RUN=folder and CACHE=folder choose where things lie.
+# The whole quickstart: student, teacher, GAD, SeqKD beside it, evaluation, table, page. Interrupt it at any time and
+# start it again: every part goes on where it was. RUN=folder and CACHE=folder choose where things lie.
 set -euo pipefail
 
 HERE=$(cd "$(dirname "$0")" && pwd)
 RUN=$(mkdir -p "${RUN:-quickstart-run}" && cd "${RUN:-quickstart-run}" && pwd)
 export GAD_VERL_CACHE=${CACHE:-${GAD_VERL_CACHE:-$HOME/.cache/gad_verl}}
-export WARMUP_STEPS=${WARMUP_STEPS:-20}
-export TOTAL_STEPS=${TOTAL_STEPS:-32}
+export WARMUP_STEPS=${WARMUP_STEPS:-12}
+export TOTAL_STEPS=${TOTAL_STEPS:-16}
+export DISCRIMINATOR_ONLY_STEPS=2
+STUDENT_UPDATES=$((TOTAL_STEPS - DISCRIMINATOR_ONLY_STEPS))
 # Two cores: generation, student and discriminator take turns.
 export OMP_NUM_THREADS=${QUICKSTART_THREADS:-2}
-CHECKPOINTS=$RUN/checkpoints
 STARTED=$SECONDS
 
 say() { printf '\n== %s\n' "$*"; }
 
-say "1/5 student: SmolLM2-135M-Instruct"
+# train METHOD STEPS: into RUN/METHOD
+train() {
+    local folder=$RUN/$1
+    if [[ "$(cat "$folder/checkpoints/latest_checkpointed_iteration.txt" 2>/dev/null || true)" == "$2" ]]; then
+        echo "already trained: $folder/checkpoints/global_step_$2"
+        return
+    fi
+    mkdir -p "$folder"
+    METHOD=$1 TOTAL_STEPS=$2 "$HERE/train.sh" "$RUN/student" "$RUN/data" "$folder" 2>&1 \
+        | python "$HERE/progress.py" --log "$folder/train.log" --total-steps "$2" \
+        || { echo "training failed; the end of $folder/train.log:"; tail -n 30 "$folder/train.log"; exit 1; }
+}
+
+# evaluate NAME CHECKPOINT: answers as the student writes them, and how far they are from the teacher's
+evaluate() {
+    gad-verl evaluate --model "$2" --data "$RUN/data/val.parquet" --output "$RUN/evaluations/$1" \
+        --engine hf --batch-size 64 --temperature 1 --max-response-length 32 \
+        --teacher-model "$RUN/student" --teacher-context "$RUN/data/context.json" --teacher-temperature 0.3 \
+        > "$RUN/evaluations/$1.log" 2>&1 || { tail -n 5 "$RUN/evaluations/$1.log"; return 1; }
+    echo "$1: done"
+}
+
+say "1/6 student: SmolLM2-135M-Instruct"
 python "$HERE/student.py" --output "$RUN/student"
 
-say "2/5 teacher: answers in one sentence, behind an OpenAI-compatible API"
+say "2/6 teacher: answers in one sentence, behind an OpenAI-compatible API"
 python "$HERE/teacher.py" collect --output "$RUN/data"
 
-say "3/5 training: $WARMUP_STEPS steps of warmup, then GAD up to step $TOTAL_STEPS"
-if [[ "$(cat "$CHECKPOINTS/latest_checkpointed_iteration.txt" 2>/dev/null || true)" == "$TOTAL_STEPS" ]]; then
-    echo "already trained: $CHECKPOINTS/global_step_$TOTAL_STEPS"
-else
-    "$HERE/train.sh" "$RUN/student" "$RUN/data" "$RUN" 2>&1 \
-        | python "$HERE/progress.py" --log "$RUN/train.log" --total-steps "$TOTAL_STEPS" \
-        || { echo "training failed; the end of $RUN/train.log:"; tail -n 30 "$RUN/train.log"; exit 1; }
-fi
+say "3/6 training: $WARMUP_STEPS steps of warmup, then GAD up to step $TOTAL_STEPS"
+train gad "$TOTAL_STEPS"
 
-say "4/5 export"
-for step in "$WARMUP_STEPS" "$TOTAL_STEPS"; do
-    [[ -d "$RUN/exported/step_$step" ]] \
-        || gad-verl export "$CHECKPOINTS/global_step_$step" --output "$RUN/exported/step_$step" 2>/dev/null
-done
+say "4/6 beside it: SeqKD, cross-entropy alone, on as many updates of the same student ($STUDENT_UPDATES)"
+train seqkd "$STUDENT_UPDATES"
 
-say "5/5 evaluation on held-out prompts"
-python "$HERE/evaluate.py" --val "$RUN/data/val.parquet" --output "$RUN/evaluation" --max-new-tokens 96 \
-    --checkpoints before="$RUN/student" after_warmup="$RUN/exported/step_$WARMUP_STEPS" \
-    after_gad="$RUN/exported/step_$TOTAL_STEPS"
+say "5/6 evaluation on held-out prompts: the texts, and the KL to the teacher"
+mkdir -p "$RUN/evaluations"
+# Two at a time, a thread each: small models leave a second thread idle.
+(
+    export OMP_NUM_THREADS=1
+    { evaluate before "$RUN/student" && evaluate seqkd "$RUN/seqkd/checkpoints/global_step_$STUDENT_UPDATES"; } &
+    first=$!
+    evaluate after_warmup "$RUN/gad/checkpoints/global_step_$WARMUP_STEPS"
+    evaluate after_gad "$RUN/gad/checkpoints/global_step_$TOTAL_STEPS"
+    wait "$first"
+)
 
-say "the run on one page"
-gad-verl report quickstart="$CHECKPOINTS" --output "$RUN/report.html"
+say "6/6 the table, and the run on one page"
+EVALUATIONS=("$RUN"/evaluations/{after_gad,before,after_warmup,seqkd})
+gad-verl compare "${EVALUATIONS[@]}" --output "$RUN/evaluations/comparison"
+python "$HERE/verdict.py" "$RUN/evaluations/comparison/comparison.json"
+gad-verl report gad="$RUN/gad/checkpoints" seqkd="$RUN/seqkd/checkpoints" --evaluations "${EVALUATIONS[@]}" \
+    --output "$RUN/report.html"
 
 say "done in $(((SECONDS - STARTED) / 60)) minutes"
-echo "table: $RUN/evaluation/table.md"
-echo "page:  $RUN/report.html"
+echo "student: gad-verl export $RUN/gad/checkpoints/global_step_$TOTAL_STEPS --output FOLDER"
+echo "table:   $RUN/evaluations/comparison/comparison.md"
+echo "page:    $RUN/report.html"

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
 import secrets
@@ -42,6 +43,7 @@ from student import StudentError, fetch_gguf
 
 from gad_verl.data.reading import Source
 from gad_verl.errors import USER_ERRORS
+from gad_verl.record.files import write_atomically
 from gad_verl.tools.api import Endpoint
 from gad_verl.tools.teacher.collect import collect
 from gad_verl.tools.teacher.plan import Plan
@@ -105,21 +107,25 @@ def local_server(gguf: Path, port: int = 0, threads: int | None = None, parallel
         del server
 
 
+def examples() -> list[dict[str, str]]:
+    """The examples as messages."""
+    return [
+        {"role": role, "content": text}
+        for pair in EXAMPLES
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+
+
 def settings(base_url: str, model: str = LOCAL_MODEL, max_tokens: int = 48, parallel: int = 8) -> CollectSettings:
     """What is asked of the teacher, apart from the prompts.
 
     An answer that is empty or cut off is asked for again, with another seed and a bit warmer, and left out in the end.
     The student gets the prompt alone: it never sees the manner that was asked of the teacher.
     """
-    messages = [
-        {"role": role, "content": text}
-        for pair in EXAMPLES
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
     sampling = {"temperature": 0.3, "max_tokens": max_tokens, "seed": 20251114}
     return CollectSettings(
         teachers=(Teacher(model, Endpoint(base_url, model, max_concurrency=parallel), sampling),),
-        framing=Framing(system=SYSTEM_PROMPT, examples=tuple(messages)),
+        framing=Framing(system=SYSTEM_PROMPT, examples=tuple(examples())),
         student_prompt="given",
         ask_again=("empty", "length"),
         ask_again_times=3,
@@ -135,7 +141,10 @@ def prompts_of(split: Split) -> Prompts:
 
 
 def run_collect(args: argparse.Namespace) -> None:
-    """``collect``: ``train.parquet`` and ``val.parquet``, each with its answers and a card beside it."""
+    """``collect``: ``train.parquet`` and ``val.parquet``, each with its answers and a card beside it.
+
+    ``context.json`` is what the teacher alone is told: the evaluation may know it, the training never does.
+    """
     with contextlib.ExitStack() as stack:
         base_url = args.base_url
         if not base_url:
@@ -147,6 +156,8 @@ def run_collect(args: argparse.Namespace) -> None:
             output = args.output / f"{split}.parquet"
             answers = collect(plan, output)["answers"]
             logger.info("%s: %d rows, %d left out", output, answers["kept"], answers["wanted"] - answers["kept"])
+    context = [{"role": "system", "content": SYSTEM_PROMPT}, *examples()]
+    write_atomically(args.output / "context.json", json.dumps(context, indent=2) + "\n")
 
 
 def run_serve(args: argparse.Namespace) -> None:
