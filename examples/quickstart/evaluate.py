@@ -207,6 +207,9 @@ def main(argv: list[str] | None = None) -> int:
     except USER_ERRORS as error:
         logger.error("error: %s", error)
         return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted; the same command goes on where it stopped")
+        return 130
     logger.info("%s", table)
     return 0
 

@@ -11,6 +11,8 @@ export TOTAL_STEPS=${TOTAL_STEPS:-32}
 # Two cores: generation, student and discriminator take turns.
 export OMP_NUM_THREADS=${QUICKSTART_THREADS:-2}
 CHECKPOINTS=$RUN/checkpoints
+# Whoever is interrupted says so.
+trap 'exit 130' INT
 STARTED=$SECONDS
 
 say() { printf '\n== %s\n' "$*"; }
