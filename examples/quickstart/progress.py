@@ -20,6 +20,8 @@ import argparse
 import logging
 import os
 import re
+import shutil
+import signal
 import sys
 import threading
 import time
@@ -132,7 +134,14 @@ def main() -> None:
     arguments = parser.parse_args()
     peak, started = PeakMemory(), time.monotonic()
     with arguments.log.open("a", encoding="utf-8") as log:
-        follow(sys.stdin, log, arguments.total_steps)
+        try:
+            follow(sys.stdin, log, arguments.total_steps)
+        except KeyboardInterrupt:
+            # The same key has ended the trainer: what it still says is for the log.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            logger.info("interrupted; the same command goes on from the last checkpoint")
+            shutil.copyfileobj(sys.stdin, log)
+            sys.exit(130)
     logger.info(
         "training took %.1f min; peak memory of all its processes %.1f GB; whole output: %s",
         (time.monotonic() - started) / 60,

@@ -12,6 +12,8 @@ export DISCRIMINATOR_ONLY_STEPS=2
 STUDENT_UPDATES=$((TOTAL_STEPS - DISCRIMINATOR_ONLY_STEPS))
 # Two cores: generation, student and discriminator take turns.
 export OMP_NUM_THREADS=${QUICKSTART_THREADS:-2}
+# Whoever is interrupted says so.
+trap 'exit 130' INT
 STARTED=$SECONDS
 
 say() { printf '\n== %s\n' "$*"; }

@@ -319,6 +319,9 @@ def main(argv: list[str] | None = None) -> int:
     except StudentError as error:
         logger.error("error: %s", error)
         return 1
+    except KeyboardInterrupt:
+        logger.error("interrupted; the same command goes on where it stopped")
+        return 130
     return 0
 
 

@@ -18,6 +18,9 @@ from enum import Enum
 
 STAGES = ("auto", "seqkd", "warmup", "gad")
 
+# Names of the learning-rate stages, in checkpoints.
+WARMUP, ADVERSARIAL, SEQKD = "warmup", "adversarial", "seqkd"
+
 
 class Phase(Enum):
     """What happens in one step. The value is the number logged as ``gad/stage``."""
@@ -39,6 +42,13 @@ class Phase(Enum):
     def is_warmup(self) -> bool:
         """Whether the learning rates of the warmup stage hold."""
         return self in (Phase.DISCRIMINATOR_ONLY, Phase.WARMUP)
+
+
+def stage_of(phase: Phase) -> str:
+    """The learning-rate stage of a phase."""
+    if phase is Phase.SEQKD:
+        return SEQKD
+    return WARMUP if phase.is_warmup else ADVERSARIAL
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,11 @@ def stamp_files(paths: Sequence[str], known: Sequence[FileStamp] = ()) -> list[F
     return stamps
 
 
+def same_content(old: Sequence[FileStamp], new: Sequence[FileStamp]) -> bool:
+    """Whether the files hold the same in the same order, wherever they lie."""
+    return [stamp.digest for stamp in old] == [stamp.digest for stamp in new]
+
+
 def changed_files(old: Sequence[FileStamp], new: Sequence[FileStamp]) -> list[str]:
     """Paths whose content is another one, or that are new or gone. A file that was only touched is not among them."""
     before, after = ({stamp.path: stamp.digest for stamp in stamps} for stamps in (old, new))

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from gad_verl.discriminator.model import HEAD_NAMES, head_name
 from gad_verl.errors import GadCheckpointError
-from gad_verl.record.files import replaced
+from gad_verl.record.files import follow_umask, replaced
 
 logger = logging.getLogger(__name__)
 
@@ -268,6 +268,7 @@ def _convert(source: str | Path, target: str | Path, to_causal: bool) -> Path:
             if file.name != "README.md":
                 shutil.copy2(file, temporary / file.name)
         config.save_pretrained(temporary)
+        follow_umask(temporary)
     return target
 
 

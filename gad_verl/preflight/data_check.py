@@ -13,6 +13,9 @@
 # limitations under the License.
 """Every row of the training and validation files, and whether the stages fit into the run that they make."""
 
+import logging
+import math
+
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
@@ -24,6 +27,9 @@ from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.preflight.objective_check import check_evidence
 from gad_verl.preflight.options import check_held_out, check_task_columns
+from gad_verl.trainer.begun import begun_run
+
+logger = logging.getLogger(__name__)
 
 
 def check_data(config: DictConfig, gad_config: GadConfig) -> int:
@@ -48,33 +54,44 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
             f"{source} gives {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not "
             "one step could be made. Lower data.train_batch_size or add data"
         )
-    checks.check_together(1, length_of_run(config, gad_config, rows)[1])
+    checks.check_together(1, length_of_run(config, rows)[1])
     check_task_columns(config, gad_config)
     check_held_out(gad_config, rows)
     return rows
 
 
-def length_of_run(config: DictConfig, gad_config: GadConfig, rows: int) -> tuple[int, int]:
-    """Steps of an epoch and of the run; a resumed run whose data change keeps those with which it began."""
-    steps_per_epoch = rows // config.data.train_batch_size
-    if gad_config.reload_data == "epoch":
-        from gad_verl.trainer.data_state import resumed_data_state
-
-        saved = resumed_data_state(config.trainer)
-        steps_per_epoch = steps_per_epoch if saved is None else saved.steps_per_epoch
+def length_of_run(config: DictConfig, rows: int) -> tuple[int, int]:
+    """Steps of an epoch and of the run; a resumed run keeps the epoch with which it began."""
+    steps_per_epoch = begun_run(config.trainer).steps_per_epoch(rows // config.data.train_batch_size)
     return steps_per_epoch, config.trainer.total_training_steps or steps_per_epoch * config.trainer.total_epochs
 
 
 def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> StageSchedule:
-    """Check that the stages fit into the run (before the data set may drop rows); returns them.
+    """Check that the stages fit into the run (before the data set may drop rows) and follow those of a checkpoint.
 
     Raises:
         GadConfigError: Names the keys.
+        GadCheckpointError: Names the checkpoint.
     """
-    steps_per_epoch, total = length_of_run(config, gad_config, rows)
+    steps_per_epoch, total = length_of_run(config, rows)
+    _compare_lengths(config.trainer, steps_per_epoch)
     try:
         schedule = gad_config.build_schedule(total, steps_per_epoch)
     except ValueError as error:
         raise GadConfigError(str(error)) from None
+    begun_run(config.trainer).check(schedule)
     check_evidence(config, gad_config, rows, schedule)
     return schedule
+
+
+def _compare_lengths(trainer: DictConfig, steps_per_epoch: int) -> None:
+    """Say which of the two lengths of a run counts where they differ."""
+    steps, in_epochs = trainer.total_training_steps, trainer.total_epochs * steps_per_epoch
+    if steps is not None and steps > in_epochs:
+        logger.warning(
+            "trainer.total_training_steps=%d is more than trainer.total_epochs=%d of %d steps: the run makes them all, "
+            "and goes through the data %d times",
+            *(steps, trainer.total_epochs, steps_per_epoch, math.ceil(steps / steps_per_epoch)),
+        )
+    elif steps is not None and steps < in_epochs:
+        logger.info("trainer.total_training_steps=%d ends the run before trainer.total_epochs does", steps)

@@ -23,6 +23,7 @@ from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadConfigError
 from gad_verl.preflight.megatron_check import MEGATRON
 from gad_verl.trainer import checkpoints
+from gad_verl.trainer.begun import resume_folder
 
 
 def load_tokenizer(key: str, model: Any) -> Any:
@@ -88,7 +89,7 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
     """
     from transformers import AutoConfig
 
-    folder = resume_folder(config)
+    folder = resume_folder(config.trainer)
     if gad_config.stage == "seqkd":
         return
     path = Path(config.discriminator.model.path).expanduser()
@@ -127,21 +128,3 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
                 f"{wanted}. Set discriminator.model and gad.discriminator_num_layers as they were, or "
                 "trainer.resume_mode=disable"
             )
-
-
-def resume_folder(config: DictConfig) -> Path | None:
-    """The checkpoint that a run would go on from; None for a start from the beginning.
-
-    Raises:
-        GadCheckpointError: If the folder that is named lacks a part.
-    """
-    trainer = config.trainer
-    if trainer.resume_mode == "auto":
-        return checkpoints.find_resumable(Path(trainer.default_local_dir).absolute())
-    if trainer.resume_mode == "resume_path":
-        folder = Path(str(trainer.resume_from_path)).absolute()
-        missing = checkpoints.missing_parts(folder)
-        if missing:
-            raise GadCheckpointError(f"trainer.resume_from_path={folder} lacks {', '.join(missing)}")
-        return folder
-    return None

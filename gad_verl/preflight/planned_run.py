@@ -28,8 +28,9 @@ from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, 
 from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.data_check import check_data, check_schedule, length_of_run
 from gad_verl.preflight.megatron_check import check_installed
-from gad_verl.preflight.model_check import check_discriminator, check_tokenizers, resume_folder
+from gad_verl.preflight.model_check import check_discriminator, check_tokenizers
 from gad_verl.preflight.prompt_check import check_prompts
+from gad_verl.trainer.begun import resume_folder
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     check_discriminator(config, gad_config)
     check_installed(config)
     compat.check(quick=True)
-    return PlannedRun(gad_config, rows, length_of_run(config, gad_config, rows)[0], schedule, resume_folder(config))
+    return PlannedRun(gad_config, rows, length_of_run(config, rows)[0], schedule, resume_folder(config.trainer))
 
 
 class PreflightCallback(Callback):

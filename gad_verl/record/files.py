@@ -25,6 +25,9 @@ from typing import Any
 
 from gad_verl.errors import GadDataError
 
+# Nested deeper than this nothing is that a program of ours writes, and much that reads values calls itself.
+_DEEPEST = 100
+
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
@@ -51,6 +54,15 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def follow_umask(folder: Path) -> None:
+    """Give the files in a folder the mode of any new file: safetensors writes for the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o666 & ~mask)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -85,11 +97,7 @@ def read_json_lines(path: Path) -> list[tuple[int, bytes, dict[str, Any] | None]
         raise GadDataError(f"{path} cannot be read: {error.strerror}") from None
     found = []
     for number, piece in enumerate(pieces, start=1):
-        try:
-            value = json.loads(piece)
-        except ValueError:
-            value = None
-        value = value if isinstance(value, dict) else None
+        value = json_object(piece)
         if piece.strip() and (value is not None or number < len(pieces)):
             found.append((number, piece, value))
     return found
@@ -98,10 +106,25 @@ def read_json_lines(path: Path) -> list[tuple[int, bytes, dict[str, Any] | None]
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None if there is no such file, or no object in it."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json_object(path.read_bytes())
+    except OSError:
         return None
-    return value if isinstance(value, dict) else None
+
+
+def json_object(text: bytes) -> dict[str, Any] | None:
+    """The object that a text holds; None for any other text, also for one that is nested beyond reason."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) and _is_shallow(value, _DEEPEST) else None
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
 
 
 def to_json(value: Any) -> str:

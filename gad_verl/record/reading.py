@@ -26,6 +26,8 @@ RUN_FILE = "run.json"
 EVENTS_FILE = "events.jsonl"
 SCORES_FILE = "scores.jsonl"
 SAMPLES_FILE = "samples.jsonl"
+# As many as fit the axes of figures.
+MOST_STEPS = 2**31 - 1
 LINE_FILES = (EVENTS_FILE, SCORES_FILE, SAMPLES_FILE)
 
 
@@ -54,8 +56,13 @@ def read_samples(folder: str | Path) -> list[dict[str, Any]]:
     return sorted(lines.values(), key=lambda line: line["step"])
 
 
+def is_step(value: Any) -> bool:
+    """Whether a value of a file is the number of a step: whole, not negative, and of a size that a run can have."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_STEPS
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file that are objects with a whole number ``step``; none if there is no such file.
+    """The lines of a JSONL file that are objects with the number of a ``step``; none if there is no such file.
 
     A last line that is being written, or that a kill cut off, is left out. So is any other damaged line, with a
     warning in the log.
@@ -65,8 +72,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def whole_lines(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
     """The same with the bytes of each line."""
-    lines = [(piece, value) for _, piece, value in read_json_lines(path)]
-    whole = [(piece, value) for piece, value in lines if value is not None and isinstance(value.get("step"), int)]
-    if damaged := len(lines) - len(whole):
+    whole, damaged = sorted_out(path)
+    if damaged:
         logger.warning("%s: %d damaged lines are left out", path, damaged)
     return whole
+
+
+def sorted_out(path: Path) -> tuple[list[tuple[bytes, dict[str, Any]]], int]:
+    """Bytes and object of the whole lines, and how many others there are."""
+    lines = [(piece, value) for _, piece, value in read_json_lines(path)]
+    whole = [(piece, value) for piece, value in lines if value is not None and is_step(value.get("step"))]
+    return whole, len(lines) - len(whole)

@@ -30,6 +30,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig, open_dict
 
+from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import replaced, write_atomically
 
@@ -54,6 +55,7 @@ class GadState:
         kl_reference: Name of the folder of the warmed-up reference beside the checkpoint, or None.
         discriminator_shape: Sizes of the discriminator (``discriminator_shape``).
         has_critic: Whether the folder ``critic`` belongs to it (PPO with verl's critic).
+        schedule: Where the stages of the run begin and end, in steps; None in checkpoints of older versions.
     """
 
     step: int
@@ -62,6 +64,7 @@ class GadState:
     kl_reference: str | None
     discriminator_shape: dict[str, Any] | None
     has_critic: bool = False
+    schedule: StageSchedule | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``gad_state.json``; the file is there whole or not at all."""
@@ -77,13 +80,16 @@ def read_state(folder: Path) -> GadState:
     """
     path = folder / STATE_FILE
     try:
-        return GadState(**json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("schedule") is not None:
+            content["schedule"] = StageSchedule(**content["schedule"])
+        return GadState(**content)
     except FileNotFoundError:
         raise GadCheckpointError(
             f"{folder} was not written by gad_verl ({STATE_FILE} is missing). Set trainer.resume_mode=disable, or "
             "trainer.default_local_dir to another folder"
         ) from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise GadCheckpointError(f"{path} is damaged: {error}") from None
 
 

@@ -17,12 +17,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from gad_verl.data.file_stamps import FileStamp
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import write_atomically
-from gad_verl.trainer import checkpoints
 
 DATA_FILE = "gad_data.json"
 SAMPLER_OF_VERL, SAMPLER_OF_CURRICULUM = "verl", "curriculum"
@@ -36,14 +33,16 @@ class DataState:
         sampler: Whose state ``data.pt`` holds: "verl" or "curriculum".
         steps_per_epoch: Of the data with which the run began; the stages and the end of the run follow from it.
         rows: Rows of the data in use.
+        batch_size: Prompts of a step; None in checkpoints of older versions.
         passes: How often the data were gone through; counted with ``gad.reload_data=epoch``.
         reloads: How often they were replaced.
-        files: The files as they were loaded; empty with ``gad.reload_data=never``.
+        files: The files as they were loaded; empty in checkpoints of older versions.
     """
 
     sampler: str
     steps_per_epoch: int
     rows: int
+    batch_size: int | None = None
     passes: int = 0
     reloads: int = 0
     files: list[FileStamp] = field(default_factory=list)
@@ -55,7 +54,7 @@ class DataState:
 
 
 def read_data_state(folder: Path) -> DataState | None:
-    """The state in a checkpoint; None where the run used neither a curriculum nor data that change.
+    """The state in a checkpoint; None in those of older versions, which wrote it only with a curriculum or reloading.
 
     Raises:
         GadCheckpointError: If the file is damaged.
@@ -69,20 +68,3 @@ def read_data_state(folder: Path) -> DataState | None:
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise GadCheckpointError(f"{path} is damaged: {error}") from None
-
-
-def resumed_data_state(trainer: DictConfig) -> DataState | None:
-    """The state in the checkpoint that a run resumes from; None for a run that starts anew.
-
-    Args:
-        trainer: The section ``trainer``.
-
-    Raises:
-        GadCheckpointError: If the checkpoint cannot be resumed from.
-    """
-    folder = None
-    if trainer.resume_mode == "auto":
-        folder = checkpoints.find_resumable(Path(trainer.default_local_dir).absolute())
-    elif trainer.resume_mode == "resume_path":
-        folder = Path(str(trainer.resume_from_path)).absolute()
-    return None if folder is None else read_data_state(folder)

@@ -79,8 +79,7 @@ class GadTrainer(PPOTrainer):
         self.ending = Ending(self.guardian, stop_file, config.trainer.save_freq > 0, self.log)
         super().__init__(config)
         self.discriminator: DiscriminatorGroup | None = None
-        self._replicas_asleep = False
-        self._training_began = False
+        self._replicas_asleep = self._training_began = False
 
     @property
     def trainer_mode(self) -> str:
@@ -125,7 +124,8 @@ class GadTrainer(PPOTrainer):
             super()._init_dataloader()
         self.data.take_over(self.steps_per_epoch, self.total_training_steps, self.tokenizer, self.processor)
         self.steps_per_epoch = self.data.steps_per_epoch
-        self.schedule = self.gad_config.build_schedule(self.total_training_steps, self.steps_per_epoch)
+        schedule = self.gad_config.build_schedule(self.total_training_steps, self.steps_per_epoch)
+        self.schedule = self.data.begun.check(schedule)
         logger.info("stages: %s", self.schedule)
 
     def _init_resource_pool_mgr(self) -> None:

@@ -13,12 +13,13 @@
 # limitations under the License.
 """Keeps the curves of a resumed run: verl's ``file`` logger (utils/tracking.py) begins an empty file at every start."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+
+from gad_verl.record.reading import sorted_out
 
 
 def file_logger_path(config: DictConfig) -> Path | None:
@@ -40,14 +41,8 @@ def lines_until(path: Path | None, step: int) -> list[bytes]:
     """
     if path is None or step < 1 or not path.is_file():
         return []
-    kept = []
-    for line in path.read_bytes().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError, TypeError):
-            continue
-    return kept
+    whole, _ = sorted_out(path)
+    return [line for line, value in whole if value["step"] <= step]
 
 
 def restore(tracking: Any, lines: list[bytes]) -> None:

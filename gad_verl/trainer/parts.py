@@ -88,6 +88,7 @@ class Parts:
             kl_reference=self.stages.kl_reference,
             discriminator_shape=self.discriminator_shape,
             has_critic=has_critic,
+            schedule=self.stages.schedule,
         )
 
 

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig, StageOptimConfig
 from gad_verl.core import Phase
-from gad_verl.core.schedule import StageSchedule
+from gad_verl.core.schedule import ADVERSARIAL, WARMUP, StageSchedule, stage_of
 from gad_verl.discriminator.worker_group import DiscriminatorGroup
 from gad_verl.guardian import Guardian
 from gad_verl.trainer.checkpoints import GadState
@@ -31,16 +31,6 @@ from gad_verl.trainer.run_log import RunLog
 from gad_verl.workers.student import POLICY_LOSS, SUPERVISED_LOSS
 
 logger = logging.getLogger(__name__)
-
-# Names of the learning-rate stages, in checkpoints.
-WARMUP, ADVERSARIAL, SEQKD = "warmup", "adversarial", "seqkd"
-
-
-def stage_of(phase: Phase) -> str:
-    """The learning-rate stage of a phase."""
-    if phase is Phase.SEQKD:
-        return SEQKD
-    return WARMUP if phase.is_warmup else ADVERSARIAL
 
 
 @dataclass

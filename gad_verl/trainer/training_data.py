@@ -11,12 +11,13 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The training data of a run: rows drawn by a curriculum, files that are looked at again after each pass.
+"""The training data of a run: its length in steps, rows drawn by a curriculum, files that are looked at again.
 
-Nothing here acts unless ``gad.curriculum.mode`` or ``gad.reload_data`` is set.
+Without ``gad.curriculum.mode`` and ``gad.reload_data`` the rows are drawn as verl draws them.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +33,11 @@ from gad_verl.core.curriculum import Curriculum, group_margins
 from gad_verl.core.teacher_mix import TeacherMix
 from gad_verl.data.curriculum_sampler import CurriculumSampler, row_difficulty, row_keys
 from gad_verl.data.dataset import GadDataset
-from gad_verl.data.file_stamps import FileStamp, changed_files, file_list, stamp_files
+from gad_verl.data.file_stamps import FileStamp, changed_files, file_list, same_content, stamp_files
 from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.trainer.data_state import SAMPLER_OF_CURRICULUM, SAMPLER_OF_VERL, DataState, resumed_data_state
+from gad_verl.trainer.begun import BegunRun, begun_run
+from gad_verl.trainer.data_state import SAMPLER_OF_CURRICULUM, SAMPLER_OF_VERL, DataState
 from gad_verl.trainer.scored import ScoredStep
 
 logger = logging.getLogger(__name__)
@@ -63,7 +65,7 @@ class TrainingData:
         self._model: tuple[Any, Any] = (None, None)
         self._step = 0
         self._events: list[dict[str, Any]] = []
-        self._saved: DataState | None = None
+        self.begun = BegunRun()
         self._stamps: list[FileStamp] = []
         self._refused: list[FileStamp] = []
         self._passes = 0
@@ -85,28 +87,22 @@ class TrainingData:
     def _files(self) -> list[str]:
         return file_list(self._config.data.train_files)
 
-    @property
-    def _kept_steps_per_epoch(self) -> int | None:
-        """Of a resumed run whose files may have changed: as long as when it began."""
-        return self._saved.steps_per_epoch if self.reloads and self._saved is not None else None
-
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Around verl's own set-up of the data.
 
-        The epoch of a resumed run stays as long as it was when the run began, whatever the files hold by now.
+        The epoch of a resumed run stays as long as it was when the run began, whatever the files hold by now; so do the
+        stages and the end of the run, which follow from it.
         """
         self._beat("read_data")
-        self._saved = resumed_data_state(self._config.trainer)
         trainer = self._config.trainer
+        self.begun = begun_run(trainer)
         configured = trainer.total_training_steps
-        if self.reloads:
-            # Before verl reads them: a file that changes meanwhile is noticed at the end of the first pass.
-            self._stamps = stamp_files(self._files)
-        kept = self._kept_steps_per_epoch
+        # Before verl reads them: a file that changes meanwhile is noticed at the end of the first pass.
+        self._stamps = stamp_files(self._files)
         with open_dict(trainer):
-            if kept is not None and configured is None:
-                trainer.total_training_steps = kept * trainer.total_epochs
+            if self.begun.data is not None and configured is None:
+                trainer.total_training_steps = self.begun.data.steps_per_epoch * trainer.total_epochs
             try:
                 yield
             finally:
@@ -120,8 +116,12 @@ class TrainingData:
             total_steps: Of the run.
             tokenizer, processor: Of the student, with which files are read again.
         """
-        self.steps_per_epoch = self._kept_steps_per_epoch or steps_per_epoch
+        self.steps_per_epoch = self.begun.steps_per_epoch(steps_per_epoch)
         self._total_steps, self._model = total_steps, (tokenizer, processor)
+        # verl's loop ends with the epochs too, and then without saving: the steps that were asked for count.
+        trainer = self._config.trainer
+        with open_dict(trainer):
+            trainer.total_epochs = max(trainer.total_epochs, math.ceil(total_steps / self.steps_per_epoch))
         if self._gad_config.curriculum.enabled:
             self.loader = self._build_loader(self.dataset)
 
@@ -318,23 +318,25 @@ class TrainingData:
         return SAMPLER_OF_VERL if self._sampler is None else SAMPLER_OF_CURRICULUM
 
     def save(self, folder: Path) -> None:
-        """Write what verl's ``data.pt`` does not say of the data, where there is something to say."""
-        if self.reloads or self._sampler is not None:
-            DataState(
-                sampler=self._sampler_name,
-                steps_per_epoch=self.steps_per_epoch,
-                rows=len(self.dataset),
-                passes=self._passes,
-                reloads=self._reloads,
-                files=self._stamps,
-            ).write(folder)
+        """Write what verl's ``data.pt`` does not say of the data."""
+        DataState(
+            sampler=self._sampler_name,
+            steps_per_epoch=self.steps_per_epoch,
+            rows=len(self.dataset),
+            batch_size=self._config.data.train_batch_size,
+            passes=self._passes,
+            reloads=self._reloads,
+            files=self._stamps,
+        ).write(folder)
 
     def resume(self, step: int) -> None:
         """After verl has loaded the place in the data of a checkpoint; ``step`` 0 is a run that starts anew."""
         self._step = step
         if step == 0:
             return
-        saved, has = self._saved, self._sampler_name
+        if step >= self._total_steps:
+            logger.info("the checkpoint of step %d is that of the last step: nothing is left to train", step)
+        saved, has = self.begun.data, self._sampler_name
         if saved is not None:
             self._passes, self._reloads = saved.passes, saved.reloads
         if has != (SAMPLER_OF_VERL if saved is None else saved.sampler):
@@ -342,23 +344,31 @@ class TrainingData:
             what = "begins" if has == SAMPLER_OF_CURRICULUM else "ends"
             self._note("curriculum", "switched", "info", f"the curriculum {what} here: a new pass begins", {})
             return
-        if saved is None or not saved.files or not self.reloads:
+        changes = [] if saved is None else list(self._changes_since(saved))
+        if saved is None or not changes:
             return
-        changed = changed_files(saved.files, self._stamps)
-        if changed:
-            if has == SAMPLER_OF_VERL:
-                # The place in a pass through other rows means nothing. A curriculum finds its rows by their prompts.
-                self._start_pass_anew()
-            rows = len(self.dataset)
-            self._reloads += 1
-            self._note(
-                "data",
-                "changed",
-                "warn",
-                f"{', '.join(changed)} changed since the checkpoint of step {step}: {rows} rows instead of "
-                f"{saved.rows}. The run goes on with the new data and is no exact continuation",
-                {"rows": float(rows), "rows_before": float(saved.rows)},
-            )
+        if has == SAMPLER_OF_VERL:
+            # The place in a pass through other rows means nothing. A curriculum finds its rows by their prompts.
+            self._start_pass_anew()
+        self._reloads += 1
+        self._note(
+            "data",
+            "changed",
+            "warn",
+            f"since the checkpoint of step {step}: {', '.join(changes)}. The run keeps its stages and its "
+            f"{self._total_steps} steps, and is no exact continuation",
+            {"rows": float(len(self.dataset)), "rows_before": float(saved.rows)},
+        )
+
+    def _changes_since(self, saved: DataState) -> Iterator[str]:
+        """What is another than when a checkpoint was saved, in words."""
+        rows, batch = len(self.dataset), self._config.data.train_batch_size
+        if saved.files and not same_content(saved.files, self._stamps):
+            yield f"{', '.join(changed_files(saved.files, self._stamps))} changed"
+        if rows != saved.rows:
+            yield f"{rows} rows instead of {saved.rows}"
+        if batch != (saved.batch_size or batch):
+            yield f"{batch} prompts a step instead of {saved.batch_size}"
 
     def _start_pass_anew(self) -> None:
         """Forget verl's place in the data: a fresh loader, in another order than the first pass had."""

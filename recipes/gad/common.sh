@@ -7,7 +7,7 @@
 # ---- user-adjustable ----
 # gad: warmup, then GAD, in one launch; seqkd: the baseline, cross-entropy on the teacher's text
 METHOD=${METHOD:-gad}
-# paper: exactly its settings; recommended: and the tools of gad_verl/config/gad/recommended.yaml
+# paper: the authors' settings; recommended: and the tools of gad_verl/config/gad/recommended.yaml
 PRESET=${PRESET:-paper}
 # 1: compose, check, print the settings, and start nothing
 DRY_RUN=${DRY_RUN:-0}
@@ -200,12 +200,14 @@ gad)
     )
     case ${PRESET} in
     paper) ;;
-    # The paper's file, which is composed later, names the division by the spread: the preset's choice is said again.
+    # The paper's file, which is composed later, names the division by the spread and carries the optimizer on: the
+    # preset's choices, with which it was measured, are said again.
     recommended)
         STAGES+=(
             gad=recommended
             gad.adversarial.actor_lr="${ACTOR_LR}"
             algorithm.norm_adv_by_std_in_grpo=False
+            gad.reset_optimizer_at_switch=True
         )
         ;;
     *)

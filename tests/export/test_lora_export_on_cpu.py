@@ -14,6 +14,7 @@
 """Export of a student that was trained with LoRA, also where verl saved its adapter alone."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,13 @@ def save(model: PeftModel, tiny_folder: Path, checkpoint: Path, adapter_only: bo
 def test_merged(trained: PeftModel, tiny_folder: Path, tmp_path: Path, adapter_only: bool) -> None:
     expected = logits(trained)
     checkpoint = save(trained, tiny_folder, tmp_path / "global_step_1", adapter_only)
-    exported = export_part(checkpoint, "student", tmp_path / "exported")
+    before = os.umask(0o022 if adapter_only else 0o027)
+    try:
+        exported = export_part(checkpoint, "student", tmp_path / "exported")
+    finally:
+        os.umask(before)
+    # Who may read it is for the umask to say, not for the library that wrote it.
+    assert {path.stat().st_mode & 0o777 for path in exported.iterdir()} == {0o644 if adapter_only else 0o640}
     model = AutoModelForCausalLM.from_pretrained(exported)
     assert not any("lora" in name for name in model.state_dict())
     torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)

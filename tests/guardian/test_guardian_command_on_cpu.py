@@ -81,7 +81,7 @@ def test_damaged_lines_are_left_out_and_counted(tmp_path: Path, capsys: pytest.C
     assert (
         code == 0
         and "steps 1 to 60: 1 events" in output
-        and output.endswith("2 lines of the metrics file could not be read and are left out\n")
+        and output.endswith("2 lines of metrics.jsonl could not be read and are left out\n")
     )
 
 

@@ -59,6 +59,8 @@ def save_discriminator(base: Path, folder: Path, bias: float, **options: str) ->
 def test_there_and_back_changes_no_bit(base: Path, tmp_path: Path, bias: float, shards: dict) -> None:
     model = save_discriminator(base, tmp_path / "classifier", bias, **shards)
     causal = to_megatron(tmp_path / "classifier", tmp_path / "causal")
+    (tmp_path / "any file").touch()
+    assert {path.stat().st_mode for path in causal.iterdir()} == {(tmp_path / "any file").stat().st_mode}
     config = json.loads((causal / "config.json").read_text())
     assert config["architectures"] == ["Qwen2ForCausalLM"] and config["tie_word_embeddings"] is False
     assert read_head(causal).bias == bias and torch.equal(read_head(causal).weight, model.score.weight)

@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from safetensors.torch import load_file, save_file
 
 from gad_verl import preflight
+from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError, GadConfigError, GadDataError
 from gad_verl.preflight import planned_run
 from gad_verl.trainer import checkpoints
@@ -407,6 +408,34 @@ def test_resume_of_what_fits(tiny_config: DictConfig) -> None:
     root = Path(tiny_config.trainer.default_local_dir)
     checkpoint(root, 4)
     preflight.run_preflight(tiny_config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"gad__warmup_steps": 3}, ["gad.warmup_steps=2", "now it is 3"]),
+        ({"gad__warmup_steps": 9, "gad__discriminator_only_steps": 1}, ["in stage adversarial", "of stage warmup"]),
+        ({"trainer__total_training_steps": 3, "gad__warmup_steps": 2}, ["lies behind the end", "of 3 steps"]),
+    ],
+)
+def test_a_resume_that_would_go_back(tiny_config: DictConfig, changes: dict[str, Any], parts: list[str]) -> None:
+    root, schedule = Path(tiny_config.trainer.default_local_dir), StageSchedule("auto", 18, 2, 1)
+    folder = checkpoint(root, 4, stage="adversarial", schedule=schedule)
+    changed(tiny_config, gad__warmup_steps=2, gad__discriminator_only_steps=1)
+    preflight.run_preflight(tiny_config)
+    rejects(changed(tiny_config, **changes), GadCheckpointError, str(folder), "trainer.resume_mode=disable", *parts)
+
+
+@pytest.mark.parametrize(("steps", "said"), [(7, True), (6, False), (5, False), (None, False)])
+def test_which_length_counts_is_said_before_the_run(
+    tiny_config: DictConfig, caplog: pytest.LogCaptureFixture, steps: int | None, said: bool
+) -> None:
+    changed(tiny_config, data__train_batch_size=8, trainer__total_epochs=1, trainer__total_training_steps=steps)
+    changed(tiny_config, gad__warmup_steps=2, gad__discriminator_only_steps=1)
+    with caplog.at_level("WARNING", "gad_verl"):
+        plan = preflight.run_preflight(tiny_config)
+    assert plan.schedule.total_steps == (steps or 6)
+    assert ("trainer.total_training_steps=7 is more than trainer.total_epochs=1 of 6 steps" in caplog.text) == said
 
 
 @pytest.mark.parametrize("change", [{"hidden_size": 32}, {"num_hidden_layers": 1}, {"vocab_size": 1000}])

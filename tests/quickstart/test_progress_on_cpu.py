@@ -14,8 +14,11 @@
 """One line a step out of verl's console output."""
 
 import io
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import progress
 import psutil
@@ -47,6 +50,43 @@ def test_everything_goes_to_the_log_and_steps_to_the_screen(caplog: pytest.LogCa
     assert log.getvalue() == lines
     assert [record.message for record in caplog.records if "step" in record.message]
     assert not any("noise" in record.message for record in caplog.records)
+
+
+# Stands in for every python of run.sh but the one that shows the progress; the trainer says much when it is ended.
+PYTHON = """#!/usr/bin/env bash
+case "$*" in
+    *progress.py*) exec {python} "$@" ;;
+    *main_ppo*)
+        trap 'for line in 1 2 3; do echo "Traceback $line"; done; exit 1' INT
+        echo "step:1 - gad/stage:1.0"
+        while :; do sleep 0.05; done ;;
+esac
+"""
+
+
+def test_an_interrupted_quickstart_says_so_in_one_line(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(PYTHON.format(python=sys.executable), encoding="utf-8")
+    python.chmod(0o755)
+    run = subprocess.Popen(
+        [str(Path(progress.__file__).with_name("run.sh"))],
+        env={**os.environ, "PATH": f"{python.parent}:{os.environ['PATH']}", "RUN": str(tmp_path / "run")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("step "):
+            break
+    # As a terminal does: to all processes at once.
+    os.killpg(run.pid, signal.SIGINT)
+    rest = run.stdout.read()
+    assert run.wait() == 130
+    assert rest == "interrupted; the same command goes on from the last checkpoint\n"
+    assert "Traceback 3" in (tmp_path / "run" / "train.log").read_text(encoding="utf-8")
 
 
 def test_memory_of_what_a_process_started_is_counted() -> None:

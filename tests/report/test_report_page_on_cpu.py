@@ -15,6 +15,7 @@
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -195,10 +196,24 @@ def test_command_overlays_several_runs(run_folder: Path, tmp_path: Path, capsys:
     assert {"scores-0", "scores-1"} <= set(parsed.data["charts"])
 
 
+def test_only_its_own_pages_are_replaced(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "notes.html"
+    output.write_text("mine", encoding="utf-8")
+    command = ["report", str(run_folder), "--output", str(output)]
+    assert main(command) == 2 and output.read_text(encoding="utf-8") == "mine"
+    message = capsys.readouterr().err
+    assert str(output) in message and "--overwrite" in message and message.count("\n") == 1
+    assert main([*command, "--overwrite"]) == 0
+    # A newer page of the same run is what the command is called for again.
+    os.utime(output, (1, 1))
+    assert main(command) == 0 and output.stat().st_mtime > 1
+
+
 @pytest.mark.parametrize("make", ["missing", "empty folder", "empty file", "other file", "folder as output"])
 def test_errors_leave_nothing_behind(make: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source, output = tmp_path / "source", tmp_path / "page.html"
-    output.write_text("before", encoding="utf-8")
+    before = "<title>a - gad-verl report</title>"
+    output.write_text(before, encoding="utf-8")
     if make == "empty folder":
         source.mkdir()
     elif make == "empty file":
@@ -212,7 +227,7 @@ def test_errors_leave_nothing_behind(make: str, tmp_path: Path, capsys: pytest.C
     assert main(["report", str(source), "--output", str(output)]) == 2
     message = capsys.readouterr().err
     assert message.startswith("gad-verl: ") and message.count("\n") == 1 and "Traceback" not in message
-    assert output.is_dir() or output.read_text(encoding="utf-8") == "before"
+    assert output.is_dir() or output.read_text(encoding="utf-8") == before
     assert {path.name for path in tmp_path.iterdir()} <= {"source", "page.html"}
 
 
@@ -235,6 +250,9 @@ const until = async (holds) => {
     || place.firstElementChild.getBoundingClientRect().height < 50);
   await until(() => empty().length === 0);
   document.querySelectorAll("details").forEach((details) => { details.open = true; });
+  const cards = [...document.querySelectorAll("#sample-list > details")];
+  const [first, second] = [...cards[0].querySelectorAll(":scope > .sides > .side")];
+  const besides = second.getBoundingClientRect().top === first.getBoundingClientRect().top;
   const range = document.getElementById("sample-range");
   range.value = 0;
   range.dispatchEvent(new Event("input"));
@@ -245,7 +263,8 @@ const until = async (holds) => {
     problems, hacked: window.hacked === 1, width: innerWidth, page: document.documentElement.scrollWidth,
     empty: empty().map((place) => place.id), plots: plots.length,
     fetched: performance.getEntriesByType("resource").map((entry) => entry.name),
-    step: document.getElementById("sample-step").textContent,
+    step: document.getElementById("sample-step").textContent, besides,
+    open: [...document.querySelectorAll("#sample-list > details")].map((card) => card.open),
     sample: document.querySelector("#sample-list .teacher pre").textContent,
     keys: [...document.querySelectorAll("#all-keys tbody tr:not([hidden]) th")].map((cell) => cell.textContent),
   }, "*");
@@ -297,3 +316,5 @@ def test_in_a_browser(page: str, tmp_path: Path) -> None:
         assert told["page"] <= width and told["plots"] > 15 and told["empty"] == []
         assert told["step"] == "3" and told["sample"] == HOSTILE
         assert told["keys"] == ["trainer.total_training_steps"]
+        # Side by side where there is room; of a step one sample is open.
+        assert told["besides"] == (width > 700) and told["open"] == [True, False, False]

@@ -27,7 +27,9 @@ from made_up_run import write_metrics, write_record, write_run
 
 from gad_verl.errors import GadDataError
 from gad_verl.record import RECORD_FOLDER, RunRecord
-from gad_verl.tools.report.runs import Run, Series, Span, read_metrics, read_run, read_runs
+from gad_verl.tools.report.lines import Series, read_metrics
+from gad_verl.tools.report.notes import notes
+from gad_verl.tools.report.runs import Run, Span, read_run, read_runs
 from gad_verl.tools.report.series import SMOOTHED_FROM, moving_mean, smooth, thin
 
 
@@ -114,11 +116,33 @@ def test_state_says_what_is_known(tmp_path: Path) -> None:
     assert read_run(running).state.endswith("or interrupted: nothing was written for 2.0 hours")
     assert read_run(write_run(tmp_path / "all", 6, finished=False)).state == "finished at step 6 of 6"
     early = write_run(tmp_path / "early", 6, total=10)
-    assert read_run(early).state == "finished at step 6 of 10"
+    assert read_run(early).state == "ended early, at step 6 of 10"
+    assert ("end", "The run ended at step 6, before the 10 steps that it was to make.") in list(notes(read_run(early)))
     with RunRecord.open(running, 6) as record:
         record.event(6, "guardian", "collapse", "stop", "The loss is 0.")
         record.finish()
     assert read_run(running).state == "stopped by the guardian at step 6 of 10"
+    # Its policy was changed, and it went on.
+    write_metrics(running / "metrics.jsonl", 8, total=10)
+    assert read_run(running).state == "ended early, at step 8 of 10"
+
+
+def test_the_state_is_that_of_the_metrics(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "running", 6, total=10, finished=False)
+    # The record of a step is written before its metrics.
+    with RunRecord.open(run, 6) as record:
+        record.event(7, "schedule", "stage", "info", "The adversarial stage begins.")
+    found = read_run(run)
+    assert found.state == "still training, as of step 6 of 10" and found.reach == 7
+
+
+def test_a_run_that_was_asked_to_end_is_not_called_training(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "asked", 6, total=10, finished=False)
+    with RunRecord.open(run, 6) as record:
+        record.event(6, "trainer", "stop_file", "info", "the run ends after step 6, as stop asks")
+    assert read_run(run).state == "asked to end after step 6 of 10; the same command goes on"
+    write_metrics(run / "metrics.jsonl", 7, total=10)
+    assert read_run(run).state == "still training, as of step 7 of 10"
 
 
 def test_names_of_runs_are_unique(tmp_path: Path) -> None:

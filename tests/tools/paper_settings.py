@@ -41,7 +41,7 @@ PAPER: dict[str, Any] = {
     "gad.warmup_epochs": 1.0,
     "gad.warmup_steps": None,
     "gad.discriminator_only_steps": 10,
-    "gad.reset_optimizer_at_switch": True,
+    "gad.reset_optimizer_at_switch": False,
     "gad.warmup.actor_lr": None,
     "gad.adversarial.actor_lr": None,
     "trainer.total_epochs": 3,

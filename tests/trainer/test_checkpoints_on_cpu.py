@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError
 from gad_verl.trainer import checkpoints
 from gad_verl.trainer.checkpoints import GadState, find_resumable, folders_to_remove, missing_parts, read_state
@@ -91,12 +92,20 @@ def test_state_round_trip(
     assert [path.name for path in folder.iterdir()] == [checkpoints.STATE_FILE]
 
 
+def test_the_borders_of_the_stages_are_read_back(tmp_path: Path) -> None:
+    state = replace(STATE, schedule=StageSchedule("auto", 9, 4, 2))
+    state.write(tmp_path)
+    assert read_state(tmp_path) == state
+
+
 def test_state_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(GadCheckpointError, match="not written by gad_verl.*trainer.resume_mode=disable"):
         read_state(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"3", b"{}", b'{"step": 1, "other": 2}', b"\xff\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"3", b"{}", b'{"step": 1, "other": 2}', b"\xff\x00", b'{"schedule": 3}']
+)
 def test_state_that_is_damaged(tmp_path: Path, content: bytes) -> None:
     (tmp_path / checkpoints.STATE_FILE).write_bytes(content)
     with pytest.raises(GadCheckpointError, match="damaged"):

@@ -120,6 +120,33 @@ def test_reset_moments_make_a_new_optimizer() -> None:
     torch.testing.assert_close(engine.model.state_dict(), fresh.model.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("reset", [True, False])
+def test_the_first_step_after_the_switch(reset: bool) -> None:
+    """Where the gradient is noise, a new Adam moves every weight by the whole rate; one that goes on by the root of
+    (1 - b) / (1 + b) of it, b the memory of its mean."""
+    engine = FakeEngine("constant", 100)
+    engine.model = torch.nn.Linear(4000, 1, bias=False)
+    engine.optimizer = torch.optim.AdamW(engine.model.parameters(), lr=1.0, weight_decay=0.0, betas=(0.9, 0.99))
+    engine.lr_scheduler = engine._build_lr_scheduler(engine.optimizer)
+    engine.optimizer.param_groups[0]["lr"] = 1.0
+    weight, generator = engine.model.weight, torch.Generator().manual_seed(1)
+
+    def step() -> torch.Tensor:
+        weight.grad, before = torch.randn(weight.shape, generator=generator), weight.detach().clone()
+        engine.optimizer.step()
+        return weight.detach() - before
+
+    for _ in range(400):
+        step()
+    begin_stage(engine, 1.0, 100, reset_optimizer=reset, restart_schedule=False)
+    engine.optimizer.param_groups[0]["lr"] = 1.0
+    moved = step()
+    if reset:
+        torch.testing.assert_close(moved.abs(), torch.ones_like(moved), atol=1e-3, rtol=0)
+    else:
+        assert moved.square().mean().sqrt().item() == pytest.approx((0.1 / 1.9) ** 0.5, rel=0.1)
+
+
 @pytest.mark.parametrize("kind", ["constant", "cosine"])
 def test_a_stage_that_goes_on(kind: str) -> None:
     engine = FakeEngine(kind, total_steps=20, lr=1e-3)

@@ -150,7 +150,8 @@ class Oscillation(Rule):
             return None
         mean = sum(self.trace.values) / self.trace.size
         deviation = self.trace.deviation_from_line()
-        sampling = (mean * (1 - mean) / prompts) ** 0.5
+        # No share beyond its bounds, by rounding or in a file that is damaged.
+        sampling = (max(0.0, mean * (1 - mean)) / prompts) ** 0.5
         bad = deviation**2 > self.config.deviation**2 + sampling**2
         return Reading(bad, {"deviation": deviation, "sampling_deviation": sampling, "accuracy": mean})
 

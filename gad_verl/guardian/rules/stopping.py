@@ -39,7 +39,8 @@ _Z = 1.959964
 
 def wilson(share: float, count: float) -> tuple[float, float]:
     """95 % interval of a share of ``count`` independent cases (Wilson 1927)."""
-    square = _Z * _Z
+    # Beyond its bounds by rounding, or in a file that is damaged.
+    share, square = min(1.0, max(0.0, share)), _Z * _Z
     middle = (share + square / (2 * count)) / (1 + square / count)
     half = _Z / (1 + square / count) * (share * (1 - share) / count + square / (4 * count * count)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)

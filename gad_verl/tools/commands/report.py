@@ -41,7 +41,14 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar="FOLDER",
         help="folders of gad-verl evaluate: their figures and answers, side by side; differences are to the first",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that is no page of this command")
     parser.set_defaults(run=_run)
+
+
+def _is_page(path: Path) -> bool:
+    """Whether a file was written by this command: by its title, which stands in the head."""
+    with path.open("rb") as file:
+        return b" - gad-verl report</title>" in file.read(1 << 16)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -51,6 +58,10 @@ def _run(arguments: argparse.Namespace) -> None:
     output = arguments.output.expanduser()
     if output.is_dir():
         raise GadConfigError(f"--output {output} is a folder: name a file, such as {output / 'report.html'}")
+    if output.exists() and not arguments.overwrite and not _is_page(output):
+        raise FileExistsError(
+            f"{output} exists and is no page of gad-verl report: choose another name or add --overwrite"
+        )
     runs = read_runs(arguments.runs)
     try:
         from gad_verl.tools.report.page import write_page

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from gad_verl.discriminator.conversion import prepare_classifier_config
 from gad_verl.discriminator.model import HEAD_NAMES
 from gad_verl.errors import GadCheckpointError
-from gad_verl.record.files import replaced
+from gad_verl.record.files import follow_umask, replaced
 from gad_verl.tools.export.adapter import build_adapted, has_adapter
 from gad_verl.tools.export.megatron import is_megatron, load_megatron_state, transformers_folder
 from gad_verl.tools.export.reward_model import Scoring, add_reward_form
@@ -247,5 +247,6 @@ def export_part(
 
             precision = str(model.config.dtype).removeprefix("torch.")
             write_card(facts, Exported(temporary, adapter_only, precision, scoring, classifier))
+        follow_umask(temporary)
     logger.info("exported the %s of %s to %s", part, checkpoint, output)
     return output

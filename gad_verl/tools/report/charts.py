@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from bokeh.models import BoxAnnotation, Range1d, Span
 
-from gad_verl.record import QUANTILE_LEVELS
 from gad_verl.tools.report.panels import Panel
 from gad_verl.tools.report.plots import (
     COLORS,
@@ -146,13 +145,12 @@ def draw_scores(key: str, run: Run, several: bool) -> Chart | None:
         run: The run.
         several: Whether the page shows other runs, too.
     """
-    lines = [line for line in run.scores if line.get("levels") == list(QUANTILE_LEVELS)]
     plot = empty_figure([run], height=HEIGHT + 60)
     sides = (("teacher", TEACHER_COLOR), ("student", STUDENT_COLOR))
-    chosen = evenly(lines, _BAND_STEPS)
+    chosen = evenly(run.scores, _BAND_STEPS)
     summary = []
     for side, color in sides:
-        known = [line for line in chosen if line[side] and all(value is not None for value in line[side])]
+        known = [line for line in chosen if None not in line[side]]
         if not known:
             continue
         steps = np.array([line["step"] for line in known], dtype=np.int32)
@@ -165,8 +163,8 @@ def draw_scores(key: str, run: Run, several: bool) -> Chart | None:
     if not summary:
         return None
     note = "Line: median. Bands, from dark to light: half, nine tenths, and all of the scores of a step."
-    if len(chosen) < len(lines):
-        note += f" Drawn: {len(chosen)} of {len(lines)} steps, evenly chosen."
+    if len(chosen) < len(run.scores):
+        note += f" Drawn: {len(chosen)} of {len(run.scores)} steps, evenly chosen."
     mark_stages(plot, [run])
     mark_events(plot, [run])
     title = f"{run.name}: scores" if several else "Scores of both sides"

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gad_verl.tools.report.runs import Run, Series, duration
+from gad_verl.tools.report.lines import Series
+from gad_verl.tools.report.runs import SEQKD, WARMUP, Run, duration
 
 
 def notes(run: Run) -> Iterator[tuple[str, str]]:
@@ -26,10 +27,28 @@ def notes(run: Run) -> Iterator[tuple[str, str]]:
         steps = [f"{span.first}" if span.first == span.last else f"{span.first} to {span.last}" for span in run.spans]
         named = (f"{span.name} (step {of_span})" for span, of_span in zip(run.spans, steps, strict=True))
         yield "course", f"Stages: {', '.join(named)}."
+    if run.ended_early:
+        yield (
+            "end",
+            f"The run ended at step {run.last_step}, before the {run.total_steps} steps that it was to make.",
+        )
+    yield from _imitation(run)
     yield from _losses(run)
     steps_taken = run.get("timing_s/step")
     if len(steps_taken):
         yield "time", _time(run, steps_taken)
+
+
+def _imitation(run: Run) -> Iterator[tuple[str, str]]:
+    """How far the cross-entropy on the teacher's texts came, and whether that is more than it scatters."""
+    loss = run.in_stages("actor/loss", (WARMUP, SEQKD)) if run.spans else run.get("")
+    half = len(loss) // 2
+    if half > 1:
+        first, last = loss.values[:half], loss.values[half:]
+        text = f"Cross-entropy on the teacher's texts: {first.mean():.3f} in the first half, {last.mean():.3f}"
+        scatter = np.hypot(first.std(), last.std()) / np.sqrt(half)
+        fell = first.mean() - last.mean() > scatter
+        yield "imitation", f"{text} in the second{'' if fell else ': no fall that its scatter would not explain'}."
 
 
 def _losses(run: Run) -> Iterator[tuple[str, str]]:
@@ -43,8 +62,9 @@ def _losses(run: Run) -> Iterator[tuple[str, str]]:
     if run.not_finite:
         named = ", ".join(f"{name} ({len(steps)})" for name, steps in sorted(run.not_finite.items()))
         yield "not finite", f"Metrics that were NaN or infinite, and at how many steps: {named}."
-    if run.damaged_lines:
-        yield "file", f"{run.damaged_lines} lines of the metrics file could not be read and are left out."
+    if run.unread:
+        named = ", ".join(f"{name} ({count})" for name, count in run.unread.items())
+        yield "files", f"Lines that could not be read and are left out, by file: {named}."
 
 
 def _time(run: Run, steps: Series) -> str:

@@ -131,7 +131,7 @@ def _section(key: str, title: str, found: Sequence[charts.Chart | None]) -> Draw
 
 def _listed_events(run: Run) -> list[dict[str, Any]]:
     """The last events that matter, newest first; notes only where there is room for all."""
-    matter = [event for event in run.events if event.get("action") != "info"]
+    matter = [event for event in run.events if event["action"] != "info"]
     chosen = run.events if len(run.events) <= _LISTED_EVENTS else matter[-_LISTED_EVENTS:]
     return chosen[::-1]
 

@@ -22,8 +22,9 @@ from bokeh.document import Document
 from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, Label, Range1d, Span
 from bokeh.plotting import figure
 
+from gad_verl.tools.report.lines import Series
 from gad_verl.tools.report.panels import Curve
-from gad_verl.tools.report.runs import Run, Series
+from gad_verl.tools.report.runs import Run
 from gad_verl.tools.report.series import smooth, thin
 
 # Readable on white and on black; no two differ by red and green alone.
@@ -52,7 +53,7 @@ def color_of(curve: Curve, number_of_curve: int) -> str:
 
 def empty_figure(runs: Sequence[Run], height: int = HEIGHT, **arguments: Any) -> Any:
     """An empty figure; all figures of a page have the same axis of steps."""
-    last = max((run.last_step for run in runs), default=0)
+    last = max((run.reach for run in runs), default=0)
     plot = figure(
         height=height,
         x_range=Range1d(-0.02 * max(last, 10), 1.02 * max(last, 10)),
@@ -170,7 +171,7 @@ def mark_stages(plot: Any, runs: Sequence[Run]) -> None:
 
 def mark_events(plot: Any, runs: Sequence[Run]) -> None:
     """Marks at the lower edge: warnings, adaptations and stops."""
-    events = [(run, event) for run in runs for event in run.events if event.get("action") in EVENT_MARKERS]
+    events = [(run, event) for run in runs for event in run.events if event["action"] in EVENT_MARKERS]
     if not events:
         return
     if isinstance(plot.y_range, DataRange1d):
@@ -182,8 +183,8 @@ def mark_events(plot: Any, runs: Sequence[Run]) -> None:
             {
                 "x": [event["step"] for _, event in shown],
                 "y": [0.03] * len(shown),
-                "rule": [f"{run.name}, {event.get('rule', '')}" for run, event in shown],
-                "text": [str(event.get("text", ""))[:300] for _, event in shown],
+                "rule": [f"{run.name}, {event['rule']}" for run, event in shown],
+                "text": [event["text"][:300] for _, event in shown],
             }
         )
         style = {"marker": marker, "color": EVENT_COLORS[action], "size": 7, "line_width": 2}

@@ -13,8 +13,8 @@
 # limitations under the License.
 """Read what one run left: its metrics, and its record where there is one. The run may still be training."""
 
-import json
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,10 +26,14 @@ import numpy as np
 
 from gad_verl import record
 from gad_verl.errors import GadDataError
+from gad_verl.record.reading import is_step
+from gad_verl.tools.report.lines import EMPTY, Series, count_lines, read_metrics, read_record
 
 STAGE_NAMES = {0: "D alone", 1: "warmup", 2: "adversarial", 3: "SeqKD"}
 DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD = STAGE_NAMES
 STAGE_METRIC = "gad/stage"
+# Source and rule of the event of a run that was asked to end (gad.stop_file).
+STOP_FILE = ("trainer", "stop_file")
 
 _TOTAL_STEPS = (
     ("trainer", "total_training_steps"),
@@ -39,24 +43,6 @@ _TOTAL_STEPS = (
 )
 _CHECKPOINTS = "checkpoints"
 _QUIET_S = 1800.0
-
-
-@dataclass(frozen=True)
-class Series:
-    """One metric over the steps at which it was logged, in their order."""
-
-    steps: np.ndarray
-    values: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def where(self, chosen: np.ndarray) -> "Series":
-        """The points that a mask chooses."""
-        return Series(self.steps[chosen], self.values[chosen])
-
-
-EMPTY = Series(np.array([], dtype=np.int64), np.array([]))
 
 
 @dataclass(frozen=True)
@@ -81,8 +67,9 @@ class Run:
         name: For people, unique on a page.
         source: The folder or file it was read from.
         metrics: Name of a metric to its points.
-        not_finite: Name of a metric to the steps at which it was NaN or infinite.
-        damaged_lines: Lines of the metrics file that could not be read, without a last one that is being written.
+        not_finite: Name of a metric to the steps at which it was NaN, infinite, or larger than any the trainer has.
+        unread: Name of a file to the number of its lines that could not be read. A last one that is being written is
+            none of them.
         metrics_file: Where the metrics were read; None if there are none.
         info: ``run.json``; None without a record.
         events: Lines of ``events.jsonl``.
@@ -95,7 +82,7 @@ class Run:
     source: Path
     metrics: dict[str, Series]
     not_finite: dict[str, list[int]] = field(default_factory=dict)
-    damaged_lines: int = 0
+    unread: dict[str, int] = field(default_factory=dict)
     metrics_file: Path | None = None
     info: dict[str, Any] | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -109,10 +96,17 @@ class Run:
 
     @cached_property
     def last_step(self) -> int:
-        """The last step of which anything is known."""
-        ends = [int(series.steps[-1]) for series in self.metrics.values() if len(series)]
-        ends += [int(line["step"]) for line in (*self.events, *self.scores, *self.samples)]
-        return max(ends, default=0)
+        """The last step whose metrics are known; without metrics, the last one of the record."""
+        return max((int(series.steps[-1]) for series in self.metrics.values()), default=self._last_recorded)
+
+    @cached_property
+    def _last_recorded(self) -> int:
+        return max((line["step"] for line in (*self.events, *self.scores, *self.samples)), default=0)
+
+    @property
+    def reach(self) -> int:
+        """The last step of which anything is known: the record of a step comes before its metrics."""
+        return max(self.last_step, self._last_recorded)
 
     def rows(self) -> dict[int, dict[str, float]]:
         """The metrics of each step, steps in their order, NaN for a number that was not finite."""
@@ -155,7 +149,7 @@ class Run:
             value: Any = (self.info or {}).get("config")
             for key in path:
                 value = value.get(key) if isinstance(value, Mapping) else None
-            if isinstance(value, int) and value > 0:
+            if is_step(value) and value > 0:
                 return value
         return None
 
@@ -168,15 +162,27 @@ class Run:
             return True
         return bool(self.total_steps and self.last_step >= self.total_steps)
 
+    @property
+    def ended_early(self) -> bool:
+        """Whether the run came to an end before the steps that it was told to make."""
+        return bool(self.info and self.info.get("finished") and self.total_steps and self.last_step < self.total_steps)
+
     @cached_property
     def state(self) -> str:
-        """In words: finished, stopped, still training, or unknown."""
+        """In words: finished, stopped, ended early, still training, or unknown."""
         of_total = f" of {self.total_steps}" if self.total_steps else ""
-        stops = [event for event in self.events if event.get("action") == "stop"]
-        if stops and self.last_step != self.total_steps:
-            return f"stopped by the {stops[-1].get('source', 'guardian')} at step {stops[-1]['step']}{of_total}"
+        # A run that went on afterwards has logged later steps.
+        before_its_end = self.last_step != self.total_steps
+        ends = [event for event in self.events if before_its_end and event["step"] >= self.last_step]
+        stops = [event for event in ends if event["action"] == "stop"]
+        if stops:
+            return f"stopped by the {stops[-1]['source']} at step {stops[-1]['step']}{of_total}"
+        if self.ended_early:
+            return f"ended early, at step {self.last_step}{of_total}"
         if self.finished:
             return f"finished at step {self.last_step}{of_total}"
+        if any((event["source"], event["rule"]) == STOP_FILE for event in ends):
+            return f"asked to end after step {self.last_step}{of_total}; the same command goes on"
         if self.finished is None:
             return f"as of step {self.last_step}; nothing says whether the run is finished"
         state = f"still training, as of step {self.last_step}{of_total}"
@@ -212,23 +218,32 @@ def read_run(source: Path, name: str | None = None) -> Run:
         raise GadDataError(f"{source} does not exist: name the folder of a run (trainer.default_local_dir) or a file")
     if not source.is_dir():
         metrics, not_finite, damaged = read_metrics(source)
+        unread = {source.name: damaged} if damaged else {}
         name = name or (source.resolve().parent.name if source.stem == "metrics" else source.stem)
-        return Run(name, source, metrics, not_finite, damaged, source, quiet_s=_quiet([source]))
-    info = record.read_run(source)
+        return Run(name, source, metrics, not_finite, unread, source, quiet_s=_quiet([source]))
+    found = read_record(source)
     run = Run(
         name or _folder_name(source),
         source,
         {},
-        info=info,
-        events=record.read_events(source),
-        scores=record.read_scores(source),
-        samples=record.read_samples(source),
+        unread=found.unread,
+        info=found.info,
+        events=found.events,
+        scores=found.scores,
+        samples=found.samples,
     )
-    file = _find_metrics(source, info)
+    file = _find_metrics(source, found.info)
+    has_record = bool(run.events or run.scores or run.samples)
     if file is not None:
-        run.metrics, run.not_finite, run.damaged_lines = read_metrics(file)
+        try:
+            run.metrics, run.not_finite, damaged = read_metrics(file)
+        except GadDataError:
+            if not has_record:
+                raise
+            damaged = count_lines(file)
+        run.unread |= {file.name: damaged} if damaged else {}
         run.metrics_file = file
-    elif not (run.events or run.scores or run.samples):
+    elif not has_record:
         raise GadDataError(
             f"{source} holds neither {record.RECORD_FOLDER}/ nor a JSONL file of metrics: name the folder of a run "
             "(trainer.default_local_dir), or the file that trainer.logger=[console,file] wrote"
@@ -238,63 +253,18 @@ def read_run(source: Path, name: str | None = None) -> Run:
     return run
 
 
-def read_metrics(path: Path) -> tuple[dict[str, Series], dict[str, list[int]], int]:
-    """The metrics of verl's ``file`` logger, lines of ``{"step": 3, "data": {"disc/loss": 0.6}}``.
-
-    Of two lines of a step the later one counts. A last line that is being written is left out.
-
-    Returns:
-        Points by name, steps of values that are not finite by name, number of damaged lines.
-
-    Raises:
-        GadDataError: If it holds no such line.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise GadDataError(f"{path} cannot be read: {error.strerror}") from None
-    if not content.strip():
-        raise GadDataError(f"{path} is empty: no step has been logged yet")
-    steps: dict[int, dict[str, Any]] = {}
-    damaged = 0
-    for piece in content.splitlines(keepends=True):
-        try:
-            line = json.loads(piece)
-            step, data = int(line["step"]), line["data"].items()
-            steps.setdefault(step, {}).update(data)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            damaged += bool(piece.strip()) and piece.endswith(b"\n")
-    if not steps:
-        raise GadDataError(
-            f'{path} is no file of metrics: none of its lines is {{"step": ..., "data": {{...}}}}, as verl\'s logger '
-            '"file" writes them'
-        )
-    points: dict[str, tuple[list[int], list[float]]] = {}
-    not_finite: dict[str, list[int]] = {}
-    for step in sorted(steps):
-        for metric, value in steps[step].items():
-            # verl's logger writes null for a number that is not finite.
-            if value is None or (isinstance(value, float) and not math.isfinite(value)):
-                not_finite.setdefault(metric, []).append(step)
-            elif isinstance(value, int | float):
-                of_metric = points.setdefault(metric, ([], []))
-                of_metric[0].append(step)
-                of_metric[1].append(float(value))
-    metrics = {name: Series(np.array(x, dtype=np.int64), np.array(y)) for name, (x, y) in points.items()}
-    return metrics, not_finite, damaged
-
-
 def _find_metrics(folder: Path, info: Mapping[str, Any] | None) -> Path | None:
     noted = (info or {}).get("metrics_file")
     candidates = []
-    if isinstance(noted, str):
+    if noted is not None:
         # The second and third: the folder was copied from another machine.
         candidates = [Path(noted), folder / Path(noted).name, folder.parent / Path(noted).name]
     candidates.append(folder / "metrics.jsonl")
     if folder.resolve().name == _CHECKPOINTS:
         candidates.append(folder.resolve().parent / "metrics.jsonl")
     for candidate in candidates:
-        if candidate.is_file():
+        # Not Path.is_file(), which minds a name that is too long.
+        if os.path.isfile(candidate):
             return candidate
     found = sorted(folder.glob("*.jsonl"))
     return found[0] if len(found) == 1 else None

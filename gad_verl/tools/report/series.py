@@ -15,7 +15,8 @@
 
 import numpy as np
 
-from gad_verl.tools.report.runs import EMPTY, Run, Series
+from gad_verl.tools.report.lines import EMPTY, Series
+from gad_verl.tools.report.runs import Run
 
 SMOOTHED_FROM = 40
 """Series of fewer points are drawn as they are."""

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from gad_verl.tools.report.lines import Series
 from gad_verl.tools.report.plots import evenly
-from gad_verl.tools.report.runs import ADVERSARIAL, Run, Series
+from gad_verl.tools.report.runs import ADVERSARIAL, Run
 from gad_verl.tools.report.series import last_part
 
 SAMPLE_CHARACTERS = 700_000
@@ -58,7 +59,7 @@ def _by_split(run: Run) -> dict[str, dict[int, list[dict[str, Any]]]]:
     """The lines that are shown, by split (held out first) and step."""
     splits: dict[str, dict[int, list[dict[str, Any]]]] = {}
     for line in sorted(run.samples, key=lambda line: line["step"]):
-        splits.setdefault(str(line.get("split", "train")), {}).setdefault(line["step"], []).append(line)
+        splits.setdefault(line["split"], {}).setdefault(line["step"], []).append(line)
     return {
         split: {step: splits[split][step][:PER_STEP] for step in evenly(list(splits[split]), STEPS)}
         for split in sorted(splits, reverse=True)
@@ -66,21 +67,18 @@ def _by_split(run: Run) -> dict[str, dict[int, list[dict[str, Any]]]]:
 
 
 def _texts(line: Mapping[str, Any]) -> list[str]:
-    students = line.get("students")
-    students = students if isinstance(students, list) else []
-    return [str(words or "") for words in (line.get("prompt"), line.get("teacher"), *students)]
+    return [line["prompt"], line["teacher"], *line["students"]]
 
 
 def _sample(line: Mapping[str, Any], length: int) -> dict[str, Any]:
     prompt, teacher, *students = (_cut(words, length) for words in _texts(line))
-    scores = line.get("student_scores")
     return {
-        "index": line.get("index"),
+        "index": line["index"],
         "prompt": prompt,
         "teacher": teacher,
         "students": students,
-        "teacher_score": _score(line.get("teacher_score")),
-        "student_scores": [_score(score) for score in scores] if isinstance(scores, list) else [],
+        "teacher_score": _score(line["teacher_score"]),
+        "student_scores": [_score(score) for score in line["student_scores"]],
     }
 
 
@@ -88,8 +86,8 @@ def _cut(words: str, length: int) -> str:
     return words if len(words) <= length else f"{words[:length]} … ({len(words) - length} more characters)"
 
 
-def _score(value: Any) -> str | None:
-    return f"{value:.3f}" if isinstance(value, int | float) else None
+def _score(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f}"
 
 
 # ------------------------------------------------------------------------------------------------------- configuration
@@ -116,14 +114,10 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
 
 
 def _described(run: Run) -> dict[str, Any]:
-    info = run.info or {}
-    versions = info.get("versions")
-    config = info.get("config")
-    return {
-        **({"version": {"gad_verl": info["gad_verl"]}} if "gad_verl" in info else {}),
-        **({"versions": versions} if isinstance(versions, Mapping) else {}),
-        **(config if isinstance(config, Mapping) else {}),
-    }
+    if run.info is None:
+        return {}
+    versions = {"versions": run.info["versions"]} if run.info["versions"] else {}
+    return {"version": {"gad_verl": run.info["gad_verl"]}, **versions, **run.info["config"]}
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -95,14 +95,14 @@ def _recorded(events: Sequence[Mapping[str, Any]], judged: set[str]) -> Iterator
     """What was said while the run trained by those that the replay does not hear: custom rules, trust."""
     by_rule: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for event in events:
-        source, rule = str(event.get("source", "")), str(event.get("rule", ""))
-        if (source != SOURCE or rule not in judged) and event.get("action") in (*_TRIPS, "info"):
+        source, rule = event["source"], event["rule"]
+        if (source != SOURCE or rule not in judged) and event["action"] in (*_TRIPS, "info"):
             by_rule.setdefault((source, rule), []).append(event)
     for (source, rule), said in by_rule.items():
         trips = [event for event in said if event["action"] in _TRIPS]
         if trips:
             stands = said[-1] is trips[-1]
-            text = f"Noted in the record {_steps([event['step'] for event in trips])}: {trips[-1].get('text', '')}"
+            text = f"Noted in the record {_steps([event['step'] for event in trips])}: {trips[-1]['text']}"
             topic = rule if source == SOURCE else f"{source}, {rule}"
             yield Finding("bad" if stands else "watch", topic, text if stands else f"{text} It has passed.")
 

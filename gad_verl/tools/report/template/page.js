@@ -73,6 +73,8 @@
   const [run, split, range, step] = ["run", "split", "range", "step"].map((name) =>
     document.getElementById(`sample-${name}`));
   const names = { val: "held out", train: "training" };
+  // Responses beside the teacher's text; characters of a prompt's end, where its question stands, in the summary.
+  const [beside, shown] = [2, 90];
 
   function element(kind, className, text) {
     const made = document.createElement(kind);
@@ -96,19 +98,28 @@
     const chosen = steps()[range.value];
     step.textContent = chosen.step;
     range.setAttribute("aria-valuetext", `step ${chosen.step}`);
-    list.replaceChildren(...chosen.samples.map((sample) => {
-      const card = element("article", "sample");
-      card.append(element("h4", "", sample.index === null ? "Prompt" : `Prompt ${sample.index}`));
-      card.append(element("pre", "", sample.prompt));
-      const sides = element("div", "sides");
-      sides.append(side("teacher", "Teacher", sample.teacher_score, sample.teacher));
-      const students = element("div", "");
-      sample.students.forEach((text, index) => {
+    list.replaceChildren(...chosen.samples.map((sample, place) => {
+      // One sample is open: a list of all texts would be longer than anybody scrolls.
+      const card = element("details", "sample");
+      card.open = place === 0;
+      const name = sample.index === null ? "Prompt" : `Prompt ${sample.index}`;
+      const summary = element("summary", "");
+      summary.append(element("strong", "", name), ` ${sample.prompt.slice(-shown).trim()}`);
+      card.append(summary, element("pre", "prompt", sample.prompt));
+      const responses = sample.students.map((text, index) => {
         const title = sample.students.length > 1 ? `Student ${index + 1}` : "Student";
-        students.append(side("student", title, sample.student_scores[index], text));
+        return side("student", title, sample.student_scores[index], text);
       });
-      sides.append(students);
+      const sides = element("div", "sides");
+      sides.append(side("teacher", "Teacher", sample.teacher_score, sample.teacher), ...responses.slice(0, beside));
       card.append(sides);
+      if (responses.length > beside) {
+        const more = element("details", "more");
+        const others = element("div", "sides");
+        others.append(...responses.slice(beside));
+        more.append(element("summary", "small", `${responses.length - beside} more responses`), others);
+        card.append(more);
+      }
       return card;
     }));
   }

@@ -1,0 +1,130 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a resumed run keeps of the run that was begun: the length of an epoch and the borders of its stages, in steps.
+
+Both follow from rows, batch size and settings when a run begins. From then on they are facts of the checkpoint: other
+rows or another batch size move nothing, and settings that would move what lies behind are refused.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from gad_verl.core.schedule import ADVERSARIAL, WARMUP, StageSchedule, stage_of
+from gad_verl.errors import GadCheckpointError
+from gad_verl.trainer import checkpoints
+from gad_verl.trainer.checkpoints import GadState
+from gad_verl.trainer.data_state import DataState, read_data_state
+
+_ANEW = "trainer.resume_mode=disable with another trainer.default_local_dir to start anew"
+
+
+@dataclass(frozen=True)
+class BegunRun:
+    """The run that goes on.
+
+    Args:
+        folder: The checkpoint; None for a run that starts from the beginning.
+        state: Its state; None without one.
+        data: Its training data; None without a checkpoint, and in those of older versions.
+    """
+
+    folder: Path | None = None
+    state: GadState | None = None
+    data: DataState | None = None
+
+    def steps_per_epoch(self, counted: int) -> int:
+        """Steps of an epoch when the run began; ``counted`` (rows by batch size) where it begins now."""
+        return counted if self.data is None else self.data.steps_per_epoch
+
+    def check(self, now: StageSchedule) -> StageSchedule:
+        """Check that what comes follows what was: no stage comes twice. Returns the schedule.
+
+        Args:
+            now: Stages by the configuration.
+
+        Raises:
+            GadCheckpointError: Names the checkpoint, the key and the remedy.
+        """
+        state = self.state
+        if state is None:
+            return now
+        if state.step > now.total_steps:
+            raise GadCheckpointError(
+                f"{self.folder} lies behind the end of a run of {now.total_steps} steps: nothing is left to train. "
+                f"Raise trainer.total_training_steps (or trainer.total_epochs), or set {_ANEW}"
+            )
+        if state.step == now.total_steps:
+            return now
+        stage = stage_of(now.phase(state.step + 1))
+        if stage != state.stage and (state.stage, stage) != (WARMUP, ADVERSARIAL):
+            self._refuse(f"is in stage {state.stage}, and the next step would be of stage {stage}")
+        before = _borders(state.schedule, state.stage)
+        for key, border in _borders(now, state.stage).items():
+            if border != before.get(key, border) and state.step > min(border, before[key]):
+                self._refuse(f"was made with {key}={before[key]}, and now it is {border}")
+        return now
+
+    def _refuse(self, reason: str) -> None:
+        assert self.state is not None
+        schedule, remedy = self.state.schedule, "gad.stage and the warmup"
+        if schedule is not None:
+            borders = {"gad.stage": schedule.stage, **_borders(schedule, WARMUP)}
+            remedy = " ".join(f"{key}={value}" for key, value in borders.items())
+        raise GadCheckpointError(
+            f"{self.folder} {reason}: a run does not go back. Set {remedy} as when it was saved, or {_ANEW}"
+        )
+
+
+def _borders(schedule: StageSchedule | None, stage: str) -> dict[str, int]:
+    """Last steps of what may not come twice, by their keys, as far as they matter from a stage on."""
+    if schedule is None or schedule.stage not in ("auto", "warmup"):
+        return {}
+    borders = {"gad.discriminator_only_steps": schedule.discriminator_only_steps} if stage == WARMUP else {}
+    if schedule.stage == "auto":
+        borders["gad.warmup_steps"] = schedule.warmup_steps
+    return borders
+
+
+def resume_folder(trainer: DictConfig) -> Path | None:
+    """The checkpoint that a run would go on from; None for a start from the beginning.
+
+    Args:
+        trainer: The section ``trainer``.
+
+    Raises:
+        GadCheckpointError: If it lacks a part.
+    """
+    if trainer.resume_mode == "auto":
+        return checkpoints.find_resumable(Path(trainer.default_local_dir).absolute())
+    if trainer.resume_mode == "resume_path":
+        folder = Path(str(trainer.resume_from_path)).absolute()
+        missing = checkpoints.missing_parts(folder)
+        if missing:
+            raise GadCheckpointError(f"trainer.resume_from_path={folder} lacks {', '.join(missing)}")
+        return folder
+    return None
+
+
+def begun_run(trainer: DictConfig) -> BegunRun:
+    """The run that a launch goes on with.
+
+    Raises:
+        GadCheckpointError: If its checkpoint cannot be resumed from.
+    """
+    folder = resume_folder(trainer)
+    if folder is None:
+        return BegunRun()
+    return BegunRun(folder, checkpoints.read_state(folder), read_data_state(folder))
