@@ -31,8 +31,9 @@ import torch
 from gad_in_one_file import Example, Gad, Settings
 from torch import nn
 
+from gad_verl.data.endings import cut_texts
 from gad_verl.data.schema import check_file, teacher_texts
-from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
+from gad_verl.data.tokens import EncodedResponse, SequenceBuilder, stop_token_ids
 from gad_verl.errors import USER_ERRORS, GadConfigError
 from gad_verl.record import RunRecord
 
@@ -67,11 +68,18 @@ def load_examples(path: str, builder: SequenceBuilder, prompt_key: str, teacher_
     return [
         Example(
             index,
-            builder.prompt(list(messages)),
-            [builder.response(text) for text in teacher_texts(value, f"{path}, row {index}")],
+            builder.prompt(list(row[prompt_key])),
+            encode_teacher(row, builder, teacher_key, f"{path}, row {index}"),
         )
-        for index, (messages, value) in enumerate(zip(frame[prompt_key], frame[teacher_key], strict=True))
+        for index, row in enumerate(frame.to_dict("records"))
     ]
+
+
+def encode_teacher(row: dict[str, Any], builder: SequenceBuilder, key: str, where: str) -> list[EncodedResponse]:
+    """The teacher's texts of a row; one that was cut when it was written gets no end-of-text token."""
+    texts = teacher_texts(row[key], where)
+    cuts = cut_texts(row, len(texts), where)
+    return [builder.response(text, not cut) for text, cut in zip(texts, cuts, strict=True)]
 
 
 def build_parser() -> argparse.ArgumentParser:

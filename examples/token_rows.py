@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gad_verl.rollout.batching import SamplingSettings, generate_batch
+
 
 def forward(module: nn.Module, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Output of the module on rows of token ids, padded on the right, and the padded ids."""
@@ -80,21 +82,11 @@ def sample_responses(
 def _generate(
     student: Any, prompts: Sequence[list[int]], limit: int, stop_ids: frozenset[int], temperature: float
 ) -> list[list[int]]:
-    """The same by transformers, which keeps keys and values; it wants the padding on the left."""
-    width, stops = max(map(len, prompts)), sorted(stop_ids)
-    ids = torch.tensor([[stops[0]] * (width - len(prompt)) + prompt for prompt in prompts], device=student.device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=student.device)
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    output = student.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=limit,
-        eos_token_id=stops,
-        pad_token_id=stops[0],
-        **(sampling if temperature > 0 else {"do_sample": False}),
-    )
-    responses = []
-    for row in output[:, width:].tolist():
-        stop = next((place for place, token in enumerate(row) if token in stop_ids), len(row) - 1)
-        responses.append(row[: stop + 1])
-    return responses
+    """The same by transformers, which keeps keys and values; as the trainer's rollout ``hf`` asks it.
+
+    A model's own generation config (Qwen2.5 brings a repetition penalty) has no say: the tokens would come from another
+    distribution than the one whose log-probabilities train the student.
+    """
+    settings = SamplingSettings(max_new_tokens=limit, temperature=temperature)
+    responses = generate_batch(student, [list(prompt) for prompt in prompts], settings, stop_ids, min(stop_ids))
+    return [response.token_ids for response in responses]

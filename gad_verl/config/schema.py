@@ -32,7 +32,7 @@ from gad_verl.config.stability import (
     RewardConfig,
     TrustConfig,
 )
-from gad_verl.core.schedule import STAGES, StageSchedule
+from gad_verl.core.schedule import STAGES, Phase, StageSchedule
 from gad_verl.errors import GadConfigError
 
 OVERLONG_CHOICES = ("cut", "drop", "error")
@@ -185,6 +185,17 @@ class GadConfig:
             warmup_steps=warmup_steps,
             discriminator_only_steps=self.discriminator_only_steps if warmup_steps != 0 else 0,
         )
+
+    def discriminator_updates_of(self, schedule: StageSchedule) -> int:
+        """Optimizer steps of the discriminator in a run, the horizon of its learning rate; at least 1.
+
+        What only the run decides (``accuracy_below``, the guardian) is not known here.
+        """
+        phases = schedule.steps_by_phase()
+        updates = self.discriminator_updates
+        adversarial = 0 if updates.frozen else -(-phases[Phase.ADVERSARIAL] // updates.every_steps)
+        alone = phases[Phase.DISCRIMINATOR_ONLY] * self.discriminator_only_updates
+        return max(1, alone + phases[Phase.WARMUP] + adversarial * updates.updates_per_step)
 
 
 def _without_targets(value: Any) -> Any:

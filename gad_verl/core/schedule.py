@@ -13,6 +13,7 @@
 # limitations under the License.
 """Which stage a step belongs to: discriminator alone, warmup, adversarial (or cross-entropy alone for SeqKD)."""
 
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 
@@ -96,6 +97,10 @@ class StageSchedule:
                 f"gad.discriminator_only_steps ({self.discriminator_only_steps}) leave no step of the "
                 f"{self.total_steps} to train the student"
             )
+
+    def steps_by_phase(self) -> Counter[Phase]:
+        """Number of steps of each phase."""
+        return Counter(self.phase(step) for step in range(1, self.total_steps + 1))
 
     def phase(self, step: int) -> Phase:
         """Phase of ``step`` (1-based).

@@ -20,7 +20,7 @@ import bisect
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gad_verl.errors import GadConfigError, GadDataError
@@ -39,11 +39,13 @@ class WeightedText:
         text: The text.
         weight: Its share of the row's pairs; the shares of a row sum to 1.
         teacher: Who wrote it, where the data say so.
+        finished: Whether its author ended it; False for a text that was cut when it was written.
     """
 
     text: str
     weight: float
     teacher: str | None = None
+    finished: bool = True
 
 
 def parse_schedule(schedule: Mapping[str, Any] | None, key: str = "gad.teachers.schedule") -> dict[str, Points]:
@@ -154,7 +156,13 @@ class TeacherMix:
         return [share / total for share in shares]
 
     def choose(
-        self, texts: Sequence[str], teachers: Sequence[str | None] | None, index: int, step: int, visit: int
+        self,
+        texts: Sequence[str],
+        teachers: Sequence[str | None] | None,
+        index: int,
+        step: int,
+        visit: int,
+        finished: Sequence[bool] | None = None,
     ) -> list[WeightedText]:
         """The texts that take part, in the order of the row, without those of weight 0; the weights sum to 1.
 
@@ -164,33 +172,32 @@ class TeacherMix:
             index: Number of the row.
             step: Counts from 1.
             visit: How often the data were gone through; ``cycle`` takes the next text each time.
+            finished: Whether each text was ended by its author; None means all of them.
 
         Raises:
             GadDataError: If every weight is 0.
         """
         names: Sequence[str | None] = [None] * len(texts) if teachers is None else teachers
+        ended: Sequence[bool] = [True] * len(texts) if finished is None else finished
         if self.mode == "cycle":
             position = (index + visit) % len(texts)
-            return [WeightedText(texts[position], 1.0, names[position])]
+            return [WeightedText(texts[position], 1.0, names[position], ended[position])]
         weights = self.text_weights(names, step, f"row {index} of the training data")
         if self.mode == "weighted":
             position = self._drawn(weights, index, step)
-            return [WeightedText(texts[position], 1.0, names[position])]
+            return [WeightedText(texts[position], 1.0, names[position], ended[position])]
         return [
-            WeightedText(text, weight, name)
-            for text, weight, name in zip(texts, weights, names, strict=True)
+            WeightedText(text, weight, name, end)
+            for text, weight, name, end in zip(texts, weights, names, ended, strict=True)
             if weight > 0
         ]
 
-    def choose_one(
-        self, texts: Sequence[str], teachers: Sequence[str | None] | None, index: int, step: int, visit: int
-    ) -> WeightedText:
-        """One text, for the supervised stages: that of :meth:`choose`; of ``all`` one drawn with the weights."""
-        chosen = self.choose(texts, teachers, index, step, visit)
+    def choose_one(self, chosen: Sequence[WeightedText], index: int, step: int) -> WeightedText:
+        """One of the texts of :meth:`choose`, for the supervised stages: of several one drawn with the weights."""
         if len(chosen) == 1:
             return chosen[0]
         one = chosen[self._drawn([choice.weight for choice in chosen], index, step)]
-        return WeightedText(one.text, 1.0, one.teacher)
+        return replace(one, weight=1.0)
 
     def _drawn(self, weights: Sequence[float], index: int, step: int) -> int:
         digest = hashlib.blake2b(f"{self.seed}/{index}/{step}".encode(), digest_size=8).digest()

@@ -19,6 +19,7 @@ from typing import Any
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
+from gad_verl.data.endings import EXTRA_INFO, cut_texts, marks_of
 from gad_verl.data.schema import teacher_texts
 from gad_verl.errors import GadDataError
 
@@ -50,29 +51,46 @@ class GadDataset(RLHFDataset):
             # One token is left for the EOS.
             return max(len(ids) for ids in encoded) + 1
 
+        def was_cut(row: dict[str, Any]) -> bool:
+            return any(cut_texts(row, len(teacher_texts(row[key], f"column {key!r}")), "a row"))
+
         if mode == "error":
             for number, row in enumerate(dataframe):
+                where = f"row {number} of {', '.join(map(str, self.original_data_files))}"
                 tokens = longest(row)
                 if tokens > limit:
                     raise GadDataError(
-                        f"row {number} of {', '.join(map(str, self.original_data_files))}: the teacher text has "
-                        f"{tokens} tokens with its EOS, more than data.max_response_length={limit}. Raise it, or set "
-                        "gad.teacher_overlong to cut or drop"
+                        f"{where}: the teacher text has {tokens} tokens with its EOS, more than "
+                        f"data.max_response_length={limit}. Raise it, or set gad.teacher_overlong to cut or drop"
+                    )
+                if was_cut(row):
+                    raise GadDataError(
+                        f"{where}: the row says that the teacher text was cut when it was written. Collect it again "
+                        "with a larger limit, or set gad.teacher_overlong to cut or drop"
                     )
             return dataframe
-        kept = dataframe.filter(lambda row: longest(row) <= limit, desc=f"Dropping teacher texts over {limit} tokens")
+        whole = dataframe.filter(lambda row: not was_cut(row), desc="Dropping teacher texts that were cut")
+        kept = whole.filter(lambda row: longest(row) <= limit, desc=f"Dropping teacher texts over {limit} tokens")
         logger.warning(
-            "gad.teacher_overlong=drop: %d of %d rows dropped, their teacher texts exceed %d tokens",
+            "gad.teacher_overlong=drop: %d of %d rows dropped: teacher texts of %d were cut when they were written, "
+            "those of %d exceed %d tokens",
             len(dataframe) - len(kept),
             len(dataframe),
+            len(dataframe) - len(whole),
+            len(whole) - len(kept),
             limit,
         )
         if len(kept) == 0:
-            raise GadDataError(f"gad.teacher_overlong=drop leaves no row: every teacher text exceeds {limit} tokens")
+            raise GadDataError(
+                f"gad.teacher_overlong=drop leaves no row: every teacher text exceeds {limit} tokens, or was cut when "
+                "it was written"
+            )
         return kept
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         row = super().__getitem__(item)
         # verl takes extra_info.index or 0; the order of a batch must not depend on that.
         row["index"] = item
+        # In one place for those who read the row from TransferQueue, which need not know the columns of the file.
+        row[EXTRA_INFO] = {**row[EXTRA_INFO], **marks_of(row)}
         return row

@@ -13,13 +13,17 @@
 # limitations under the License.
 """Checks of training rows beyond the schema: what the settings of teachers and curriculum need of each."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from gad_verl.config import GadConfig
 from gad_verl.core.curriculum import as_difficulty
+from gad_verl.data.endings import cut_texts
 from gad_verl.data.schema import check_file, teacher_names, teacher_texts
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingRowChecks:
@@ -30,7 +34,7 @@ class TrainingRowChecks:
     """
 
     def __init__(self, gad_config: GadConfig) -> None:
-        self._teacher_key = gad_config.teacher_key
+        self._teacher_key, self._overlong = gad_config.teacher_key, gad_config.teacher_overlong
         self._mix = gad_config.teachers.build()
         self._name_column = gad_config.teachers.column if self._mix.needs_names else None
         curriculum = gad_config.curriculum
@@ -38,6 +42,7 @@ class TrainingRowChecks:
             curriculum.column if curriculum.enabled and curriculum.difficulty == "column" else None
         )
         self._teachers: dict[tuple[str | None, ...], str] = {}
+        self._texts = self._cut = 0
 
     @property
     def columns(self) -> dict[str, str]:
@@ -51,17 +56,28 @@ class TrainingRowChecks:
         Raises:
             GadDataError: Names the file, the row and the column.
         """
-        return sum(
+        self._texts = self._cut = 0
+        rows = sum(
             check_file(Path(path), prompt_key, self._teacher_key, more_columns=self.columns, check_row=self._check_row)
             for path in paths
         )
+        if self._cut and self._overlong == "cut":
+            logger.warning(
+                "%d of %d teacher texts were cut when they were written, as their rows say: they are taught without an "
+                "end-of-text token. gad.teacher_overlong=drop leaves their rows out",
+                self._cut,
+                self._texts,
+            )
+        return rows
 
     def _check_row(self, row: Mapping[str, Any], where: str) -> None:
+        texts = teacher_texts(row.get(self._teacher_key), where)
+        self._texts += len(texts)
+        self._cut += sum(cut_texts(row, len(texts), where))
         if self._difficulty_column is not None:
             column = self._difficulty_column
             as_difficulty(row.get(column), f"{where}, column {column!r}")
         if self._name_column is not None:
-            texts = teacher_texts(row.get(self._teacher_key), where)
             names = teacher_names(row.get(self._name_column), len(texts), f"{where}, column {self._name_column!r}")
             self._teachers.setdefault(tuple(names), where)
 

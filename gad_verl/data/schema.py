@@ -21,7 +21,7 @@ column                    type                                    meaning
 ``teacher``               text, or list of texts, optional        which teacher, or the teacher of each text
 ``data_source``           text, optional                          groups the validation metrics
 ``reward_model``          dict, optional                          ground truth of a verifiable task
-``extra_info``            dict, optional                          anything
+``extra_info``            dict, optional                          anything; how the texts ended (``data.endings``)
 ========================  ======================================  ===================================================
 """
 
@@ -31,6 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gad_verl.data.endings import EXTRA_INFO, MARKS, cut_marks
 from gad_verl.data.reading import BadRow, open_file
 from gad_verl.errors import GadDataError
 
@@ -182,7 +183,8 @@ def check_file(
         teacher_key: Column of the teacher texts.
         settings: What the user calls these two keys, for the error.
         more_columns: Further columns that must be there, with what the user calls each.
-        check_row: Called with each row (of the columns above) and its place, after the other checks.
+        check_row: Called with each row (of the columns above, and what says how texts ended) and its place, after the
+            other checks.
 
     Returns:
         The number of rows.
@@ -197,6 +199,7 @@ def check_file(
         raise GadDataError(f"{path}: no such data file (data.train_files / data.val_files)")
     wanted = {prompt_key: settings[0], teacher_key: settings[1]} | dict(more_columns or {})
     source = open_file(path)
+    optional = [name for name in (EXTRA_INFO, *MARKS) if name in source.columns and name not in wanted]
     for key, setting in wanted.items():
         if key not in source.columns:
             raise GadDataError(
@@ -204,11 +207,12 @@ def check_file(
                 "add it"
             )
     count = 0
-    for row in source.rows(list(wanted)):
+    for row in source.rows([*wanted, *optional]):
         if isinstance(row, BadRow):
             raise GadDataError(row.message)
         check_messages(row.get(prompt_key), f"{path}, row {count}, column {prompt_key!r}")
-        teacher_texts(row.get(teacher_key), f"{path}, row {count}, column {teacher_key!r}")
+        texts = teacher_texts(row.get(teacher_key), f"{path}, row {count}, column {teacher_key!r}")
+        cut_marks(row, len(texts), f"{path}, row {count}")
         if check_row is not None:
             check_row(row, f"{path}, row {count}")
         count += 1

@@ -19,12 +19,14 @@ only. So both sides pass through :meth:`SequenceBuilder.response`, and identical
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gad_verl.errors import GadConfigError, GadDataError
 
 _REPLACEMENT_CHARACTER = "\ufffd"
+# A character has at most four bytes: so many tokens of one byte each may be there of one that is not whole.
+_MOST_BYTES_OF_A_BROKEN_CHARACTER = 3
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -52,9 +54,10 @@ class EncodedResponse:
     """A response as token ids.
 
     Args:
-        token_ids: The text's ids, then one EOS if (and only if) the text is finished and was not cut.
-        finished: Whether it ends with the EOS.
-        cut: Whether the length limit cut it.
+        token_ids: The text's ids, then one EOS if (and only if) the text was not cut.
+        finished: Whether its author ended it, within the limit of the student's answers.
+        cut: Whether it ends without EOS: its author was stopped, or a limit of tokens cut it. A finished text can be
+            cut by the limit of a reader whose tokenizer spells it in more tokens.
     """
 
     token_ids: list[int]
@@ -136,29 +139,64 @@ class SequenceBuilder:
             text: The text without its end-of-text token.
             finished: Whether the author ended it there. An unfinished text gets no EOS.
         """
+        limit = self.max_response_length
         ids = self._encode_text(text)
-        if finished and len(ids) < self.max_response_length:
+        if finished and len(ids) < limit:
             return EncodedResponse([*ids, self.eos_token_id], finished=True, cut=False)
         # A cut may fall into a character of several tokens: decoding gives a replacement character then, and only the
         # side that was decoded before would show it. Both sides lose it here.
-        kept = self.decode(ids[: self.max_response_length]).rstrip(_REPLACEMENT_CHARACTER)
-        return EncodedResponse(self._encode_text(kept)[: self.max_response_length], finished=False, cut=True)
+        kept = self.decode_cut(ids[:limit])
+        ids = self._encode_text(kept)
+        # What is left may be spelled by other tokens than it was in the whole text, and by more of them.
+        while len(ids) > limit:
+            kept, longer = self.decode_cut(ids[:limit]), kept
+            if len(kept) >= len(longer):
+                ids = ids[:limit]
+                break
+            ids = self._encode_text(kept)
+        return EncodedResponse(ids, finished=False, cut=True)
 
-    def student_response(self, token_ids: Sequence[int], builder: "SequenceBuilder | None" = None) -> EncodedResponse:
+    def response_for(self, reader: "SequenceBuilder | None", text: str, finished: bool = True) -> EncodedResponse:
+        """Encode a text of teacher or student for a reader, which may have another tokenizer.
+
+        This builder's limit comes first, for both sides: the student cannot write more, whatever the reader's tokens.
+
+        Args:
+            reader: Builder of the reader's tokenizer; None means this one.
+            text, finished: See :meth:`response`.
+        """
+        own = self.response(text, finished)
+        if reader is None or reader is self:
+            return own
+        left = self.decode(own.token_ids) if own.cut else text
+        return replace(reader.response(left, own.finished), finished=own.finished)
+
+    def student_response(self, token_ids: Sequence[int], reader: "SequenceBuilder | None" = None) -> EncodedResponse:
         """Re-encode sampled ids through their text.
 
         Args:
             token_ids: Ids as the rollout returned them, of THIS builder's tokenizer.
-            builder: Builder of the reader's tokenizer; None means this one.
+            reader: See :meth:`response_for`.
         """
-        text, finished = self.student_text(token_ids)
-        return (builder or self).response(text, finished)
+        return self.response_for(reader, *self.student_text(token_ids))
 
     def student_text(self, token_ids: Sequence[int]) -> tuple[str, bool]:
         """Text of sampled ids without its end-of-text token, and whether it is finished."""
         ids = list(token_ids)
         finished = bool(ids) and ids[-1] in self.stop_ids
-        return self.decode(ids[:-1] if finished else ids), finished
+        return self.decode(ids[:-1]) if finished else self.decode_cut(ids), finished
+
+    def decode_cut(self, token_ids: Sequence[int]) -> str:
+        """Text of ids that may end inside a character, without what is there of that character."""
+        # Byte-level tokenizers show a broken character as one replacement character. Those that fall back to bytes
+        # show ALL bytes around it so, as far as they have no other token in between: without the tokens of the broken
+        # character the others are a text again.
+        ids = list(token_ids)
+        text = self.decode(ids)
+        if not text.endswith(_REPLACEMENT_CHARACTER):
+            return text
+        fewer = [ids[: max(0, len(ids) - count)] for count in range(1, _MOST_BYTES_OF_A_BROKEN_CHARACTER + 1)]
+        return max((one.rstrip(_REPLACEMENT_CHARACTER) for one in [text, *map(self.decode, fewer)]), key=len)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of ids; special tokens inside a text stay visible, as text, on both sides."""

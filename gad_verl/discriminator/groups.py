@@ -17,6 +17,7 @@ Shape letters: G groups, k teacher and n student responses per prompt, m rows th
 penalty), R = G * (k + n + m) rows.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,10 +104,28 @@ class GroupLayout:
         """Rows of a group."""
         return self.clean_size + len(self.noisy_rows)
 
+    def sources(self, group: SequenceGroup) -> list[int]:
+        """Row of the group whose score each row takes: the first one with the same tokens; a copy takes its own."""
+        rows, of_length = group.rows(self.num_teachers), defaultdict[int, list[int]](list)
+        sources = []
+        for place, row in enumerate(rows):
+            # Rows of another length are not compared at all, and lists that differ are soon told apart.
+            before = of_length[len(row)]
+            source = next((earlier for earlier in before if rows[earlier] == row), place)
+            if source == place:
+                before.append(place)
+            sources.append(source)
+        return sources + [*range(self.clean_size, self.group_size)]
+
     def rows(self, group: SequenceGroup) -> list[list[int]]:
-        """All rows of a group."""
-        rows = group.rows(self.num_teachers)
-        return rows + [rows[position] for position in self.noisy_rows]
+        """All rows of a group as they are read: a placeholder for one whose tokens came before in the group.
+
+        Identical texts get identical scores only where they are read once: in bfloat16 the neighbours of a row in its
+        micro-batch change its score.
+        """
+        rows, sources = group.rows(self.num_teachers), self.sources(group)
+        read = [row if sources[place] == place else PLACEHOLDER for place, row in enumerate(rows)]
+        return read + [rows[position] for position in self.noisy_rows]
 
     def weights(self, group: SequenceGroup) -> list[float]:
         """Weight of each row: of a teacher, of a student, and of a copy (0 where the penalty leaves it out)."""
@@ -115,7 +134,7 @@ class GroupLayout:
         return clean + noisy
 
     def lengths(self, groups: Sequence[SequenceGroup]) -> list[list[int]]:
-        """Tokens of each row of each group."""
+        """Tokens of each row of each group, as they are read."""
         return [[len(row) for row in self.rows(group)] for group in groups]
 
     def noisy_total(self, groups: Sequence[SequenceGroup]) -> float:
@@ -182,7 +201,8 @@ def build_group_batch(
 
     Returns:
         TensorDict of R rows: ``input_ids``, ``position_ids``, ``loss_mask`` (nested, jagged), ``row_weight`` (R,)
-        float32, ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies. Non-tensor keys:
+        float32, ``row_source`` (R,) distance to the row whose score each takes (:func:`take_sources`),
+        ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies. Non-tensor keys:
         ``force_group_size``, ``num_teachers``, ``noisy_students`` (-1 without copies), ``num_pairs`` and ``num_noisy``
         (sums of the weights of the WHOLE batch) and ``temperature``.
 
@@ -194,6 +214,8 @@ def build_group_batch(
     tensors = {
         **_row_tensors([row for group in groups for row in layout.rows(group)]),
         "row_weight": row_weight.flatten(),
+        "row_source": torch.tensor([layout.sources(group) for group in groups]).flatten()
+        - torch.arange(layout.group_size).repeat(len(groups)),
     }
     if layout.noisy_students is not None:
         if seeds is None:
@@ -214,6 +236,48 @@ def build_group_batch(
             "temperature": 1.0,
         },
     )
+
+
+def take_sources(data: TensorDict, values: torch.Tensor) -> torch.Tensor:
+    """Values (R,) of the rows of a batch or a micro-batch, each that of the row whose score it takes.
+
+    Args:
+        data: Whole groups (:func:`build_group_batch`); the values of single rows stay as they are.
+        values: (R,).
+    """
+    if "row_source" not in data.keys():
+        return values
+    return values[data["row_source"].to(values.device) + torch.arange(len(values), device=values.device)]
+
+
+@dataclass(frozen=True)
+class DistinctRows:
+    """The rows of groups, each of which is read once in its group.
+
+    Args:
+        rows: The distinct rows, group by group.
+        places: Position of each in the list of all rows of all groups.
+        take: (R,) position in ``rows`` of each row of all groups.
+    """
+
+    rows: list[list[int]]
+    places: list[int]
+    take: torch.Tensor
+
+    @classmethod
+    def of(cls, groups: Sequence[SequenceGroup], layout: GroupLayout) -> "DistinctRows":
+        """Of groups of a layout."""
+        size = layout.group_size
+        rows = [row for group in groups for row in layout.rows(group)]
+        sources = [number * size + source for number, group in enumerate(groups) for source in layout.sources(group)]
+        places = [place for place, source in enumerate(sources) if source == place]
+        number_of = {place: number for number, place in enumerate(places)}
+        take = torch.tensor([number_of[source] for source in sources])
+        return cls([rows[place] for place in places], places, take)
+
+    def summed(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (R,) of all rows, summed over those that are read as one."""
+        return values.new_zeros(len(self.rows)).index_add(0, self.take, values)
 
 
 def num_pairs(row_weight: torch.Tensor, layout: GroupLayout) -> float:

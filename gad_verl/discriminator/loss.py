@@ -22,7 +22,7 @@ from verl.utils import tensordict_utils as tu
 
 from gad_verl.config.custom_code import load_custom
 from gad_verl.core import PairLossOptions, discriminator_pair_loss, gradient_penalty_from_scores, pair_weights
-from gad_verl.discriminator.groups import GroupLayout, split_group_scores
+from gad_verl.discriminator.groups import GroupLayout, split_group_scores, take_sources
 
 CUSTOM_LOSS_KEY = "gad.discriminator_loss.custom"
 
@@ -127,7 +127,7 @@ def discriminator_loss(
         else:
             layout = batch_layout(data)
             loss = group_loss(
-                scores,
+                take_sources(data, scores),
                 data["row_weight"].to(scores.device),
                 layout,
                 tu.get_non_tensor_data(data, "num_pairs", default=None),

@@ -46,6 +46,7 @@ from gad_verl.discriminator.conversion import (
 from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions
 from gad_verl.discriminator.model import fresh_head_weight, prepare_config
 from gad_verl.errors import GadCheckpointError
+from gad_verl.workers.stage import note_rates
 
 _verl_make_value_model = verl_bridge.make_value_model
 
@@ -119,6 +120,7 @@ class MegatronDiscriminatorEngine(MegatronEngineWithValueHead):
         self.model_config.local_path = self._source.name
         with mock.patch.object(verl_bridge, "make_value_model", _make_float32_value_model):
             super().initialize()
+        note_rates(self)
 
     def _link_source(self, folder: str) -> float:
         """Fill the folder that the bridge reads and, for the names of the files, writes by. Returns the bias."""

@@ -30,9 +30,10 @@ from verl.workers.config import TrainingWorkerConfig
 from verl.workers.engine_workers import TrainingWorker
 
 from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions  # registers the engine
+from gad_verl.discriminator.groups import take_sources
 from gad_verl.discriminator.loss import discriminator_loss, last_token_scores
 from gad_verl.workers.adapter import save_adapter_config
-from gad_verl.workers.stage import begin_stage
+from gad_verl.workers.stage import advance_schedule, begin_stage
 
 _GIBIBYTE = 1024**3
 
@@ -119,7 +120,7 @@ class DiscriminatorWorker(TrainingWorker):
 
     def _optimizer_step(self) -> dict[str, float]:
         grad_norm = float(self.engine.optimizer_step())
-        lr = float(self.engine.lr_scheduler_step())
+        lr = advance_schedule(self.engine)
         return {"grad_norm": grad_norm, "lr": lr, "skipped_steps": 0.0 if math.isfinite(grad_norm) else 1.0}
 
     def _inject_defaults(self, data: TensorDict) -> None:
@@ -147,11 +148,11 @@ class DiscriminatorWorker(TrainingWorker):
         if not self.engine.is_mp_src_rank_with_outputs():
             return None
         values = output["model_output"]["values"]
-        scores = last_token_scores(values).detach().cpu()
+        scores = take_sources(data, last_token_scores(values).detach().cpu())
         scalars["memory_peak_gb"] = get_torch_device().max_memory_allocated() / _GIBIBYTE
         rows = {name: torch.full((len(scores),), value, dtype=torch.float64) for name, value in scalars.items()}
         if tu.get_non_tensor_data(data, "return_values", default=False):
-            rows["values"] = torch.nested.as_nested_tensor(
-                [row.detach().float().cpu() for row in values.unbind()], layout=torch.jagged
-            )
+            of_rows = [row.detach().float().cpu() for row in values.unbind()]
+            taken = take_sources(data, torch.arange(len(of_rows))).tolist()
+            rows["values"] = torch.nested.as_nested_tensor([of_rows[at] for at in taken], layout=torch.jagged)
         return TensorDict({"scores": scores, **rows}, batch_size=[len(scores)])

@@ -28,9 +28,11 @@ from verl.utils import tensordict_utils as tu
 
 from gad_verl.config import GadConfig
 from gad_verl.config.micro_batch import tokens_per_micro_batch
+from gad_verl.core import StageSchedule
 from gad_verl.discriminator.group_config import build_worker_config
 from gad_verl.discriminator.groups import (
     PLACEHOLDER,
+    DistinctRows,
     GroupLayout,
     SequenceGroup,
     build_group_batch,
@@ -163,11 +165,14 @@ class DiscriminatorGroup:
         config: The whole configuration; ``discriminator`` has the keys of verl's critic.
         gad_config: The section ``gad``.
         pool: GPUs.
-        total_steps: Horizon of the learning-rate schedule.
+        schedule: Phases of the run; the learning rate's horizon follows from it.
     """
 
-    def __init__(self, config: DictConfig, gad_config: GadConfig, pool: RayResourcePool, total_steps: int) -> None:
-        worker_config, options = build_worker_config(config, gad_config, total_steps)
+    def __init__(
+        self, config: DictConfig, gad_config: GadConfig, pool: RayResourcePool, schedule: StageSchedule
+    ) -> None:
+        updates = gad_config.discriminator_updates_of(schedule)
+        worker_config, options = build_worker_config(config, gad_config, updates)
         engine = worker_config.engine_config
         self.hf_config = worker_config.model_config.hf_config
         self.tokenizer = worker_config.model_config.tokenizer
@@ -312,16 +317,17 @@ class DiscriminatorGroup:
         gradients: torch.Tensor | None = None,
     ) -> Callable[[], _Rows]:
         """Start a call on single sequences: no group has to fit anywhere."""
-        rows = [row for group in groups for row in layout.rows(group)]
+        distinct = DistinctRows.of(groups, layout)
+        rows = distinct.rows
         per_micro_batch = self._micro_batch_size * (1 if self._passes == "two" else layout.group_size)
         if self._max_tokens is not None:
             per_micro_batch = 1
         plan = plan_batch([[len(row)] for row in rows], data_parallel_size(self._workers, _MESH), per_micro_batch)
         if gradients is not None:
-            gradients = torch.stack(plan.padded(list(gradients), gradients.new_zeros(())))
+            gradients = torch.stack(plan.padded(list(distinct.summed(gradients)), gradients.new_zeros(())))
         seeds = None
         if layout.noisy_students is not None:
-            seeds = noise_seeds(len(groups), layout, options.noise_seed or 0).flatten()
+            seeds = noise_seeds(len(groups), layout, options.noise_seed or 0).flatten()[distinct.places]
             seeds = torch.stack(plan.padded(list(seeds), seeds.new_zeros(())))
         data = build_row_batch(plan.padded(rows, PLACEHOLDER), gradients, seeds)
         if self._max_tokens is None:
@@ -333,7 +339,10 @@ class DiscriminatorGroup:
         def wait() -> _Rows:
             output = future.get()
             report = _report(output) | {"passes": 2.0, "imbalance": plan.imbalance}
-            return _Rows(plan.restored(output["scores"]), _restored_values(output, plan, 1), report)
+            values = _restored_values(output, plan, 1)
+            if values is not None:
+                values = [values[at] for at in distinct.take.tolist()]
+            return _Rows(plan.restored(output["scores"])[distinct.take], values, report)
 
         return wait
 

@@ -25,14 +25,11 @@ from gad_verl.errors import GadConfigError
 from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
 from gad_verl.preflight.objective_check import check_objective
-from gad_verl.preflight.options import OUTCOME_ESTIMATORS, check_tools
+from gad_verl.preflight.options import check_estimator, check_tools
 from gad_verl.preflight.surroundings_check import check_context, check_loggers
 from gad_verl.trainer.stop_file import StopFile
 
 logger = logging.getLogger(__name__)
-
-# Estimators whose advantage compares the responses of one prompt.
-_GROUP_ESTIMATORS = (*OUTCOME_ESTIMATORS, "optimal_token_baseline", "tir_optimal_token_baseline", "gad_process")
 
 
 def check_config(config: DictConfig) -> GadConfig:
@@ -43,12 +40,7 @@ def check_config(config: DictConfig) -> GadConfig:
     """
     gad_config = load_gad_config(config)
     rollout, algorithm, trainer = config.actor_rollout_ref.rollout, config.algorithm, config.trainer
-    estimator = str(algorithm.adv_estimator)
-    if rollout.n < 2 and estimator in _GROUP_ESTIMATORS and gad_config.stage in ("auto", "gad"):
-        raise GadConfigError(
-            f"actor_rollout_ref.rollout.n={rollout.n} with algorithm.adv_estimator={estimator}: the advantage compares "
-            "the responses of one prompt, so set actor_rollout_ref.rollout.n to at least 2"
-        )
+    check_estimator(config, gad_config)
     filter_groups = algorithm.get("filter_groups", None)
     if filter_groups is not None and filter_groups.get("enable", False):
         raise GadConfigError(
@@ -58,7 +50,7 @@ def check_config(config: DictConfig) -> GadConfig:
         raise GadConfigError(
             "reward.reward_model.enable=True: with GAD the discriminator is the reward model; set it to False"
         )
-    if estimator == "gae" and config.critic.enable is False:
+    if str(algorithm.adv_estimator) == "gae" and config.critic.enable is False:
         raise GadConfigError(
             "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )

@@ -20,12 +20,49 @@ from gad_verl.config.checks import require
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.schema import column_names
 
-# Estimators of groups that sum the rewards of a response.
-OUTCOME_ESTIMATORS = ("grpo", "grpo_vectorized", "grpo_passk", "gdpo", "rloo", "rloo_vectorized", "opo")
-# For these, shares of tokens would add up to the score again.
-_SEQUENCE_ESTIMATORS = (*OUTCOME_ESTIMATORS, "remax", "reinforce_plus_plus_baseline")
+# These sum the rewards of a response, so that shares of tokens would add up to the score again; and they compare the
+# responses of one prompt. What verl's estimators do is tested on all that it has (tests/preflight).
+_SUMMING_ESTIMATORS = (
+    "grpo",
+    "grpo_vectorized",
+    "grpo_passk",
+    "gdpo",
+    "gpg",
+    "rloo",
+    "rloo_vectorized",
+    "opo",
+    "reinforce_plus_plus_baseline",
+)
+_GROUP_ESTIMATORS = (*_SUMMING_ESTIMATORS, "gad_process")
+# What they need beside rewards, which no step of verl's V1 trainer makes.
+_NEVER_MADE = {
+    "remax": "the reward of a greedy response to each prompt",
+    "optimal_token_baseline": "the sum of the squared probabilities of each token",
+    "tir_optimal_token_baseline": "the sum of the squared probabilities of each token",
+}
 _ENGINES_WITH_NOISE = ("fsdp", "fsdp2")
 _TASK_COLUMNS = ("data_source", "reward_model")
+
+
+def check_estimator(config: DictConfig, gad_config: GadConfig) -> None:
+    """Check that the estimator of the advantages gets what it needs.
+
+    Raises:
+        GadConfigError: Names the keys and the remedy.
+    """
+    if gad_config.stage not in ("auto", "gad"):
+        return
+    count, estimator = config.actor_rollout_ref.rollout.n, str(config.algorithm.adv_estimator)
+    require(
+        estimator not in _NEVER_MADE,
+        f"algorithm.adv_estimator={estimator} needs {_NEVER_MADE.get(estimator)}, which verl's V1 trainer does not "
+        "make: set algorithm.adv_estimator=grpo",
+    )
+    require(
+        count >= 2 or estimator not in _GROUP_ESTIMATORS,
+        f"actor_rollout_ref.rollout.n={count} with algorithm.adv_estimator={estimator}: the advantage compares "
+        "the responses of one prompt, so set actor_rollout_ref.rollout.n to at least 2",
+    )
 
 
 def check_tools(config: DictConfig, gad_config: GadConfig) -> None:
@@ -37,7 +74,7 @@ def check_tools(config: DictConfig, gad_config: GadConfig) -> None:
     estimator = str(config.algorithm.adv_estimator)
     reward, loss = gad_config.reward, gad_config.discriminator_loss
     require(
-        not (reward.credits_tokens and estimator in _SEQUENCE_ESTIMATORS),
+        not (reward.credits_tokens and estimator in _SUMMING_ESTIMATORS),
         f"gad.reward.phrase_weight or token_weight is above 0, but algorithm.adv_estimator={estimator} sums the "
         "rewards of a response, so they would have no effect: set algorithm.adv_estimator=gad_process",
     )

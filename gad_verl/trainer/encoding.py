@@ -75,7 +75,9 @@ class Encoding:
         return [
             EncodedGroup(
                 prompt_ids=self.reader.prompt(group.messages),
-                teachers=tuple(self.reader.response(teacher.text) for teacher in group.teachers),
+                teachers=tuple(
+                    self.student.response_for(self.reader, teacher.text, teacher.finished) for teacher in group.teachers
+                ),
                 teacher_weights=tuple(teacher.weight for teacher in group.teachers),
                 students=tuple(
                     None if ids is None else self.student.student_response(ids, self.reader) for ids in group.answer_ids
@@ -88,9 +90,9 @@ class Encoding:
         """What the student wrote, all of it."""
         return self.student.student_text(session.response_ids)[0]
 
-    def supervised_row(self, messages: Messages, teacher_text: str) -> SupervisedRow:
-        """The student's row for a teacher's text."""
-        return SupervisedRow(self.student.prompt(messages), self.student.response(teacher_text).token_ids)
+    def supervised_row(self, messages: Messages, text: str, finished: bool) -> SupervisedRow:
+        """The student's row for a teacher's text, with an end-of-text token if its author finished it."""
+        return _row(self.student.prompt(messages), self.student.response(text, finished))
 
     def supervised_rows(self, rollouts: StepRollouts, encoded: Sequence[EncodedGroup]) -> list[SupervisedRow]:
         """The student's rows for the teacher's texts of a step; what is encoded already is not encoded again.
@@ -98,12 +100,12 @@ class Encoding:
         A prompt whose rollouts all failed has a text all the same.
         """
         rows = [
-            SupervisedRow(encoding.prompt_ids, encoding.teacher.token_ids)
+            _row(encoding.prompt_ids, encoding.teacher)
             if self.reader is self.student and len(encoding.teachers) == 1
-            else self.supervised_row(group.messages, group.teacher_text)
+            else self.supervised_row(group.messages, group.teacher_text, group.teacher_finished)
             for group, encoding in zip(rollouts.groups, encoded, strict=True)
         ]
-        return rows + [self.supervised_row(messages, text) for messages, text in rollouts.lost]
+        return rows + [self.supervised_row(messages, one.text, one.finished) for messages, one in rollouts.lost]
 
     def _compare_prompts(self, groups: Sequence[RolloutGroup]) -> None:
         """Once: the chat template is the same in every step."""
@@ -115,3 +117,10 @@ class Encoding:
                 "the rollout renders prompts differently from gad_verl (system prompt, tools or chat template?): the "
                 "warmup trains the student on other prompt tokens than it is asked with"
             )
+
+
+def _row(prompt_ids: list[int], response: EncodedResponse) -> SupervisedRow:
+    if not response.token_ids:
+        # A limit below one character leaves nothing of a text: a row without loss, whose token nobody learns.
+        return SupervisedRow(prompt_ids, prompt_ids[-1:], [0])
+    return SupervisedRow(prompt_ids, response.token_ids)

@@ -136,7 +136,7 @@ class GadTrainer(PPOTrainer):
         place_discriminator(self.resource_pool_manager, self.gad_config, self._spawn_discriminator)
 
     def _spawn_discriminator(self, pool: Any) -> None:
-        self.discriminator = DiscriminatorGroup(self.config, self.gad_config, pool, self.total_training_steps)
+        self.discriminator = DiscriminatorGroup(self.config, self.gad_config, pool, self.schedule)
 
     def _setup(self) -> None:
         super()._setup()

@@ -28,6 +28,7 @@ from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.core.teacher_mix import TeacherMix, WeightedText
+from gad_verl.data.endings import EXTRA_INFO, cut_texts
 from gad_verl.data.schema import teacher_names, teacher_texts
 from gad_verl.errors import GadStalledError
 
@@ -77,6 +78,7 @@ class RolloutGroup:
         teachers: The teacher texts that the discriminator compares with, at least one.
         teacher_text: The one that the supervised stages train on.
         sessions: The rollouts; None where no trajectory came.
+        teacher_finished: Whether that text was ended by its author; False where it was cut when it was written.
     """
 
     index: int
@@ -85,6 +87,7 @@ class RolloutGroup:
     teachers: tuple[WeightedText, ...]
     teacher_text: str
     sessions: tuple[Session | None, ...]
+    teacher_finished: bool = True
 
     @property
     def answer_ids(self) -> list[list[int] | None]:
@@ -111,17 +114,18 @@ class StepRollouts:
     partition_id: str
     keys: list[str]
     groups: list[RolloutGroup]
-    lost: list[tuple[list[dict], str]] = field(default_factory=list)
+    lost: list[tuple[list[dict], WeightedText]] = field(default_factory=list)
 
 
 def chosen_teachers(
-    mix: TeacherMix, value: object, names_value: object, index: int, step: int, visit: int
-) -> tuple[tuple[WeightedText, ...], str]:
+    mix: TeacherMix, value: object, names_value: object, extra_info: object, index: int, step: int, visit: int
+) -> tuple[tuple[WeightedText, ...], WeightedText]:
     """Which of a row's teacher texts take part: those for the discriminator, and the one for the student.
 
     Args:
         mix: ``gad.teachers``.
         value, names_value: What the columns of the texts and of the teachers' names hold.
+        extra_info: What this column holds: whether texts were cut when they were written.
         index: Row of the data set.
         step: Training step, for schedules of teachers.
         visit: How often the data were seen; with several teacher texts, each visit may use the next one.
@@ -129,7 +133,9 @@ def chosen_teachers(
     where = f"row {index} of the training data"
     texts = teacher_texts(value, where)
     names = teacher_names(names_value, len(texts), where) if mix.needs_names else None
-    return tuple(mix.choose(texts, names, index, step, visit)), mix.choose_one(texts, names, index, step, visit).text
+    finished = [not cut for cut in cut_texts({EXTRA_INFO: extra_info}, len(texts), where)]
+    chosen = mix.choose(texts, names, index, step, visit, finished)
+    return tuple(chosen), mix.choose_one(chosen, index, step)
 
 
 def sessions_by_prompt(keys: Sequence[str], num_sessions: int) -> dict[str, list[int | None]]:
@@ -177,7 +183,7 @@ class Rollouts:
                 f"all rollouts of step {step} failed; the errors of the agent loops are in the log above"
             )
         mix = TeacherMix() if batch.partition_id == VALIDATION else self.teachers
-        fields = ["index", "raw_prompt", self._teacher_key, "prompts", "responses"]
+        fields = ["index", "raw_prompt", self._teacher_key, EXTRA_INFO, "prompts", "responses"]
         data = self._get(batch.partition_id, batch.keys, [*fields, *([self._names_key] if mix.needs_names else [])])
         order = rollout_order(batch.keys, [int(index) for index in data["index"]])
         batch.reorder(order)
@@ -187,21 +193,23 @@ class Rollouts:
             first = next(place for place in places if place is not None)
             index = int(columns["index"][first])
             names = columns[self._names_key][first] if mix.needs_names else None
-            teachers, one = chosen_teachers(mix, columns[self._teacher_key][first], names, index, step, visit)
+            value, extra = columns[self._teacher_key][first], columns[EXTRA_INFO][first]
+            teachers, one = chosen_teachers(mix, value, names, extra, index, step, visit)
             groups.append(
                 RolloutGroup(
                     index=index,
                     messages=list(columns["raw_prompt"][first]),
                     prompt_ids=columns["prompts"][first].tolist(),
                     teachers=teachers,
-                    teacher_text=one,
+                    teacher_text=one.text,
+                    teacher_finished=one.finished,
                     sessions=tuple(_session(place, columns["responses"]) for place in places),
                 )
             )
         lost = [] if batch.partition_id == VALIDATION else self._lost(batch.keys, step, visit)
         return StepRollouts(batch.partition_id, list(batch.keys), groups, lost)
 
-    def _lost(self, keys: Sequence[str], step: int, visit: int) -> list[tuple[list[dict], str]]:
+    def _lost(self, keys: Sequence[str], step: int, visit: int) -> list[tuple[list[dict], WeightedText]]:
         asked, self._asked = self._asked, None
         if asked is None:
             return []
@@ -213,13 +221,13 @@ class Rollouts:
         places.sort(key=lambda place: int(asked["index"][place]))
         return [(list(asked["raw_prompt"][place]), texts[place]) for place in places]
 
-    def teacher_texts(self, batch: TensorDict, step: int, visit: int) -> list[str]:
+    def teacher_texts(self, batch: TensorDict, step: int, visit: int) -> list[WeightedText]:
         """The teacher's text of each row of a batch of data, for the student."""
         names = batch[self._names_key] if self.teachers.needs_names else [None] * len(batch)
-        columns = (batch[self._teacher_key], names, batch["index"])
+        columns = (batch[self._teacher_key], names, batch[EXTRA_INFO], batch["index"])
         return [
-            chosen_teachers(self.teachers, value, name, int(index), step, visit)[1]
-            for value, name, index in zip(*columns, strict=True)
+            chosen_teachers(self.teachers, value, name, extra, int(index), step, visit)[1]
+            for value, name, extra, index in zip(*columns, strict=True)
         ]
 
     def fields(self, rollouts: StepRollouts, names: Sequence[str]) -> TensorDict:

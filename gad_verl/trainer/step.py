@@ -142,8 +142,8 @@ class GadStep:
         """The student's rows for the teacher's texts of a batch of data, without rollouts (SeqKD)."""
         texts = self.rollouts.teacher_texts(batch, info.number, info.visit)
         return [
-            self.encoding.supervised_row(messages, text)
-            for messages, text in zip(batch["raw_prompt"], texts, strict=True)
+            self.encoding.supervised_row(messages, one.text, one.finished)
+            for messages, one in zip(batch["raw_prompt"], texts, strict=True)
         ]
 
     def validate(self, batch: KVBatchMeta, info: StepInfo, has_ground_truth: bool) -> None:

@@ -129,11 +129,15 @@ class StudentStages:
         return self.config.discriminator.optim.lr if rate is None else rate
 
     def _horizon(self, stage: str) -> int:
-        """Steps of the student's schedule: those of the stage, or of the run where the optimizer goes on."""
-        total, warmup = self.schedule.total_steps, self.schedule.warmup_steps
-        if self.gad_config.stage != "auto" or not self.gad_config.reset_optimizer_at_switch:
-            return total
-        return warmup if stage == WARMUP else total - warmup
+        """Optimizer steps of the student's schedule: of the stage, or of the run where the optimizer goes on.
+
+        In the discriminator's own steps the student, and with it its schedule, stands still.
+        """
+        phases = self.schedule.steps_by_phase()
+        del phases[Phase.DISCRIMINATOR_ONLY]
+        if self.gad_config.reset_optimizer_at_switch:
+            return max(1, sum(steps for phase, steps in phases.items() if stage_of(phase) == stage))
+        return phases.total()
 
     @property
     def _renews_reference(self) -> bool:

@@ -69,7 +69,7 @@ def response_credit(
         reader_ends = None
         if not same:
             reader_text = text if not response.cut else reader.decode(response.token_ids)
-            reader_ends = token_ends(reader.tokenizer, response.token_ids, reader_text, extra=int(response.finished))
+            reader_ends = token_ends(reader.tokenizer, response.token_ids, reader_text, extra=int(not response.cut))
         credit = credit_of_response(row[prompt:], row[prompt - 1].item(), reader_ends, student_ends, same)
         if credit is None:
             whole = torch.zeros(len(ids), dtype=row.dtype)

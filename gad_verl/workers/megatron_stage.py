@@ -77,16 +77,29 @@ def reset_moments(optimizer: Any) -> None:
                 group["step"] = 0
 
 
+def note_multiples(engine: Any) -> None:
+    """Note which multiple of the common rate each parameter group has, of an engine that was just built.
+
+    Once a rate was 0 (a student that waits), the rates of the groups do not tell it any more, those of a checkpoint
+    neither.
+    """
+    peak = engine.lr_scheduler.max_lr
+    if peak > 0:
+        groups = engine.optimizer.param_groups
+        engine.gad_rate_multiples = [group.get("max_lr", peak) / peak for group in groups]
+
+
 def _set_peak(engine: Any, lr: float) -> None:
     """The schedule reads the peak rate of a parameter group, and its own where a group has none."""
-    scheduler = engine.lr_scheduler
-    before = scheduler.max_lr
-    scheduler.max_lr = lr
-    for group in engine.optimizer.param_groups:
+    if not hasattr(engine, "gad_rate_multiples"):
+        note_multiples(engine)
+    engine.lr_scheduler.max_lr = lr
+    groups = engine.optimizer.param_groups
+    multiples = getattr(engine, "gad_rate_multiples", None) or [1.0] * len(groups)
+    for group, multiple in zip(groups, multiples, strict=True):
         if "max_lr" in group:
-            # Groups may have a multiple of the common rate.
-            group["max_lr"] = lr * group["max_lr"] / before if before > 0 else lr
-    scheduler.step(0)
+            group["max_lr"] = lr * multiple
+    engine.lr_scheduler.step(0)
 
 
 def _rebuild(engine: Any, total_steps: int) -> None:

@@ -18,6 +18,12 @@ from typing import Any
 from gad_verl.workers import megatron_stage
 
 
+def note_rates(engine: Any) -> None:
+    """Look at the learning rates of an engine that was just built, before anything changes or loads them."""
+    if megatron_stage.has_megatron_schedule(engine):
+        megatron_stage.note_multiples(engine)
+
+
 def begin_stage(engine: Any, lr: float, total_steps: int, reset_optimizer: bool, restart_schedule: bool) -> None:
     """Give the engine's optimizer the learning rate of a stage.
 
@@ -50,6 +56,19 @@ def begin_stage(engine: Any, lr: float, total_steps: int, reset_optimizer: bool,
     scheduler.base_lrs = [lr] * len(optimizer.param_groups)
     for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
         group["lr"] = lr * factor(scheduler.last_epoch)
+
+
+def advance_schedule(engine: Any) -> float:
+    """One step of the schedule; returns the learning rate.
+
+    A schedule that has come to its end stays there: verl's cosine would rise again. More optimizer steps than were
+    planned come where the guardian asks for them.
+    """
+    horizon = engine.optimizer_config.total_training_steps
+    ends = not megatron_stage.has_megatron_schedule(engine) and horizon > 0
+    if ends and engine.lr_scheduler.last_epoch >= horizon:
+        return float(engine.lr_scheduler.get_last_lr()[0])
+    return float(engine.lr_scheduler_step())
 
 
 def resume_stage(engine: Any, total_steps: int) -> None:

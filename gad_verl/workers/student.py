@@ -32,7 +32,7 @@ from gad_verl.workers.adapter import (
 )
 from gad_verl.workers.joint_update import StudentTraining, TextRows, weighted_sft_loss
 from gad_verl.workers.megatron_stage import checkpoint_manager, is_forward_only_megatron, load_forward_only
-from gad_verl.workers.stage import begin_stage, resume_stage
+from gad_verl.workers.stage import begin_stage, note_rates, resume_stage
 
 SUPERVISED_LOSS = "supervised"
 POLICY_LOSS = "policy"
@@ -52,6 +52,7 @@ class StudentWorker(ActorRolloutRefWorker):
     def init_model(self) -> None:
         """verl's; under LoRA the rollout gets every weight of the adapter."""
         super().init_model()
+        note_rates(self.actor.engine)
         if adapter_config(self.actor.engine) is not None:
             send_whole_adapters(self.actor.engine)
 

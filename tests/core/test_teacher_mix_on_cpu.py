@@ -108,7 +108,7 @@ def test_weights_sum_to_one(teachers: list[str | None], step: int, index: int, m
     assert all(choice.weight > 0 and choice.text in texts for choice in chosen)
     assert len(chosen) == 1 or mode == "all"
     assert chosen == mix.choose(texts, teachers, index, step, visit=2)
-    one = mix.choose_one(texts, teachers, index, step, visit=2)
+    one = mix.choose_one(chosen, index, step)
     assert one.text in [choice.text for choice in chosen] and one.weight == 1.0
 
 
@@ -121,6 +121,17 @@ def test_a_teacher_shares_its_weight_among_its_texts() -> None:
     mix = TeacherMix("all", {"small": 1.0, "large": 3.0, "absent": 5.0})
     chosen = mix.choose(["a", "b", "c"], ["large", "small", "large"], 0, 1, 0)
     assert [choice.weight for choice in chosen] == pytest.approx([0.375, 0.25, 0.375])
+
+
+@given(rows, st.integers(0, 50), st.integers(1, 50), st.sampled_from(["all", "weighted", "cycle"]))
+@settings(deadline=None)
+def test_each_text_keeps_how_it_ended(teachers: list[str | None], index: int, step: int, mode: str) -> None:
+    texts = [f"{number}{'.' if number % 3 else ''}" for number in range(len(teachers))]
+    chosen = TeacherMix(mode).choose(texts, teachers, index, step, 1, [text.endswith(".") for text in texts])
+    one = TeacherMix(mode).choose_one(chosen, index, step)
+    assert all(choice.finished == choice.text.endswith(".") for choice in [*chosen, one])
+    # Nothing said means finished.
+    assert all(choice.finished for choice in TeacherMix(mode).choose(texts, teachers, index, step, 1))
 
 
 def test_a_switch_of_teachers() -> None:
@@ -147,7 +158,8 @@ def test_draws_follow_the_weights() -> None:
 
 def test_one_text_of_all_follows_the_weights() -> None:
     mix = TeacherMix("all", {"small": 1.0, "large": 3.0})
-    names = [mix.choose_one(["a", "b"], ["small", "large"], index, 5, 0).teacher for index in range(4000)]
+    both = mix.choose(["a", "b"], ["small", "large"], 0, 5, 0)
+    names = [mix.choose_one(both, index, 5).teacher for index in range(4000)]
     assert abs(names.count("small") / 4000 - 0.25) < 4 * math.sqrt(0.25 * 0.75 / 4000)
 
 

@@ -90,6 +90,33 @@ def test_drop_of_everything_is_an_error(tmp_path: Path, tiny_config: DictConfig,
         build(tmp_path, tiny_config, tokenizer, "drop", [row("x" * LIMIT)])
 
 
+MARKED = [
+    row("whole", extra_info={"finish_reason": "stop", "stopped_by_length": False}),
+    row("half an ans", extra_info={"finish_reason": "length", "stopped_by_length": True}),
+    row("half", extra_info={"finish_reason": "content_filter", "stopped_by_length": False}),
+    row("nothing said", extra_info={"finish_reason": None, "stopped_by_length": None}),
+]
+
+
+def test_what_was_cut_when_it_was_written_is_too_long(tmp_path: Path, tiny_config: DictConfig, tokenizer: Any) -> None:
+    reasons = [one["extra_info"]["finish_reason"] for one in build(tmp_path, tiny_config, tokenizer, "cut", MARKED)]
+    assert reasons == ["stop", "length", "content_filter", None]
+    short = [one | {"teacher_response": one["teacher_response"][:5]} for one in MARKED]
+    assert texts(build(tmp_path, tiny_config, tokenizer, "drop", short)) == ["whole", "nothi"]
+    with pytest.raises(
+        GadDataError, match="row 1 of .*part0.parquet: .* was cut when it was written.*teacher_overlong"
+    ):
+        build(tmp_path, tiny_config, tokenizer, "error", short)
+
+
+def test_columns_that_say_how_texts_ended_are_found_in_extra_info(
+    tmp_path: Path, tiny_config: DictConfig, tokenizer: Any
+) -> None:
+    content = [row(["a", "b"], finish_reason=["length", "stop"]), row(["c", "d"], finish_reason=None)]
+    dataset = build(tmp_path, tiny_config, tokenizer, "cut", content)
+    assert [list(one["extra_info"].items()) for one in dataset] == [[("finish_reason", ["length", "stop"])], []]
+
+
 def test_error_names_the_row(tmp_path: Path, tiny_config: DictConfig, tokenizer: Any) -> None:
     with pytest.raises(GadDataError) as error:
         build(tmp_path, tiny_config, tokenizer, "error", [row(text) for text in SEQUENCE])

@@ -14,6 +14,7 @@
 """One function for both sides: identical texts give identical ids."""
 
 import random
+import unicodedata
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,11 +55,34 @@ def build_merging_tokenizer() -> Any:
     return fast
 
 
-@pytest.fixture(scope="module", params=["bytes", "merges", "loaded"])
+def build_fallback_tokenizer() -> Any:
+    """As those of Llama-2, Mistral and Gemma: characters that it does not know are tokens of one byte each."""
+    from tiny_model import CHAT_TEMPLATE
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = ["<unk>", *(f"<0x{number:02X}>" for number in range(256)), *"\u2581abc", "\u2581a", "ab"]
+    merges = [("\u2581", "a"), ("a", "b")]
+    tokenizer = Tokenizer(
+        models.BPE({token: number for number, token in enumerate(known)}, merges, byte_fallback=True, unk_token="<unk>")
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", pad_token="<pad>")
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+@pytest.fixture(scope="module", params=["bytes", "merges", "loaded", "fallback"])
 def any_tokenizer(request: pytest.FixtureRequest, tokenizer: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Without and with merges, and as transformers loads it for a Qwen2 model: with its Unicode normalization."""
+    """Without and with merges, as transformers loads it for a Qwen2 model (with its Unicode normalization), and one
+    that falls back to bytes."""
     if request.param == "bytes":
         return tokenizer
+    if request.param == "fallback":
+        return build_fallback_tokenizer()
     merging = build_merging_tokenizer()
     if request.param == "merges":
         return merging
@@ -188,6 +212,35 @@ def test_cut_inside_a_character(builder: SequenceBuilder, missing: int) -> None:
     assert teacher == student == EncodedResponse(sampled[: MAX_RESPONSE - missing], finished=False, cut=True)
 
 
+@given(text=st.text(alphabet="မြန်ab日😀é ", min_size=20, max_size=40), limit=st.integers(6, 24))
+@settings(max_examples=150, deadline=None)
+def test_a_cut_loses_no_more_than_the_broken_character(any_tokenizer: Any, text: str, limit: int) -> None:
+    builder = SequenceBuilder(any_tokenizer, 64, limit)
+    ids = encode(any_tokenizer, text)
+    if len(ids) < limit:
+        return
+    teacher = builder.response(text)
+    kept = builder.decode(teacher.token_ids)
+    whole = unicodedata.normalize("NFC", text).removeprefix(" ")
+    assert kept and whole.startswith(kept.removeprefix(" "))
+    # With the next character there would be more than fits; one token may stand for a few characters.
+    broken = [place for place in range(1, 5) if builder.decode(ids[: limit - place + 1]).count("\ufffd") == 0]
+    assert len(kept) >= len(builder.decode(ids[: limit - broken[0] + 1]))
+    assert builder.student_response(ids[:limit]) == teacher
+    assert builder.student_text(ids[:limit]) == (kept, False)
+
+
+def test_a_cut_inside_a_run_of_bytes_keeps_the_run() -> None:
+    builder = SequenceBuilder(build_fallback_tokenizer(), 64, MAX_RESPONSE)
+    text = "မြန်မာ" * 4
+    ids = encode(builder.tokenizer, text)
+    # One token of the beginning, and five characters of three bytes each: the cut falls on the end of a character.
+    for limit in (16, 15, 14):
+        builder = SequenceBuilder(builder.tokenizer, 64, limit)
+        assert builder.decode(builder.response(text).token_ids) == text[: (limit - 1) // 3]
+        assert builder.student_response(ids[:limit]) == builder.response(text)
+
+
 def test_every_stop_token_ends_alike(tokenizer: Any) -> None:
     stops = frozenset({tokenizer.eos_token_id, tokenizer.pad_token_id})
     builder = SequenceBuilder(tokenizer, 64, MAX_RESPONSE, stops)
@@ -221,6 +274,26 @@ def test_reader_with_another_tokenizer(tokenizer: Any, builder: SequenceBuilder)
     assert response == reader.response(text) and len(response.token_ids) < len(ids)
     # The student's text was cut by the limit of the student, not of the reader: unfinished all the same.
     assert not builder.student_response(ids, reader).finished
+
+
+@given(text=TEXTS, tight=st.booleans(), cut=st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_readers_with_other_tokenizers_cannot_tell_the_sides_apart(
+    tokenizer: Any, text: str, tight: bool, cut: bool
+) -> None:
+    """A student that copies the teacher gives what the teacher gives, whoever spells the text in fewer tokens."""
+    tokenizers = [tokenizer, build_merging_tokenizer()]
+    mine, other = tokenizers if tight else tokenizers[::-1]
+    student, reader = (SequenceBuilder(one, 64, MAX_RESPONSE) for one in (mine, other))
+    ids = encode(mine, text)
+    sampled = (ids if cut else [*ids, mine.eos_token_id])[:MAX_RESPONSE]
+    finished = not cut and len(ids) < MAX_RESPONSE
+    teacher = student.response_for(reader, text, not cut)
+    assert student.student_response(sampled, reader) == teacher
+    # Whether it is finished is the student's to say, whether an end-of-text token is there the reader's.
+    assert teacher.finished == finished
+    assert (teacher.token_ids[-1:] == [other.eos_token_id]) == (not teacher.cut)
+    assert teacher.cut >= (not finished)
 
 
 # ------------------------------ prompts ------------------------------

@@ -265,6 +265,32 @@ def test_several_teacher_texts_stay_a_list(tmp_path: Path) -> None:
     assert [row["teacher_response"] for row in found] == [["A.", "B."], ["C."]]
 
 
+def test_what_rows_say_of_how_texts_ended_stays(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Q?", "teacher_response": ["A.", "", "B"], "finish_reason": ["stop", "length", "max_tokens"]},
+        {"prompt": "R?", "teacher_response": "C", "extra_info": {"stopped_by_length": True}},
+        {"prompt": "S?", "teacher_response": "D."},
+    ]
+    _, found, _ = run_import(write_rows(tmp_path / "in.jsonl", rows))
+    assert [row["extra_info"]["finish_reason"] for row in found] == [["stop", "length"], ["length"], [None]]
+    _, again, _ = run_import(write_rows(tmp_path / "again.jsonl", found), "--overwrite")
+    assert [row["extra_info"]["finish_reason"] for row in again] == [["stop", "length"], ["length"], [None]]
+    alpaca = [{"instruction": "Q?", "output": "A", "finish_reason": "length"}]
+    _, found, card = run_import(write_rows(tmp_path / "alpaca.jsonl", alpaca), "--overwrite")
+    assert found[0]["extra_info"]["finish_reason"] == "length" and not card["columns_left_behind"]
+    # Files that say nothing keep the schema that they always had.
+    plain = write_rows(tmp_path / "plain.jsonl", [{"instruction": "Q?", "output": "A"}])
+    _, found, _ = run_import(plain, "--overwrite")
+    assert set(found[0]["extra_info"]) == {"index", "id", "category"}
+
+
+def test_more_ends_than_texts_are_a_wrong_type(tmp_path: Path, fails: Callable[..., str]) -> None:
+    rows = [{"prompt": "Q?", "teacher_response": ["A", "B"], "finish_reason": ["stop"]}]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    error = fails(tmp_path, "import", source, "--output", tmp_path / "out.parquet")
+    assert "row 0" in error and "1 entries of 'finish_reason' for 2 texts" in error
+
+
 def test_columns_decide_the_layout() -> None:
     assert find_layout(["instruction", "response", "context"], "f").name == "dolly"
     assert find_layout(["instruction", "response", "category"], "f").name == "plain"

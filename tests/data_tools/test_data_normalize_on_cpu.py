@@ -230,6 +230,18 @@ def test_rows_of_several_texts_lose_bad_texts_only(tmp_path: Path) -> None:
     assert dict(result.dropped_texts) == {"empty": 2} and dict(result.dropped_rows) == {"empty": 1}
 
 
+def test_what_is_said_of_each_text_goes_with_it(tmp_path: Path) -> None:
+    about = {"finish_reason": ["length", "stop", "length"], "attempts": [1, 2, 3], "index": 7, "pair": [1, 2]}
+    row = {"prompt": [{"role": "user", "content": "Q?"}], "teacher_response": ["a", "<think>b", "c"]}
+    table = pa.Table.from_pylist([row | {"teacher": ["x", "y", "z"], "extra_info": about}])
+    parquet.write_table(table, tmp_path / "in.parquet")
+    normalize_file(tmp_path / "in.parquet", tmp_path / "out.parquet", NormalizeOptions())
+    (found,) = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert found["teacher_response"] == ["a", "c"] and found["teacher"] == ["x", "z"]
+    left = {"finish_reason": ["length", "length"], "attempts": [1, 3], "index": 7, "pair": [1, 2]}
+    assert found["extra_info"] == left
+
+
 def test_optional_removals(tmp_path: Path) -> None:
     texts = ["I'm sorry, but I can't help.", "short", "A long enough answer.", "An answer that is too long " * 3]
     source = write(tmp_path / "in.parquet", texts)

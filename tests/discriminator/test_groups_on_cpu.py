@@ -17,14 +17,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensordict import TensorDict
 from worker_probe import NUM_STUDENTS, make_groups
 
 from gad_verl.discriminator.groups import (
+    PLACEHOLDER,
+    DistinctRows,
     GroupLayout,
     SequenceGroup,
     build_group_batch,
     noise_seeds,
     split_group_scores,
+    take_sources,
 )
 from gad_verl.discriminator.loss import batch_layout, last_token_scores
 
@@ -95,6 +99,55 @@ def test_groups_of_any_number_of_teachers_share_a_layout(
         copied = [float(weights[number, row] > 0 and group.trains) for row in layout.noisy_rows]
         assert weights[number, teachers + students :].tolist() == copied
     assert batch["num_pairs"] == pytest.approx(pairs, rel=1e-6)
+
+
+SHORT = st.lists(st.integers(1, 2), min_size=1, max_size=2)
+
+
+@given(data=st.data(), students=st.integers(1, 4), noisy=st.none() | st.integers(0, 2), seed=st.integers(0, 999))
+@settings(max_examples=100, deadline=None)
+def test_each_text_of_a_group_is_read_once(data: st.DataObject, students: int, noisy: int | None, seed: int) -> None:
+    """Whole groups and single rows: scores that a reader makes of a row's place too are alike for alike texts."""
+    groups = [
+        SequenceGroup(
+            (data.draw(SHORT),),
+            [data.draw(st.none() | SHORT) for _ in range(students)],
+        )
+        for _ in range(data.draw(st.integers(1, 3)))
+    ]
+    layout = GroupLayout.of(groups, students, noisy)
+    size = layout.group_size
+    batch = build_group_batch(groups, students, layout, noise_seeds(len(groups), layout, 1))
+    generator = torch.Generator().manual_seed(seed)
+    read = [row.tolist() for row in batch["input_ids"].unbind()]
+    of_place = torch.randn(len(read), generator=generator)
+    scores = take_sources(batch, of_place).view(-1, size)
+    distinct = DistinctRows.of(groups, layout)
+    assert distinct.rows == [read[place] for place in distinct.places]
+    by_rows = torch.randn(len(distinct.rows), generator=generator)[distinct.take].view(-1, size)
+    for number, group in enumerate(groups):
+        rows = [tuple(row) for row in group.rows(layout.num_teachers)]
+        for found in (scores[number], by_rows[number]):
+            of_text = dict(zip(rows, found.tolist(), strict=False))
+            assert [of_text[row] for row in rows] == found[: layout.clean_size].tolist()
+            assert len(set(found.tolist())) == len(set(rows)) + len(layout.noisy_rows)
+        texts = read[number * size : (number + 1) * size]
+        # Copies with noise are read by themselves, and nothing long is read twice.
+        assert [tuple(row) for row in texts[layout.clean_size :]] == [rows[at] for at in layout.noisy_rows]
+        assert sum(row != PLACEHOLDER for row in texts[: layout.clean_size]) == len(set(rows) - {tuple(PLACEHOLDER)})
+    values = torch.randn(len(read), generator=generator, dtype=torch.float64)
+    assert distinct.summed(values).sum().item() == pytest.approx(values.sum().item(), abs=1e-9)
+    first = distinct.take == 0
+    assert distinct.summed(values)[0].item() == pytest.approx(values[first].sum().item(), abs=1e-9)
+
+
+def test_a_micro_batch_of_some_groups_takes_its_own_rows() -> None:
+    groups = [SequenceGroup(([1, 2],), [[1, 3], [1, 3], [1, 2]]), SequenceGroup(([1, 4],), [[1, 4], None, None])]
+    batch = build_group_batch(groups, 3)
+    assert take_sources(batch, torch.arange(8)).tolist() == [0, 1, 1, 0, 4, 4, 6, 6]
+    second = TensorDict({"row_source": batch["row_source"][4:]}, batch_size=4)
+    assert take_sources(second, torch.arange(4)).tolist() == [0, 0, 2, 2]
+    assert [row.tolist() for row in batch["input_ids"].unbind()][:4] == [[1, 2], [1, 3], [0], [0]]
 
 
 def test_the_score_of_a_row_is_the_value_at_its_last_token() -> None:

@@ -23,7 +23,7 @@ from probe_cases import Case, Probes, Results
 from reward_scores import classifier_scores
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig
-from worker_probe import NUM_STUDENTS, make_groups
+from worker_probe import NUM_STUDENTS, copied_groups, make_groups
 
 from gad_verl.core import bradley_terry_loss
 from gad_verl.discriminator.model import load_discriminator, prepare_config
@@ -114,6 +114,27 @@ def test_identical_texts_give_identical_scores_and_ln_2(probe: Results, layout: 
     scores = result["scores"].view(-1, NUM_STUDENTS + 1)
     assert torch.equal(scores, scores[:, :1].expand_as(scores))
     assert result["loss"] == pytest.approx(math.log(2), abs=1e-7)
+
+
+@pytest.mark.parametrize("path", ["padded", "packed", "shared"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_identical_texts_give_identical_scores_in_bfloat16(probe: Results, layout: tuple[int, str], path: str) -> None:
+    scores = probe[layout][f"copied_{path}"]["scores"].view(-1, NUM_STUDENTS + 1).tolist()
+    for group, of_rows in zip(copied_groups(), scores, strict=True):
+        of_text = {tuple(row): score for row, score in zip(group.rows(), of_rows, strict=True)}
+        assert [of_text[tuple(row)] for row in group.rows()] == of_rows
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_a_text_that_is_read_once_has_the_gradient_of_all_its_copies(probe: Results, layout: tuple[int, str]) -> None:
+    """In the second form every copy is a row of its own."""
+    once, each = probe[layout]["copied"], probe[layout]["copied_as_rows"]
+    assert once["loss"] == pytest.approx(each["loss"], abs=TOLERANCE)
+    read = torch.tensor([[1, *group.valid_students()] for group in copied_groups()]).flatten() > 0
+    torch.testing.assert_close(once["scores"][read], each["scores"][read], atol=TOLERANCE, rtol=0)
+    assert once["grad_norm"] > 1e-2
+    for name, gradient in once["gradient"].items():
+        torch.testing.assert_close(gradient, each["gradient"][name], atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")

@@ -72,6 +72,19 @@ def identical_groups() -> list[Any]:
     ]
 
 
+def copied_groups() -> list[Any]:
+    """Groups in which texts come more than once: two students alike, a student like the teacher, all alike."""
+    from gad_verl.discriminator.groups import SequenceGroup
+
+    groups = []
+    for number, group in enumerate(prompted_groups(seed=9, count=6)):
+        teacher, (_, second, third) = group.teacher_ids[0], group.student_ids
+        students = [[second, second, third], [second, teacher, None], [teacher, teacher, teacher]][number % 3]
+        students = [None if ids is None else list(ids) for ids in students]
+        groups.append(SequenceGroup((teacher,), students, prompt_length=group.prompt_length))
+    return groups
+
+
 def build_worker(
     model_folder: str, strategy: str, precision: str = "fp32", share_prompt: str = "never", **engine: Any
 ) -> Any:
@@ -247,5 +260,15 @@ def run_case(rank: int, world_size: int, strategy: str, model_folder: str, folde
     results["prompt_shared"] = run_scenario(sharing, prompted, world_size)
     packing = build_worker(model_folder, strategy, share_prompt="always", use_remove_padding=True, **medium)
     results["prompt_shared_packed"] = run_scenario(packing, prompted, world_size)
+    copied = copied_groups()
+    results["copied"] = run_scenario(build_worker(model_folder, strategy), copied, world_size)
+    results["copied_as_rows"] = run_scenario(build_worker(model_folder, strategy), copied, world_size, form="two")
+    for label, options in {
+        "padded": {},
+        "packed": {"use_remove_padding": True, **medium},
+        "shared": {"share_prompt": "always"},
+    }.items():
+        worker = build_worker(model_folder, strategy, precision="bf16", **options)
+        results[f"copied_{label}"] = run_scenario(worker, copied, world_size)
     results["bf16"] = run_scenario(build_worker(model_folder, strategy, precision="bf16"), groups, world_size)
     return results

@@ -325,7 +325,12 @@ def test_sampling_stops_and_follows_the_distribution() -> None:
 def test_transformers_generation_is_the_plain_loop(tiny_folder: Path) -> None:
     student, _, tokenizer, stop_ids = gad_command.load_models(str(tiny_folder / "model"), None, seed=1)
     prompts = [tokenizer("red cat")["input_ids"], tokenizer("a")["input_ids"]]
+    # What a model ships in its generation config changes nothing (Qwen2.5-Instruct brings a repetition penalty).
+    changes = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 1, "min_new_tokens": 5, "suppress_tokens": [1, 2]}
+    for name, value in changes.items():
+        setattr(student.generation_config, name, value)
     fast = sample_responses(student, prompts, 6, stop_ids, temperature=0)
+    assert all(getattr(student.generation_config, name) == value for name, value in changes.items())
 
     class Plain(nn.Module):
         def __init__(self) -> None:

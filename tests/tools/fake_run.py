@@ -37,6 +37,8 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls
 from verl.utils import tensordict_utils as tu
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
+from gad_verl.config import GadConfig
+from gad_verl.core import StageSchedule
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorOutput, PendingUpdate, UpdateOptions
 
@@ -123,6 +125,7 @@ class FakeDiscriminator:
 
     score_of: Score
     tokenizer: Any
+    horizon: int = 0
     calls: list[tuple[str, Any]] = field(default_factory=list)
     workers: list[Any] = field(default_factory=list)
     hf_config: Any = field(
@@ -320,8 +323,9 @@ class FakeRun:
         self.trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config)
         self.rollouts = FakeRollouts(self)
 
-    def _new_discriminator(self, *_: Any) -> FakeDiscriminator:
-        self.discriminator = FakeDiscriminator(self.score, self.trainer.tokenizer)
+    def _new_discriminator(self, _: DictConfig, gad: GadConfig, __: Any, schedule: StageSchedule) -> FakeDiscriminator:
+        horizon = gad.discriminator_updates_of(schedule)
+        self.discriminator = FakeDiscriminator(self.score, self.trainer.tokenizer, horizon)
         return self.discriminator
 
     def _setup(self, trainer: Any) -> None:

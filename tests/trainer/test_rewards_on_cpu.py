@@ -183,6 +183,13 @@ def test_a_score_that_is_not_finite_becomes_the_mean_of_its_group_and_is_counted
     assert nonfinite == 3
 
 
+def test_the_placeholder_of_a_failed_rollout_is_no_part_of_that_mean() -> None:
+    rollouts = rollouts_of(["a_0_0", "a_1_0", "a_2_0"], [[0, 1, 2, None]])
+    scores = torch.tensor([[math.nan, 1.0, 1.0, 50.0]])
+    rewards, nonfinite = trajectory_rewards(rollouts, scores, torch.tensor([[1.0, 1.0, 1.0, 0.0]]))
+    assert rewards.tolist() == [1.0, 1.0, 1.0] and nonfinite == 1
+
+
 def test_a_trajectory_without_an_answer_gets_the_mean_of_its_group() -> None:
     """It is in no pair, and its placeholder's score is worth nothing; but the student's batch has a row of it."""
     rollouts = rollouts_of(["a_0_0", "a_1_0", "a_2_0"], [[0, 1, 2]], unanswered=(1,))

@@ -14,6 +14,7 @@
 """From trajectories in completion order to groups of texts, supervised rows and metrics."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,9 @@ def test_two_visits_of_a_row_stay_apart() -> None:
 # ------------------------------ groups ------------------------------
 
 
-def read(trajectories: list[tuple[int, str]], teachers: dict[int, Any], n: int, visit: int = 0) -> StepRollouts:
+def read(
+    trajectories: list[tuple[int, str]], teachers: dict[int, Any], n: int, visit: int = 0, extra: Any = None
+) -> StepRollouts:
     """Groups of trajectories whose response is made of their own session and output."""
     keys = [key for _, key in trajectories]
     queue = FakeTransferQueue()
@@ -98,6 +101,7 @@ def read(trajectories: list[tuple[int, str]], teachers: dict[int, Any], n: int, 
             "index": index,
             "raw_prompt": MESSAGES,
             "teacher_response": teachers[index],
+            "extra_info": extra or {},
             "prompts": torch.tensor([index, 1]),
             "responses": torch.tensor([*parse_key(key)[1:]]),
         }
@@ -148,6 +152,13 @@ def test_several_teacher_texts_take_turns() -> None:
         assert [[one.text for one in group.teachers] for group in groups] == [[group.teacher_text] for group in groups]
 
 
+def test_what_was_cut_when_it_was_written_is_not_finished() -> None:
+    extra = {"finish_reason": ["stop", "length"], "stopped_by_length": [False, True]}
+    for visit in range(3):
+        (group,) = read([(0, "a_0_0")], {0: ["whole", "half"]}, 1, visit, extra).groups
+        assert group.teacher_finished == group.teachers[0].finished == (group.teacher_text == "whole")
+
+
 def test_a_row_without_teacher_text_is_named() -> None:
     with pytest.raises(GadDataError, match="row 7 of the training data"):
         read([(7, "a_0_0")], {7: ""}, n=1)
@@ -175,13 +186,36 @@ def test_both_sides_are_encoded_alike(tokenizer: Any) -> None:
     assert sequences.prompt_length == len(prompt) and sequences.trains and not encoded.sequences(trains=False).trains
 
 
+def test_a_text_that_was_cut_has_no_end_on_either_side(tokenizer: Any) -> None:
+    builder, other = SequenceBuilder(tokenizer, 64, 16), SequenceBuilder(tokenizer, 64, 16)
+    half = tokenizer("half an ans", add_special_tokens=False)["input_ids"]
+    group = replace(
+        group_of("half an ans", half), teachers=(WeightedText("half an ans", 1.0, None, False),), teacher_finished=False
+    )
+    for reader in (builder, other):
+        encoding = Encoding(builder, reader)
+        (encoded,) = encoding.encode([group])
+        assert encoded.teacher == EncodedResponse(half, finished=False, cut=True) == encoded.students[0]
+        lost = [(MESSAGES, WeightedText("half an ans", 1.0, None, False)), (MESSAGES, WeightedText("all", 1.0))]
+        rows = encoding.supervised_rows(StepRollouts("train", [], [group], lost), [encoded])
+        assert [row.response_ids for row in rows] == [half, half, builder.response("all").token_ids]
+
+
+def test_a_text_of_which_a_limit_leaves_nothing_is_a_row_without_loss(tokenizer: Any) -> None:
+    builder = SequenceBuilder(tokenizer, 64, 2)
+    row = Encoding(builder, builder).supervised_row(MESSAGES, "😀 and more", True)
+    assert row.prompt_ids == builder.prompt(MESSAGES) and row.mask == [0]
+
+
 def test_the_reader_encodes_both_sides(tokenizer: Any) -> None:
     student, reader = SequenceBuilder(tokenizer, 64, 16), SequenceBuilder(tokenizer, 5, 4)
     ids = [*tokenizer("abc", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     encoding, group = Encoding(student, reader), group_of("abcdefgh", ids)
     (encoded,) = encoding.encode([group])
     assert encoded.prompt_ids == student.prompt(MESSAGES)[-5:]
-    assert encoded.teacher == reader.response("abcdefgh") and len(encoded.teacher.token_ids) == 4
+    # The student could have finished the text, so it counts as finished although the reader sees no end of it.
+    assert encoded.teacher == replace(reader.response("abcdefgh"), finished=True) and encoded.teacher.cut
+    assert len(encoded.teacher.token_ids) == 4
     assert encoded.students == (reader.response("abc"),)
     # The student's own rows are of its own tokenizer.
     (row,) = encoding.supervised_rows(StepRollouts("train", [], [group]), [encoded])

@@ -22,7 +22,7 @@ import pytest
 import torch
 from verl.utils.torch_functional import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 
-from gad_verl.workers.stage import begin_stage, resume_stage
+from gad_verl.workers.stage import advance_schedule, begin_stage, note_rates, resume_stage
 
 WARMUP_STEPS, TOTAL_FIRST, TOTAL_SECOND = 3, 8, 12
 
@@ -194,6 +194,55 @@ def test_resume_equals_an_uninterrupted_run(kind: str, position: int, reset: boo
     assert resumed.checkpoint_manager.lr_scheduler is resumed.lr_scheduler
     assert resumed.train(TOTAL_SECOND - position) == pytest.approx(whole[position:])
     torch.testing.assert_close(resumed.model.state_dict(), straight.model.state_dict(), rtol=0, atol=0)
+
+
+class FakeMegatronEngine:
+    """The parts of verl's Megatron engine that a rate touches, with groups at multiples of the common rate."""
+
+    def __init__(self, multiples: list[float], lr: float = 1e-3) -> None:
+        self.optimizer = SimpleNamespace(param_groups=[{"max_lr": lr * one, "lr": 0.0} for one in multiples])
+        self.optimizer_config = SimpleNamespace(total_training_steps=10)
+        self.checkpoint_mananager = SimpleNamespace()
+        self.lr_scheduler = self._build_lr_scheduler(lr)
+        note_rates(self)
+
+    def _build_lr_scheduler(self, lr: float = 1e-3) -> Any:
+        return SimpleNamespace(max_lr=lr, num_steps=0, step=lambda _: None)
+
+    def peaks(self) -> list[float]:
+        return [group["max_lr"] for group in self.optimizer.param_groups]
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_groups_of_megatron_keep_their_multiples_of_a_rate_that_was_zero(restart: bool) -> None:
+    multiples = [1.0, 4.0, 0.25]
+    engine = FakeMegatronEngine(multiples)
+    for lr in (2e-3, 0.0, 1e-3, 0.0, 0.0, 5e-4):
+        begin_stage(engine, lr, 10, reset_optimizer=False, restart_schedule=restart)
+        assert engine.lr_scheduler.max_lr == lr
+        assert engine.peaks() == pytest.approx([lr * one for one in multiples])
+    # A checkpoint of a student that waited.
+    resumed = FakeMegatronEngine(multiples)
+    resumed.lr_scheduler.max_lr = 0.0
+    for group in resumed.optimizer.param_groups:
+        group["max_lr"] = 0.0
+    resume_stage(resumed, 10)
+    begin_stage(resumed, 3e-4, 10, reset_optimizer=False, restart_schedule=restart)
+    assert resumed.peaks() == pytest.approx([3e-4 * one for one in multiples])
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine"])
+def test_a_schedule_that_has_come_to_its_end_stays_there(kind: str) -> None:
+    engine = FakeEngine(kind, total_steps=TOTAL_FIRST)
+    engine.lr_scheduler_step = lambda: engine.lr_scheduler.step() or engine.lr_scheduler.get_last_lr()[0]
+    rates = []
+    for _ in range(3 * TOTAL_FIRST):
+        rates.append(engine.rates()[0])
+        engine.optimizer.step()
+        assert advance_schedule(engine) == engine.rates()[0]
+    expected = schedule(kind, 1e-3, TOTAL_FIRST, TOTAL_FIRST + 1)
+    assert rates[: TOTAL_FIRST + 1] == pytest.approx(expected)
+    assert rates[TOTAL_FIRST:] == [pytest.approx(expected[-1])] * (2 * TOTAL_FIRST)
 
 
 def test_other_engines_are_refused() -> None:

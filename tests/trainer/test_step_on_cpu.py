@@ -129,10 +129,30 @@ def test_losses_and_rates_of_the_stages(start: Callable[..., FakeRun]) -> None:
     run = start()
     assert run.student.named("use_loss") == ["policy", *["supervised"] * (WARMUP - ONLY), *["policy"] * 3]
     # Peak rate, steps of the stage, optimizer reset.
-    assert run.student.named("begin_stage") == [(3e-4, WARMUP, True), (1e-4, STEPS - WARMUP, True)]
+    assert run.student.named("begin_stage") == [(3e-4, WARMUP - ONLY, True), (1e-4, STEPS - WARMUP, True)]
     assert run.discriminator.named("begin_stage") == [(5e-4, STEPS), (2e-4, STEPS)]
     stages = [event for event in run.events if event["rule"] == "stage"]
     assert [(event["step"], event["figures"]["actor_lr"]) for event in stages] == [(1, 3e-4), (WARMUP + 1, 1e-4)]
+
+
+@pytest.mark.parametrize(
+    "gad",
+    [
+        {},
+        {"discriminator_updates.updates_per_step": 3},
+        {"discriminator_updates.every_steps": 2},
+        {"discriminator_updates.every_steps": 2, "discriminator_updates.updates_per_step": 2},
+        {"discriminator_updates.frozen": True},
+        {"discriminator_only_updates": 4, "discriminator_only_steps": 2},
+        {"stage": "gad", "discriminator_updates.every_steps": 4},
+        {"stage": "warmup", "discriminator_only_updates": 2},
+    ],
+)
+def test_the_horizon_of_the_discriminator_is_the_number_of_its_updates(
+    start: Callable[..., FakeRun], gad: dict[str, Any]
+) -> None:
+    run = start(**gad)
+    assert run.discriminator.horizon == len(run.discriminator.named("update"))
 
 
 def test_rates_of_the_optimizers_where_no_stage_has_its_own(config: DictConfig, start: Callable[..., FakeRun]) -> None:
@@ -147,7 +167,7 @@ def test_rates_of_the_optimizers_where_no_stage_has_its_own(config: DictConfig, 
         }
     )
     # One schedule over the whole run; only the first stage starts an optimizer.
-    assert run.student.named("begin_stage") == [(7e-5, STEPS, True), (7e-5, STEPS, False)]
+    assert run.student.named("begin_stage") == [(7e-5, STEPS - ONLY, True), (7e-5, STEPS - ONLY, False)]
     assert run.discriminator.named("begin_stage") == [(8e-5, STEPS), (8e-5, STEPS)]
 
 
@@ -156,7 +176,7 @@ def test_a_stage_alone(config: DictConfig, start: Callable[..., FakeRun], stage:
     config.trainer.total_training_steps = 3
     run = start(stage=stage)
     assert [run.metrics[step]["gad/stage"] for step in (1, 2, 3)] == phases
-    assert [steps for _, steps, _ in run.student.named("begin_stage")] == [3]
+    assert [steps for _, steps, _ in run.student.named("begin_stage")] == [3 - phases.count(0)]
 
 
 @pytest.mark.parametrize("reference", ["warmed_up", "initial"])
@@ -387,6 +407,31 @@ def test_with_several_texts_each_visit_takes_the_next(
     for visit, batch in enumerate(run.student.named("supervised_update"), ONLY):
         for index, (ids, mask) in enumerate(zip(batch["input_ids"].unbind(), batch["loss_mask"].unbind(), strict=True)):
             assert ids[mask.bool()].tolist() == text_ids(run, texts[(index + visit) % 3])
+
+
+@pytest.mark.parametrize("stage", ["auto", "seqkd"])
+def test_a_text_that_was_cut_when_it_was_written_has_no_end(
+    config: DictConfig, start: Callable[..., FakeRun], tmp_path: Path, stage: str
+) -> None:
+    """As ``gad-verl teacher collect`` marks it, in the discriminator's rows and in the student's."""
+    texts = [f"text {number}" for number in range(PROMPTS)]
+    marks = [{"finish_reason": "length" if number % 2 else "stop", "index": number} for number in range(PROMPTS)]
+    write_rows(config, tmp_path, lambda rows: rows.head(PROMPTS).assign(teacher_response=texts, extra_info=marks))
+    # In each step all rollouts of a prompt with a cut text fail.
+    run = start(stage=stage, answer=lambda index, session, step: None if index == 3 else random_answer(index, 0, step))
+    ends = {tuple(text_ids(run, text, finished=number % 2 == 0)) for number, text in enumerate(texts)}
+    for batch in run.student.named("supervised_update"):
+        learned = {
+            tuple(ids[mask.bool()].tolist())
+            for ids, mask in zip(batch["input_ids"].unbind(), batch["loss_mask"].unbind(), strict=True)
+        }
+        assert learned == ends
+    assert run.student.named("supervised_update")
+    if stage == "auto":
+        for groups in run.discriminator.named("update"):
+            read = {tuple(group.teacher_ids[0][group.prompt_length :]) for group in groups}
+            assert read == ends - {tuple(text_ids(run, texts[3], finished=False))}
+        assert run.metrics[1]["gad/teacher_cut_texts"] == PROMPTS // 2 - 1
 
 
 def test_all_texts_of_a_prompt_take_part_with_their_weights(

@@ -19,22 +19,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gad_verl.data.content import OtherPartError, text_of
+from gad_verl.data.endings import BROKEN_OFF, finish_reason
 from gad_verl.tools.api.endpoint import Endpoint
 from gad_verl.tools.api.faults import PassingError, detail_of, meaning_of
 from gad_verl.tools.api.requests import ChatAnswer, ChatRequest
 
-# Where an API gives no reason, and its answer is complete.
-UNKNOWN = "unknown"
-_FINISH_REASONS = {
-    **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "end"), "stop"),
-    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length", "token_limit"), "length"),
-    **dict.fromkeys(
-        ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "sensitive"),
-        "content_filter",
-    ),
-}
-# The API broke off: it is no end of the text.
-_BROKEN_OFF = ("error", "insufficient_system_resource", "network_error", "aborted", "cancelled")
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -61,7 +50,7 @@ def answer_of(endpoint: Endpoint, request: ChatRequest, content: bytes, content_
         raise PassingError("broken_answer", "the JSON has no choices with a message and a text") from None
     if not text and isinstance(refusal, str) and refusal:
         text, reason = refusal, "refusal"
-    if reason in _BROKEN_OFF:
+    if reason in BROKEN_OFF:
         raise PassingError("broken_answer", f"the API broke off ({reason})", counted=True)
     prompt_tokens, completion_tokens = map(_count, counts)
     return ChatAnswer(
@@ -74,13 +63,6 @@ def answer_of(endpoint: Endpoint, request: ChatRequest, content: bytes, content_
         created_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
         thoughts=any(isinstance(message.get(name), str) and message[name].strip() for name in _THOUGHTS),
     )
-
-
-def finish_reason(value: Any) -> str:
-    """Why a text ended, by one name for all APIs: ``stop``, ``length``, ``content_filter``, ``unknown`` or its own."""
-    if not isinstance(value, str) or not value:
-        return UNKNOWN
-    return _FINISH_REASONS.get(value.lower(), value.lower())
 
 
 def _count(value: Any) -> int | None:

@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 from tqdm import tqdm
 
+from gad_verl.data.endings import EXTRA_INFO, LENGTH, MARKS, STOP, marks_of
 from gad_verl.data.reading import BadRow, Source
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import plain
@@ -38,15 +39,24 @@ logger = logging.getLogger(__name__)
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
-def row_schema(several_texts: bool) -> pa.Schema:
-    """Schema of an imported file; ``teacher_response`` is a list where rows have several texts."""
+def row_schema(several_texts: bool, says_ends: bool = False) -> pa.Schema:
+    """Schema of an imported file.
+
+    Args:
+        several_texts: Whether rows have several texts: ``teacher_response`` is a list then.
+        says_ends: Whether rows say how their texts ended. Else the schema is without, as files of one schema alone can
+            be read together.
+    """
+    about = [("index", pa.int64()), ("id", pa.string()), ("category", pa.string())]
+    if says_ends:
+        about.append(("finish_reason", pa.list_(pa.string()) if several_texts else pa.string()))
     return pa.schema(
         [
             ("prompt", MESSAGES),
             ("teacher_response", pa.list_(pa.string()) if several_texts else pa.string()),
             ("teacher", pa.string()),
             ("data_source", pa.string()),
-            ("extra_info", pa.struct([("index", pa.int64()), ("id", pa.string()), ("category", pa.string())])),
+            ("extra_info", pa.struct(about)),
         ]
     )
 
@@ -179,6 +189,18 @@ def _has_several_texts(source: Source, layout: Layout) -> bool:
     return any(isinstance(row, dict) and isinstance(row.get("teacher_response"), list) for row in source.rows())
 
 
+def _says_ends(source: Source, columns: list[str], rename: dict[str, str]) -> bool:
+    """Whether any row says how its texts ended."""
+    if not {EXTRA_INFO, *MARKS} & set(columns):
+        return False
+    return any(isinstance(row, dict) and bool(marks_of(_rename(row, rename))) for row in source.rows())
+
+
+def _finish_reasons(example: Example, several: bool) -> dict[str, Any]:
+    reasons = [None if cut is None else LENGTH if cut else STOP for cut in example.cut or ()]
+    return {"finish_reason": reasons if several else reasons[0]}
+
+
 def import_file(
     name: str, output: Path, options: ImportOptions, rejected: Path | None = None, overwrite: bool = False
 ) -> ImportResult:
@@ -205,7 +227,7 @@ def import_file(
     layout = find_layout(columns, source.name, options.layout)
     if options.template is not NONE and layout.is_chat:
         raise GadConfigError(f"--template {options.template.name}: the layout {layout.name} holds whole chats already")
-    several = _has_several_texts(source, layout)
+    several, says_ends = _has_several_texts(source, layout), _says_ends(source, columns, options.rename)
     result = ImportResult(layout.name, layout.unused(columns))
     data_source = options.data_source or (source.path.stem if source.path else source.name)
     with outputs(overwrite) as files:
@@ -214,7 +236,7 @@ def import_file(
         listing = files.add(rejected) if rejected is not None else None
         handle = listing.open("w", encoding="utf-8") if listing is not None else None
         try:
-            with RowWriter(temporary, row_schema(several)) as writer:
+            with RowWriter(temporary, row_schema(several, says_ends)) as writer:
                 progress = tqdm(
                     _examples(source, layout, options, result),
                     total=source.count,
@@ -231,13 +253,14 @@ def import_file(
                         continue
                     texts = example.teacher_response
                     result.written_lists += isinstance(texts, str) and is_written_list(texts)
+                    about = {"index": writer.rows, "id": example.id, "category": example.category}
                     writer.write(
                         {
                             "prompt": _prompt(example, options),
                             "teacher_response": [texts] if several and isinstance(texts, str) else texts,
                             "teacher": example.teacher or options.teacher,
                             "data_source": example.source or data_source,
-                            "extra_info": {"index": writer.rows, "id": example.id, "category": example.category},
+                            "extra_info": about | (_finish_reasons(example, several) if says_ends else {}),
                         }
                     )
                 result.written = writer.rows

@@ -20,6 +20,7 @@ answer) and :class:`WrongType` for one that is not of its layout (a number where
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 
+from gad_verl.data.endings import MARKS, cut_marks
 from gad_verl.data.schema import teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.data.chats import (
@@ -63,6 +64,7 @@ class Example:
         teacher: Which teacher, where the row says so.
         source: Which data set, where the row says so.
         category: Kind of task, where the row says so.
+        cut: Whether each teacher text was cut when it was written; None where the row does not say.
     """
 
     teacher_response: str | list[str]
@@ -74,6 +76,7 @@ class Example:
     teacher: str | None = None
     source: str | None = None
     category: str | None = None
+    cut: tuple[bool | None, ...] | None = None
 
 
 Converter = Callable[[Row], Iterator[Example]]
@@ -114,11 +117,11 @@ class Layout:
             )
         system = optional(row, *_SYSTEM)
         for example in self.convert(row):
-            yield replace(example, system=system)
+            yield replace(example, system=system, cut=example.cut or _cut(row, example))
 
     def unused(self, columns: Collection[str]) -> list[str]:
         """Columns that an import leaves behind."""
-        used = {name for group in self.needed for name in group} | {*self.optional, *ABOUT, *_IN_ANY}
+        used = {name for group in self.needed for name in group} | {*self.optional, *ABOUT, *MARKS, *_IN_ANY}
         return [name for name in columns if name not in used]
 
     def fits(self, columns: Collection[str]) -> bool:
@@ -150,26 +153,39 @@ def _about(row: Row) -> dict[str, str | None]:
     }
 
 
-def _teacher_texts(row: Row, name: str = "teacher_response") -> str | list[str]:
+def _cut(row: Row, example: Example) -> tuple[bool | None, ...]:
+    texts = example.teacher_response
+    return _marks(row, 1 if isinstance(texts, str) else len(texts))
+
+
+def _marks(row: Row, count: int) -> tuple[bool | None, ...]:
+    try:
+        return tuple(cut_marks(row, count, "the answers"))
+    except GadDataError as error:
+        raise WrongType(str(error)) from None
+
+
+def _with_texts(example: Example, row: Row, name: str = "teacher_response") -> Example:
     value = row.get(name)
     if is_missing(value) or isinstance(value, str):
-        return text(row, name)
+        return replace(example, teacher_response=text(row, name))
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise WrongType(f"column {name!r}: expected a text or a list of texts, got {type(value).__name__}")
-    texts = [one for one in value if one.strip()]
-    if not texts:
+    kept = [(one, cut) for one, cut in zip(value, _marks(row, len(value)), strict=True) if one.strip()]
+    if not kept:
         raise Unusable(f"{name} is empty")
-    return teacher_texts(texts, name)
+    texts = teacher_texts([one for one, _ in kept], name)
+    return replace(example, teacher_response=texts, cut=tuple(cut for _, cut in kept))
 
 
 def _gad(row: Row) -> Iterator[Example]:
     extra = row.get("extra_info")
     about = {**extra, **row} if isinstance(extra, dict) else row
-    yield Example(_teacher_texts(row), messages=prompt_of(row, "prompt"), **_about(about))
+    yield _with_texts(Example("", messages=prompt_of(row, "prompt"), **_about(about)), row)
 
 
 def _lmsys(row: Row) -> Iterator[Example]:
-    yield Example(_teacher_texts(row), messages=prompt_of(row, "content"), **_about(row))
+    yield _with_texts(Example("", messages=prompt_of(row, "content"), **_about(row)), row)
 
 
 def _single(answer: str, context: str) -> Converter:

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from tqdm import tqdm
 
+from gad_verl.data.endings import EXTRA_INFO, MARKS
 from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import plain
@@ -135,10 +137,10 @@ class _Normalizer:
         self._room = {name: examples for name in STEPS}
         self._seen: set[bytes] = set()
 
-    def texts(self, row: int, texts: list[str]) -> tuple[list[str], str | None]:
-        """Cleaned texts of a row that are kept, and why the last one left out was."""
-        kept, reason = [], None
-        for before in texts:
+    def texts(self, row: int, texts: list[str]) -> tuple[dict[int, str], str | None]:
+        """Cleaned texts of a row that are kept, by their places, and why the last one left out was."""
+        kept, reason = {}, None
+        for place, before in enumerate(texts):
             cleaned = clean(before, self.options.steps)
             if cleaned.changed:
                 self.result.texts_changed += 1
@@ -150,7 +152,7 @@ class _Normalizer:
                     self.result.examples.append(change)
             refused = _refuse(cleaned.text, self.options)
             if refused is None:
-                kept.append(cleaned.text)
+                kept[place] = cleaned.text
                 self.result.markers_inside += has_marker(cleaned.text)
             else:
                 reason = refused
@@ -166,6 +168,13 @@ class _Normalizer:
             return True
         self._seen.add(key)
         return False
+
+
+def _keep_places(value: Any, places: Sequence[int], count: int) -> Any:
+    """A value without the entries of texts that were left out, wherever it has a list with one for each text."""
+    if isinstance(value, dict):
+        return {name: _keep_places(one, places, count) for name, one in value.items()}
+    return [value[place] for place in places] if isinstance(value, list) and len(value) == count else value
 
 
 def normalize_file(
@@ -206,6 +215,8 @@ def normalize_file(
         schema = opened.schema
         place = schema.get_field_index(options.teacher_key)
         is_text = not pa.types.is_nested(schema.field(place).type)
+        # Columns that say something of each text of a row.
+        beside = [] if is_text else [name for name in ("teacher", EXTRA_INFO, *MARKS) if name in schema.names]
         writer = parquet.ParquetWriter(files.temporary(output), schema, compression="zstd") if output else None
         listing = files.temporary(rejected).open("w", encoding="utf-8") if rejected else None
         state = _Normalizer(options, examples)
@@ -213,14 +224,16 @@ def normalize_file(
         progress = tqdm(total=opened.rows, desc="Normalizing", unit="row", delay=2, mininterval=1)
         try:
             for batch in opened.batches():
-                values, keep = [], []
+                values, keep, places = [], [], []
                 prompts = batch.column(options.prompt_key).to_pylist() if options.duplicates != "keep" else None
                 for offset, value in enumerate(batch.column(place).to_pylist()):
-                    kept, reason = state.texts(result.read, [value] if is_text else value)
+                    by_place, reason = state.texts(result.read, [value] if is_text else value)
+                    kept = [*by_place.values()]
                     if kept and prompts is not None and state.is_duplicate(prompts[offset], kept):
                         kept, reason = [], "duplicate"
                     if kept:
                         values.append(kept[0] if is_text else kept)
+                        places.append(([*by_place], 1 if is_text else len(value)))
                     else:
                         result.dropped_rows[reason] += 1
                         if listing is not None:
@@ -231,7 +244,12 @@ def normalize_file(
                 if writer is not None and values:
                     table = pa.Table.from_batches([batch.filter(pa.array(keep))])
                     column = pa.array(values, type=schema.field(place).type)
-                    writer.write_table(table.set_column(place, schema.field(place), column))
+                    table = table.set_column(place, schema.field(place), column)
+                    for name in beside:
+                        at, old = schema.get_field_index(name), table.column(name).to_pylist()
+                        new = [_keep_places(one, *where) for one, where in zip(old, places, strict=True)]
+                        table = table.set_column(at, schema.field(at), pa.array(new, type=schema.field(at).type))
+                    writer.write_table(table)
                 progress.update(batch.num_rows)
         finally:
             progress.close()

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gad_verl.data.endings import cut_marks
 from gad_verl.data.reading import BadRow, check_path, open_file
 from gad_verl.data.schema import chat_id
 from gad_verl.errors import GadDataError
@@ -32,7 +33,6 @@ logger = logging.getLogger(__name__)
 
 # Fewer common prompts than this, and all texts are compared instead.
 MIN_COMMON = 30
-_CUT = ("length", "max_tokens")
 
 
 @dataclass(frozen=True)
@@ -75,25 +75,6 @@ def _asked(row: dict[str, Any], value: Any) -> str | None:
     return known if isinstance(known, str) else None
 
 
-_FINISH_COLUMNS = ("finish_reason", "finish_reasons", "finished")
-
-
-def _finish(row: dict[str, Any]) -> Any:
-    """Why the texts of a row ended: a reason, whether it is finished, or a list of these; None if it does not say."""
-    extra = row.get("extra_info")
-    for place in (row, extra if isinstance(extra, dict) else {}):
-        for name in _FINISH_COLUMNS:
-            if place.get(name) is not None:
-                return place[name]
-    return None
-
-
-def _is_unfinished(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return not value
-    return value.lower() in _CUT if isinstance(value, str) else None
-
-
 def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setting: str) -> Side:
     """Texts of a parquet, JSON or JSONL file; a row may have one text or a list.
 
@@ -120,9 +101,10 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
     for number, row in enumerate(source.rows()):
         if isinstance(row, BadRow):
             raise GadDataError(row.message)
-        value, reason = row.get(text_key), _finish(row)
-        prompt = _asked(row, row.get(prompt_key))
-        for place, text in enumerate(value if isinstance(value, list) else [value]):
+        value, prompt = row.get(text_key), _asked(row, row.get(prompt_key))
+        of_row = value if isinstance(value, list) else [value]
+        unfinished.extend(cut_marks(row, len(of_row), f"{path}, row {number}"))
+        for text in of_row:
             if not isinstance(text, str):
                 raise GadDataError(
                     f"{path}, row {number}, column {text_key!r}: expected text, got {type(text).__name__}. Mend or "
@@ -131,10 +113,6 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
             texts.append(text)
             prompts.append(prompt)
             rows.append(number)
-            if isinstance(reason, list):
-                unfinished.append(_is_unfinished(reason[place]) if place < len(reason) else None)
-            else:
-                unfinished.append(_is_unfinished(reason))
     if not texts:
         raise GadDataError(f"{path}, column {text_key!r}: not one text")
     known = [value for value in unfinished if value is not None]

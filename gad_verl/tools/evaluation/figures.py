@@ -58,10 +58,10 @@ def summarize_column(name: str, values: Sequence[float | None]) -> Estimate | No
     return two_sample.accuracy(np.asarray(defined)) if name in TWO_SAMPLE else bootstrap_mean(defined)
 
 
-def seen_teacher_text(teacher: str, builder: SequenceBuilder) -> str:
-    """A teacher's text as far as the limit of tokens lets a student answer: what a fair comparison sees."""
-    encoded = builder.response(teacher)
-    return builder.decode(encoded.token_ids) if encoded.cut else teacher
+def seen_teacher_text(row: Row, builder: SequenceBuilder) -> str:
+    """The teacher's text as far as the limit of tokens lets a student answer: what a fair comparison sees."""
+    encoded = builder.response(row.teacher, row.teacher_finished)
+    return builder.decode(encoded.token_ids) if encoded.cut else row.teacher
 
 
 def measure(
@@ -84,7 +84,7 @@ def measure(
     for response in responses:
         by_prompt[response.prompt].append(response)
     columns: dict[str, list[float | None]] = defaultdict(list)
-    encoded_teachers = [builder.response(row.teacher) for row in rows]
+    encoded_teachers = [builder.response(row.teacher, row.teacher_finished) for row in rows]
     for number, (row, teacher) in enumerate(zip(rows, encoded_teachers, strict=True)):
         answers = by_prompt[number]
         texts = [answer.text for answer in answers]
@@ -97,7 +97,7 @@ def measure(
             columns[f"ngram_f1_{n}"].append(_mean([ngram_f1(row.teacher, text, n) for text in texts]))
         columns["self_repetition"].append(_mean([self_repetition(text) for text in texts]))
         columns["finished"].append(_mean([float(answer.finished) for answer in answers]))
-    teacher_texts = [seen_teacher_text(row.teacher, builder) for row in rows]
+    teacher_texts = [seen_teacher_text(row, builder) for row in rows]
     # The first sample speaks for the student: several would be given more weight than the one text of the teacher.
     student_texts = [by_prompt[number][0].text for number in range(len(rows))]
     if len(rows) >= two_sample.FEWEST_PROMPTS:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gad_verl.data.endings import cut_texts
 from gad_verl.data.reading import open_file
 from gad_verl.data.schema import chat_id, check_file, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
@@ -31,10 +32,12 @@ class Row:
     Args:
         messages: The chat that waits for an answer.
         teacher: The teacher's text; the first one where there are several.
+        teacher_finished: False where the row says that it was cut when it was written.
     """
 
     messages: tuple[dict[str, str], ...]
     teacher: str
+    teacher_finished: bool = True
 
     @property
     def question(self) -> str:
@@ -75,8 +78,9 @@ def load_rows(
         if number == limit:
             break
         messages = tuple({"role": m["role"], "content": m["content"]} for m in record[prompt_key])
-        where = f"{path}, row {number}, column {teacher_key!r}"
-        rows.append(Row(messages, teacher_texts(record[teacher_key], where)[0]))
+        where = f"{path}, row {number}"
+        texts = teacher_texts(record[teacher_key], f"{where}, column {teacher_key!r}")
+        rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0]))
     return rows
 
 

@@ -97,7 +97,7 @@ def _by_tokens(
         ids, ended = _to_first_end(response.token_ids, reader)
         yield _text(STUDENT, response.prompt, response.sample, ended, teacher, [ids, ids])
     for number, row in enumerate(rows):
-        ids, ended = _to_first_end(student_limit.response(row.teacher).token_ids, reader)
+        ids, ended = _to_first_end(student_limit.response(row.teacher, row.teacher_finished).token_ids, reader)
         yield _text(TEACHER, number, 0, ended, teacher, [ids, ids])
 
 
@@ -106,8 +106,8 @@ def _by_text(
 ) -> Iterator[ScoredText]:
     answers: list[tuple[Any, ...]] = [(STUDENT, r.prompt, r.sample, r.finished, r.text) for r in responses]
     for number, row in enumerate(rows):
-        cut = student_limit.response(row.teacher).cut
-        answers.append((TEACHER, number, 0, not cut, seen_teacher_text(row.teacher, student_limit)))
+        cut = student_limit.response(row.teacher, row.teacher_finished).cut
+        answers.append((TEACHER, number, 0, not cut, seen_teacher_text(row, student_limit)))
     readers = [teacher.readers[who] for who in (STUDENT, TEACHER)]
     for author, prompt, sample, finished, text in answers:
         both = [_to_first_end(r.builder.response(text, finished).token_ids, r)[0] for r in readers]
