@@ -17,7 +17,7 @@
         --checkpoints before=student after_warmup=run/warmup after_gad=run/gad
 
 Each checkpoint (a Hugging Face folder) answers greedily, in float32. ``table.md`` and ``results.json`` then hold, with
-95 % bootstrap intervals over the prompts:
+95 % intervals over the prompts:
 
 - the response length in tokens, and its ratio to the teacher's;
 - ROUGE-L F1 against the teacher's text. It rewards copying words: a diagnostic, not the goal;
@@ -42,7 +42,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gad_verl.core.intervals import Estimate, bootstrap_mean, bootstrap_ratio
+from gad_verl.core import intervals
+from gad_verl.core.intervals import Estimate
 from gad_verl.data.overlap import rouge_l
 from gad_verl.errors import USER_ERRORS
 from gad_verl.record.files import write_atomically
@@ -82,12 +83,12 @@ def summarize(
     rouge = [rouge_l(target, text) for target, text in zip(teacher, texts, strict=True)]
     common = Counter(map(opening, teacher)).most_common(1)[0][0]
     return {
-        "length": bootstrap_mean(lengths),
-        "length_ratio": bootstrap_ratio(lengths, teacher_lengths),
-        "rouge_l": bootstrap_mean(rouge),
+        "length": intervals.mean(lengths),
+        "length_ratio": intervals.ratio(lengths, teacher_lengths),
+        "rouge_l": intervals.bounded_mean(rouge),
         "two_sample_accuracy": two_sample.accuracy(two_sample.ngram_accuracies(teacher, texts)),
-        "finished": bootstrap_mean([generation.finished for generation in generations]),
-        "opens_like_teacher": bootstrap_mean([opening(text) == common for text in texts]),
+        "finished": intervals.bounded_mean([generation.finished for generation in generations]),
+        "opens_like_teacher": intervals.bounded_mean([opening(text) == common for text in texts]),
     }
 
 
@@ -125,8 +126,8 @@ def render(
 ) -> str:
     """The report as Markdown: one table of figures, then the same few prompts answered by everyone."""
     lines = [
-        f"{len(rows)} held-out prompts, greedy, at most {max_new_tokens} new tokens; in brackets 95 % bootstrap "
-        "intervals over the prompts.",
+        f"{len(rows)} held-out prompts, greedy, at most {max_new_tokens} new tokens; in brackets 95 % intervals "
+        "over the prompts.",
         "",
         "| | tokens | length ratio | ROUGE-L F1 | two-sample accuracy | finished | opens like the teacher |",
         "|---|---|---|---|---|---|---|",

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluate import Estimate, Generation, Row
+from evaluate import Generation, Row
 
 from gad_verl.errors import GadCheckpointError
 
@@ -37,7 +37,7 @@ def test_summary_of_a_perfect_student() -> None:
     rows = [Row(({"role": "user", "content": "?"},), text) for text in texts(WORDS, 20, seed=5)]
     figures = evaluate.summarize(rows, [Generation(row.teacher, True) for row in rows], lambda text: len(text.split()))
     for name in ("length_ratio", "rouge_l", "finished"):
-        assert figures[name] == Estimate(1.0, 1.0, 1.0)
+        assert figures[name].value == figures[name].high == 1 and figures[name].low > 0.8
     assert figures["two_sample_accuracy"].value == pytest.approx(0.5)
     assert figures["length"].value == 8
 
