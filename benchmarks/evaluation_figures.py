@@ -17,7 +17,8 @@
     python benchmarks/evaluation_figures.py length-control FILE      # the same, "The win rate at equal length"
 
 FILE is JSON: a list of ``{"model", "published_win_rate", "published_lc_win_rate", "rows"}``; a row is the preference
-for the model, its text's characters and its opponent's. AlpacaEval's repository has them (``results/*/annotations.json``).
+for the model, its text's characters and its opponent's. AlpacaEval's repository has them
+(``results/*/annotations.json``).
 """
 
 import argparse
