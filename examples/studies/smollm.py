@@ -44,7 +44,8 @@ from gad_in_one_file import Example, Gad, Settings
 from student import ensure_student
 from token_rows import token_log_probs
 
-from gad_verl.core.intervals import Estimate, bootstrap_mean
+from gad_verl.core import intervals
+from gad_verl.core.intervals import Estimate
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import USER_ERRORS, GadConfigError, GadDataError
 from gad_verl.record.files import write_atomically
@@ -333,7 +334,7 @@ def difference(rows: Sequence[Row], first: str, second: str, column: str) -> Est
     for row in rows:
         by_seed.setdefault(row["seed"], {})[row["arm"]] = row["by_prompt"][column]
     both = [np.subtract(arms[second], arms[first]) for arms in by_seed.values() if {first, second} <= arms.keys()]
-    return bootstrap_mean(np.mean(both, axis=0)) if both else None
+    return intervals.difference(np.zeros(len(both[0])), np.mean(both, axis=0)) if both else None
 
 
 def shown(estimate: Estimate, column: Column) -> str:
@@ -386,7 +387,7 @@ def figure(rows: Sequence[Row]) -> "Figure":
         panel.set(title=name, xlabel="step (GAD begins at the dashed line)")
     arms = [BASE, WARMED, SEQKD, GAD]
     for seed in sorted({row["seed"] for row in rows}):
-        mine = {row["arm"]: bootstrap_mean(row["by_prompt"]["rouge_l"]) for row in rows if row["seed"] == seed}
+        mine = {row["arm"]: intervals.bounded_mean(row["by_prompt"]["rouge_l"]) for row in rows if row["seed"] == seed}
         judged = [arm for arm in arms if arm in mine]
         values = np.array([mine[arm].value for arm in judged])
         spread = np.abs(np.array([[mine[arm].low, mine[arm].high] for arm in judged]).T - values)

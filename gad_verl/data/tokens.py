@@ -104,6 +104,21 @@ class SequenceBuilder:
             if key not in ("tokenize", "return_dict", "return_tensors", "add_generation_prompt")
         }
 
+    def with_option(self, name: str, value: Any) -> "SequenceBuilder":
+        """The same with one more option of the chat template."""
+        return SequenceBuilder(
+            self.tokenizer,
+            self.max_prompt_length,
+            self.max_response_length,
+            self.stop_ids,
+            self._chat_template_kwargs | {name: value},
+        )
+
+    @property
+    def chat_template_kwargs(self) -> dict[str, Any]:
+        """What the template is given besides the messages."""
+        return dict(self._chat_template_kwargs)
+
     def render(self, messages: Messages) -> str:
         """A chat as text, with the generation prompt.
 

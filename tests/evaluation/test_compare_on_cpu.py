@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 
 from gad_verl import cli
-from gad_verl.core.intervals import Estimate, bootstrap_ratio
+from gad_verl.core import intervals
+from gad_verl.core.intervals import Estimate
 from gad_verl.tools.evaluation import comparison
 from gad_verl.tools.evaluation.figures import Figures, summarize_column
 from gad_verl.tools.evaluation.judging import Judgement
@@ -57,7 +58,7 @@ def write(tmp_path: Path) -> Write:
         }
         figures = Figures(dict(columns))
         figures.summary = {key: summarize_column(key, column) for key, column in columns.items()}
-        figures.summary["length_ratio"] = bootstrap_ratio(columns["length"], columns["teacher_length"])
+        figures.summary["length_ratio"] = intervals.ratio(columns["length"], columns["teacher_length"])
         plain = ("distinct_1", "distinct_2", "teacher_distinct_1", "teacher_distinct_2")
         figures.plain = dict.fromkeys((*plain, "teacher_self_repetition", "teacher_cut", "empty"), 0.5)
         judgement = None
@@ -65,7 +66,9 @@ def write(tmp_path: Path) -> Write:
             score = {"prompts": count, "unreadable_prompts": 0, "value": 1.0, "low": 0.0, "high": 2.0}
             counts = dict.fromkeys(("ratings", "asked_again", "unparsed", "unanswered", "empty_references"), 0)
             summary = {"model": judge, "references": references, "score": score, "win_rates": {}, "counts": counts}
-            judgement = Judgement(np.asarray(marks, dtype=float), {"teacher": np.asarray(marks, dtype=float)}, summary)
+            table = np.asarray(marks, dtype=float)
+            characters = {"teacher": np.stack([5 * np.asarray(lengths), np.full(count, 50.0)], axis=1)}
+            judgement = Judgement(table, {"teacher": table}, characters, summary)
         folder = tmp_path / name
         folder.mkdir(parents=True)
         write_evaluation(folder, rows, {**SETTINGS, **settings}, figures, judgement)

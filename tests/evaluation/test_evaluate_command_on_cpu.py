@@ -264,7 +264,9 @@ def test_identical_texts_are_parity_in_every_figure(model: Path, data: Path) -> 
     responses = [Response(n, 0, row.prompt_id, row.teacher, "stop", 1, 1) for n, row in enumerate(rows)]
     figures = measure(rows, responses, builder, splits=2)
     for name in ("length_ratio", "rouge_l", "ngram_f1_1", "ngram_f1_2", "finished"):
-        assert figures.summary[name].value == figures.summary[name].low == 1
+        # Of a share, eight prompts without an exception leave room for some elsewhere.
+        low = 1 if name == "length_ratio" else 0.5
+        assert figures.summary[name].value == figures.summary[name].high == 1 >= figures.summary[name].low >= low
     for name in ("two_sample_words", "two_sample_characters"):
         assert figures.summary[name].covers(0.5)
     assert figures.plain["distinct_1"] == figures.plain["teacher_distinct_1"]
@@ -303,3 +305,79 @@ def test_the_engine_is_chosen_by_what_runs(model: Path, tmp_path: Path, monkeypa
     (tmp_path / "config.json").write_text(json.dumps({**config, "head_dim": 16}))
     assert engines.resolve_engine("auto", tmp_path) == "hf"
     assert generation.Compute() == Compute(engine="auto")
+
+
+# -------------------------------------------------------------------------------------------------- template options
+
+SWITCH = (
+    "{% for message in messages %}{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}A:"
+    "{% if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}{% endif %}"
+)
+
+
+def thinking_model(folder: Path) -> Path:
+    from transformers import AutoTokenizer
+
+    model = build_model(folder, hidden=32, layers=1)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = SWITCH
+    tokenizer.save_pretrained(model)
+    return model
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "export"])
+def test_prompts_are_rendered_as_in_the_training(
+    form: str, tmp_path: Path, tiny_config: Any, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from run_folders import save_part, write_run
+    from transformers import AutoModelForCausalLM
+
+    from gad_verl.tools.export.weights import export_part
+
+    source = thinking_model(tmp_path / "source")
+    tiny_config.data.apply_chat_template_kwargs = {"enable_thinking": False}
+    student = write_run(tmp_path / "run", tiny_config, 3)
+    save_part(student / "actor", AutoModelForCausalLM.from_pretrained(source), source)
+    if form == "export":
+        student = export_part(student, "student", tmp_path / "exported")
+    output = tmp_path / "out"
+    command = ["evaluate", "--model", str(student), "--data", str(data), "--output", str(output), *SHORT]
+    assert cli.main(command) == 0
+    settings = json.loads((output / "settings.json").read_text())
+    assert settings["chat_template_kwargs"] == {"enable_thinking": False}
+    assert "enable_thinking=false" in (output / "report.md").read_text()
+    assert "thinking" not in caplog.text
+    builder = build_sequences(find_checkpoint(student), GenerationSettings())
+    rendered = [builder.render(row.messages) for row in load_rows(data)]
+    assert all(text.endswith("A:<think></think>") for text in rendered)
+    # Another way of rendering is another evaluation.
+    assert cli.main([*command, "--chat-template-kwargs", "{}"]) == 2
+
+
+def test_template_options_can_be_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoint = find_checkpoint(thinking_model(tmp_path / "base"))
+    chat = [{"role": "user", "content": "Hi"}]
+    assert build_sequences(checkpoint, GenerationSettings()).render(chat) == "HiA:"
+    assert "--chat-template-kwargs" in caplog.text and "enable_thinking" in caplog.text
+    caplog.clear()
+    for options, expected in (({}, "HiA:"), ({"enable_thinking": False}, "HiA:<think></think>")):
+        settings = GenerationSettings(chat_template_kwargs=options)
+        assert build_sequences(checkpoint, settings).render(chat) == expected
+    assert not caplog.text
+
+
+def test_options_that_are_no_json_object_are_refused(
+    run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        run("--chat-template-kwargs", "enable_thinking=False")
+    assert refused.value.code == 2 and "JSON object" in capsys.readouterr().err
+
+
+def test_a_folder_of_before_the_option_goes_on(run: Callable[..., int], tmp_path: Path) -> None:
+    assert run() == 0
+    file = tmp_path / "out" / "settings.json"
+    settings = json.loads(file.read_text())
+    assert settings.pop("chat_template_kwargs") == {}
+    file.write_text(json.dumps(settings))
+    assert run() == 0

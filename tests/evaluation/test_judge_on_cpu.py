@@ -67,10 +67,12 @@ def test_a_judge_of_places_gives_ties(tmp_path: Path, builder: SequenceBuilder) 
     with FaultServer(scripted(always_first)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
         judge = open_judge(server, store)
         texts = responses(["x" * (n + 1) for n in range(12)])
-        result = judge_checkpoint(judge, ROWS, texts, builder, [find_opponent("teacher", ROWS)], True).summary
+        result = judge_checkpoint(judge, ROWS, texts, [find_opponent("teacher", ROWS)], True).summary
     rates = result["win_rates"]["teacher"]
     assert result["score"]["value"] == result["teacher_score"]["value"] == 50
-    assert rates["win_rate"]["value"] == rates["length_controlled"]["value"] == 50
+    assert rates["win_rate"]["value"] == 50
+    # Ours are far longer: at equal length nothing was seen, so there is no figure, and a reason.
+    assert rates["length_controlled"]["value"] is None and "longer" in rates["length_controlled"]["refused"]
     # Two texts are the same as the teacher's: their two orders are one request, and still a tie.
     assert (rates["wins"], rates["ties"], rates["losses"]) == (0, 12, 0)
     assert rates["position_bias"] == 4 and result["score"]["inconsistent"] == 1
@@ -80,7 +82,7 @@ def test_figures_of_a_judge_of_lengths(tmp_path: Path, builder: SequenceBuilder)
     texts = ["abcdefgh"] * 6 + ["a"] * 6
     with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
         judgement = judge_checkpoint(
-            open_judge(server, store), ROWS, responses(texts), builder, [find_opponent("teacher", ROWS)]
+            open_judge(server, store), ROWS, responses(texts), [find_opponent("teacher", ROWS)]
         )
     rates = judgement.summary["win_rates"]["teacher"]
     outcomes = [
@@ -97,7 +99,7 @@ def test_needed_requests_are_counted_right(tmp_path: Path, builder: SequenceBuil
     texts = [f"{'y' * 20} {number}" for number in range(12)]
     with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
         judge = open_judge(server, store)
-        judge_checkpoint(judge, ROWS, responses(texts), builder, [find_opponent("teacher", ROWS)], True)
+        judge_checkpoint(judge, ROWS, responses(texts), [find_opponent("teacher", ROWS)], True)
     assert len(server.received) == judge.counts.sent == 12 * (1 + 2 * (1 + 1 + 1))
 
 
@@ -128,7 +130,7 @@ def test_a_prompt_with_one_readable_order_is_left_out(tmp_path: Path, builder: S
 
     with FaultServer(scripted(one_sided)) as server, AnswerStore(tmp_path / "store.sqlite") as store:
         judge = open_judge(server, store, attempts=2)
-        judgement = judge_checkpoint(judge, ROWS, responses(["text"] * 12), builder)
+        judgement = judge_checkpoint(judge, ROWS, responses(["text"] * 12))
     assert judgement.summary["score"]["prompts"] == 11
     assert judgement.summary["score"]["unreadable_prompts"] == judge.counts.unparsed == 1
     assert judgement.summary["score"]["value"] == 50
@@ -140,7 +142,7 @@ def test_faults_on_the_way_change_nothing(tmp_path: Path, builder: SequenceBuild
         faults = Faults.evenly(share, silence_s=0.1)
         with FaultServer(scripted(by_length), faults) as server, AnswerStore(tmp_path / f"{share}.sqlite") as store:
             judge = open_judge(server, store)
-            summary = judge_checkpoint(judge, ROWS, responses(["abcd"] * 12), builder).summary
+            summary = judge_checkpoint(judge, ROWS, responses(["abcd"] * 12)).summary
         summaries.append({name: summary[name] for name in ("score", "references")})
     assert summaries[0] == summaries[1]
 
@@ -150,11 +152,11 @@ def test_a_second_run_asks_nothing(tmp_path: Path, builder: SequenceBuilder) -> 
         for _ in range(2):
             with AnswerStore(tmp_path / "store.sqlite") as store:
                 judge = open_judge(server, store)
-                summary = judge_checkpoint(judge, ROWS, responses(["abcd"] * 12), builder).summary
+                summary = judge_checkpoint(judge, ROWS, responses(["abcd"] * 12)).summary
         # Another checkpoint on the same store: the references are there, and so are texts that both wrote.
         asked = len(server.received)
         with AnswerStore(tmp_path / "store.sqlite") as store:
-            other = judge_checkpoint(open_judge(server, store), ROWS, responses(["abcd"] * 11 + ["x"]), builder).summary
+            other = judge_checkpoint(open_judge(server, store), ROWS, responses(["abcd"] * 11 + ["x"])).summary
     assert asked == 36 and summary["counts"]["sent"] == 0
     assert len(server.received) == asked + 2
     assert other["references"] == summary["references"]
@@ -247,7 +249,7 @@ class TestJudgeThatThinks:
 
         with FaultServer(thinking) as server, AnswerStore(tmp_path / "store.sqlite") as store:
             judge = open_judge(server, store)
-            result = judge_checkpoint(judge, ROWS, responses(["xx"] * 12), builder)
+            result = judge_checkpoint(judge, ROWS, responses(["xx"] * 12))
         shown = [rating for request in server.received if (rating := rating_of(request.body))]
         assert shown and not any("think" in text or "3 4" in text for rating in shown for text in rating)
         assert result.summary["score"]["prompts"] == 12 and judge.counts.unparsed == 0
@@ -289,7 +291,7 @@ class TestJudgeThatRefuses:
             with AnswerStore(tmp_path / "store.sqlite") as store:
                 judge = open_judge(server, store, options={"top_p": 0.5})
                 with pytest.raises(GadEndpointError, match=r"answered none of 4 requests.*'top_p' does not.*NAME=null"):
-                    judge_checkpoint(judge, ROWS[:4], responses(["x"] * 4), builder)
+                    judge_checkpoint(judge, ROWS[:4], responses(["x"] * 4))
 
     def test_a_few_refusals_are_said_with_their_words(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         def some(body: dict[str, Any]) -> Any:

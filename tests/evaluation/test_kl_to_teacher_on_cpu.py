@@ -31,7 +31,7 @@ from tiny_model import build_model, build_other_model, build_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gad_verl import cli
-from gad_verl.core.intervals import bootstrap_difference, bootstrap_mean
+from gad_verl.core import intervals
 from gad_verl.tools.evaluation import divergence, run, scoring
 from gad_verl.tools.evaluation.comparison import compare
 from gad_verl.tools.evaluation.report import Evaluation, read_evaluation
@@ -148,7 +148,7 @@ def test_figures_are_means_over_the_samples_of_a_prompt(measured: Path, models: 
     assert evaluation.columns["kl_student_teacher"] == pytest.approx(np.mean(samples, axis=1))
     assert evaluation.columns["kl_teacher_student"] == pytest.approx(texts)
     # Six prompts, not eighteen texts.
-    assert evaluation.figures["kl_student_teacher"] == bootstrap_mean(np.mean(samples, axis=1))
+    assert evaluation.figures["kl_student_teacher"] == intervals.mean(np.mean(samples, axis=1))
     assert not set(PER_TEXT.values()) & set(evaluation.figures)
     about = evaluation.teacher
     assert about["exact"] and about["temperature"] == TEACHER_TEMPERATURE and about["context"]
@@ -436,7 +436,7 @@ def test_compare_pairs_the_prompts(measured: Path, second: Path) -> None:
     evaluations: list[Evaluation] = [read_evaluation(folder) for folder in (measured, second)]
     for name in EXACT.values():
         one, other = (evaluation.columns[name] for evaluation in evaluations)
-        assert comparison.differences["second"][name] == bootstrap_difference(one, other)
+        assert comparison.differences["second"][name] == intervals.difference(one, other)
         assert comparison.figures["student"][name] == evaluations[0].figures[name]
     assert not any("different teachers" in note for note in comparison.notes)
 

@@ -21,7 +21,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
 from gad_verl.data import overlap
 from gad_verl.tools.evaluation import diversity, two_sample
@@ -83,62 +82,6 @@ def test_diversity_in_closed_form() -> None:
     assert diversity.self_repetition("a b") == 0
     assert diversity.self_repetition("a b c d a b c d") == pytest.approx(1 - 4 / 5)
     assert diversity.self_repetition("again " * 103) == pytest.approx(0.99)
-
-
-# ----------------------------------------------------------------------------------------------------------- intervals
-
-
-def test_interval_of_a_mean_has_the_closed_form() -> None:
-    values = np.random.default_rng(3).normal(5.0, 2.0, size=400)
-    estimate = intervals.bootstrap_mean(values)
-    half = 1.96 * values.std() / np.sqrt(len(values))
-    assert estimate.value == pytest.approx(values.mean())
-    assert estimate.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert estimate.high == pytest.approx(values.mean() + half, abs=0.1 * half)
-
-
-def test_interval_of_a_ratio_has_the_closed_form() -> None:
-    rng = np.random.default_rng(4)
-    below = rng.normal(10.0, 1.0, size=500)
-    above = 2 * below + rng.normal(0.0, 1.0, size=500)
-    estimate = intervals.bootstrap_ratio(above, below)
-    ratio = above.mean() / below.mean()
-    half = 1.96 * (above - ratio * below).std() / np.sqrt(500) / below.mean()  # delta method
-    assert estimate.value == pytest.approx(ratio)
-    assert estimate.high - estimate.low == pytest.approx(2 * half, rel=0.1)
-
-
-def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(5)
-    samples = rng.exponential(1.0, size=(400, 80))
-    covered = [intervals.bootstrap(s[:, None], lambda means: means[..., 0], 500).covers(1.0) for s in samples]
-    # 400 cases: the share of a true 95 % interval lies within 0.92 and 0.98; the skewed distribution costs a little.
-    assert 0.90 <= np.mean(covered) <= 0.98
-
-
-def test_pairing_makes_a_difference_narrow() -> None:
-    rng = np.random.default_rng(6)
-    prompt = rng.normal(0, 5, size=200)
-    first, second = prompt + rng.normal(0, 0.1, size=200), prompt + 0.2 + rng.normal(0, 0.1, size=200)
-    paired = intervals.bootstrap_difference(first, second)
-    assert paired.covers(0.2) and not paired.covers(0)
-    assert paired.high - paired.low < 0.1 * (intervals.bootstrap_mean(first).high - intervals.bootstrap_mean(first).low)
-
-
-def test_interval_is_deterministic_and_collapses_without_spread() -> None:
-    values = [0.0, 1.0, 1.0, 0.5]
-    assert intervals.bootstrap_mean(values) == intervals.bootstrap_mean(values)
-    assert intervals.bootstrap_mean([1.0] * 10) == Estimate(1.0, 1.0, 1.0)
-
-
-def test_each_draw_has_as_many_prompts_as_there_are() -> None:
-    assert intervals.draws(50, 3).sum(axis=1).tolist() == [50, 50, 50]
-
-
-@pytest.mark.parametrize("columns", [np.zeros((0, 1)), np.zeros(3), np.array([[np.nan]])])
-def test_figures_that_are_none_are_refused(columns: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="prompt|finite"):
-        intervals.bootstrap(columns, lambda means: means[..., 0])
 
 
 # ---------------------------------------------------------------------------------------------------- two-sample tests

@@ -65,6 +65,13 @@ def _add_generation(group: "argparse._ArgumentGroup") -> None:
         default="auto",
         help="precision to compute in (default: bfloat16 on a GPU, float32 on a CPU)",
     )
+    group.add_argument(
+        "--chat-template-kwargs",
+        type=_template_options,
+        metavar="JSON",
+        help="what the chat template is given, such as '{\"enable_thinking\": false}' (default: as in the student's "
+        "training, from the record of its run or its export; '{}' for nothing)",
+    )
     group.add_argument("--batch-size", type=positive, help="prompts at a time (default: hf 16, vllm 256)")
     group.add_argument("--tensor-parallel", type=int, default=1, help="GPUs per model, vllm (default: %(default)s)")
     group.add_argument(
@@ -72,6 +79,16 @@ def _add_generation(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument("--trust-remote-code", action="store_true", help="run code from the checkpoint's folder")
     group.add_argument("--keep-export", action="store_true", help="keep the Hugging Face folder of a global_step_N")
+
+
+def _template_options(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object such as {{"enable_thinking": false}}')
+    return value
 
 
 def _add_measures(group: "argparse._ArgumentGroup") -> None:

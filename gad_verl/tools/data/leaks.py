@@ -68,7 +68,7 @@ class LeakOptions:
         student_key: Column of the student's texts, in ``student`` or, without it, in ``teacher``.
         prompt_key: Column of the prompts in both files.
         max_texts: At most so many texts of each side.
-        seed: Of the choice of texts, the halves and the bootstrap.
+        seed: Of the choice of texts and the halves.
     """
 
     teacher: Path
@@ -164,7 +164,7 @@ def compare(teacher: Side, student: Side, most: int = 5000, seed: int = 0) -> Le
         teacher: Teacher's texts.
         student: Student's texts.
         most: At most so many texts of each side.
-        seed: Of the choice of texts, the halves and the bootstrap.
+        seed: Of the choice of texts and the halves.
 
     Raises:
         GadDataError: If a side has fewer than 20 texts.

@@ -21,17 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from gad_verl.core.intervals import Estimate, bootstrap, bootstrap_difference, bootstrap_ratio
+from gad_verl.core import intervals
+from gad_verl.core.intervals import Estimate
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.evaluation import preferences, two_sample
-from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, summarize_column
+from gad_verl.tools.evaluation import length_control, preferences
+from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, difference, length_ratio_difference, summarize_column
 from gad_verl.tools.evaluation.judging import TEACHER, parsed
 from gad_verl.tools.evaluation.report import Evaluation, cell, read_evaluation, show
 from gad_verl.tools.evaluation.scores import KL_FIGURES
 from gad_verl.tools.evaluation.selection import LENGTH_BAND, Candidate, Proposal, propose
 
+_TEMPLATE = "chat_template_kwargs"
 # Settings whose difference makes figures incomparable to some degree.
-_SHARED_SETTINGS = ("max_response_length", "max_prompt_length", "temperature", "top_p", "top_k", "samples")
+_SHARED_SETTINGS = ("max_response_length", "max_prompt_length", "temperature", "top_p", "top_k", "samples", _TEMPLATE)
 _WIN = f"win_rate_{TEACHER}"
 _CONTROLLED = f"length_controlled_{TEACHER}"
 # S is the student, T the teacher; nats an answer.
@@ -171,6 +173,7 @@ def _on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation],
                 columns={name: [column[place] for place in chosen] for name, column in evaluation.columns.items()},
                 marks=evaluation.marks[chosen],
                 against={name: table[chosen] for name, table in evaluation.against.items()},
+                characters={name: table[chosen] for name, table in evaluation.characters.items()},
             )
         )
     return result, notes
@@ -179,13 +182,15 @@ def _on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation],
 def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
     notes = []
     for name in _SHARED_SETTINGS:
-        values = {evaluation.name: evaluation.settings.get(name) for evaluation in evaluations}
+        none = {} if name == _TEMPLATE else None
+        values = {evaluation.name: evaluation.settings.get(name, none) for evaluation in evaluations}
         if len(set(map(str, values.values()))) > 1:
             notes.append(f"{name} differs: " + ", ".join(f"{who} {value}" for who, value in values.items()) + ".")
     lengths = {tuple(evaluation.columns["teacher_length"]) for evaluation in evaluations}
     if len(lengths) > 1:
         notes.append("The teacher's texts differ in tokens: other texts, limits or tokenizers. Compare ratios.")
     notes += _teacher_notes(evaluations)
+    notes += _length_notes(evaluations)
     judged = [evaluation.judge for evaluation in evaluations if evaluation.judge]
     if len({judge["model"] for judge in judged}) > 1:
         notes.append("Different judges: their scores are not comparable.")
@@ -206,19 +211,36 @@ def _teacher_notes(evaluations: Sequence[Evaluation]) -> list[str]:
     return notes
 
 
+def _length_notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Why a checkpoint has no win rate at equal length."""
+    notes = []
+    for evaluation in evaluations:
+        if TEACHER not in evaluation.against or not (read := parsed(evaluation.against[TEACHER])).any():
+            continue
+        if TEACHER not in evaluation.characters:
+            why = "its folder does not tell the lengths of the judged texts (the same gad-verl evaluate again does)"
+        else:
+            why = length_control.refusal(*evaluation.characters[TEACHER][read].T)
+        if why is not None:
+            notes.append(f"{evaluation.name} has no win rate at equal length: {why}.")
+    return notes
+
+
 def _figures(evaluation: Evaluation) -> dict[str, Estimate]:
     figures = {}
     for name, column in evaluation.columns.items():
         if (estimate := summarize_column(name, column)) is not None:
             figures[name] = estimate
-    figures["length_ratio"] = bootstrap_ratio(evaluation.columns["length"], evaluation.columns["teacher_length"])
+    figures["length_ratio"] = intervals.ratio(evaluation.columns["length"], evaluation.columns["teacher_length"])
     if (read := parsed(evaluation.marks)).any():
         figures["score"] = preferences.relative_score(evaluation.marks[read])
     if TEACHER in evaluation.against and (read := parsed(evaluation.against[TEACHER])).any():
         outcome = preferences.outcomes(evaluation.against[TEACHER][read])
-        lengths = [np.asarray(evaluation.columns[name], dtype=float)[read] for name in ("length", "teacher_length")]
         figures[_WIN] = preferences.win_rate(outcome)
-        figures[_CONTROLLED] = preferences.length_controlled_win_rate(outcome, *lengths)
+        if TEACHER in evaluation.characters:
+            characters = evaluation.characters[TEACHER][read].T
+            if length_control.refusal(*characters) is None:
+                figures[_CONTROLLED] = length_control.length_controlled_win_rate(outcome, *characters)
     return figures
 
 
@@ -234,13 +256,10 @@ def _differences(first: Evaluation, second: Evaluation, only: Sequence[str] | No
             if one is not None and other is not None
         ]
         if pairs:
-            estimate = bootstrap_difference(*np.array(pairs, dtype=float).T)
-            differences[name] = estimate.widened(two_sample.WIDENING) if name in TWO_SAMPLE else estimate
+            differences[name] = difference(name, *np.array(pairs, dtype=float).T)
     if only is None:
-        columns = [evaluation.columns[name] for evaluation in (first, second) for name in ("length", "teacher_length")]
-        differences["length_ratio"] = bootstrap(
-            np.array(columns, dtype=float).T, lambda m: m[..., 2] / m[..., 3] - m[..., 0] / m[..., 1]
-        )
+        columns = [[one.columns[name] for name in ("length", "teacher_length")] for one in (first, second)]
+        differences["length_ratio"] = length_ratio_difference(*np.array(columns, dtype=float))
     if only is None or "score" in only:
         read = parsed(first.marks) & parsed(second.marks)
         if read.any():
@@ -249,7 +268,7 @@ def _differences(first: Evaluation, second: Evaluation, only: Sequence[str] | No
         tables = first.against[TEACHER], second.against[TEACHER]
         read = parsed(tables[0]) & parsed(tables[1])
         if read.any():
-            differences[_WIN] = bootstrap_difference(*(100 * preferences.outcomes(table[read]) for table in tables))
+            differences[_WIN] = preferences.win_rate_difference(*(preferences.outcomes(t[read]) for t in tables))
     return differences
 
 
@@ -270,7 +289,7 @@ def render(comparison: Comparison) -> str:
     """The comparison as Markdown."""
     shown = shown_columns(comparison)
     lines = [
-        f"{comparison.prompts} prompts; in brackets 95 % bootstrap intervals over the prompts.",
+        f"{comparison.prompts} prompts; in brackets 95 % intervals over the prompts.",
         "",
         "| | " + " | ".join(title for _, title, _ in shown) + " |",
         "|---" * (len(shown) + 1) + "|",

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gad_verl.core.intervals import Estimate, bootstrap_mean, bootstrap_ratio
+from gad_verl.core import intervals
+from gad_verl.core.intervals import Estimate
 from gad_verl.data.overlap import ngram_f1, rouge_l
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.tools.evaluation import two_sample
@@ -29,6 +30,8 @@ from gad_verl.tools.evaluation.rows import Row
 
 NGRAMS = range(1, 7)
 DISTINCT = (1, 2)
+# Figures between 0 and 1: their intervals are, too.
+SHARES = ("finished", "rouge_l", "self_repetition", *(f"ngram_f1_{n}" for n in NGRAMS))
 # Figures of the two-sample tests: their intervals are widened (gad_verl.tools.evaluation.two_sample).
 TWO_SAMPLE = ("two_sample_words", "two_sample_characters", "two_sample_features")
 
@@ -55,7 +58,34 @@ def summarize_column(name: str, values: Sequence[float | None]) -> Estimate | No
     defined = [value for value in values if value is not None]
     if not defined:
         return None
-    return two_sample.accuracy(np.asarray(defined)) if name in TWO_SAMPLE else bootstrap_mean(defined)
+    if name in TWO_SAMPLE:
+        return two_sample.accuracy(np.asarray(defined))
+    return intervals.bounded_mean(defined) if name in SHARES else intervals.mean(defined)
+
+
+def difference(name: str, first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Second minus first over the same prompts, with its interval.
+
+    Args:
+        name: Of the figure.
+        first, second: One number per prompt.
+    """
+    estimate = intervals.difference(first, second, unit=1.0 if name == "finished" else 0.0)
+    return estimate.widened(two_sample.WIDENING) if name in TWO_SAMPLE else estimate
+
+
+def length_ratio_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Length ratio of the second minus that of the first, with a paired interval.
+
+    Args:
+        first, second: Tokens of the student and of the teacher, shape (2, prompts).
+    """
+    ratios = [float(mine.mean() / teacher.mean()) for mine, teacher in (first, second)]
+    one, other = (
+        (mine - ratio * teacher) / teacher.mean()
+        for (mine, teacher), ratio in zip((first, second), ratios, strict=True)
+    )
+    return intervals.student(ratios[1] - ratios[0], other - one)
 
 
 def seen_teacher_text(row: Row, builder: SequenceBuilder) -> str:
@@ -113,7 +143,7 @@ def measure(
     for name, values in columns.items():
         if (estimate := summarize_column(name, values)) is not None:
             figures.summary[name] = estimate
-    figures.summary["length_ratio"] = bootstrap_ratio(columns["length"], columns["teacher_length"])
+    figures.summary["length_ratio"] = intervals.ratio(columns["length"], columns["teacher_length"])
     for n in DISTINCT:
         figures.plain[f"distinct_{n}"] = distinct(student_texts, n)
         figures.plain[f"teacher_distinct_{n}"] = distinct(teacher_texts, n)

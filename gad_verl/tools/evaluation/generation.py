@@ -18,21 +18,26 @@ does. Every response is on disk before the next batch begins; an interrupted run
 """
 
 import gc
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from gad_verl.data.thinking import thinking_switch
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.evaluation.engines import Engine, Job, resolve_engine
 from gad_verl.tools.evaluation.responses import Response, ResponseFile, claim_folder
 from gad_verl.tools.evaluation.rows import Row, digest
 from gad_verl.tools.export.checkpoint import Checkpoint, load_tokenizer
+from gad_verl.tools.export.prompt_options import PromptOptions, find_prompt_options
 from gad_verl.tools.export.weights import export_part
+
+logger = logging.getLogger(__name__)
 
 # With the fingerprint of the weights: an export of another checkpoint must never be taken for this one.
 _EXPORT = ".exported_{}"
@@ -51,6 +56,8 @@ class GenerationSettings:
         top_k: Highest ranks kept, -1 is off.
         seed: Of the sampling.
         dtype: Precision to compute in, a name of torch.
+        chat_template_kwargs: What the chat template is given, such as a switch for thinking; None takes what the
+            student's training gave it (:mod:`gad_verl.tools.export.prompt_options`).
 
     Raises:
         GadConfigError: If a value cannot work.
@@ -64,6 +71,7 @@ class GenerationSettings:
     top_k: int = -1
     seed: int = 0
     dtype: str = "float32"
+    chat_template_kwargs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_prompt_length", "max_response_length", "samples"):
@@ -99,19 +107,30 @@ class Compute:
 
 
 def build_sequences(checkpoint: Checkpoint, settings: GenerationSettings) -> SequenceBuilder:
-    """Encoder and decoder of the checkpoint's tokenizer.
+    """Encoder and decoder of the checkpoint's tokenizer, which renders prompts as the training did.
 
     Raises:
         GadCheckpointError: If there is no tokenizer.
         GadConfigError: If the tokenizer has no EOS or no chat template.
     """
     tokenizer = load_tokenizer(checkpoint.config_folder)
-    return SequenceBuilder(
+    given = settings.chat_template_kwargs
+    options = find_prompt_options(checkpoint) if given is None else PromptOptions(given, None)
+    builder = SequenceBuilder(
         tokenizer,
         settings.max_prompt_length,
         settings.max_response_length,
         stop_token_ids(tokenizer, _generation_config(checkpoint.config_folder)),
+        dict(options.values),
     )
+    if given is None and options.source is None and (switch := thinking_switch(builder)) is not None:
+        logger.warning(
+            "%s: nothing tells with which options of the chat template it was trained, so prompts let it think: name "
+            "them with --chat-template-kwargs, such as '{\"%s\": false}'",
+            checkpoint.path,
+            switch,
+        )
+    return builder
 
 
 def _generation_config(folder: Path) -> Any | None:
@@ -154,7 +173,7 @@ def generate(
             "prompts": len(rows),
             "rows": digest(rows),
             "engine": engine_name,
-            **asdict(settings),
+            **asdict(settings) | {"chat_template_kwargs": builder.chat_template_kwargs},
         },
     )
     with ResponseFile(output) as file:

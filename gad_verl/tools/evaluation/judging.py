@@ -23,9 +23,8 @@ from typing import Any
 import numpy as np
 
 from gad_verl.core.intervals import Estimate
-from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadDataError
-from gad_verl.tools.evaluation import preferences
+from gad_verl.tools.evaluation import length_control, preferences
 from gad_verl.tools.evaluation.judge import Judge
 from gad_verl.tools.evaluation.responses import RESPONSES, Response, read_responses
 from gad_verl.tools.evaluation.rows import Row
@@ -83,11 +82,13 @@ class Judgement:
     Args:
         marks: Marks of the student against the reference, shape (prompts, 4), NaN where unparsed.
         opponents: The same against each opponent.
+        characters: Per opponent the lengths of the judged texts, shape (prompts, 2), the student's first.
         summary: Figures, ready for JSON.
     """
 
     marks: np.ndarray
     opponents: dict[str, np.ndarray]
+    characters: dict[str, np.ndarray]
     summary: dict[str, Any]
 
     @property
@@ -100,7 +101,6 @@ def judge_checkpoint(
     judge: Judge,
     rows: Sequence[Row],
     responses: Sequence[Response],
-    builder: SequenceBuilder,
     opponents: Sequence[Opponent] = (),
     with_teacher: bool = False,
 ) -> Judgement:
@@ -110,7 +110,6 @@ def judge_checkpoint(
         judge: Asks and keeps.
         rows: The prompts.
         responses: At least sample 0 of every prompt.
-        builder: Counts tokens for the length-controlled win rate.
         opponents: Whom to compare with directly.
         with_teacher: Score the teacher's texts too, against the same references.
 
@@ -131,14 +130,14 @@ def judge_checkpoint(
     if with_teacher:
         teacher = _against_references(judge, rows, [row.teacher for row in rows], references, "Teacher and reference")
         summary["teacher_score"] = _score(teacher)
-    tables, rates = {}, {}
-    lengths = _lengths(builder, texts)
+    tables, rates, characters = {}, {}, {}
     for opponent in opponents:
         pairs = [(row.question, mine, theirs) for row, mine, theirs in zip(rows, texts, opponent.texts, strict=True)]
         tables[opponent.name] = judge.rate(pairs, f"Student and {opponent.name}")
-        rates[opponent.name] = _rates(tables[opponent.name], lengths, _lengths(builder, opponent.texts))
+        characters[opponent.name] = np.array([[len(mine), len(theirs)] for _, mine, theirs in pairs], dtype=float)
+        rates[opponent.name] = _rates(tables[opponent.name], characters[opponent.name])
     summary |= {"win_rates": rates, "counts": asdict(judge.counts)}
-    return Judgement(marks, tables, summary)
+    return Judgement(marks, tables, characters, summary)
 
 
 def _against_references(
@@ -179,15 +178,14 @@ def _score(marks: np.ndarray) -> dict[str, Any]:
     return result
 
 
-def _rates(marks: np.ndarray, lengths: np.ndarray, opponent_lengths: np.ndarray) -> dict[str, Any]:
+def _rates(marks: np.ndarray, characters: np.ndarray) -> dict[str, Any]:
     read = parsed(marks)
     result: dict[str, Any] = {"prompts": int(read.sum()), "unreadable_prompts": int((~read).sum())}
     if read.any():
         outcome = preferences.outcomes(marks[read])
-        controlled = preferences.length_controlled_win_rate(outcome, lengths[read], opponent_lengths[read])
         result |= {
             "win_rate": _json(preferences.win_rate(outcome)),
-            "length_controlled": _json(controlled),
+            "length_controlled": _controlled(outcome, characters[read]),
             "wins": int((outcome == preferences.WIN).sum()),
             "ties": int((outcome == preferences.TIE).sum()),
             "losses": int((outcome == preferences.LOSE).sum()),
@@ -201,5 +199,9 @@ def _json(estimate: Estimate) -> Mapping[str, float]:
     return asdict(estimate)
 
 
-def _lengths(builder: SequenceBuilder, texts: Sequence[str]) -> np.ndarray:
-    return np.array([len(builder.response(text).token_ids) for text in texts], dtype=float)
+def _controlled(outcome: np.ndarray, characters: np.ndarray) -> Mapping[str, Any]:
+    """The length-controlled win rate, or why there is none (``refused``)."""
+    refused = length_control.refusal(*characters.T)
+    if refused is not None:
+        return {"value": None, "low": None, "high": None, "refused": refused}
+    return _json(length_control.length_controlled_win_rate(outcome, *characters.T))

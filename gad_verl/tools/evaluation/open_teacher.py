@@ -135,7 +135,9 @@ def open_teacher(
     _check_language_model(folder)
     context = read_context(options.context) if options.context is not None else ()
     unlimited = replace(settings, max_prompt_length=_NO_LIMIT, max_response_length=_NO_LIMIT)
-    builders = build_sequences(student, unlimited), build_sequences(teacher, unlimited)
+    # What the student's template is given is not the teacher's business: it has a template of its own.
+    teachers = replace(unlimited, chat_template_kwargs=None)
+    builders = build_sequences(student, unlimited), build_sequences(teacher, teachers)
     asked = _teacher_prompts(builders[1], rows, context, folder)
     texts = [row.teacher for row in rows]
     exact = same_vocabulary(*(builder.tokenizer for builder in builders), texts)

@@ -20,50 +20,54 @@ text came first.
 
 import numpy as np
 
-from gad_verl.core.intervals import RESAMPLES, SEED, Estimate, bootstrap, bootstrap_mean, draws, from_draws
+from gad_verl.core import intervals
+from gad_verl.core.intervals import Estimate
 
 WIN, TIE, LOSE = 1.0, 0.5, 0.0
-# The regressions of so many numbers (draws times prompts) run at once.
-_BLOCK = 4_000_000
 
 
-def relative_score(marks: np.ndarray, seed: int = SEED) -> Estimate:
+def _share(marks: np.ndarray) -> tuple[float, np.ndarray]:
+    """The share of the first text's marks in all, and what each prompt adds to its deviation, shape (prompts,)."""
+    marks = np.asarray(marks, dtype=float)
+    mine = marks[:, 0] + marks[:, 2]
+    both = marks.sum(axis=1)
+    if not both.any():
+        return float("nan"), np.zeros(len(marks))
+    share = float(mine.sum() / both.sum())
+    return share, (mine - share * both) / both.mean()
+
+
+def relative_score(marks: np.ndarray) -> Estimate:
     """Score of the paper: 100 * student / (student + reference); 50 is parity.
 
     Student and reference stand for the sums of their marks over all prompts and both orders.
 
     Args:
         marks: Shape (prompts, 4), the student's text is the first.
-        seed: Seed of the bootstrap.
 
     Returns:
         With an interval over the prompts. NaN if every mark is 0.
     """
-    marks = np.asarray(marks, dtype=float)
-    columns = np.stack([marks[:, 0] + marks[:, 2], marks[:, 1] + marks[:, 3]], axis=1)
-    return bootstrap(columns, _share, seed=seed)
+    share, deviations = _share(marks)
+    if np.isnan(share):
+        return Estimate(share, share, share)
+    # Marks are skewed, where most texts get the lowest one; only without any mark of one side there is no spread.
+    if share in (0, 1):
+        return intervals.bounded(100 * share, 100 * deviations, 0, 100)
+    estimate = intervals.skewed(100 * share, 100 * deviations)
+    return estimate.widened(1, 0, 100)
 
 
-def _share(means: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return 100 * means[..., 0] / (means[..., 0] + means[..., 1])
-
-
-def relative_score_difference(first: np.ndarray, second: np.ndarray, seed: int = SEED) -> Estimate:
+def relative_score_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
     """Score of ``second`` minus score of ``first`` over the same prompts, with a paired interval.
 
     Args:
         first, second: Marks of two students, shape (prompts, 4) each, row by row the same prompts.
-        seed: Seed of the bootstrap.
     """
-    columns = np.concatenate(
-        [
-            np.stack([marks[:, 0] + marks[:, 2], marks[:, 1] + marks[:, 3]], axis=1)
-            for marks in (np.asarray(first, dtype=float), np.asarray(second, dtype=float))
-        ],
-        axis=1,
-    )
-    return bootstrap(columns, lambda means: _share(means[..., 2:]) - _share(means[..., :2]), seed=seed)
+    (one, deviations), (other, more) = _share(first), _share(second)
+    if np.isnan(one) or np.isnan(other):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    return intervals.student(100 * (other - one), 100 * (more - deviations))
 
 
 def outcomes(marks: np.ndarray) -> np.ndarray:
@@ -95,65 +99,16 @@ def inconsistent(marks: np.ndarray) -> float:
     return float(np.mean((marks[:, 0] - marks[:, 1]) * (marks[:, 2] - marks[:, 3]) < 0))
 
 
-def win_rate(outcome: np.ndarray, seed: int = SEED) -> Estimate:
+def win_rate(outcome: np.ndarray) -> Estimate:
     """100 * (wins + ties / 2) / prompts with an interval over the prompts; 50: parity."""
-    return bootstrap_mean(100 * np.asarray(outcome, dtype=float), seed=seed)
+    return intervals.bounded_mean(100 * np.asarray(outcome, dtype=float), 0, 100)
 
 
-def length_controlled_win_rate(
-    outcome: np.ndarray,
-    lengths: np.ndarray,
-    opponent_lengths: np.ndarray,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-) -> Estimate:
-    """Win rate that would be expected if both texts of each pair were equally long.
-
-    In the sense of AlpacaEval 2 (Dubois, Galambosi, Liang, Hashimoto 2024, "Length-Controlled AlpacaEval",
-    arXiv 2404.04475): a logistic regression explains the outcome y of pair i by a constant and the difference of
-    lengths,
-
-        P(y_i = win) = sigmoid(theta + phi * tanh((l_i - o_i) / s)),    s = standard deviation of l - o,
-
-    and the length term is then left out: 100 * sigmoid(theta). A tie counts as half a win and half a loss. Their term
-    for the difficulty of each prompt is not used: it is estimated from hundreds of other models. phi has a standard
-    normal prior, theta none; so with equal lengths everywhere the result is the plain win rate, and swapping the two
-    sides gives 100 minus it.
+def win_rate_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
+    """Win rate of ``second`` minus that of ``first`` over the same prompts, with a paired interval.
 
     Args:
-        outcome: 1, 0.5 or 0 per pair, or a mean of such.
-        lengths, opponent_lengths: In tokens, of the text and of its opponent.
-        resamples: Draws of the bootstrap over the pairs.
-        seed: Seed of the bootstrap.
+        first, second: Outcomes of two students, shape (prompts,) each.
     """
-    outcome = np.asarray(outcome, dtype=float)
-    difference = np.asarray(lengths, dtype=float) - np.asarray(opponent_lengths, dtype=float)
-    spread = difference.std()
-    feature = np.tanh(difference / spread) if spread > 0 else np.tanh(np.sign(difference))
-    value = _intercepts(outcome, feature, np.ones((1, len(outcome))))[0]
-    drawn = draws(len(outcome), resamples, seed)
-    blocks = np.array_split(drawn, max(1, drawn.size // _BLOCK))
-    return from_draws(value, np.concatenate([_intercepts(outcome, feature, block) for block in blocks]))
-
-
-def _intercepts(outcome: np.ndarray, feature: np.ndarray, weights: np.ndarray, steps: int = 50) -> np.ndarray:
-    """100 * sigmoid(theta) per row of weights (draws, pairs), by Newton's method for all rows at once."""
-    if not np.any(feature):
-        return 100 * weights @ outcome / weights.sum(axis=1)
-    theta = np.zeros(len(weights))
-    phi = np.zeros(len(weights))
-    # Without a single loss the constant has no finite maximum; sigmoid(+-20) is 1 or 0 to eight digits.
-    for _ in range(steps):
-        chance = 1 / (1 + np.exp(-(theta[:, None] + phi[:, None] * feature)))
-        slack = weights * (outcome - chance)
-        curvature = weights * chance * (1 - chance) + 1e-12
-        g_theta, g_phi = slack.sum(axis=1), slack @ feature - phi
-        h_tt, h_tp, h_pp = curvature.sum(axis=1), curvature @ feature, curvature @ feature**2 + 1
-        determinant = h_tt * h_pp - h_tp**2
-        # Both steps are bounded: the likelihood is concave, and full steps may overshoot where it is flat.
-        d_theta = np.clip((h_pp * g_theta - h_tp * g_phi) / determinant, -2, 2)
-        d_phi = np.clip((h_tt * g_phi - h_tp * g_theta) / determinant, -2, 2)
-        theta, phi = np.clip(theta + d_theta, -20, 20), phi + d_phi
-        if max(np.abs(d_theta).max(), np.abs(d_phi).max()) < 1e-9:
-            break
-    return 100 / (1 + np.exp(-theta))
+    scaled = [100 * np.asarray(outcome, dtype=float) for outcome in (first, second)]
+    return intervals.difference(*scaled, unit=100)

@@ -42,6 +42,7 @@ _QUESTION = "question"
 _TEACHER = "teacher"
 _MARKS = "marks"
 _AGAINST = "against"
+_CHARACTERS = "characters"
 
 
 @dataclass
@@ -59,6 +60,8 @@ class Evaluation:
         columns: Name to one number (or None) per prompt.
         marks: The judge's marks against the reference, shape (prompts, 4), NaN where there are none.
         against: The same against each opponent.
+        characters: Per opponent the lengths of the judged texts, shape (prompts, 2); empty in folders of gad-verl that
+            did not note them.
         teacher: The open teacher to which the divergences are, or None.
         texts: Prompt and teacher's text for people, by fingerprint of the prompt; of older folders none.
     """
@@ -73,6 +76,7 @@ class Evaluation:
     columns: dict[str, list[float | None]]
     marks: np.ndarray
     against: dict[str, np.ndarray]
+    characters: dict[str, np.ndarray] = field(default_factory=dict)
     teacher: dict[str, Any] | None = None
     texts: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -103,6 +107,10 @@ def read_evaluation(folder: str | Path) -> Evaluation:
             columns={name: [line["figures"][name] for line in lines] for name in lines[0]["figures"]},
             marks=_table([line[_MARKS] for line in lines]),
             against={name: _table([line[_AGAINST].get(name) for line in lines]) for name in opponents},
+            characters={
+                name: np.array([line[_CHARACTERS][name] for line in lines], dtype=float)
+                for name in lines[0].get(_CHARACTERS, ())
+            },
             teacher=results.get("teacher"),
             texts={line["prompt_id"]: (line[_QUESTION], line[_TEACHER]) for line in lines if _QUESTION in line},
         )
@@ -151,6 +159,7 @@ def write_evaluation(
     empty = np.full((len(rows), 4), np.nan)
     marks = judgement.marks if judgement else before.marks if before else empty
     against = judgement.opponents if judgement else before.against if before else {}
+    characters = judgement.characters if judgement else before.characters if before else {}
     lines = [
         {
             "prompt": number,
@@ -160,6 +169,7 @@ def write_evaluation(
             "figures": {name: column[number] for name, column in figures.per_prompt.items()},
             _MARKS: marks[number].tolist(),
             _AGAINST: {name: table[number].tolist() for name, table in against.items()},
+            _CHARACTERS: {name: table[number].tolist() for name, table in characters.items()},
         }
         for number, row in enumerate(rows)
     ]
@@ -226,11 +236,15 @@ def render(evaluation: Evaluation) -> str:
     """The report of one checkpoint as Markdown."""
     settings, plain = evaluation.settings, evaluation.plain
     way = "greedy" if settings["temperature"] == 0 else f"temperature {settings['temperature']:g}"
+    options = settings.get("chat_template_kwargs") or {}
+    given = ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
+    rendered = f", prompts rendered with {given}" if given else ""
     lines = [
         f"# {settings['model']}",
         "",
         f"{len(evaluation.prompt_ids)} prompts of {settings['data']}, {settings['samples']} response(s) each, {way}, "
-        f"at most {settings['max_response_length']} tokens. In brackets 95 % bootstrap intervals over the prompts.",
+        f"at most {settings['max_response_length']} tokens{rendered}. In brackets 95 % "
+        "intervals over the prompts.",
         "",
         "| figure | value |",
         "|---|---|",
@@ -292,14 +306,20 @@ def _render_judge(judge: Mapping[str, Any]) -> list[str]:
     lines.append(line("score, 50 is parity with the reference", judge["score"], judge["score"]))
     if "teacher_score" in judge:
         lines.append(line("score of the teacher", judge["teacher_score"], judge["teacher_score"]))
+    refused: list[str] = []
     for name, rates in judge["win_rates"].items():
         record = f"{rates['wins']}/{rates['ties']}/{rates['losses']}" if "wins" in rates else ""
         lines.append(line(f"win rate against {cell(name)}", rates.get("win_rate"), rates, record))
-        lines.append(line(f"at equal length, against {cell(name)}", rates.get("length_controlled"), rates))
+        controlled = rates.get("length_controlled") or {}
+        lines.append(line(f"at equal length, against {cell(name)}", controlled, rates))
+        if "refused" in controlled:
+            refused.append(f"No win rate at equal length against {cell(name)}: {cell(controlled['refused'])}.")
     lines += [
         "",
         f"{counts['ratings']} ratings (both orders counted): {counts['asked_again']} asked again because the "
         f"reply could not be read, {counts['unparsed']} never readable, {counts['unanswered']} without an answer, "
         f"{counts['empty_references']} empty references. Prompts with an unreadable order are left out.",
     ]
+    for sentence in refused:
+        lines += ["", sentence]
     return lines

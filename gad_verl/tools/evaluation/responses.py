@@ -121,10 +121,11 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     file = folder / SETTINGS
     if file.is_file() and read_responses(folder / RESPONSES):
         before = read_settings(file)
+        # A folder of before a setting existed has none of it.
         differing = [
             name
             for name in sorted({*before, *settings})
-            if name not in _NOTES and before.get(name) != settings.get(name)
+            if name not in _NOTES and (before.get(name) or None) != (settings.get(name) or None)
         ]
         if differing:
             changes = ", ".join(f"{name}: {before.get(name)!r} there, {settings.get(name)!r} now" for name in differing)

@@ -146,7 +146,7 @@ def evaluate(
 
         with AnswerStore(judge.store or output / JUDGE_STORE) as store:
             asker = Judge(judge.endpoint, store, judge.settings)
-            judgement = judge_checkpoint(asker, rows, responses, builder, opponents, judge.with_teacher)
+            judgement = judge_checkpoint(asker, rows, responses, opponents, judge.with_teacher)
     evaluation = write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement, divergence)
     if judgement is not None and judgement.is_empty:
         counts = asker.counts

@@ -35,6 +35,7 @@ from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import follow_umask, replaced
 from gad_verl.tools.export.adapter import build_adapted, has_adapter
 from gad_verl.tools.export.megatron import is_megatron, load_megatron_state, transformers_folder
+from gad_verl.tools.export.prompt_options import write_prompt_options
 from gad_verl.tools.export.reward_model import Scoring, add_reward_form
 
 if TYPE_CHECKING:
@@ -231,11 +232,14 @@ def export_part(
         (temporary / _CARD).unlink(missing_ok=True)
         _copy_other_files(config_folder, temporary)
         scoring, classifier = None, None
+        options = dict(run.get("data.apply_chat_template_kwargs") or {})
+        if part == "student" and run.config:
+            write_prompt_options(temporary, options)
         if part == "discriminator":
             scoring = Scoring(
                 run.get("data.max_prompt_length"),
                 run.get("data.max_response_length"),
-                dict(run.get("data.apply_chat_template_kwargs") or {}),
+                options,
                 _score_bias(model),
             )
             if adapter_only:

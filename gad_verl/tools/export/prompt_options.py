@@ -1,0 +1,64 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The options with which a student's prompts were rendered in its training, such as a switch for thinking.
+
+A checkpoint of a run has them in the record of the run, an exported student in ``gad_prompt.json``.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gad_verl.record import read_run
+from gad_verl.record.files import read_json
+from gad_verl.tools.export.checkpoint import Checkpoint
+
+PROMPT_FILE = "gad_prompt.json"
+_KEY = "chat_template_kwargs"
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What is known of a student's template options.
+
+    Args:
+        values: ``data.apply_chat_template_kwargs`` of its run; empty if none is known.
+        source: Where they stand; None where nothing tells how the student was trained.
+    """
+
+    values: Mapping[str, Any]
+    source: Path | None
+
+
+def write_prompt_options(folder: Path, values: Mapping[str, Any]) -> None:
+    """Write ``gad_prompt.json`` into a folder."""
+    text = json.dumps({_KEY: dict(values)}, indent=2, ensure_ascii=False)
+    (folder / PROMPT_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def find_prompt_options(checkpoint: Checkpoint) -> PromptOptions:
+    """The template options of the run that a checkpoint comes from."""
+    if not checkpoint.is_verl:
+        file = checkpoint.folder / PROMPT_FILE
+        found = read_json(file)
+        values = None if found is None else found.get(_KEY)
+        return PromptOptions(values, file) if isinstance(values, dict) else PromptOptions({}, None)
+    run = checkpoint.path.absolute().parent
+    config = (read_run(run) or {}).get("config")
+    if not isinstance(config, dict):
+        return PromptOptions({}, None)
+    values = (config.get("data") or {}).get("apply_chat_template_kwargs") or {}
+    return PromptOptions(values, run)
