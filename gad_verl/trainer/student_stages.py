@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig, StageOptimConfig
 from gad_verl.core import Phase
-from gad_verl.core.schedule import ADVERSARIAL, WARMUP, StageSchedule, stage_of
+from gad_verl.core.schedule import ADVERSARIAL, StageSchedule, stage_of
 from gad_verl.discriminator.worker_group import DiscriminatorGroup
 from gad_verl.guardian import Guardian
 from gad_verl.trainer.checkpoints import GadState
