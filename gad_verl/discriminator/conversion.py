@@ -13,11 +13,11 @@
 # limitations under the License.
 """The two forms of a discriminator on disk, and the way from each to the other.
 
-FSDP trains ``...ForTokenClassification`` with the head ``score.weight`` [1, h] and often ``score.bias`` [1]. Megatron
-trains ``...ForCausalLM`` whose ``lm_head.weight`` is the head, [1, h], and has no bias. The rest of the weights has the
-same names in both. The bias is kept in the configuration (``gad_score_bias``): Megatron's engine adds it to its scores,
-so a converted discriminator gives the scores that it gave before. It is a constant of all scores, and the pair loss has
-no gradient for it.
+FSDP trains ``...ForTokenClassification`` with the head ``score.weight`` [1, h] and often ``score.bias`` [1]; where the
+family has no such class, what Megatron trains: ``...ForCausalLM`` whose ``lm_head.weight`` is the head, [1, h], and has
+no bias. The rest of the weights has the same names in both. The bias is kept in the configuration
+(``gad_score_bias``): Megatron's engine adds it to its scores, so a converted discriminator gives the scores that it
+gave before. It is a constant of all scores, and the pair loss has no gradient for it.
 """
 
 import json
@@ -32,14 +32,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gad_verl.discriminator.model import HEAD_NAMES, head_name
+from gad_verl.discriminator.form import CLASSIFIER_HEADS, HEAD_NAMES, LM_HEAD, empty_discriminator, prepare_form
+from gad_verl.discriminator.model import head_name
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import follow_umask, replaced
 
 logger = logging.getLogger(__name__)
 
 INDEX = "model.safetensors.index.json"
-CAUSAL_HEAD = "lm_head.weight"
+CAUSAL_HEAD = f"{LM_HEAD}.weight"
 BIAS_KEY = "gad_score_bias"
 HEAD_FILE = "discriminator_head.safetensors"
 # transformers takes a file of this name for the whole model and does not look at the index.
@@ -100,7 +101,7 @@ def read_head(folder: str | Path) -> ScalarHead | None:
     folder = Path(folder)
     files = weight_files(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for name in HEAD_NAMES:
+    for name in CLASSIFIER_HEADS:
         if f"{name}.weight" in files:
             weight = _read(folder, files, f"{name}.weight")
             if weight.shape[0] != 1:
@@ -114,36 +115,30 @@ def read_head(folder: str | Path) -> ScalarHead | None:
     return None
 
 
-def _class_name(config: Any, causal: bool) -> str:
-    """Name of the family's class in transformers.
+def _causal_class_name(config: Any) -> str:
+    """Name of the family's causal language model in transformers.
 
     Raises:
         GadCheckpointError: If the family has none.
     """
-    from transformers.models.auto.modeling_auto import (
-        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-        MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
-    )
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if causal else MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
-    name = names.get(config.model_type)
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
     if name is None:
-        form = "causal language model" if causal else "token classifier"
-        raise GadCheckpointError(f"transformers has no {form} of the family {config.model_type!r}")
+        raise GadCheckpointError(f"transformers has no causal language model of the family {config.model_type!r}")
     return name
 
 
 def prepare_causal_config(config: Any, bias: float) -> None:
     """Describe a discriminator in Megatron's form: one output, nothing tied to the embedding. Changes ``config``."""
-    config.architectures = [_class_name(config, causal=True)]
+    config.architectures = [_causal_class_name(config)]
     config.tie_word_embeddings = False
     setattr(config, BIAS_KEY, bias)
 
 
-def prepare_classifier_config(config: Any) -> None:
+def prepare_fsdp_config(config: Any) -> None:
     """Describe a discriminator in FSDP's form. Changes ``config``."""
-    config.architectures = [_class_name(config, causal=False)]
-    config.num_labels = 1
+    config.architectures = [prepare_form(config).model_class.__name__]
     if hasattr(config, BIAS_KEY):
         delattr(config, BIAS_KEY)
 
@@ -191,9 +186,12 @@ def link_causal(source: str | Path, target: str | Path, config: Any, head: Scala
     from safetensors.torch import save_file
 
     source, target = Path(source).resolve(), Path(target)
-    if head.weight.shape != (1, config.hidden_size):
-        raise GadCheckpointError(f"the head of {source} is {tuple(head.weight.shape)}, not (1, {config.hidden_size})")
-    files = _body(weight_files(source), config.num_hidden_layers)
+    text_config = config.get_text_config()
+    if head.weight.shape != (1, text_config.hidden_size):
+        raise GadCheckpointError(
+            f"the head of {source} is {tuple(head.weight.shape)}, not (1, {text_config.hidden_size})"
+        )
+    files = _body(weight_files(source), text_config.num_hidden_layers)
     names = {file: BODY_FILE if file == WHOLE_FILE else file for file in files.values()}
     for file, name in names.items():
         os.symlink(source / file, target / name)
@@ -205,7 +203,7 @@ def link_causal(source: str | Path, target: str | Path, config: Any, head: Scala
 
 
 def load_config(folder: Path) -> Any:
-    """transformers' configuration of a discriminator in either form, described as a token classifier with one label."""
+    """transformers' configuration of a discriminator in either form, with one label."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(folder)
@@ -213,12 +211,9 @@ def load_config(folder: Path) -> Any:
     return config
 
 
-def classifier_head(config: Any) -> tuple[str, bool]:
-    """Name of the head of the family's classifier, and whether it has a bias."""
-    from transformers import AutoModelForTokenClassification
-
-    with torch.device("meta"):
-        model = AutoModelForTokenClassification.from_config(config, attn_implementation="eager")
+def fsdp_head(config: Any) -> tuple[str, bool]:
+    """Name of the head of a discriminator in FSDP's form, and whether it has a bias."""
+    model = empty_discriminator(config)
     name = head_name(model)
     return name, getattr(model, name).bias is not None
 
@@ -252,14 +247,14 @@ def _convert(source: str | Path, target: str | Path, to_causal: bool) -> Path:
         prepare_causal_config(config, head.bias)
         tensors = {CAUSAL_HEAD: head.weight}
     else:
-        prepare_classifier_config(config)
-        name, has_bias = classifier_head(config)
+        prepare_fsdp_config(config)
+        name, has_bias = fsdp_head(config)
         tensors = {f"{name}.weight": head.weight}
         if has_bias:
             tensors[f"{name}.bias"] = torch.tensor([head.bias], dtype=head.weight.dtype)
         elif head.bias:
             logger.warning("the head of %s has no bias: every score is lower by %g", config.architectures[0], head.bias)
-    files = _body(weight_files(source), config.num_hidden_layers)
+    files = _body(weight_files(source), config.get_text_config().num_hidden_layers)
     with replaced(target) as temporary:
         temporary.mkdir(parents=True)
         _write_weights(source, temporary, files, tensors)
@@ -287,7 +282,7 @@ def to_megatron(source: str | Path, target: str | Path) -> Path:
 
 
 def to_classifier(source: str | Path, target: str | Path) -> Path:
-    """Write a discriminator in FSDP's form: ``...ForTokenClassification`` with ``score.weight``.
+    """Write a discriminator in FSDP's form: ``...ForTokenClassification`` with ``score.weight``, where there is one.
 
     Arguments and errors as of :func:`to_megatron`.
     """

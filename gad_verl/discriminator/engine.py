@@ -25,6 +25,7 @@ from torch import nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.modules.batchnorm import _BatchNorm
 from verl.models.transformers.monkey_patch import apply_monkey_patch
+from verl.utils import fsdp_utils
 from verl.utils import tensordict_utils as tu
 from verl.utils.fsdp_utils import get_init_weight_context_manager
 from verl.utils.torch_dtypes import PrecisionType
@@ -33,6 +34,7 @@ from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithValueHead
 
 from gad_verl.discriminator.embedding_noise import EmbeddingNoise
+from gad_verl.discriminator.form import set_attention
 from gad_verl.discriminator.lora import add_adapter
 from gad_verl.discriminator.loss import LossOptions
 from gad_verl.discriminator.model import Float32Linear, load_discriminator, prepare_config
@@ -47,6 +49,7 @@ MODEL_TYPE = "gad_discriminator"
 _PACKED = "gad_packed_groups"
 
 _verl_apply_fsdp2 = transformer_impl.apply_fsdp2
+_verl_select_targets = fsdp_utils._select_fsdp2_wrap_targets
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,13 @@ def _apply_fsdp2_with_float32_head(module: nn.Module, fsdp_kwargs: dict[str, Any
     float32 = MixedPrecisionPolicy(param_dtype=torch.float32, reduce_dtype=torch.float32, output_dtype=torch.float32)
     for head in _heads(module):
         fully_shard(head, **{**fsdp_kwargs, "mp_policy": float32})
-    _verl_apply_fsdp2(module, fsdp_kwargs, config)
+    with mock.patch.object(fsdp_utils, "_select_fsdp2_wrap_targets", _targets_without_head):
+        _verl_apply_fsdp2(module, fsdp_kwargs, config)
+
+
+def _targets_without_head(module: nn.Module, names: Any) -> list[nn.Module]:
+    """What verl shards by itself; it takes a head that is named ``lm_head`` for one over the vocabulary."""
+    return [part for part in _verl_select_targets(module, names) if not _heads(part)]
 
 
 @EngineRegistry.register(model_type=MODEL_TYPE, backend=["fsdp", "fsdp2"], device=["cuda", "npu"])
@@ -85,6 +94,7 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
     def _build_module(self) -> "PreTrainedModel":
         hf_config = self.model_config.hf_config
         prepare_config(hf_config, self.options.num_layers)
+        set_attention(hf_config)
         dtype = PrecisionType.to_dtype(self.engine_config.model_dtype or torch.float32)
         init_context = get_init_weight_context_manager(
             use_meta_tensor=not hf_config.tie_word_embeddings, mesh=self.device_mesh
@@ -98,7 +108,6 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
                 # Under LoRA the head may come with the adapter.
                 fresh_head=self.options.fresh_head or self.model_config.lora_adapter_path is not None,
                 seed=self.options.seed,
-                trust_remote_code=self.model_config.trust_remote_code,
             )
             apply_monkey_patch(
                 model=module,

@@ -22,10 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
 from verl.utils.fs import copy_to_local
 from verl.utils.py_functional import convert_to_regular_types
 
-from gad_verl.discriminator.model import HEAD_NAMES, head_name
+from gad_verl.discriminator.family_limits import has_state_spaces
+from gad_verl.discriminator.form import HEAD_NAMES
+from gad_verl.discriminator.model import head_name
 from gad_verl.errors import GadCheckpointError
 
 if TYPE_CHECKING:
@@ -57,7 +60,7 @@ def add_adapter(module: "PreTrainedModel", model_config: Any, fresh_head: bool) 
             lora_alpha=model_config.lora_alpha,
             target_modules=convert_to_regular_types(model_config.target_modules),
             target_parameters=convert_to_regular_types(model_config.target_parameters),
-            exclude_modules=convert_to_regular_types(model_config.exclude_modules),
+            exclude_modules=convert_to_regular_types(model_config.exclude_modules) or _without_adapter(module),
             modules_to_save=[head],
             bias="none",
         )
@@ -65,6 +68,21 @@ def add_adapter(module: "PreTrainedModel", model_config: Any, fresh_head: bool) 
     # PEFT adds its own guesses of a head's name.
     adapted.peft_config["default"].modules_to_save = [head]
     return adapted
+
+
+def _without_adapter(module: "PreTrainedModel") -> list[str] | None:
+    """Linear layers that no adapter can be put on.
+
+    Routers that are linear give more than their product (Llama 4); kernels of Mamba read the weights of its output
+    themselves.
+    """
+    of_mamba = has_state_spaces(module.config)
+    names = [
+        name
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear) and ("Router" in type(part).__name__ or (of_mamba and name.endswith("out_proj")))
+    ]
+    return names or None
 
 
 def _load_adapter(module: "PreTrainedModel", model_config: Any, head: str, fresh_head: bool) -> PeftModel:
@@ -93,4 +111,6 @@ def adapter_has_head(folder: str | Path) -> bool:
     if not path.is_file():
         raise GadCheckpointError(f"{folder} holds no adapter ({path.name} is missing)")
     with safe_open(path, framework="pt") as file:
-        return any(name.endswith(f".{head}.weight") for name in file.keys() for head in HEAD_NAMES)
+        heads = (name for name in file.keys() if name.endswith(tuple(f".{head}.weight" for head in HEAD_NAMES)))
+        # A student's adapter may hold a whole LM head.
+        return any(file.get_slice(name).get_shape()[0] == 1 for name in heads)

@@ -14,21 +14,22 @@
 """Loads a discriminator: a causal model's body with a scalar head in float32, no dropout, a strictly checked head."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
+from gad_verl.discriminator.form import HEAD_NAMES, DiscriminatorForm, discriminator_form, prepare_form
 from gad_verl.errors import GadCheckpointError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
-
-HEAD_NAMES = ("score", "classifier")
 
 
 class Float32Linear(nn.Linear):
@@ -63,36 +64,110 @@ def head_name(module: nn.Module) -> str:
     raise GadCheckpointError(f"{type(module).__name__} has no linear head named {' or '.join(HEAD_NAMES)}")
 
 
+def _is_dropout(name: str, value: Any) -> bool:
+    """Whether an attribute is the rate of a dropout; noise on a router or its input is one, too."""
+    named = "dropout" in name or name.endswith(("pdrop", "layerdrop", "jitter_noise"))
+    return named and isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _config_parts(hf_config: Any) -> Iterator[Any]:
+    """A configuration and those that it holds."""
+    from transformers import PreTrainedConfig
+
+    yield hf_config
+    for value in list(vars(hf_config).values()):
+        if isinstance(value, PreTrainedConfig):
+            yield from _config_parts(value)
+
+
+def _cut_layers(text_config: Any, num_layers: int) -> None:
+    """Keep the first layers; whatever says something of each layer is cut with them."""
+    whole = text_config.num_hidden_layers
+    if num_layers > whole:
+        raise GadCheckpointError(f"gad.discriminator_num_layers={num_layers}, but the model has {whole} layers")
+    if getattr(text_config, "hidden_size_per_layer_input", 0):
+        raise GadCheckpointError(
+            f"gad.discriminator_num_layers={num_layers}: the family {text_config.model_type} keeps one table of "
+            "embeddings for all layers, which cannot be cut"
+        )
+    for name, value in list(vars(text_config).items()):
+        # layer_types, no_rope_layers, mlp_layer_types; other lists may be as long by chance.
+        if isinstance(value, list) and len(value) == whole and "layer" in name:
+            setattr(text_config, name, value[:num_layers])
+    text_config.num_hidden_layers = num_layers
+
+
+def lacks_key_value_heads(hf_config: Any) -> bool:
+    """Whether a configuration lacks what verl's engines read of every model (GPT-2, GPT-NeoX, Falcon, Bloom).
+
+    It is compared with the number of ranks of a sequence alone (verl/models/transformers/monkey_patch.py).
+    """
+    text_config = hf_config.get_text_config()
+    return hasattr(text_config, "num_attention_heads") and not hasattr(text_config, "num_key_value_heads")
+
+
 def prepare_config(hf_config: Any, num_layers: int | None) -> None:
     """One label, no dropout, optionally the first layers only. Changes ``hf_config``.
 
     Raises:
         GadCheckpointError: If the model has fewer layers than asked for.
+        GadConfigError: If no discriminator can be made of the family.
     """
-    hf_config.num_labels = 1
-    for name in ("attention_dropout", "classifier_dropout", "hidden_dropout", "resid_pdrop", "summary_dropout_prob"):
-        if name == "classifier_dropout" or getattr(hf_config, name, None) is not None:
-            setattr(hf_config, name, 0.0)
+    prepare_form(hf_config)
+    for part in _config_parts(hf_config):
+        # Token classifiers take another dropout where this one is not given.
+        part.classifier_dropout = 0.0
+        for name, value in list(vars(part).items()):
+            if _is_dropout(name, value):
+                setattr(part, name, 0.0)
+    text_config = hf_config.get_text_config()
+    if lacks_key_value_heads(hf_config):
+        text_config.num_key_value_heads = text_config.num_attention_heads
     if num_layers is not None:
-        if num_layers > hf_config.num_hidden_layers:
-            raise GadCheckpointError(
-                f"gad.discriminator_num_layers={num_layers}, but the model has {hf_config.num_hidden_layers} layers"
-            )
-        hf_config.num_hidden_layers = num_layers
-        if getattr(hf_config, "layer_types", None):
-            hf_config.layer_types = hf_config.layer_types[:num_layers]
+        _cut_layers(text_config, num_layers)
 
 
-def fresh_head_weight(hf_config: Any, seed: int) -> Tensor:
+def switch_off_dropout(module: nn.Module) -> None:
+    """No dropout anywhere: modules of torch, and rates that a module of the model keeps as a number."""
+    for submodule in module.modules():
+        if isinstance(submodule, _DropoutNd):
+            submodule.p = 0.0
+        for name, value in list(vars(submodule).items()):
+            if _is_dropout(name, value):
+                setattr(submodule, name, 0.0)
+
+
+def fresh_head_weight(hf_config: Any, seed: int, width: int | None = None) -> Tensor:
     """Weight (1, h) of a new head: the same numbers on every rank and for every engine.
 
     Args:
         hf_config: Of the model, whose ``initializer_range`` is the standard deviation.
         seed: ``gad.discriminator_seed``.
+        width: h; None takes the width of the residual stream.
     """
+    text_config = hf_config.get_text_config()
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    std = getattr(hf_config, "initializer_range", 0.02)
-    return torch.empty(1, hf_config.hidden_size).normal_(0.0, std, generator=generator)
+    std = getattr(text_config, "initializer_range", 0.02)
+    return torch.empty(1, width or text_config.hidden_size).normal_(0.0, std, generator=generator)
+
+
+def _read(
+    form: DiscriminatorForm, local_path: str | Path, hf_config: Any, dtype: torch.dtype
+) -> "tuple[PreTrainedModel, set[str]]":
+    """The module and the weights that the folder lacks."""
+    try:
+        module, info = form.loadable_class.from_pretrained(
+            str(local_path),
+            dtype=dtype,
+            config=hf_config,
+            output_loading_info=True,
+            # A head over the vocabulary is none of a discriminator; whatever else has another size is named below.
+            ignore_mismatched_sizes=True,
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise GadCheckpointError(f"{local_path} does not load as a discriminator: {error}") from error
+    module.__class__ = form.model_class
+    return module, set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}
 
 
 def load_discriminator(
@@ -101,9 +176,8 @@ def load_discriminator(
     dtype: torch.dtype,
     fresh_head: bool,
     seed: int,
-    trust_remote_code: bool = False,
 ) -> "PreTrainedModel":
-    """Load a token classifier with one label.
+    """Load a discriminator in the form of its family (:mod:`gad_verl.discriminator.form`).
 
     Args:
         local_path: Folder of a causal model (``fresh_head``) or of a discriminator.
@@ -111,28 +185,20 @@ def load_discriminator(
         dtype: Precision of the parameters.
         fresh_head: Whether the head is new. Else the checkpoint must hold it.
         seed: Seed of a fresh head: the same on every rank and in every run.
-        trust_remote_code: As in transformers.
 
     Raises:
         GadCheckpointError: If a weight is missing that should be there.
+        GadConfigError: If no discriminator can be made of the family.
     """
-    from transformers import AutoModelForTokenClassification
-
-    try:
-        module, info = AutoModelForTokenClassification.from_pretrained(
-            pretrained_model_name_or_path=str(local_path),
-            dtype=dtype,
-            config=hf_config,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-    except (RuntimeError, ValueError) as error:
-        raise GadCheckpointError(f"{local_path} does not load as a discriminator: {error}") from error
+    form = discriminator_form(hf_config)
+    module, absent = _read(form, local_path, hf_config, dtype)
     name = head_name(module)
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith(f"{name}."))
+    missing = sorted(key for key in absent if not key.startswith(f"{name}."))
     if missing:
-        raise GadCheckpointError(f"{local_path} lacks weights of the discriminator: {missing[:5]}")
-    head_missing = f"{name}.weight" in info["missing_keys"]
+        raise GadCheckpointError(
+            f"{local_path} lacks weights of the discriminator, or has them in another size: {missing[:5]}"
+        )
+    head_missing = f"{name}.weight" in absent
     if head_missing and not fresh_head:
         raise GadCheckpointError(
             f"{local_path} has no scalar head ({name}.weight). A discriminator that is loaded must bring its own; set "
@@ -143,13 +209,11 @@ def load_discriminator(
     head = Float32Linear.from_linear(getattr(module, name))
     if fresh_head and not head.weight.is_meta:
         with torch.no_grad():
-            head.weight.copy_(fresh_head_weight(hf_config, seed))
+            head.weight.copy_(fresh_head_weight(hf_config, seed, head.in_features))
             if head.bias is not None:
                 head.bias.zero_()
     setattr(module, name, head)
     # verl saves this configuration with each checkpoint; it would still name the student's class.
     module.config.architectures = [type(module).__name__]
-    for submodule in module.modules():
-        if isinstance(submodule, nn.Dropout):
-            submodule.p = 0.0
+    switch_off_dropout(module)
     return module

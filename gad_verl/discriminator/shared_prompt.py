@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from gad_verl.core.cost_model import CostModel, packed_length, shared_lengths
+from gad_verl.discriminator.family_limits import memory_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,21 +110,22 @@ def can_share_prompts(module: "PreTrainedModel", sequence_parallel_size: int) ->
     It must attend through torch's scaled dot product attention, to all positions before a token, with positions that
     are given: no sliding window, no recurrent layers, no images, no sequence parallelism.
     """
-    config = module.config
+    config = module.config.get_text_config()
     layer_types = getattr(config, "layer_types", None) or []
     return (
         sequence_parallel_size == 1
         and getattr(config, "_attn_implementation", None) == "sdpa"
         and all(layer_type == _ALL_POSITIONS for layer_type in layer_types)
         and (bool(layer_types) or getattr(config, "sliding_window", None) is None)
-        and not hasattr(config, "vision_config")
+        and not hasattr(module.config, "vision_config")
+        and memory_of(config) is None
         and "position_ids" in inspect.signature(module.forward).parameters
     )
 
 
 def build_cost_model(module: "PreTrainedModel") -> CostModel:
     """Cost model of a transformer from its configuration and its number of parameters."""
-    config = module.config
+    config = module.config.get_text_config()
     embeddings = sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Embedding))
     heads = config.num_attention_heads
     head_width = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -15,6 +15,7 @@
 
 from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.data_check import check_data, check_schedule
+from gad_verl.preflight.family_check import check_families
 from gad_verl.preflight.model_check import check_discriminator
 from gad_verl.preflight.planned_run import TRAINER_MODE, PlannedRun, PreflightCallback, run_preflight
 from gad_verl.preflight.prompt_check import check_prompts
@@ -26,6 +27,7 @@ __all__ = [
     "check_config",
     "check_data",
     "check_discriminator",
+    "check_families",
     "check_prompts",
     "check_schedule",
     "run_preflight",

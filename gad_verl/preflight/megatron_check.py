@@ -119,7 +119,7 @@ def _model_config(model: Any) -> Any | None:
         return None
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(folder, trust_remote_code=model.get("trust_remote_code", False))
+    return AutoConfig.from_pretrained(folder, trust_remote_code=model.get("trust_remote_code", False)).get_text_config()
 
 
 def _check_section(

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Tokenizers, the loaded discriminator, and the checkpoint to resume: what files tell without loading weights."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
 from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.discriminator.form import CLASSIFIER_HEADS, LM_HEAD, discriminator_form
+from gad_verl.discriminator.model import prepare_config
 from gad_verl.errors import GadCheckpointError, GadConfigError
 from gad_verl.preflight.megatron_check import MEGATRON
 from gad_verl.trainer import checkpoints
@@ -81,6 +84,11 @@ def _safetensors_shapes(folder: Path) -> dict[str, list[int]]:
     return shapes
 
 
+def _is_vocabulary(name: str, shape: list[int]) -> bool:
+    """Whether a head is that of a language model."""
+    return name == f"{LM_HEAD}.weight" and shape[0] != 1
+
+
 def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
     """Check a discriminator that is loaded, as far as files tell without loading it.
 
@@ -95,30 +103,40 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
     path = Path(config.discriminator.model.path).expanduser()
     if path.is_dir():
         hf_config = AutoConfig.from_pretrained(path, trust_remote_code=config.discriminator.model.trust_remote_code)
+        text_config = hf_config.get_text_config()
         layers = gad_config.discriminator_num_layers
-        if layers is not None and layers > hf_config.num_hidden_layers:
+        if layers is not None and layers > text_config.num_hidden_layers:
             raise GadConfigError(
-                f"gad.discriminator_num_layers={layers}, but {path} has {hf_config.num_hidden_layers} layers"
+                f"gad.discriminator_num_layers={layers}, but {path} has {text_config.num_hidden_layers} layers"
             )
+        # As the worker will: it refuses a family whose layers cannot be cut.
+        prepare_config(copy.deepcopy(hf_config), layers)
         model = config.discriminator.model
         same_model = model.path == config.actor_rollout_ref.model.path
         head = gad_config.discriminator_head
         head_is_in_model = model.get("lora_adapter_path", None) is None
         if head_is_in_model and (head == "load" or (head == "auto" and not same_model)):
             shapes = _safetensors_shapes(path)
-            found = [(name, shape) for name, shape in shapes.items() if name in ("score.weight", "classifier.weight")]
-            if config.discriminator.strategy == MEGATRON and shapes.get("lm_head.weight", [0])[0] == 1:
-                found.append(("lm_head.weight", shapes["lm_head.weight"]))
+            heads = [f"{name}.weight" for name in CLASSIFIER_HEADS]
+            of_lm = f"{LM_HEAD}.weight"
+            megatron = config.discriminator.strategy == MEGATRON
+            if not megatron and not discriminator_form(hf_config).is_classifier:
+                heads = [of_lm]
+            found = [
+                (name, shape) for name, shape in shapes.items() if name in heads and not _is_vocabulary(name, shape)
+            ]
+            if megatron and shapes.get(of_lm, [0])[0] == 1:
+                found.append((of_lm, shapes[of_lm]))
             if shapes and not found:
                 raise GadCheckpointError(
-                    f"discriminator.model.path={path} has no scalar head (score.weight). Set "
+                    f"discriminator.model.path={path} has no scalar head ({heads[0]}). Set "
                     "gad.discriminator_head=fresh to begin with a new one"
                 )
             for name, shape in found:
-                if shape != [1, hf_config.hidden_size]:
+                if shape != [1, text_config.hidden_size]:
                     raise GadCheckpointError(
                         f"discriminator.model.path={path}: {name} has shape {shape}, a discriminator of this size "
-                        f"needs [1, {hf_config.hidden_size}]"
+                        f"needs [1, {text_config.hidden_size}]"
                     )
         wanted = checkpoints.discriminator_shape(hf_config, layers, model)
         state = None if folder is None else checkpoints.read_state(folder)

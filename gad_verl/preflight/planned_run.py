@@ -27,6 +27,7 @@ from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
 from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.data_check import check_data, check_schedule, length_of_run
+from gad_verl.preflight.family_check import check_families
 from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers
 from gad_verl.preflight.prompt_check import check_prompts
@@ -66,6 +67,7 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     rows = check_data(config, gad_config)
     schedule = check_schedule(config, gad_config, rows)
     check_tokenizers(config)
+    check_families(config, has_discriminator=gad_config.stage != "seqkd")
     check_prompts(config, gad_config)
     check_discriminator(config, gad_config)
     check_installed(config)

@@ -15,6 +15,7 @@
 
 import asyncio
 import logging
+import re
 from collections import defaultdict
 from typing import Any
 
@@ -24,6 +25,7 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import TokenOutput
 
 from gad_verl.data.tokens import stop_token_ids
+from gad_verl.discriminator.form import attention_for, language_model_class
 from gad_verl.rollout.batching import GeneratedResponse, SamplingSettings, generate_batch
 
 logger = logging.getLogger(__name__)
@@ -32,11 +34,28 @@ logger = logging.getLogger(__name__)
 _GATHER_SECONDS = 0.05
 
 
+# verl sends experts one by one, as vLLM reads them (verl/workers/engine/fsdp/utils.py, unfuse_moe_params).
+_EXPERT = re.compile(r"(?P<experts>.*\.mlp\.experts)\.(?P<number>\d+)\.(?P<part>gate|up|down)_proj\.weight")
+
+
+def _place_of(name: str, weights: dict[str, torch.Tensor]) -> torch.Tensor | None:
+    """Where a weight of the student belongs, for one expert a part of a tensor; None where there is no such weight."""
+    found = _EXPERT.fullmatch(name)
+    if name in weights or found is None:
+        return weights.get(name)
+    is_down = found["part"] == "down"
+    experts = weights.get(f"{found['experts']}.{'down' if is_down else 'gate_up'}_proj")
+    if experts is None:
+        return None
+    expert = experts[int(found["number"])]
+    return expert if is_down else expert.chunk(2)[found["part"] == "up"]
+
+
 class HFServer:
     """Ray actor with the part of verl's rollout server that the synchronous trainer calls."""
 
     def __init__(self, config: RolloutConfig, model_config: HFModelConfig, replica_rank: int) -> None:
-        from transformers import AutoModelForCausalLM
+        from verl.utils.model import get_hf_auto_model_class
         from verl.utils.torch_dtypes import PrecisionType
 
         self.config: RolloutConfig = omega_conf_to_dataclass(config)
@@ -46,12 +65,18 @@ class HFServer:
         self._worker: asyncio.Task | None = None
         torch.manual_seed(self.config.seed + replica_rank)
         # The weights come with the first sync; loading the checkpoint keeps buffers and tied weights right.
-        self.model = AutoModelForCausalLM.from_pretrained(
-            self.model_config.local_path,
-            dtype=PrecisionType.to_dtype(self.config.dtype),
-            trust_remote_code=self.model_config.trust_remote_code,
-            attn_implementation="sdpa",
-        ).eval()
+        # The actor's class: of a family with images, AutoModelForCausalLM has other names for the same weights.
+        hf_config = self.model_config.hf_config
+        self.model = (
+            get_hf_auto_model_class(hf_config)
+            .from_pretrained(
+                self.model_config.local_path,
+                dtype=PrecisionType.to_dtype(self.config.dtype),
+                trust_remote_code=self.model_config.trust_remote_code,
+                attn_implementation=attention_for(language_model_class(hf_config), "sdpa"),
+            )
+            .eval()
+        )
         # Taken before an adapter changes the names of the modules; the tensors stay the model's own.
         self._weights = self.model.state_dict()
         self._adapter: Any | None = None
@@ -114,10 +139,11 @@ class HFServer:
         unknown = []
         with torch.no_grad():
             for name, tensor in named_tensors:
-                if name in self._weights:
-                    self._weights[name].copy_(tensor)
-                else:
+                place = _place_of(name, self._weights)
+                if place is None:
                     unknown.append(name)
+                else:
+                    place.copy_(tensor)
         return unknown
 
     async def load_adapter(self, named_tensors: dict[str, torch.Tensor], peft_config: dict[str, Any]) -> list[str]:

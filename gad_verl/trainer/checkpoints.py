@@ -181,11 +181,12 @@ def discriminator_shape(hf_config: Any, num_layers: int | None, model: Any = Non
     lora = {}
     if model is not None and model.get("lora_rank", 0) > 0:
         lora = {"lora_rank": model.lora_rank, "lora_alpha": model.lora_alpha}
+    text_config = hf_config.get_text_config()
     return {
         "model_type": hf_config.model_type,
-        "hidden_size": hf_config.hidden_size,
-        "num_hidden_layers": num_layers or hf_config.num_hidden_layers,
-        "vocab_size": hf_config.vocab_size,
+        "hidden_size": text_config.hidden_size,
+        "num_hidden_layers": num_layers or text_config.num_hidden_layers,
+        "vocab_size": text_config.vocab_size,
         **lora,
     }
 

@@ -72,7 +72,8 @@ def test_templates_that_would_spoil_a_run(tokenizer: Any) -> None:
         with_template(tokenizer, turns.replace("<|im_end|>", "<|endoftext|>") + prompt),
         {"<|endoftext|>"},
     )
-    assert levels(stops) == [OK]
+    assert levels(stops) == [OK, OK]
+    assert "'<|endoftext|>', a teacher's text ends with '<|im_end|>'" in stops[0].found
 
 
 def test_a_tokenizer_without_an_end(tokenizer: Any) -> None:
@@ -376,3 +377,25 @@ def test_an_old_name_is_refused_with_the_new_one(capsys: pytest.CaptureFixture[s
     assert main(old) == 2
     said = capsys.readouterr()
     assert said.err.count("\n") == 1 and said.err.endswith(f" is now gad-verl {new}\n") and said.out == ""
+
+
+def test_families_are_named_with_the_form_of_the_discriminator_and_the_attention(
+    tiny_config: DictConfig, tmp_path: Path
+) -> None:
+    from tiny_families import FAMILIES, family_config
+
+    from gad_verl.errors import GadConfigError
+    from gad_verl.tools.doctor.families import check_model_families
+
+    def texts(family: str) -> list[str]:
+        family_config(FAMILIES[family]).save_pretrained(tmp_path / family)
+        tiny_config.discriminator.model.path = str(tmp_path / family)
+        return [entry.found for entry in check_model_families(tiny_config, True)]
+
+    student, judge = texts("granite")
+    assert student == "qwen2: Qwen2ForCausalLM, attention sdpa"
+    assert judge == "granite: GraniteForCausalLM with a scalar head in the place of its LM head, attention sdpa"
+    assert texts("gpt_oss")[1] == "gpt_oss: GptOssForTokenClassification, a token classifier, attention eager"
+    assert len(check_model_families(tiny_config, False)) == 1
+    with pytest.raises(GadConfigError, match="phimoe"):
+        texts("phimoe")

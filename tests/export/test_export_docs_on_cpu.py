@@ -121,7 +121,7 @@ def test_vllms_server_gives_the_trainers_scores(
         monkeypatch.setenv("REWARD_FOLDER", str(exported))
         monkeypatch.setenv("REWARD_URL", url)
         names: dict[str, Any] = {}
-        (block,) = blocks(PAGE, "python")
+        (block,) = (block for block in blocks(PAGE, "python") if "REWARD_FOLDER" in block)
         exec(block, names)
         builder = scoring_builder(exported)
         rows = [scored_ids(builder, names["chat"], answer) for answer in names["answers"]]

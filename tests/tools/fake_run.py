@@ -32,6 +32,7 @@ from omegaconf import DictConfig
 from tensordict import TensorDict
 from tiny_model import WORDS
 from transfer_queue import KVBatchMeta
+from transformers import Qwen2Config
 from verl.single_controller.ray.base import ResourcePoolManager
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls
 from verl.utils import tensordict_utils as tu
@@ -128,11 +129,7 @@ class FakeDiscriminator:
     horizon: int = 0
     calls: list[tuple[str, Any]] = field(default_factory=list)
     workers: list[Any] = field(default_factory=list)
-    hf_config: Any = field(
-        default_factory=lambda: SimpleNamespace(
-            model_type="qwen2", hidden_size=64, num_hidden_layers=2, vocab_size=259, get=None
-        )
-    )
+    hf_config: Any = field(default_factory=lambda: Qwen2Config(hidden_size=64, num_hidden_layers=2, vocab_size=259))
 
     def _output(self, groups: list[SequenceGroup], options: UpdateOptions | None) -> DiscriminatorOutput:
         teachers, students = [], []

@@ -16,12 +16,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from transformers import Qwen2Config
 
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError
@@ -62,7 +62,7 @@ def test_states_of_before_the_critic_are_read(tmp_path: Path) -> None:
 
 
 def test_rank_and_scale_of_lora_belong_to_the_discriminators_shape() -> None:
-    hf_config = SimpleNamespace(model_type="x", hidden_size=4, num_hidden_layers=2, vocab_size=8)
+    hf_config = Qwen2Config(hidden_size=4, num_hidden_layers=2, vocab_size=8)
     plain = checkpoints.discriminator_shape(hf_config, None)
     assert checkpoints.discriminator_shape(hf_config, None, OmegaConf.create({"lora_rank": 0})) == plain
     low = OmegaConf.create({"lora_rank": 4, "lora_alpha": 8})

@@ -46,6 +46,7 @@ ROLLOUT = (
         "the rollout hf",
     ),
     VerlUse(_REPLICA, "TokenOutput(*, token_ids, log_probs, stop_reason, extra_fields)", "the rollout hf"),
+    VerlUse("verl.utils.model", "get_hf_auto_model_class(hf_config)", "the rollout hf loads the student's class"),
 )
 
 CPU = (

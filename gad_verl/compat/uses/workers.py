@@ -139,6 +139,13 @@ ENGINES = (
     ),
     VerlUse(_FSDP, "apply_fsdp2", "the head in float32 (FSDP2)", REPLACED, read_in=_FSDP),
     VerlUse(
+        "verl.utils.fsdp_utils",
+        "_select_fsdp2_wrap_targets",
+        "a scalar head in the place of an LM head (FSDP2)",
+        REPLACED,
+        read_in="verl.utils.fsdp_utils",
+    ),
+    VerlUse(
         "torch.distributed.fsdp",
         "MixedPrecision",
         "the head in float32 (FSDP1)",

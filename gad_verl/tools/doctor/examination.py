@@ -82,6 +82,7 @@ class Doctor:
         if self.config is None:
             return
         # These import verl, as what composed the configuration did.
+        from gad_verl.tools.doctor.families import check_model_families
         from gad_verl.tools.doctor.one_step import check_one_step
         from gad_verl.tools.doctor.tokenizers import check_positions, check_tokenizers
 
@@ -91,6 +92,7 @@ class Doctor:
         yield "prompts", self._prompts
         yield "length of the rows", lambda: check_positions(self.config, self._has_discriminator)
         yield "length of the data", lambda: check_lengths(self.config, self.gad_config.teacher_key)
+        yield "families", lambda: check_model_families(self.config, self._has_discriminator)
         yield "models", self._models
         yield "room", self._room
         if self.one_step_s is not None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.model_check import load_tokenizer
-from gad_verl.tools.doctor.finding import Finding, error, ok, warning
+from gad_verl.tools.doctor.finding import OK, Finding, error, ok, warning
 
 _QUESTION = [{"role": "user", "content": "Which colour has the sky?"}]
 _ANSWER = "Blue"
@@ -34,8 +34,15 @@ def _check_closing(check: str, key: str, tokenizer: Any, stops: set[str]) -> lis
         text = f"{key}: the chat template refuses an assistant's turn ({reason})"
         return [warning(check, text, "Look at the chat template")]
     ends = closed.rpartition(_ANSWER)[2]
-    if any(stop in ends for stop in stops):
+    if tokenizer.eos_token in ends:
         return []
+    other = next((stop for stop in sorted(stops) if stop in ends), None)
+    if other is not None:
+        text = (
+            f"{key}: the chat template closes an assistant's turn with {other!r}, a teacher's text ends with "
+            f"{tokenizer.eos_token!r}: both end an answer"
+        )
+        return [ok(check, text)]
     return [
         warning(
             check,
@@ -81,11 +88,12 @@ def check_tokenizer(
         )
     if generates:
         found += _check_closing(check, key, tokenizer, {str(tokenizer.eos_token), *(stop_texts or set())})
-    if found:
+    if any(finding.level != OK for finding in found):
         return found
     pad = "no padding token" if tokenizer.pad_token_id is None else f"pad {tokenizer.pad_token!r}"
     return [
-        ok(check, f"{len(tokenizer)} tokens, EOS {tokenizer.eos_token!r}, {pad}, chat template with generation prompt")
+        *found,
+        ok(check, f"{len(tokenizer)} tokens, EOS {tokenizer.eos_token!r}, {pad}, chat template with generation prompt"),
     ]
 
 
@@ -135,7 +143,9 @@ def check_positions(config: Any, has_discriminator: bool) -> list[Finding]:
         file = Path(str(model.path)).expanduser() / "config.json"
         if not file.is_file():
             continue
-        positions = json.loads(file.read_text(encoding="utf-8")).get("max_position_embeddings")
+        content = json.loads(file.read_text(encoding="utf-8"))
+        # Of a family with images, the language model's.
+        positions = (content.get("text_config") or content).get("max_position_embeddings")
         if not isinstance(positions, int):
             continue
         text = f"data.max_prompt_length + data.max_response_length = {longest}, {key} reads {positions} tokens"

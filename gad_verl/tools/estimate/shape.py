@@ -156,6 +156,8 @@ def shape_of_config(config: Mapping[str, Any], name: str) -> ModelShape:
     Raises:
         GadConfigError: If the family is not known or a figure is missing.
     """
+    # Of a family with images, the language model.
+    config = config.get("text_config") or config
     family = str(config.get("model_type", ""))
     if family not in FAMILIES:
         raise GadConfigError(

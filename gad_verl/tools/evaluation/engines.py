@@ -134,12 +134,14 @@ def load_model(folder: Path, dtype: str, trust_remote_code: bool) -> Any:
         GadCheckpointError: If it cannot be loaded.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig
+
+    from gad_verl.discriminator.form import language_model_class
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        # The class that was trained: of a family with images, AutoModelForCausalLM finds none of its weights.
+        model = language_model_class(config).from_pretrained(folder, dtype=getattr(torch, dtype))
     except Exception as error:  # of many kinds; all of them say what is wrong with the folder
         raise GadCheckpointError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")

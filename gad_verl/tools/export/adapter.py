@@ -38,14 +38,16 @@ def _widest(state: Mapping[str, Tensor]) -> torch.dtype:
     )
 
 
-def build_adapted(folder: Path, state: Mapping[str, Tensor], build_base: Callable[..., Any], auto_class: Any) -> Any:
+def build_adapted(
+    folder: Path, state: Mapping[str, Tensor], build_base: Callable[[], Any], load_base: Callable[..., Any]
+) -> Any:
     """The model with its adapter, in the widest precision of its weights: a merge in a narrower one loses steps.
 
     Args:
         folder: Of the part of a checkpoint, with ``adapter_config.json``.
         state: Its whole state dict; without the base where verl saved the adapter alone (``save_lora_only``).
         build_base: Makes the base without weights.
-        auto_class: Class of transformers that loads the base where ``state`` lacks it.
+        load_base: Loads the base, of a path and a dtype, where ``state`` lacks it.
 
     Returns:
         PEFT's model.
@@ -60,7 +62,7 @@ def build_adapted(folder: Path, state: Mapping[str, Tensor], build_base: Callabl
     config = PeftConfig.from_pretrained(folder)
     dtype = _widest(state)
     has_base = any(".lora_" not in name for name in state)
-    base = build_base() if has_base else _load_base(folder, config, auto_class, dtype)
+    base = build_base() if has_base else _load_base(folder, config, load_base, dtype)
     tied = set(base._tied_weights_keys or ()) if getattr(base.config, "tie_word_embeddings", False) else set()
     # The base that was trained on, not the folder its configuration was read from.
     base.name_or_path = config.base_model_name_or_path
@@ -77,10 +79,10 @@ def build_adapted(folder: Path, state: Mapping[str, Tensor], build_base: Callabl
     return model
 
 
-def _load_base(folder: Path, config: Any, auto_class: Any, dtype: torch.dtype) -> Any:
+def _load_base(folder: Path, config: Any, load_base: Callable[..., Any], dtype: torch.dtype) -> Any:
     path = config.base_model_name_or_path
     try:
-        return auto_class.from_pretrained(path, dtype=dtype)
+        return load_base(path, dtype)
     except (OSError, ValueError) as error:
         raise GadCheckpointError(
             f"{folder} holds the adapter alone (save_lora_only), and its base {path} does not load: {error}"

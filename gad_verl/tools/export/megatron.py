@@ -18,7 +18,7 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from gad_verl.discriminator.conversion import CAUSAL_HEAD, classifier_head, load_config, read_head, weight_files
+from gad_verl.discriminator.conversion import CAUSAL_HEAD, fsdp_head, load_config, read_head, weight_files
 from gad_verl.errors import GadCheckpointError
 
 _MANIFEST = "ckpt_contents.json"
@@ -47,7 +47,7 @@ def transformers_folder(folder: Path) -> Path:
 
 
 def load_megatron_state(folder: Path, part: str) -> dict[str, Tensor]:
-    """The whole state dict under the names of transformers; a discriminator as ``...ForTokenClassification``.
+    """The whole state dict under the names of transformers; a discriminator in FSDP's form.
 
     Args:
         folder: ``actor`` or ``discriminator`` of a checkpoint.
@@ -69,7 +69,7 @@ def load_megatron_state(folder: Path, part: str) -> dict[str, Tensor]:
     if head is None:
         raise GadCheckpointError(f"{folder} is no discriminator: it has no scalar head")
     del state[CAUSAL_HEAD]
-    name, has_bias = classifier_head(load_config(source))
+    name, has_bias = fsdp_head(load_config(source))
     state[f"{name}.weight"] = head.weight
     if has_bias:
         state[f"{name}.bias"] = head.weight.new_full((1,), head.bias)

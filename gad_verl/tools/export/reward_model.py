@@ -23,6 +23,10 @@ itself. Three things stand between the two, and an exported folder settles them:
   written down (``score_bias``) for whoever wants the trainer's number. vLLM reads it from the weights.
 - vLLM puts a sigmoid on a single label unless the model is a regression.
 
+Where transformers has no token classifier of a family, the discriminator is the language model with the scalar head in
+the place of its LM head, and that is how the folder loads in transformers: the few lines are on its card. For vLLM the
+head is in the folder a second time, under the name ``score``.
+
 How prompt and response become tokens is written down too, in ``gad_scoring.json``. Nothing here imports verl.
 """
 
@@ -32,7 +36,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from gad_verl.data.tokens import Messages, SequenceBuilder
+from gad_verl.discriminator.form import CLASSIFIER_HEADS, LM_HEAD, discriminator_form
 from gad_verl.errors import GadCheckpointError
 
 logger = logging.getLogger(__name__)
@@ -138,6 +145,20 @@ def sequence_classifier(config: Any) -> str | None:
     return None
 
 
+def lm_head_class(config: Any) -> str | None:
+    """Name of the language model whose LM head the scalar head has replaced; None of a token classifier."""
+    form = discriminator_form(config)
+    return None if form.is_classifier else form.model_class.__name__
+
+
+def saved_weights(model: Any) -> dict[str, Tensor]:
+    """Weights of a discriminator as they are written: vLLM's classifier looks for the head by the name ``score``."""
+    state = dict(model.state_dict())
+    if lm_head_class(model.config) is not None:
+        state[f"{CLASSIFIER_HEADS[0]}.weight"] = state[f"{LM_HEAD}.weight"].clone()
+    return state
+
+
 def find_padding(tokenizer: Any, vocab_size: int, chat_template_kwargs: dict[str, Any] | None = None) -> int | None:
     """A token that pads and that no scored sequence ends with; the tokenizer's own if it will do.
 
@@ -173,20 +194,25 @@ def _template_ids(tokenizer: Any, chat_template_kwargs: dict[str, Any]) -> set[i
 
 
 def add_reward_form(folder: Path, scoring: Scoring) -> str | None:
-    """Let a folder of a token classifier with one label load as a sequence classifier too.
+    """Let a folder of a discriminator load as a sequence classifier too: in transformers and vLLM, or in vLLM alone.
 
     Args:
         folder: As written by ``save_pretrained``, tokenizer included. Its configuration and tokenizer are changed.
         scoring: Written into the folder.
 
     Returns:
-        Name of the sequence classifier; None where the family has none and the folder stays a token classifier.
+        Name of transformers' sequence classifier; None where it has none, and the folder stays what was trained.
     """
     from transformers import AutoConfig, AutoTokenizer
 
     scoring.write(folder)
     config = AutoConfig.from_pretrained(folder)
-    name = sequence_classifier(config)
+    name, replaced = sequence_classifier(config), lm_head_class(config)
+    if replaced is not None:
+        # The name by which vLLM makes a classifier of a language model.
+        served = replaced.removesuffix("ForCausalLM").removesuffix("ForConditionalGeneration")
+        _describe(folder, {"architectures": [f"{served}ForSequenceClassification"], "problem_type": "regression"})
+        return None
     if name is None:
         logger.warning(
             "transformers has no sequence classifier with the weights of %s: it stays a token classifier, whose value "
@@ -203,8 +229,12 @@ def add_reward_form(folder: Path, scoring: Scoring) -> str | None:
             tokenizer.save_pretrained(folder)
     if padding is None:
         logger.warning("the tokenizer has no token that pads and is never scored: score one sequence at a time")
-    path = folder / "config.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content |= {"architectures": [name], "problem_type": "regression", "pad_token_id": padding}
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    _describe(folder, {"architectures": [name], "problem_type": "regression", "pad_token_id": padding})
     return name
+
+
+def _describe(folder: Path, entries: dict[str, Any]) -> None:
+    """Change entries of a config.json."""
+    path = folder / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | entries
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -22,6 +22,7 @@ import logging
 import pickle
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +30,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gad_verl.discriminator.conversion import prepare_classifier_config
-from gad_verl.discriminator.model import HEAD_NAMES
+from gad_verl.discriminator.conversion import prepare_fsdp_config
+from gad_verl.discriminator.form import HEAD_NAMES, discriminator_form, empty_discriminator, language_model_class
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import follow_umask, replaced
 from gad_verl.tools.export.adapter import build_adapted, has_adapter
 from gad_verl.tools.export.megatron import is_megatron, load_megatron_state, transformers_folder
 from gad_verl.tools.export.prompt_options import write_prompt_options
-from gad_verl.tools.export.reward_model import Scoring, add_reward_form
+from gad_verl.tools.export.reward_model import Scoring, add_reward_form, lm_head_class, saved_weights
 
 if TYPE_CHECKING:
     from gad_verl.tools.export.card.request import CardRequest
@@ -115,21 +116,29 @@ def load_state(folder: Path) -> dict[str, Tensor]:
     return {name: join_shards(name, [rank[name] for rank in ranks]).contiguous() for name in ranks[0]}
 
 
-def _auto_class(part: str) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
-
-    return AutoModelForCausalLM if part == "student" else AutoModelForTokenClassification
-
-
 def _empty_model(part: str, config_folder: Path) -> Any:
     """The architecture without weights."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(config_folder)
     if part == "discriminator":
-        prepare_classifier_config(config)
+        prepare_fsdp_config(config)
+        return empty_discriminator(config)
     with torch.device("meta"):
-        return _auto_class(part).from_config(config, attn_implementation="eager")
+        return language_model_class(config)._from_config(config, attn_implementation="eager")
+
+
+def _load_base(part: str, path: str, dtype: torch.dtype) -> Any:
+    """The base of an adapter that was saved alone."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path)
+    if part == "student":
+        return language_model_class(config).from_pretrained(path, dtype=dtype)
+    prepare_fsdp_config(config)
+    # The head over the vocabulary of a language model is not read: the adapter brings the scalar one.
+    form = discriminator_form(config).loadable_class
+    return form.from_pretrained(path, config=config, dtype=dtype, ignore_mismatched_sizes=True)
 
 
 def _build_model(part: str, config_folder: Path, state: Mapping[str, Tensor]) -> Any:
@@ -176,8 +185,8 @@ def export_part(
 ) -> Path:
     """Write one model of a checkpoint as a Hugging Face folder; the folder appears whole or not at all.
 
-    A discriminator loads as a token classifier and, where transformers has one with the same weights, as a sequence
-    classifier (:mod:`gad_verl.tools.export.reward_model`).
+    A discriminator loads in the form that was trained and, where transformers has one with the same weights, as a
+    sequence classifier (:mod:`gad_verl.tools.export.reward_model`).
 
     Args:
         checkpoint: A folder ``global_step_N``.
@@ -218,7 +227,7 @@ def export_part(
     if adapter_only and not has_adapter(state):
         raise GadCheckpointError(f"the {part} of {checkpoint} was trained without LoRA: there is no adapter to write")
     if has_adapter(state):
-        model = build_adapted(folder, state, lambda: _empty_model(part, config_folder), _auto_class(part))
+        model = build_adapted(folder, state, lambda: _empty_model(part, config_folder), partial(_load_base, part))
         if not adapter_only:
             model = model.merge_and_unload(safe_merge=True)
     else:
@@ -227,7 +236,8 @@ def export_part(
         model.to(dtype)
     model.config.dtype = next(model.parameters()).dtype
     with replaced(output) as temporary:
-        model.save_pretrained(temporary)
+        writes_scores = part == "discriminator" and not adapter_only
+        model.save_pretrained(temporary, state_dict=saved_weights(model) if writes_scores else None)
         # PEFT leaves a form to fill in, with the folder of the base.
         (temporary / _CARD).unlink(missing_ok=True)
         _copy_other_files(config_folder, temporary)
@@ -250,7 +260,8 @@ def export_part(
             from gad_verl.tools.export.card.page import Exported, write_card
 
             precision = str(model.config.dtype).removeprefix("torch.")
-            write_card(facts, Exported(temporary, adapter_only, precision, scoring, classifier))
+            replaced_class = None if scoring is None else lm_head_class(model.config)
+            write_card(facts, Exported(temporary, adapter_only, precision, scoring, classifier, replaced_class))
         follow_umask(temporary)
     logger.info("exported the %s of %s to %s", part, checkpoint, output)
     return output

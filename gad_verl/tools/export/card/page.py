@@ -81,6 +81,7 @@ class Exported:
         dtype: Precision of the weights.
         scoring: Of a discriminator.
         sequence_classifier: Class of transformers that a discriminator loads as, beside the token classifier.
+        lm_head_class: Class whose LM head a discriminator's scalar head has replaced; None of a token classifier.
     """
 
     folder: Path
@@ -88,6 +89,7 @@ class Exported:
     dtype: str
     scoring: Scoring | None = None
     sequence_classifier: str | None = None
+    lm_head_class: str | None = None
 
 
 def collect_facts(checkpoint: str | Path, part: str, run: RunFacts, request: CardRequest) -> CardFacts:
@@ -125,6 +127,7 @@ def write_card(facts: CardFacts, exported: Exported) -> Path:
                 if key in logged and (is_student or key in _OF_DISCRIMINATOR)
             ],
             pads=config.get("pad_token_id") is not None,
+            student_class=_student_class(exported),
             this_version=__version__,
         )
     )
@@ -133,6 +136,13 @@ def write_card(facts: CardFacts, exported: Exported) -> Path:
     path = exported.folder / "README.md"
     path.write_text(str(card), encoding="utf-8")
     return path
+
+
+def _student_class(exported: Exported) -> str:
+    """The automatic class of transformers that reads the names of the weights; a family with images has its own."""
+    file = exported.folder / "config.json"
+    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return "AutoModelForImageTextToText" if "text_config" in content else "AutoModelForCausalLM"
 
 
 def _environment() -> Any:
