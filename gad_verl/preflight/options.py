@@ -26,7 +26,6 @@ _SUMMING_ESTIMATORS = (
     "grpo",
     "grpo_vectorized",
     "grpo_passk",
-    "gdpo",
     "gpg",
     "rloo",
     "rloo_vectorized",
@@ -36,6 +35,7 @@ _SUMMING_ESTIMATORS = (
 _GROUP_ESTIMATORS = (*_SUMMING_ESTIMATORS, "gad_process")
 # What they need beside rewards, which no step of verl's V1 trainer makes.
 _NEVER_MADE = {
+    "gdpo": "several rewards by their names (algorithm.gdpo_reward_keys)",
     "remax": "the reward of a greedy response to each prompt",
     "optimal_token_baseline": "the sum of the squared probabilities of each token",
     "tir_optimal_token_baseline": "the sum of the squared probabilities of each token",
