@@ -30,11 +30,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from study_common import Row, Rows, Run, arguments, run_all, table
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig
 
 # isort: split
 from gad_in_one_file import Example, Gad, Settings
@@ -136,6 +140,7 @@ class Student(nn.Module):
         super().__init__()
         self.tokens, self.reads = nn.Embedding(len(ALPHABET), 16), nn.GRU(16, 32, batch_first=True)
         self.says = nn.Linear(32, len(ALPHABET))
+        self.generation_config = None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         return self.says(self.reads(self.tokens(input_ids))[0])
@@ -145,13 +150,12 @@ class Student(nn.Module):
         return self.says.weight.device
 
     @torch.no_grad()
-    def generate(
-        self, input_ids: Tensor, max_new_tokens: int, do_sample: bool, temperature: float = 1.0, **_: Any
-    ) -> Tensor:
+    def generate(self, input_ids: Tensor, generation_config: "GenerationConfig", **_: Any) -> SimpleNamespace:
         """As transformers' ``generate`` for prompts of one length: it goes on from the GRU's state."""
         said, state, rows = input_ids, None, [input_ids]
+        do_sample, temperature = generation_config.do_sample, generation_config.temperature
         done = torch.zeros(len(input_ids), dtype=torch.bool)
-        for _step in range(max_new_tokens):
+        for _step in range(generation_config.max_new_tokens):
             hidden, state = self.reads(self.tokens(said), state)
             logits = self.says(hidden[:, -1])
             likely = logits.argmax(-1)
@@ -162,7 +166,7 @@ class Student(nn.Module):
             if bool(done.all()):
                 break
             said = rows[-1]
-        return torch.cat(rows, dim=1)
+        return SimpleNamespace(sequences=torch.cat(rows, dim=1))
 
 
 class Discriminator(nn.Module):

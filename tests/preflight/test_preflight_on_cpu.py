@@ -131,7 +131,7 @@ def test_an_unexpected_error_ends_the_run_too(tiny_config: DictConfig, monkeypat
 # ------------------------------ configuration ------------------------------
 
 
-@pytest.mark.parametrize("estimator", ["grpo", "rloo", "opo", "gdpo"])
+@pytest.mark.parametrize("estimator", ["grpo", "rloo", "opo", "gpg"])
 def test_one_response_with_a_group_estimator(tiny_config: DictConfig, estimator: str) -> None:
     config = changed(tiny_config, actor_rollout_ref__rollout__n=1, algorithm__adv_estimator=estimator)
     rejects(config, GadConfigError, "actor_rollout_ref.rollout.n=1", estimator, "at least 2")
