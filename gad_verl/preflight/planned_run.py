@@ -30,6 +30,7 @@ from gad_verl.preflight.data_check import check_data, check_schedule, length_of_
 from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers, resume_folder
 from gad_verl.preflight.prompt_check import check_prompts
+from gad_verl.preflight.size_check import check_models
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     rows = check_data(config, gad_config)
     schedule = check_schedule(config, gad_config, rows)
     check_tokenizers(config)
+    check_models(config, gad_config)
     check_prompts(config, gad_config)
     check_discriminator(config, gad_config)
     check_installed(config)
