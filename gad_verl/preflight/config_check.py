@@ -22,10 +22,13 @@ from omegaconf import DictConfig
 from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.config.micro_batch import tokens_per_micro_batch
 from gad_verl.errors import GadConfigError
+from gad_verl.preflight.agent_check import check_agents
 from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
 from gad_verl.preflight.objective_check import check_objective
 from gad_verl.preflight.options import check_estimator, check_tools
+from gad_verl.preflight.parallel_check import check_counts
+from gad_verl.preflight.size_check import check_heads
 from gad_verl.preflight.surroundings_check import check_context, check_loggers
 from gad_verl.trainer.stop_file import StopFile
 
@@ -39,6 +42,7 @@ def check_config(config: DictConfig) -> GadConfig:
         GadConfigError: Names the key and the remedy.
     """
     gad_config = load_gad_config(config)
+    check_counts(config)
     rollout, algorithm, trainer = config.actor_rollout_ref.rollout, config.algorithm, config.trainer
     check_estimator(config, gad_config)
     filter_groups = algorithm.get("filter_groups", None)
@@ -63,6 +67,8 @@ def check_config(config: DictConfig) -> GadConfig:
     check_megatron(config, gad_config)
     check_loggers(trainer.logger)
     check_context(config)
+    check_agents(config, gad_config)
+    check_heads(config, gad_config)
     if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
         raise GadConfigError(
             "actor_rollout_ref.rollout.name=vllm, but vLLM is not installed: install it (on a CPU: make install), or "

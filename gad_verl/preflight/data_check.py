@@ -25,6 +25,7 @@ from gad_verl.data.loaded import check_loaded
 from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.preflight.agent_check import check_agent_column
 from gad_verl.preflight.objective_check import check_evidence
 from gad_verl.preflight.options import check_held_out, check_task_columns
 from gad_verl.trainer.begun import begun_run
@@ -54,6 +55,7 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
             f"{source} gives {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not "
             "one step could be made. Lower data.train_batch_size or add data"
         )
+    check_agent_column(config)
     checks.check_together(1, length_of_run(config, rows)[1])
     check_task_columns(config, gad_config)
     check_held_out(gad_config, rows)

@@ -15,11 +15,11 @@
 
 import copy
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
+from gad_verl.data.tokenizer import load_tokenizer
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.discriminator.form import CLASSIFIER_HEADS, LM_HEAD, discriminator_form
 from gad_verl.discriminator.model import prepare_config
@@ -27,32 +27,6 @@ from gad_verl.errors import GadCheckpointError, GadConfigError
 from gad_verl.preflight.megatron_check import MEGATRON
 from gad_verl.trainer import checkpoints
 from gad_verl.trainer.begun import resume_folder
-
-
-def load_tokenizer(key: str, model: Any) -> Any:
-    """The tokenizer of a model, with the chat template that it will have.
-
-    Args:
-        key: Of the model in the configuration.
-        model: That section.
-
-    Raises:
-        GadConfigError: Names the model.
-    """
-    from transformers import AutoTokenizer
-
-    path = model.get("tokenizer_path", None) or model.path
-    local = Path(str(path)).expanduser()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            local if local.exists() else path, trust_remote_code=model.get("trust_remote_code", False)
-        )
-    except (OSError, ValueError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise GadConfigError(f"{key}.path={path}: no tokenizer can be loaded: {text}") from None
-    if model.get("custom_chat_template", None) is not None:
-        tokenizer.chat_template = model.custom_chat_template
-    return tokenizer
 
 
 def check_tokenizers(config: DictConfig) -> None:

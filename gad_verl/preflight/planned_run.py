@@ -31,6 +31,7 @@ from gad_verl.preflight.family_check import check_families
 from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers
 from gad_verl.preflight.prompt_check import check_prompts
+from gad_verl.preflight.size_check import check_models
 from gad_verl.trainer.begun import resume_folder
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     schedule = check_schedule(config, gad_config, rows)
     check_tokenizers(config)
     check_families(config, has_discriminator=gad_config.stage != "seqkd")
+    check_models(config, gad_config)
     check_prompts(config, gad_config)
     check_discriminator(config, gad_config)
     check_installed(config)

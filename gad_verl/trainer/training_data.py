@@ -34,6 +34,8 @@ from gad_verl.core.teacher_mix import TeacherMix
 from gad_verl.data.curriculum_sampler import CurriculumSampler, row_difficulty, row_keys
 from gad_verl.data.dataset import GadDataset
 from gad_verl.data.file_stamps import FileStamp, changed_files, file_list, same_content, stamp_files
+from gad_verl.data.loaded import check_loaded
+from gad_verl.data.rendered_prompts import prompt_readers
 from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.trainer.begun import BegunRun, begun_run
@@ -288,6 +290,10 @@ class TrainingData:
         data = self._config.data
         checks = TrainingRowChecks(self._gad_config)
         checks.check_files(self._files, data.prompt_key)
+        check_loaded(self._files, data.prompt_key, self._gad_config.teacher_key)
+        for reader in prompt_readers(self._config, self._gad_config):
+            for path in self._files:
+                reader.check_file(path, data.prompt_key)
         checks.check_together(min(self._step, self._total_steps), self._total_steps)
         dataset = create_rl_dataset(
             data.train_files, data, *self._model, is_train=True, max_samples=data.get("train_max_samples", -1)

@@ -155,7 +155,7 @@ def test_a_number_of_rows_is_positive(capsys: pytest.CaptureFixture[str]) -> Non
         ((*SEVEN, "--gpu", "80,-1,3350"), ("--gpu 80,-1,3350", "TFLOPS")),
         ((*SEVEN, "--mfu", "fast"), ("--mfu fast",)),
         ((*SEVEN, "--mfu", "1.5"), ("between 0 and 1",)),
-        ((*SEVEN, "actor_rollout_ref.rollout.tensor_model_parallel_size=16"), ("does not fit into the 8",)),
+        ((*SEVEN, "actor_rollout_ref.rollout.tensor_model_parallel_size=16"), ("does not divide the 8",)),
         ((*SEVEN, "--config-path", "/nowhere"), ("/nowhere",)),
     ],
     ids=lambda value: str(value)[-40:],

@@ -254,6 +254,35 @@ def test_a_bad_file_never_ends_a_run(config: DictConfig, tokenizer: Any, files: 
     assert [event["rule"] for event in trainer.take_data_events()] == ["reloaded"]
 
 
+def test_a_changed_file_is_read_and_rendered_as_before_a_run(config: DictConfig, tokenizer: Any, files: Files) -> None:
+    """Prompts that the template refuses do not get in."""
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    config.actor_rollout_ref.model.custom_chat_template = strict + tokenizer.chat_template
+    trainer = Trainer(config, tokenizer)
+    trainer.run(3)
+    refused = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "q"}]
+    files.write([*rows(9), {**rows(1)[0], "prompt": refused}])
+    assert sorted_all(trainer.run(3)) == prompts(12)
+    (event,) = trainer.take_data_events()
+    assert event["rule"] == "kept" and "row 9" in event["text"] and "System role not supported" in event["text"]
+
+
+def test_a_changed_file_whose_texts_become_dates(config: DictConfig, tokenizer: Any, files: Files) -> None:
+    def as_json(content: list[dict[str, Any]]) -> bytes:
+        return "".join(json.dumps(row) + "\n" for row in content).encode()
+
+    files.path = files.path.with_name("dates.jsonl")
+    files.write(as_json(rows(12)))
+    config.data.train_files = str(files.path)
+    trainer = Trainer(config, tokenizer)
+    trainer.run(3)
+    dates = [{**row, "teacher_response": f"2024-05-{1 + day:02}"} for day, row in enumerate(rows(12))]
+    files.write(as_json(dates))
+    assert sorted_all(trainer.run(3)) == prompts(12)
+    (event,) = trainer.take_data_events()
+    assert event["rule"] == "kept" and "datetime" in event["text"]
+
+
 def test_a_file_that_is_gone_or_only_touched(config: DictConfig, tokenizer: Any, files: Files) -> None:
     trainer = Trainer(config, tokenizer)
     trainer.run(3)

@@ -91,6 +91,7 @@ class Doctor:
         yield "tokenizers", lambda: check_tokenizers(self.config, self._has_discriminator)
         yield "prompts", self._prompts
         yield "length of the rows", lambda: check_positions(self.config, self._has_discriminator)
+        yield "sizes of the models", self._sizes
         yield "length of the data", lambda: check_lengths(self.config, self.gad_config.teacher_key)
         yield "families", lambda: check_model_families(self.config, self._has_discriminator)
         yield "models", self._models
@@ -146,8 +147,10 @@ class Doctor:
 
     def _configuration(self) -> list[Finding]:
         from gad_verl.preflight import check_config
+        from gad_verl.tools.doctor.run_plan import check_verl
 
         check_config(self.config)
+        check_verl(self.config)
         return [ok("configuration", f"{self.config_name}: its keys fit each other; stage {self.gad_config.stage}")]
 
     def _data(self) -> list[Finding]:
@@ -163,6 +166,12 @@ class Doctor:
 
         check_prompts(self.config, self.gad_config)
         return [ok("prompts", "the chat templates render every one, and what is asked is in it")]
+
+    def _sizes(self) -> list[Finding]:
+        from gad_verl.preflight.size_check import check_models
+
+        check_models(self.config, self.gad_config)
+        return [ok("sizes of the models", "rows fit into their positions, and each token has an embedding")]
 
     def _models(self) -> list[Finding]:
         from gad_verl.preflight import check_discriminator

@@ -17,8 +17,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from gad_verl.data.tokenizer import load_tokenizer
 from gad_verl.errors import GadConfigError
-from gad_verl.preflight.model_check import load_tokenizer
+from gad_verl.preflight.size_check import model_config, positions_of
 from gad_verl.tools.doctor.finding import OK, Finding, error, ok, warning
 
 _QUESTION = [{"role": "user", "content": "Which colour has the sky?"}]
@@ -140,13 +141,9 @@ def check_positions(config: Any, has_discriminator: bool) -> list[Finding]:
         models["discriminator"] = ("discriminator.model", config.discriminator.model)
     found = []
     for name, (key, model) in models.items():
-        file = Path(str(model.path)).expanduser() / "config.json"
-        if not file.is_file():
-            continue
-        content = json.loads(file.read_text(encoding="utf-8"))
-        # Of a family with images, the language model's.
-        positions = (content.get("text_config") or content).get("max_position_embeddings")
-        if not isinstance(positions, int):
+        known = model_config(model)
+        positions = None if known is None else positions_of(config, key, known)
+        if positions is None:
             continue
         text = f"data.max_prompt_length + data.max_response_length = {longest}, {key} reads {positions} tokens"
         if longest > positions:

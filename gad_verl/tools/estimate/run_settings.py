@@ -22,6 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.errors import GadConfigError
+from gad_verl.preflight.parallel_check import Heads, check_counts, check_parallel
+from gad_verl.preflight.surroundings_check import check_context
 from gad_verl.tools.estimate.roles import Layout, Role
 from gad_verl.tools.estimate.shape import ModelShape, find_shape
 
@@ -214,11 +216,6 @@ def _rollout(config: DictConfig, shape: ModelShape, gpus: int) -> Rollout:
         section.get("data_parallel_size", 1) or 1,
     )
     per_engine = sizes[0] * sizes[1] * sizes[2]
-    if per_engine > gpus:
-        raise GadConfigError(
-            f"actor_rollout_ref.rollout: an engine of {per_engine} GPUs (tensor x pipeline x data parallelism) does "
-            f"not fit into the {gpus} of trainer.nnodes x trainer.n_gpus_per_node"
-        )
     return Rollout(
         name=str(section.name),
         shape=shape,
@@ -242,11 +239,12 @@ def read_settings(config: DictConfig) -> RunSettings:
         GadConfigError: If a key is missing or a model's shape is not known.
     """
     gad = load_gad_config(config)
+    for section in ("data", "trainer", "actor_rollout_ref.actor", "actor_rollout_ref.rollout"):
+        _get(config, section)
+    check_counts(config)
     model = _get(config, "actor_rollout_ref.model")
     data, trainer = _get(config, "data"), _get(config, "trainer")
     gpus = int(_get(trainer, "nnodes")) * int(_get(trainer, "n_gpus_per_node"))
-    if gpus < 1:
-        raise GadConfigError(f"trainer.nnodes x trainer.n_gpus_per_node is {gpus}: at least one GPU is needed")
     longest = data.max_prompt_length + data.max_response_length
     student = find_shape(str(model.path), "actor_rollout_ref.model.path")
     actor, ref, rollout = (config.actor_rollout_ref[name] for name in ("actor", "ref", "rollout"))
@@ -275,11 +273,12 @@ def read_settings(config: DictConfig) -> RunSettings:
     if wants_reference and role.lora_rank == 0:
         reference = _role("reference", student, ref, "actor_rollout_ref.ref", model, gpus, log_prob_tokens["ref"])
         reference = replace(reference, always_on_host=reference.layout.engine == "fsdp")
-    judge, own_pool = None, 0
+    judge, own_pool, judge_heads = None, 0, None
     if gad.stage != "seqkd":
         section = _get(config, "discriminator")
         own_pool = gad.discriminator_nnodes * gad.discriminator_n_gpus_per_node
         discriminator = find_shape(str(section.model.path), "discriminator.model.path")
+        judge_heads = Heads(discriminator.heads, discriminator.kv_heads)
         tokens = _micro_tokens(
             section.use_dynamic_bsz,
             section.ppo_max_token_len_per_gpu,
@@ -297,6 +296,8 @@ def read_settings(config: DictConfig) -> RunSettings:
             tokens,
             scalar_head=True,
         )
+    check_context(config)
+    check_parallel(config, gad, Heads(student.heads, student.kv_heads), judge_heads)
     contents = [
         tuple(section.checkpoint.save_contents) if "checkpoint" in section else _WIDEST_CONTENTS
         for section in (actor, config.discriminator)
