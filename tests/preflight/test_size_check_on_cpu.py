@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
-from tiny_model import CHAT_TEMPLATE, build_model, build_tokenizer
+from tiny_model import CHAT_TEMPLATE, build_model
 from transformers import AutoConfig, AutoTokenizer, GPT2Config, Qwen2Config
 
 from gad_verl import cli, preflight
