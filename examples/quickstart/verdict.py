@@ -38,29 +38,22 @@ def interval(figure: dict[str, float]) -> str:
 
 def verdict(comparison: dict[str, Any]) -> str:
     """Of the paired differences, which are those of the others to the student after GAD."""
-    lines = []
+    lines, ahead = [], {}
     for name, title in OTHERS.items():
-        differences = comparison["differences"][name]
-        nearer, farther, shown = [], [], []
-        for key, label in KLS.items():
-            # The other's less GAD's, turned round.
-            other = differences[key]
-            gad = {"value": -other["value"], "low": -other["high"], "high": -other["low"]}
-            shown.append(f"{label} {interval(gad)}")
-            if gad["high"] < 0:
-                nearer.append(label)
-            elif gad["low"] > 0:
-                farther.append(label)
-        if nearer and not farther:
-            said = f"GAD is nearer to the teacher in {' and '.join(nearer)}"
-        elif farther and not nearer:
-            said = f"GAD is farther from the teacher in {' and '.join(farther)}"
-        elif nearer:
-            said = f"GAD is nearer to the teacher in {nearer[0]}, farther in {farther[0]}"
-        else:
-            said = "no difference can be told"
-        lines.append(f"Against {title}: {said} ({', '.join(shown)} nats an answer).")
-    if all("GAD is nearer" not in line for line in lines[-1:]):
+        # The other's less GAD's, turned round.
+        found = {
+            label: {"value": -other["value"], "low": -other["high"], "high": -other["low"]}
+            for key, label in KLS.items()
+            for other in [comparison["differences"][name][key]]
+        }
+        ahead[name] = [label for label, gad in found.items() if gad["high"] < 0]
+        behind = [label for label, gad in found.items() if gad["low"] > 0]
+        said = [f"nearer to the teacher in {' and '.join(ahead[name])}"] if ahead[name] else []
+        said += [f"farther from the teacher in {' and '.join(behind)}"] if behind else []
+        claim = f"GAD is {', '.join(said)}" if said else "no difference can be told"
+        shown = ", ".join(f"{label} {interval(gad)}" for label, gad in found.items())
+        lines.append(f"Against {title}: {claim} ({shown} nats an answer).")
+    if not ahead["seqkd"]:
         lines.append(
             "So simple a style is learned from the texts alone: here SeqKD would have done, at a fraction of the cost. "
             "Where GAD is ahead: make demo, docs/studies.md."
