@@ -60,7 +60,7 @@ def quantile(degrees: int, level: float = LEVEL) -> float:
     """Student's t: the two-sided limit that holds a share ``level``, in standard errors.
 
     Fisher's expansion in the normal quantile (Abramowitz and Stegun 26.7.5): exact for 1 and 2 degrees of freedom, to
-    1 % for 3, to 1e-3 from 6 on.
+    1 % for 3, to 1e-3 from 6 on. scipy has it to the last digit, and is no requirement of this room.
 
     Args:
         degrees: Of freedom, at least 1.

@@ -19,7 +19,7 @@ from gad_verl.errors import GadDataError
 # What templates call the switch: Qwen3 and its kin; DeepSeek, Granite.
 SWITCHES = ("enable_thinking", "thinking")
 _OPEN_TAGS = ("<think>", "<thinking>", "<thought>", "<|START_THINKING|>", "[THINK]")
-_CHAT = ({"role": "user", "content": "Why?"},)
+CHAT = ({"role": "user", "content": "Why?"},)
 
 
 def opens_thoughts(rendered: str) -> bool:
@@ -30,9 +30,9 @@ def opens_thoughts(rendered: str) -> bool:
 def thinking_switch(builder: SequenceBuilder) -> str | None:
     """Name of a switch that would turn thinking off where the builder's options leave it on; None if there is none."""
     try:
-        rendered = builder.render(_CHAT)
+        rendered = builder.render(CHAT)
         named = [name for name in SWITCHES if name in str(builder.tokenizer.chat_template)]
-        return next((name for name in named if builder.with_option(name, False).render(_CHAT) != rendered), None)
+        return next((name for name in named if builder.with_option(name, False).render(CHAT) != rendered), None)
     except GadDataError:
         # A template that refuses this chat is judged by the prompts of the data.
         return None

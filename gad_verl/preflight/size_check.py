@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
+from gad_verl.data.thinking import CHAT
 from gad_verl.data.tokenizer import load_tokenizer
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.parallel_check import Heads, check_parallel
@@ -28,7 +29,6 @@ from gad_verl.preflight.parallel_check import Heads, check_parallel
 logger = logging.getLogger(__name__)
 
 _STUDENT, _DISCRIMINATOR = "actor_rollout_ref.model", "discriminator.model"
-_QUESTION = [{"role": "user", "content": "Why?"}]
 # Of models whose positions are rotary, one of these tells how.
 _ROTARY = ("rope_parameters", "rope_theta", "rope_scaling")
 # Tokens that a model reads beside those of texts.
@@ -145,7 +145,7 @@ def _check_vocabulary(key: str, model: Any, hf_config: Any) -> None:
     read += [str(getattr(tokenizer, f"{name}_token")) for name in _SPECIAL if _is_beyond(tokenizer, name, rows)]
     if not read and getattr(tokenizer, "chat_template", None):
         try:
-            rendered = tokenizer.apply_chat_template(_QUESTION, add_generation_prompt=True, tokenize=False)
+            rendered = tokenizer.apply_chat_template(list(CHAT), add_generation_prompt=True, tokenize=False)
         except Exception:
             # Whether a template can render the prompts is looked at with the prompts.
             return

@@ -23,7 +23,7 @@ from gad_verl.config import GadConfig
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.reading import BadRow, open_file
 from gad_verl.data.schema import teacher_texts
-from gad_verl.data.thinking import opens_thoughts, thinking_switch
+from gad_verl.data.thinking import CHAT, opens_thoughts, thinking_switch
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadDataError
 
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 _MODEL = "actor_rollout_ref.model"
 _OPTIONS = "data.apply_chat_template_kwargs"
-_CHAT = ({"role": "user", "content": "Why?"},)
 _CLOSED = "</think>"
 _ROWS = 100
 
@@ -52,7 +51,7 @@ def warn_of_thinking(config: DictConfig, gad_config: GadConfig, student: Sequenc
         student: With the student's tokenizer and the run's options of its template.
     """
     try:
-        opened, switch = opens_thoughts(student.render(_CHAT)), thinking_switch(student)
+        opened, switch = opens_thoughts(student.render(CHAT)), thinking_switch(student)
     except GadDataError:
         return
     if not opened and switch is None:
@@ -74,6 +73,6 @@ def warn_of_thinking(config: DictConfig, gad_config: GadConfig, student: Sequenc
         "supervised steps would teach it to answer inside of its thoughts. Set %s.custom_chat_template to one that "
         "opens none, or take another student; thinking students are not supported yet",
         _MODEL,
-        student.render(_CHAT)[-20:],
+        student.render(CHAT)[-20:],
         _MODEL,
     )

@@ -31,16 +31,8 @@ import torch
 TOLERANCE = 1e-5
 HEAD_SEED = 3
 REFUSED = "refused"
-COLUMNS = {
-    "student": "student learns",
-    "discriminator": "D's scores and gradient",
-    "layers": "first layers",
-    "packed": "packed rows",
-    "shared": "shared prompt",
-    "resume": "save and load",
-    "export": "export",
-    "lora": "LoRA",
-}
+# Methods of FamilyProbe, each a column of docs/models.md.
+COLUMNS = ("student", "discriminator", "layers", "packed", "shared", "resume", "export", "lora")
 logger = logging.getLogger(__name__)
 
 
@@ -395,7 +387,7 @@ def plain_discriminator(folder: Path) -> Any:
     return Discriminator.from_pretrained(folder, attn_implementation="eager").eval()
 
 
-def measure(folder: Path, columns: tuple[str, ...] = tuple(COLUMNS), verbose: bool = False) -> dict[str, str]:
+def measure(folder: Path, columns: tuple[str, ...] = COLUMNS, verbose: bool = False) -> dict[str, str]:
     """The columns of a family. An error becomes "fails: ...": the page has no empty cell."""
     from gad_verl.discriminator.family_limits import draws_experts
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gad_verl.tools.report.lines import Series
+from gad_verl.tools.report.lines import EMPTY, Series
 from gad_verl.tools.report.runs import SEQKD, WARMUP, Run, duration
 
 
@@ -41,7 +41,7 @@ def notes(run: Run) -> Iterator[tuple[str, str]]:
 
 def _imitation(run: Run) -> Iterator[tuple[str, str]]:
     """How far the cross-entropy on the teacher's texts came, and whether that is more than it scatters."""
-    loss = run.in_stages("actor/loss", (WARMUP, SEQKD)) if run.spans else run.get("")
+    loss = run.in_stages("actor/loss", (WARMUP, SEQKD)) if run.spans else EMPTY
     half = len(loss) // 2
     if half > 1:
         first, last = loss.values[:half], loss.values[half:]
