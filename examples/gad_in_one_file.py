@@ -179,7 +179,7 @@ class Gad:
         self.groups: list[Group] = []
         self.scores = torch.empty(0)
         self._batches = self._epochs()
-        self._adversarial = False
+        self._adversarial = self._reset_is_due = False
         torch.manual_seed(settings.seed)
 
     def run(self, on_step: Iterable[Callable[[int, dict, "Gad"], None]] = (), metrics_file: Path | None = None) -> None:
@@ -217,12 +217,11 @@ class Gad:
         return metrics
 
     def _enter(self, phase: Phase) -> None:
-        """Learning rates; where the adversarial stage begins also the KL reference and a fresh optimizer."""
+        """Learning rates; where the adversarial stage begins also the KL reference."""
         settings = self.settings
         if phase is Phase.ADVERSARIAL and not self._adversarial:
             self._adversarial = True
-            if settings.reset_optimizer_at_switch:
-                self.student_optimizer.state.clear()
+            self._reset_is_due = settings.reset_optimizer_at_switch and self.steps_done > 1
             if self.reference is None and settings.kl_loss_coef:
                 self.reference = copy.deepcopy(self.student).requires_grad_(False)
         warmup = phase is not Phase.ADVERSARIAL
@@ -330,6 +329,9 @@ class Gad:
             group["lr"] = core.blended_rate(*rates) if turns else settings.actor_lr * self.knowledge
         loss = 0.0
         if weights.policy > 0:
+            if self._reset_is_due:  # Until here the stage is SeqKD that goes on, if anything.
+                self.student_optimizer.state.clear()
+                self._reset_is_due = False
             loss += weights.policy * self._policy_gradient(groups, advantages, weights.policy, metrics)
         if weights.texts > 0:
             rows = [(group.prompt_ids, group.teacher.token_ids) for group in groups]

@@ -8,8 +8,6 @@ RUN=$(mkdir -p "${RUN:-quickstart-run}" && cd "${RUN:-quickstart-run}" && pwd)
 export GAD_VERL_CACHE=${CACHE:-${GAD_VERL_CACHE:-$HOME/.cache/gad_verl}}
 export WARMUP_STEPS=${WARMUP_STEPS:-12}
 export TOTAL_STEPS=${TOTAL_STEPS:-16}
-export DISCRIMINATOR_ONLY_STEPS=2
-STUDENT_UPDATES=$((TOTAL_STEPS - DISCRIMINATOR_ONLY_STEPS))
 # Two cores: generation, student and discriminator take turns.
 export OMP_NUM_THREADS=${QUICKSTART_THREADS:-2}
 # Whoever is interrupted says so.
@@ -49,15 +47,15 @@ python "$HERE/teacher.py" collect --output "$RUN/data"
 say "3/6 training: $WARMUP_STEPS steps of warmup, then GAD up to step $TOTAL_STEPS"
 train gad "$TOTAL_STEPS"
 
-say "4/6 beside it: SeqKD, cross-entropy alone, on as many updates of the same student ($STUDENT_UPDATES)"
-train seqkd "$STUDENT_UPDATES"
+say "4/6 beside it: SeqKD, cross-entropy alone, on as many updates of the same student ($TOTAL_STEPS)"
+train seqkd "$TOTAL_STEPS"
 
 say "5/6 evaluation on held-out prompts: the texts, and the KL to the teacher"
 mkdir -p "$RUN/evaluations"
 # Two at a time, a thread each: small models leave a second thread idle.
 (
     export OMP_NUM_THREADS=1
-    { evaluate before "$RUN/student" && evaluate seqkd "$RUN/seqkd/checkpoints/global_step_$STUDENT_UPDATES"; } &
+    { evaluate before "$RUN/student" && evaluate seqkd "$RUN/seqkd/checkpoints/global_step_$TOTAL_STEPS"; } &
     first=$!
     evaluate after_warmup "$RUN/gad/checkpoints/global_step_$WARMUP_STEPS"
     evaluate after_gad "$RUN/gad/checkpoints/global_step_$TOTAL_STEPS"

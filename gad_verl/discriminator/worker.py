@@ -58,7 +58,7 @@ class DiscriminatorWorker(TrainingWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def begin_stage(self, lr: float, total_steps: int) -> None:
         """Learning rate of a stage; the discriminator keeps its optimizer state."""
-        begin_stage(self.engine, lr, total_steps, reset_optimizer=False, restart_schedule=False)
+        begin_stage(self.engine, lr, total_steps, restart_schedule=False)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def save_checkpoint(self, local_path: str, *args: Any, **kwargs: Any) -> None:

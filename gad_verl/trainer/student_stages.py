@@ -63,6 +63,8 @@ class StudentStages:
         # Its learning-rate stage; None before the first step.
         self.entered: str | None = None
         self.kl_reference: str | None = None
+        # Whether the student's optimizer is to start anew with the first step on scores.
+        self._reset_is_due = False
         # Peak learning rates as the workers have them.
         self._applied: dict[str, float] = {}
 
@@ -82,7 +84,9 @@ class StudentStages:
 
     def _begin(self, step: int, phase: Phase, stage: str) -> None:
         self._applied = {}
-        self.apply_rates(step, self.entered is None or self.gad_config.reset_optimizer_at_switch)
+        is_first, resets = self.entered is None, self.gad_config.reset_optimizer_at_switch
+        self.apply_rates(step, restart_schedule=is_first or resets)
+        self._reset_is_due = resets and not is_first
         # A student that starts from an adapter is its own reference; without one, model.path is.
         starts_adapted = self.entered is None and stage == ADVERSARIAL and self._starts_from_adapter
         if (self.entered is not None or starts_adapted) and self._renews_reference:
@@ -96,12 +100,21 @@ class StudentStages:
         logger.info("step %d: %s", step, text)
         self.log.event(step, "schedule", "stage", "info", text, {"actor_lr": rate})
 
-    def apply_rates(self, step: int, reset_optimizer: bool = False) -> None:
+    def learn_from_scores(self) -> None:
+        """The student learns from scores in this step, in full or in part.
+
+        Until the first such step of the adversarial stage the student waits, or goes on with SeqKD and its optimizer.
+        """
+        if self._reset_is_due:
+            self.student.reset_moments()
+        self._reset_is_due = False
+
+    def apply_rates(self, step: int, restart_schedule: bool = False) -> None:
         """Give the workers the learning rates that have changed; the others are not disturbed at their work."""
         phase = self.schedule.phase(step)
         wanted = self._wanted(phase)
         if wanted["actor"] != self._applied.get("actor"):
-            self.student.begin_stage(wanted["actor"], self._horizon(stage_of(phase)), reset_optimizer)
+            self.student.begin_stage(wanted["actor"], self._horizon(stage_of(phase)), restart_schedule)
         if self.discriminator is not None and wanted["discriminator"] != self._applied.get("discriminator"):
             self.discriminator.begin_stage(wanted["discriminator"], self.schedule.total_steps)
         self._applied = wanted
@@ -162,9 +175,10 @@ class StudentStages:
             self.student.load_reference_weights(str(root / state.kl_reference))
 
     def state_dict(self) -> dict[str, Any]:
-        """The rates that the workers have."""
-        return {"applied": self._applied}
+        """The rates that the workers have, and what is still to be done to the optimizer."""
+        return {"applied": self._applied, "reset_is_due": self._reset_is_due}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What :meth:`state_dict` returned."""
         self._applied = state["applied"]
+        self._reset_is_due = state.get("reset_is_due", False)

@@ -71,6 +71,7 @@ class AdversarialUpdate:
             self.stages.use_texts_alone(weights.texts)
             metrics.update(self.supervised.train(texts))
             return
+        self.stages.learn_from_scores()
         if weights.texts > 0:
             metrics.update(self.supervised.join(texts, num_rollouts, weights))
         by_scores()

@@ -110,10 +110,8 @@ def _rebuild(engine: Any, total_steps: int) -> None:
     checkpoint_manager(engine).lr_scheduler = engine.lr_scheduler
 
 
-def begin_stage(engine: Any, lr: float, total_steps: int, reset_optimizer: bool, restart_schedule: bool) -> None:
+def begin_stage(engine: Any, lr: float, total_steps: int, restart_schedule: bool) -> None:
     """See :func:`gad_verl.workers.stage.begin_stage`."""
-    if reset_optimizer:
-        reset_moments(engine.optimizer)
     if restart_schedule:
         _rebuild(engine, total_steps)
     _set_peak(engine, lr)

@@ -24,14 +24,13 @@ def note_rates(engine: Any) -> None:
         megatron_stage.note_multiples(engine)
 
 
-def begin_stage(engine: Any, lr: float, total_steps: int, reset_optimizer: bool, restart_schedule: bool) -> None:
+def begin_stage(engine: Any, lr: float, total_steps: int, restart_schedule: bool) -> None:
     """Give the engine's optimizer the learning rate of a stage.
 
     Args:
         engine: verl's FSDP or Megatron engine (verl/workers/engine/), initialized.
         lr: Peak learning rate of the stage.
         total_steps: Optimizer steps of the stage, the horizon of a decaying schedule.
-        reset_optimizer: Forget the moments of the optimizer.
         restart_schedule: Start the schedule (and its warmup) anew; else it goes on with the new peak rate.
 
     Raises:
@@ -39,11 +38,9 @@ def begin_stage(engine: Any, lr: float, total_steps: int, reset_optimizer: bool,
     """
     _check(engine)
     if megatron_stage.has_megatron_schedule(engine):
-        megatron_stage.begin_stage(engine, lr, total_steps, reset_optimizer, restart_schedule)
+        megatron_stage.begin_stage(engine, lr, total_steps, restart_schedule)
         return
     optimizer = engine.optimizer
-    if reset_optimizer:
-        optimizer.state.clear()
     for group in optimizer.param_groups:
         group["lr"] = lr
         group["initial_lr"] = lr
@@ -56,6 +53,18 @@ def begin_stage(engine: Any, lr: float, total_steps: int, reset_optimizer: bool,
     scheduler.base_lrs = [lr] * len(optimizer.param_groups)
     for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
         group["lr"] = lr * factor(scheduler.last_epoch)
+
+
+def reset_moments(engine: Any) -> None:
+    """Forget what the engine's optimizer learned of the gradients.
+
+    Args:
+        engine: As in :func:`begin_stage`.
+    """
+    if megatron_stage.has_megatron_schedule(engine):
+        megatron_stage.reset_moments(engine.optimizer)
+    else:
+        engine.optimizer.state.clear()
 
 
 def advance_schedule(engine: Any) -> float:

@@ -32,7 +32,7 @@ from gad_verl.workers.adapter import (
 )
 from gad_verl.workers.joint_update import StudentTraining, TextRows, weighted_sft_loss
 from gad_verl.workers.megatron_stage import checkpoint_manager, is_forward_only_megatron, load_forward_only
-from gad_verl.workers.stage import begin_stage, note_rates, resume_stage
+from gad_verl.workers.stage import begin_stage, note_rates, reset_moments, resume_stage
 
 SUPERVISED_LOSS = "supervised"
 POLICY_LOSS = "policy"
@@ -97,9 +97,14 @@ class StudentWorker(ActorRolloutRefWorker):
             self.actor.hold(None)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
-    def begin_stage(self, lr: float, total_steps: int, reset_optimizer: bool) -> None:
-        """See :func:`gad_verl.workers.stage.begin_stage`; the schedule starts anew with the optimizer."""
-        begin_stage(self.actor.engine, lr, total_steps, reset_optimizer, restart_schedule=reset_optimizer)
+    def begin_stage(self, lr: float, total_steps: int, restart_schedule: bool) -> None:
+        """See :func:`gad_verl.workers.stage.begin_stage`."""
+        begin_stage(self.actor.engine, lr, total_steps, restart_schedule)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def reset_moments(self) -> None:
+        """See :func:`gad_verl.workers.stage.reset_moments`."""
+        reset_moments(self.actor.engine)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def resume_stage(self, total_steps: int) -> None:

@@ -135,7 +135,7 @@ def test_the_recommended_preset_composes_over_every_configuration(compose_config
     for name in ("gad_cpu", "gad_trainer", "gad_megatron_trainer"):
         plain, recommended = compose_config(name), compose_config(name, "gad=recommended")
         config = load_gad_config(recommended)
-        assert config.reward.length_correction == "regression" and config.replay.capacity_steps == 0
+        assert config.reward.length_correction == "none" and config.replay.capacity_steps == 0
         assert config.guardian.policy == "adapt"
         # The objective: nats, texts, two rates.
         assert config.trust.enabled and config.trust.otherwise == "supervised"

@@ -75,7 +75,7 @@ class FakeStudent:
         return lambda *args, **_: self.calls.append((name, args[0] if len(args) == 1 else args))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        if name in ("learn_also_from", "begin_stage", "resume_stage", "use_loss", "load_checkpoint"):
+        if name in ("learn_also_from", "begin_stage", "reset_moments", "resume_stage", "use_loss", "load_checkpoint"):
             return self.note(name)
         raise AttributeError(name)
 

@@ -106,8 +106,10 @@ def test_a_run_goes_on_in_its_stage_whatever_happened_to_the_data(
     second = FakeRun(config, monkeypatch).fit()
     assert stages(second) == [0, 1, 2, 2, 2, 2]
     assert saved_steps(config) == sorted({cut, total}) and references(config) == ["kl_reference_step_2"]
-    # The optimizer begins anew at the switch alone, and knows the length of the stage.
-    assert [reset for *_, reset in first.student.named("begin_stage")] == [True] * (1 if cut <= 2 else 2)
+    # The optimizer begins anew at the switch alone, and its schedule knows the length of the stage.
+    resets = [len(run.student.named("reset_moments")) for run in (first, second)]
+    assert resets == ([0, 1] if cut <= 2 else [1, 0])
+    assert [restart for *_, restart in first.student.named("begin_stage")] == [True] * (1 if cut <= 2 else 2)
     assert [given[1:] for given in second.student.named("begin_stage")] == ([(4, True)] if cut <= 2 else [])
     assert second.student.named("resume_stage") == [1 if cut <= 2 else 4]
     (event,) = [event for event in second.events if event["rule"] == "changed"]

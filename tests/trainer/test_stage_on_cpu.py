@@ -22,7 +22,7 @@ import pytest
 import torch
 from verl.utils.torch_functional import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 
-from gad_verl.workers.stage import advance_schedule, begin_stage, note_rates, resume_stage
+from gad_verl.workers.stage import advance_schedule, begin_stage, note_rates, reset_moments, resume_stage
 
 WARMUP_STEPS, TOTAL_FIRST, TOTAL_SECOND = 3, 8, 12
 
@@ -99,10 +99,12 @@ def schedule(kind: str, lr: float, total: int, steps: int) -> list[float]:
 @pytest.mark.parametrize("kind", ["constant", "cosine"])
 def test_a_stage_that_starts_anew(kind: str) -> None:
     engine = FakeEngine(kind, total_steps=999)
-    begin_stage(engine, lr=0.2, total_steps=TOTAL_FIRST, reset_optimizer=True, restart_schedule=True)
+    begin_stage(engine, lr=0.2, total_steps=TOTAL_FIRST, restart_schedule=True)
     assert engine.train(TOTAL_FIRST) == pytest.approx(schedule(kind, 0.2, TOTAL_FIRST, TOTAL_FIRST))
     assert engine.optimizer.state
-    begin_stage(engine, lr=0.05, total_steps=TOTAL_SECOND, reset_optimizer=True, restart_schedule=True)
+    begin_stage(engine, lr=0.05, total_steps=TOTAL_SECOND, restart_schedule=True)
+    assert engine.optimizer.state
+    reset_moments(engine)
     assert not engine.optimizer.state
     # Checkpoints hold the new schedule.
     assert engine.checkpoint_manager.lr_scheduler is engine.lr_scheduler
@@ -115,7 +117,8 @@ def test_reset_moments_make_a_new_optimizer() -> None:
     fresh = FakeEngine("constant", 100)
     fresh.model.load_state_dict(engine.model.state_dict())
     for each in (engine, fresh):
-        begin_stage(each, 0.01, 100, reset_optimizer=True, restart_schedule=True)
+        begin_stage(each, 0.01, 100, restart_schedule=True)
+        reset_moments(each)
         each.train(6)
     torch.testing.assert_close(engine.model.state_dict(), fresh.model.state_dict(), rtol=0, atol=0)
 
@@ -138,7 +141,9 @@ def test_the_first_step_after_the_switch(reset: bool) -> None:
 
     for _ in range(400):
         step()
-    begin_stage(engine, 1.0, 100, reset_optimizer=reset, restart_schedule=False)
+    begin_stage(engine, 1.0, 100, restart_schedule=False)
+    if reset:
+        reset_moments(engine)
     engine.optimizer.param_groups[0]["lr"] = 1.0
     moved = step()
     if reset:
@@ -152,7 +157,7 @@ def test_a_stage_that_goes_on(kind: str) -> None:
     engine = FakeEngine(kind, total_steps=20, lr=1e-3)
     assert engine.train(5) == pytest.approx(schedule(kind, 1e-3, 20, 5))
     moments = copy.deepcopy(engine.optimizer.state_dict()["state"])
-    begin_stage(engine, lr=4e-3, total_steps=20, reset_optimizer=False, restart_schedule=False)
+    begin_stage(engine, lr=4e-3, total_steps=20, restart_schedule=False)
     torch.testing.assert_close(engine.optimizer.state_dict()["state"], moments, rtol=0, atol=0)
     # The same position of the same schedule with the new peak.
     assert engine.train(15) == pytest.approx(schedule(kind, 4e-3, 20, 20)[5:])
@@ -161,7 +166,7 @@ def test_a_stage_that_goes_on(kind: str) -> None:
 def test_rate_zero_stands_still() -> None:
     engine = FakeEngine("constant", 100)
     engine.train(4)
-    begin_stage(engine, lr=0.0, total_steps=100, reset_optimizer=False, restart_schedule=False)
+    begin_stage(engine, lr=0.0, total_steps=100, restart_schedule=False)
     before = copy.deepcopy(engine.model.state_dict())
     assert engine.train(3) == [0.0] * 3
     torch.testing.assert_close(engine.model.state_dict(), before, rtol=0, atol=0)
@@ -177,9 +182,11 @@ def test_resume_equals_an_uninterrupted_run(kind: str, position: int, reset: boo
 
     def until_the_second_stage() -> FakeEngine:
         engine = FakeEngine(kind, total_steps=TOTAL_FIRST + TOTAL_SECOND)
-        begin_stage(engine, 0.2, first, reset_optimizer=True, restart_schedule=True)
+        begin_stage(engine, 0.2, first, restart_schedule=True)
         engine.train(TOTAL_FIRST)
-        begin_stage(engine, 0.05, second, reset_optimizer=reset, restart_schedule=reset)
+        begin_stage(engine, 0.05, second, restart_schedule=reset)
+        if reset:
+            reset_moments(engine)
         return engine
 
     straight = until_the_second_stage()
@@ -218,7 +225,7 @@ def test_groups_of_megatron_keep_their_multiples_of_a_rate_that_was_zero(restart
     multiples = [1.0, 4.0, 0.25]
     engine = FakeMegatronEngine(multiples)
     for lr in (2e-3, 0.0, 1e-3, 0.0, 0.0, 5e-4):
-        begin_stage(engine, lr, 10, reset_optimizer=False, restart_schedule=restart)
+        begin_stage(engine, lr, 10, restart_schedule=restart)
         assert engine.lr_scheduler.max_lr == lr
         assert engine.peaks() == pytest.approx([lr * one for one in multiples])
     # A checkpoint of a student that waited.
@@ -227,7 +234,7 @@ def test_groups_of_megatron_keep_their_multiples_of_a_rate_that_was_zero(restart
     for group in resumed.optimizer.param_groups:
         group["max_lr"] = 0.0
     resume_stage(resumed, 10)
-    begin_stage(resumed, 3e-4, 10, reset_optimizer=False, restart_schedule=restart)
+    begin_stage(resumed, 3e-4, 10, restart_schedule=restart)
     assert resumed.peaks() == pytest.approx([3e-4 * one for one in multiples])
 
 
@@ -248,6 +255,6 @@ def test_a_schedule_that_has_come_to_its_end_stays_there(kind: str) -> None:
 def test_other_engines_are_refused() -> None:
     engine = SimpleNamespace(optimizer=None)
     with pytest.raises(NotImplementedError, match="SimpleNamespace"):
-        begin_stage(engine, 1.0, 1, True, True)
+        begin_stage(engine, 1.0, 1, True)
     with pytest.raises(NotImplementedError, match="SimpleNamespace"):
         resume_stage(engine, 1)

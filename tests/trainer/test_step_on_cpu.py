@@ -33,6 +33,7 @@ from gad_verl.core.trust import is_held_out
 from gad_verl.data.schema import chat_id
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.errors import GadStalledError
+from gad_verl.trainer.objective import Objective
 
 STEPS, ONLY, WARMUP = 6, 1, 3
 PROMPTS, N = 8, 4
@@ -128,8 +129,10 @@ def test_the_phases_call_who_they_are_to_train(start: Callable[..., FakeRun]) ->
 def test_losses_and_rates_of_the_stages(start: Callable[..., FakeRun]) -> None:
     run = start()
     assert run.student.named("use_loss") == ["policy", *["supervised"] * (WARMUP - ONLY), *["policy"] * 3]
-    # Peak rate, steps of the stage, optimizer reset.
+    # Peak rate, steps of the stage, schedule begun anew.
     assert run.student.named("begin_stage") == [(3e-4, WARMUP - ONLY, True), (1e-4, STEPS - WARMUP, True)]
+    order = [name for name, _ in run.student.calls if name.endswith(("update", "moments"))]
+    assert order == ["supervised_update"] * (WARMUP - ONLY) + ["reset_moments"] + ["policy_update"] * 3
     assert run.discriminator.named("begin_stage") == [(5e-4, STEPS), (2e-4, STEPS)]
     stages = [event for event in run.events if event["rule"] == "stage"]
     assert [(event["step"], event["figures"]["actor_lr"]) for event in stages] == [(1, 3e-4), (WARMUP + 1, 1e-4)]
@@ -166,8 +169,9 @@ def test_rates_of_the_optimizers_where_no_stage_has_its_own(config: DictConfig, 
             "reset_optimizer_at_switch": False,
         }
     )
-    # One schedule over the whole run; only the first stage starts an optimizer.
+    # One schedule over the whole run, and one optimizer.
     assert run.student.named("begin_stage") == [(7e-5, STEPS - ONLY, True), (7e-5, STEPS - ONLY, False)]
+    assert not run.student.named("reset_moments")
     assert run.discriminator.named("begin_stage") == [(8e-5, STEPS), (8e-5, STEPS)]
 
 
@@ -510,7 +514,7 @@ def test_the_students_rate_follows_the_trust(start: Callable[..., FakeRun]) -> N
             last = 1e-4 * factor
             expected.append(last)
     assert rates == pytest.approx(expected)
-    assert all(reset is False for _, _, reset in run.student.named("begin_stage")[2:])
+    assert all(restart is False for _, _, restart in run.student.named("begin_stage")[2:])
     order = [name for name, _ in run.student.calls if name in ("begin_stage", "policy_update")]
     assert order[:4] == ["begin_stage", "begin_stage", "begin_stage", "policy_update"]
 
@@ -586,6 +590,26 @@ def test_where_it_knows_nothing_the_step_is_one_of_seqkd(start: Callable[..., Fa
     event, end = [event for event in run.events if event["source"] == "trust"]
     assert event["action"] == "info" and "learns from the texts: the discriminator cannot tell yet" in event["text"]
     assert (end["step"], end["action"]) == (STEPS, "warn") and "SeqKD alone (gad.stage=seqkd)" in end["text"]
+
+
+@pytest.mark.parametrize("first", [WARMUP + 1, WARMUP + 2, STEPS, STEPS + 1])
+@pytest.mark.parametrize("resets", [True, False])
+def test_a_student_that_goes_on_with_texts_keeps_its_optimizer_until_scores_teach_it(
+    config: DictConfig, monkeypatch: pytest.MonkeyPatch, start: Callable[..., FakeRun], first: int, resets: bool
+) -> None:
+    """Steps without evidence are SeqKD that goes on, so the moments are SeqKD's until the loss is another one."""
+    monkeypatch.setattr(Objective, "knowledge", property(lambda objective: float(run.trainer.global_steps >= first)))
+    run = start(whole=False, **_BY_EVIDENCE, **{"reset_optimizer_at_switch": resets})
+    run.fit()
+    order = [name for name, _ in run.student.calls if name.endswith(("_update", "moments"))]
+    texts, scores = first - 1 - ONLY, STEPS + 1 - first
+    wanted = ["supervised_update"] * texts
+    if scores:
+        wanted += ["reset_moments"] * resets + ["policy_update"] * scores
+    assert order == wanted
+    # The schedule of the rate is that of the stage in any case.
+    restarts = [restart for _, _, restart in run.student.named("begin_stage")]
+    assert restarts == [True, resets] + [False] * (len(restarts) - 2)
 
 
 def test_where_it_knows_all_the_step_is_one_of_gad(start: Callable[..., FakeRun]) -> None:
