@@ -102,7 +102,9 @@ def run(case: Case, folder: Path, repeats: int, quick: bool, threads: int) -> li
         f"hydra.run.dir={folder / 'hydra'}",
     ]
     if SCORES in case.modes:
-        command += ["gad.trust.held_out_fraction=0.25", "gad.trust.otherwise=supervised", "gad.warmup.actor_lr=1e-5"]
+        # What is known is set by the mode; few rows are enough for that.
+        command += ["gad.trust.held_out_fraction=0.25", "gad.trust.least_prompts=2", "gad.trust.otherwise=supervised"]
+        command += ["gad.warmup.actor_lr=1e-5", "algorithm.norm_adv_by_std_in_grpo=False"]
     environment = {
         **os.environ,
         "VERL_USE_EXTERNAL_MODULES": "alternating_trainer",
