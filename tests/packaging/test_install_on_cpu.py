@@ -99,6 +99,7 @@ def test_wheel_holds_the_package_the_plugin_and_the_configuration(wheel: Path) -
 def test_source_distribution_holds_what_a_build_reads(built: Path) -> None:
     (archive,) = built.glob("gad_verl-*.tar.gz")
     names = {name.split("/", 1)[1] for name in tarfile.open(archive).getnames() if "/" in name}
+    assert not any(name.startswith("tests/") for name in names)
     assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"} <= names
     assert {f"requirements/{path.name}" for path in (REPOSITORY / "requirements").glob("*.txt")} <= names
     assert archive.name == f"gad_verl-{gad_verl.__version__}.tar.gz"
@@ -146,7 +147,7 @@ def test_wheel_installs_alone_and_its_version_can_be_asked(minor: str, wheel: Pa
         [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True, timeout=120
     )
     code = """
-        import compileall, gad_verl, pathlib
+        import compileall, gad_verl, gad_verl.guardian.guardian, gad_verl.record.reading, pathlib
         assert compileall.compile_dir(pathlib.Path(gad_verl.__file__).parent, quiet=2, force=True)
         from importlib.metadata import entry_points
         assert [point.value for point in entry_points(group="verl.plugins")] == ["gad_verl.plugin"]
@@ -158,6 +159,9 @@ def test_wheel_installs_alone_and_its_version_can_be_asked(minor: str, wheel: Pa
     assert done.returncode == 0, done.stderr[-2000:]
     version, file = done.stdout.split()
     assert version == gad_verl.__version__ and Path(file).is_relative_to(environment)
+    command = [environment / "bin" / "gad-verl", "--version"]
+    done = subprocess.run(command, cwd=tmp_path, env=WITHOUT_PATHS, capture_output=True, text=True)
+    assert done.stdout.split() == ["gad-verl", gad_verl.__version__], done.stderr[-2000:]
 
 
 def test_config_resolves_after_a_wheel_install(wheel: Path, tmp_path: Path) -> None:
