@@ -180,12 +180,11 @@ def test_config_resolves_after_a_wheel_install(wheel: Path, tmp_path: Path) -> N
         archive.extractall(site)
     # The other packages, without the editable installation: a .pth file inside a folder added by a .pth is not read.
     (site / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    done = subprocess.run([python, *COMMAND], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    asked = {"cwd": tmp_path, "env": WITHOUT_PATHS, "capture_output": True, "text": True, "timeout": 120}
+    done = subprocess.run([python, *COMMAND], **asked)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "trainer_mode: gad_sync" in done.stdout and "train_batch_size: 12" in done.stdout
-    where = subprocess.run(
-        [python, "-c", "import gad_verl; print(gad_verl.__file__)"], cwd=tmp_path, capture_output=True, text=True
-    )
+    where = subprocess.run([python, "-c", "import gad_verl; print(gad_verl.__file__)"], **asked)
     assert str(site) in where.stdout
 
 
