@@ -30,13 +30,33 @@ def pins(*names: str) -> list[str]:
     return [line.strip() for line in lines if "==" in line and not line.startswith("#")]
 
 
+def readme() -> str:
+    """The README without its links into the repository: on the page of a registry they lead nowhere."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"\[([^\]]+)\]\((?!https?://|#)[^)]+\)", r"\1", text)
+
+
 setup(
     name="gad-verl",
     version=VERSION,
     description="Generative Adversarial Distillation (GAD) as a plugin of verl",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=readme(),
     long_description_content_type="text/markdown",
+    author="The gad_verl Authors",
     license="Apache-2.0",
+    keywords="verl distillation GAD adversarial GRPO language-models",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["gad_verl", "gad_verl.*"]) + ["hydra_plugins.gad_verl_searchpath"],
     package_data={

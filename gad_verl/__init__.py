@@ -18,7 +18,7 @@ Everything here is loaded on first use, so that ``import gad_verl`` stays cheap 
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "GadConfig": "gad_verl.config",

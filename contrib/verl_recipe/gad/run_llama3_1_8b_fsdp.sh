@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# GAD | Llama-3.1-8B-Instruct | FSDP training | vLLM rollout | one node with 8 GPUs of 80 GB
+# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
+# A student of the paper. The weights need Meta's licence on the hub.
+# NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").
+
+set -xeuo pipefail
+
+# ---- user-adjustable: what is particular to this student; common.sh has the rest ----
+MODEL_PATH=${MODEL_PATH:-meta-llama/Llama-3.1-8B-Instruct}
+MODEL_TAG=${MODEL_TAG:-llama3_1_8b}
+# shellcheck disable=SC2034  # read by common.sh
+BACKEND=fsdp
+# ---- end user-adjustable ----
+
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+launch "$@"
