@@ -34,6 +34,7 @@ from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError, GadConfigError, GadDataError
 from gad_verl.preflight import planned_run
 from gad_verl.trainer import checkpoints
+from gad_verl.trainer.whole import write_list
 
 CHAT = [{"role": "user", "content": "hello"}]
 
@@ -93,11 +94,17 @@ def without_weights(tiny_folder: Path, folder: Path) -> Path:
 # ------------------------------ good configurations ------------------------------
 
 
-def test_a_good_configuration_passes(tiny_config: DictConfig) -> None:
+def test_a_good_configuration_passes(tiny_config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     before = copy.deepcopy(tiny_config)
     preflight.run_preflight(tiny_config)
+    # A request that was for an earlier run goes before the signals may bring a new one.
+    stop = Path(tiny_config.trainer.default_local_dir) / "stop"
+    stop.parent.mkdir(parents=True, exist_ok=True)
+    stop.touch()
+    installed = []
+    monkeypatch.setattr(planned_run.StopSignals, "install", lambda _: installed.append(stop.exists()))
     assert preflight.PreflightCallback().on_job_start(tiny_config) is None
-    assert tiny_config == before
+    assert tiny_config == before and installed == [False]
 
 
 @pytest.mark.parametrize("stage", ["auto", "warmup", "gad", "seqkd"])
@@ -391,7 +398,7 @@ def checkpoint(root: Path, step: int, leave_out: str | None = None, **state: Any
     for name in ("data.pt", "gad_parts.pt"):
         (folder / name).write_text("", encoding="utf-8")
     checkpoints.write_tracker(root, step)
-    checkpoints.mark_complete(folder)
+    write_list(folder)
     if leave_out is not None:
         path = folder / leave_out
         path.rmdir() if path.is_dir() else path.unlink()
@@ -458,6 +465,22 @@ def test_resume_with_fewer_layers(tiny_config: DictConfig) -> None:
     checkpoint(root, 4, discriminator_shape=SHAPE | {"num_hidden_layers": 1})
     preflight.run_preflight(changed(tiny_config, gad__discriminator_num_layers=1))
     rejects(changed(tiny_config, gad__discriminator_num_layers=2), GadCheckpointError, "gad.discriminator_num_layers")
+
+
+@pytest.mark.parametrize(("part", "own_ranks"), [("actor", 0), ("discriminator", 0), ("discriminator", 2)])
+def test_a_checkpoint_of_another_number_of_ranks(tiny_config: DictConfig, part: str, own_ranks: int) -> None:
+    tiny_config.gad.discriminator_n_gpus_per_node = own_ranks
+    root = Path(tiny_config.trainer.default_local_dir)
+    shards = checkpoint(root, 4) / part / "fsdp_config.json"
+    ranks = max(1, own_ranks)
+    shards.write_text(json.dumps({"FSDP_version": 2, "world_size": ranks}))
+    preflight.run_preflight(tiny_config)
+    shards.write_text(json.dumps({"FSDP_version": 2, "world_size": ranks + 1}))
+    key = "gad.discriminator_n_gpus_per_node" if own_ranks else "trainer.n_gpus_per_node"
+    rejects(tiny_config, GadCheckpointError, part, f"written by {ranks + 1} ranks", f"{key} is {ranks} now")
+    # A start from the beginning reads none of it.
+    tiny_config.trainer.resume_mode = "disable"
+    preflight.run_preflight(tiny_config)
 
 
 @pytest.mark.parametrize("missing", ["actor", "discriminator", "data.pt", "gad_state.json", "gad_parts.pt"])
