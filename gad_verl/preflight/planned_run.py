@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -32,6 +33,7 @@ from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers
 from gad_verl.preflight.prompt_check import check_prompts
 from gad_verl.preflight.ranks_check import check_ranks
+from gad_verl.preflight.run_end import ended_by, refuse
 from gad_verl.preflight.size_check import check_models
 from gad_verl.preflight.stop_signals import StopSignals
 from gad_verl.trainer.begun import resume_folder
@@ -92,11 +94,16 @@ class PreflightCallback(Callback):
             planned = run_preflight(config)
         except (GadConfigError, GadDataError, GadCheckpointError, GadCompatError) as error:
             # Hydra turns an ordinary exception of a callback into a warning; only SystemExit stops the run.
-            raise SystemExit(f"gad_verl: {type(error).__name__}: {error}") from None
+            raise refuse(f"gad_verl: {type(error).__name__}: {error}") from None
         except Exception as error:
             logger.exception("the check before the run failed")
-            raise SystemExit(f"gad_verl: the check before the run failed: {type(error).__name__}: {error}") from error
+            raise refuse(f"gad_verl: the check before the run failed: {type(error).__name__}: {error}") from error
         stop_file = StopFile.of_run(planned.gad_config, Path(config.trainer.default_local_dir).absolute())
         # Here and not in the trainer, so that nobody's request is lost who asks while the models are loaded.
         stop_file.clear()
         StopSignals(stop_file).install()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Of a run that failed, the last line and an exit code that says whether to start it again."""
+        if config.trainer.v1.trainer_mode == TRAINER_MODE and job_return.status is JobStatus.FAILED:
+            raise ended_by(job_return._return_value)
