@@ -33,7 +33,7 @@ from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers
 from gad_verl.preflight.prompt_check import check_prompts
 from gad_verl.preflight.ranks_check import check_ranks
-from gad_verl.preflight.run_end import ended_by, refuse
+from gad_verl.preflight.run_end import FAILED, ended_by, refuse
 from gad_verl.preflight.size_check import check_models
 from gad_verl.preflight.stop_signals import StopSignals
 from gad_verl.trainer.begun import resume_folder
@@ -97,7 +97,8 @@ class PreflightCallback(Callback):
             raise refuse(f"gad_verl: {type(error).__name__}: {error}") from None
         except Exception as error:
             logger.exception("the check before the run failed")
-            raise refuse(f"gad_verl: the check before the run failed: {type(error).__name__}: {error}") from error
+            text = f"gad_verl: the check before the run failed: {type(error).__name__}: {error}"
+            raise refuse(text, FAILED) from error
         stop_file = StopFile.of_run(planned.gad_config, Path(config.trainer.default_local_dir).absolute())
         # Here and not in the trainer, so that nobody's request is lost who asks while the models are loaded.
         stop_file.clear()

@@ -54,10 +54,10 @@ def reason_and_code(error: BaseException) -> tuple[BaseException, int]:
     return next(_chain(error)), FAILED
 
 
-def refuse(text: str) -> SystemExit:
-    """What to raise where a run is not begun: ``text`` on stderr, and the code of a user's error."""
+def refuse(text: str, code: int = USERS_ERROR) -> SystemExit:
+    """What to raise where a run is not begun; ``text`` goes to stderr."""
     sys.stderr.write(f"{text}\n")
-    return SystemExit(USERS_ERROR)
+    return SystemExit(code)
 
 
 def ended_by(error: BaseException) -> SystemExit:

@@ -132,7 +132,7 @@ def test_an_unexpected_error_ends_the_run_too(
         raise RuntimeError("something nobody thought of")
 
     monkeypatch.setattr(planned_run, "run_preflight", broken)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="1"):
         preflight.PreflightCallback().on_job_start(tiny_config)
     assert "RuntimeError: something nobody thought of" in capsys.readouterr().err
 
