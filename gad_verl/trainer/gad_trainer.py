@@ -45,7 +45,6 @@ from gad_verl.trainer.scored import StepInfo
 from gad_verl.trainer.stop_file import StopFile
 from gad_verl.trainer.training_data import TrainingData
 from gad_verl.trainer.trust import StudentTrust
-from gad_verl.trainer.validation import ValidationRecord
 from gad_verl.trainer.watchdog import Watchdog, actors_of, watched
 from gad_verl.workers.folders import remove_everywhere
 from gad_verl.workers.student import StudentWorker
@@ -351,8 +350,8 @@ class GadTrainer(PPOTrainer):
 
     @watched
     def _validate(self) -> dict[str, float]:
-        self.parts.step.validation = ValidationRecord()
-        metrics = super()._validate() | self.parts.step.validation.metrics()
+        self.parts.step.begin_validation()
+        metrics = super()._validate() | self.parts.step.validation_metrics()
         self._replicas_asleep = False
         # What verl validates before a resumed run goes on was judged when that step was made, if it was to be.
         if self.folders.resumed is None or self._training_began:
