@@ -17,6 +17,7 @@ import json
 import logging
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -93,7 +94,8 @@ def test_minutes_save_beside_steps(config: DictConfig, monkeypatch: pytest.Monke
     """A step takes a minute; every two minutes a checkpoint is due, and one by steps counts too."""
     config.trainer.save_freq, config.gad.save_minutes = frequency, 2.0
     run = FakeRun(config, monkeypatch)
-    monkeypatch.setattr("gad_verl.trainer.checkpoints.time.monotonic", lambda: 60.0 * run.trainer.global_steps)
+    minutes = SimpleNamespace(monotonic=lambda: 60.0 * getattr(run.trainer, "global_steps", 0))
+    monkeypatch.setattr("gad_verl.trainer.checkpoints.time", minutes)
     run.fit()
     assert saved_steps(config) == ([2, 4, 6] if frequency == 100 else [2, 3, 5, 6])
 

@@ -141,7 +141,7 @@ def test_a_lease_that_cannot_be_read_stops_nobody(tmp_path: Path, content: bytes
 
 def test_minutes_since_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr("gad_verl.trainer.checkpoints.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("gad_verl.trainer.checkpoints.time", SimpleNamespace(monotonic=lambda: clock.now))
     timed, never = folders(tmp_path, save_minutes=2.0), folders(tmp_path)
     timed.begin()
     for now, due in ((119.0, False), (120.0, True), (500.0, True)):
