@@ -137,9 +137,9 @@ def main() -> None:
         try:
             follow(sys.stdin, log, arguments.total_steps)
         except KeyboardInterrupt:
-            # The same key has ended the trainer: what it still says is for the log.
+            # The same key has asked the trainer to end: what it still says is for the log.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            logger.info("interrupted; the same command goes on from the last checkpoint")
+            logger.info("interrupted: it saves after this step; the same command goes on. Again ends it at once")
             shutil.copyfileobj(sys.stdin, log)
             sys.exit(130)
     logger.info(

@@ -103,6 +103,7 @@ class GadConfig:
     discriminator_share_prompt: str = "auto"
     discriminator_seed: int = 1
     keep_checkpoints: int | None = None
+    save_minutes: float | None = None
     stop_file: str | None = None
     replay_poll_interval_s: float = 0.5
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
@@ -140,7 +141,7 @@ class GadConfig:
             "warmup_rollout_n",
         )
         require_each("gad", self, AT_LEAST_ONE, *counts)
-        require_each("gad", self, POSITIVE, "replay_poll_interval_s")
+        require_each("gad", self, POSITIVE, "replay_poll_interval_s", "save_minutes")
         require_choice("discriminator_passes", self.discriminator_passes, PASS_CHOICES)
         require_choice("discriminator_share_prompt", self.discriminator_share_prompt, SHARE_CHOICES)
         require(bool(self.teacher_key), "gad.teacher_key must name the column of the teacher texts")

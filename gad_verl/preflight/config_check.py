@@ -59,6 +59,11 @@ def check_config(config: DictConfig) -> GadConfig:
             "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )
     gad_config.guardian.custom_rule_classes()
+    if gad_config.save_minutes is not None and trainer.save_freq <= 0:
+        raise GadConfigError(
+            f"gad.save_minutes={gad_config.save_minutes:g} with trainer.save_freq={trainer.save_freq}: the last step "
+            "would not be saved. Set trainer.save_freq to a positive number, however large"
+        )
     StopFile.of_run(gad_config, Path(trainer.default_local_dir)).check()
     check_lora(config)
     check_tools(config, gad_config)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -31,8 +32,12 @@ from gad_verl.preflight.family_check import check_families
 from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers
 from gad_verl.preflight.prompt_check import check_prompts
+from gad_verl.preflight.ranks_check import check_ranks
+from gad_verl.preflight.run_end import FAILED, ended_by, refuse
 from gad_verl.preflight.size_check import check_models
+from gad_verl.preflight.stop_signals import StopSignals
 from gad_verl.trainer.begun import resume_folder
+from gad_verl.trainer.stop_file import StopFile
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +72,8 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     gad_config = check_config(config)
     rows = check_data(config, gad_config)
     schedule = check_schedule(config, gad_config, rows)
+    resumed = resume_folder(config.trainer)
+    check_ranks(config, gad_config, resumed)
     check_tokenizers(config)
     check_families(config, has_discriminator=gad_config.stage != "seqkd")
     check_models(config, gad_config)
@@ -74,20 +81,30 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     check_discriminator(config, gad_config)
     check_installed(config)
     compat.check(quick=True)
-    return PlannedRun(gad_config, rows, length_of_run(config, rows)[0], schedule, resume_folder(config.trainer))
+    return PlannedRun(gad_config, rows, length_of_run(config, rows)[0], schedule, resumed)
 
 
 class PreflightCallback(Callback):
-    """Runs the checks when Hydra has composed the configuration. Stock trainer modes are left alone."""
+    """Checks a run when Hydra has composed it, and lets signals end it in order. Stock trainer modes are left alone."""
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if config.trainer.v1.trainer_mode != TRAINER_MODE:
             return
         try:
-            run_preflight(config)
+            planned = run_preflight(config)
         except (GadConfigError, GadDataError, GadCheckpointError, GadCompatError) as error:
             # Hydra turns an ordinary exception of a callback into a warning; only SystemExit stops the run.
-            raise SystemExit(f"gad_verl: {type(error).__name__}: {error}") from None
+            raise refuse(f"gad_verl: {type(error).__name__}: {error}") from None
         except Exception as error:
             logger.exception("the check before the run failed")
-            raise SystemExit(f"gad_verl: the check before the run failed: {type(error).__name__}: {error}") from error
+            text = f"gad_verl: the check before the run failed: {type(error).__name__}: {error}"
+            raise refuse(text, FAILED) from error
+        stop_file = StopFile.of_run(planned.gad_config, Path(config.trainer.default_local_dir).absolute())
+        # Here and not in the trainer, so that nobody's request is lost who asks while the models are loaded.
+        stop_file.clear()
+        StopSignals(stop_file).install()
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Of a run that failed, the last line and an exit code that says whether to start it again."""
+        if config.trainer.v1.trainer_mode == TRAINER_MODE and job_return.status is JobStatus.FAILED:
+            raise ended_by(job_return._return_value)

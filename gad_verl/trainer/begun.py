@@ -113,7 +113,7 @@ def resume_folder(trainer: DictConfig) -> Path | None:
         folder = Path(str(trainer.resume_from_path)).absolute()
         missing = checkpoints.missing_parts(folder)
         if missing:
-            raise GadCheckpointError(f"trainer.resume_from_path={folder} lacks {', '.join(missing)}")
+            raise GadCheckpointError(f"trainer.resume_from_path={folder}: {', '.join(missing)}")
         return folder
     return None
 

@@ -22,6 +22,7 @@ import json
 import logging
 import pickle
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -33,6 +34,8 @@ from omegaconf import DictConfig, open_dict
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import replaced, write_atomically
+from gad_verl.trainer.lease import Lease
+from gad_verl.trainer.whole import COMPLETE_FILE, check_space, damages, write_list
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,6 @@ STATE_FILE = "gad_state.json"
 PARTS_FILE = "gad_parts.pt"
 DISCRIMINATOR_FOLDER = "discriminator"
 TRACKER_FILE = "latest_checkpointed_iteration.txt"
-COMPLETE_FILE = "gad_complete"
 _FOLDER = re.compile(r"global_step_(\d+)")
 
 
@@ -94,16 +96,16 @@ def read_state(folder: Path) -> GadState:
 
 
 def missing_parts(folder: Path) -> list[str]:
-    """Names of what a checkpoint lacks; empty if it can be resumed from."""
+    """What a checkpoint lacks, in words; empty if it can be resumed from."""
     try:
         state = read_state(folder)
     except GadCheckpointError:
-        return [STATE_FILE]
+        return [f"{STATE_FILE} is missing or damaged"]
     wanted = ["actor", "data.pt", PARTS_FILE]
     wanted += [name for name in ("discriminator", "critic") if getattr(state, f"has_{name}")]
-    missing = [name for name in wanted if not (folder / name).exists()]
+    missing = [f"{name} is missing" for name in wanted if not (folder / name).exists()] or damages(folder)
     if state.kl_reference is not None and not (folder.parent / state.kl_reference).is_dir():
-        missing.append(f"../{state.kl_reference}")
+        missing.append(f"../{state.kl_reference} is missing")
     return missing
 
 
@@ -135,15 +137,15 @@ def find_resumable(root: Path) -> Path | None:
     if tracked is None:
         return None
     folder = root / f"global_step_{tracked}"
-    missing = missing_parts(folder) if folder.is_dir() else ["the folder itself"]
+    missing = missing_parts(folder) if folder.is_dir() else ["the folder itself is missing"]
     if tracked >= 0 and not missing:
         return folder
     complete = [path for path in step_folders(root) if (path / COMPLETE_FILE).exists() and not missing_parts(path)]
     if complete:
-        logger.warning("%s cannot be resumed from (missing: %s); taking %s", folder, ", ".join(missing), complete[-1])
+        logger.warning("%s cannot be resumed from (%s); taking %s", folder, ", ".join(missing), complete[-1])
         return complete[-1]
     raise GadCheckpointError(
-        f"{folder}, named by {root / TRACKER_FILE}, cannot be resumed from: {', '.join(missing)} missing. Restore it, "
+        f"{folder}, named by {root / TRACKER_FILE}, cannot be resumed from: {', '.join(missing)}. Restore it, "
         "or set trainer.resume_mode=disable to start anew"
     )
 
@@ -151,11 +153,6 @@ def find_resumable(root: Path) -> Path | None:
 def write_tracker(root: Path, step: int) -> None:
     """Point the tracker to ``step``; the file is there whole or not at all."""
     write_atomically(root / TRACKER_FILE, str(step))
-
-
-def mark_complete(folder: Path) -> None:
-    """Note that the tracker pointed to this checkpoint once."""
-    (folder / COMPLETE_FILE).write_text("", encoding="utf-8")
 
 
 def folders_to_remove(root: Path, keep: int | None, current_step: int) -> list[Path]:
@@ -239,13 +236,37 @@ class CheckpointFolders:
     Args:
         trainer: The section ``trainer``.
         keep: ``gad.keep_checkpoints``; None takes verl's ``trainer.max_actor_ckpt_to_keep``.
+        save_minutes: ``gad.save_minutes``.
     """
 
-    def __init__(self, trainer: DictConfig, keep: int | None) -> None:
+    def __init__(self, trainer: DictConfig, keep: int | None, save_minutes: float | None = None) -> None:
         self._trainer = trainer
         self._keep = keep or trainer.get("max_actor_ckpt_to_keep", None)
         self.root = Path(trainer.default_local_dir).absolute()
         self.resumed: Path | None = None
+        self._lease = Lease(self.root)
+        self._save_minutes, self._saved_s = save_minutes, time.monotonic()
+
+    @property
+    def is_time(self) -> bool:
+        """Whether ``gad.save_minutes`` have passed since the last checkpoint, or since the run began."""
+        return self._save_minutes is not None and time.monotonic() - self._saved_s >= 60 * self._save_minutes
+
+    def begin(self) -> None:
+        """This run writes from now on."""
+        self._lease.take()
+        self._saved_s = time.monotonic()
+
+    def begin_save(self, step: int) -> Path:
+        """The folder of a step's checkpoint, where it may be written and there is space for it.
+
+        Raises:
+            GadCheckpointError: If another run writes here, or the disk has not enough space.
+        """
+        self._lease.check()
+        complete = [path for path in step_folders(self.root) if (path / COMPLETE_FILE).exists()]
+        check_space(self.root, complete[-1] if complete else None, step)
+        return self.of_step(step)
 
     def of_step(self, step: int) -> Path:
         """The folder of a step's checkpoint."""
@@ -274,5 +295,6 @@ class CheckpointFolders:
 
     def finish(self, step: int) -> list[Path]:
         """A step's checkpoint is whole and tracked; returns those that may go."""
-        mark_complete(self.of_step(step))
+        write_list(self.of_step(step))
+        self._saved_s = time.monotonic()
         return folders_to_remove(self.root, self._keep, step)

@@ -45,7 +45,6 @@ from gad_verl.trainer.scored import StepInfo
 from gad_verl.trainer.stop_file import StopFile
 from gad_verl.trainer.training_data import TrainingData
 from gad_verl.trainer.trust import StudentTrust
-from gad_verl.trainer.validation import ValidationRecord
 from gad_verl.trainer.watchdog import Watchdog, actors_of, watched
 from gad_verl.workers.folders import remove_everywhere
 from gad_verl.workers.student import StudentWorker
@@ -71,7 +70,7 @@ class GadTrainer(PPOTrainer):
         teachers = gad.teachers.build()
         self.data = TrainingData(config, gad, teachers, self.watchdog.beat)
         self.rollouts = Rollouts(gad.teacher_key, gad.teachers.column, teachers)
-        self.folders = CheckpointFolders(config.trainer, gad.keep_checkpoints)
+        self.folders = CheckpointFolders(config.trainer, gad.keep_checkpoints, gad.save_minutes)
         self.guardian = Guardian(gad.guardian)
         self.log = RunLog(gad.record)
         self.trust = StudentTrust(gad.trust, self.log) if gad.trust.enabled else None
@@ -92,8 +91,7 @@ class GadTrainer(PPOTrainer):
     # ------------------------------ set-up ------------------------------
 
     def init(self) -> None:
-        # Early, so that nobody's request is lost who asks while the models are loaded.
-        self.ending.stop_file.clear()
+        self.folders.begin()
         self.watchdog.start()
         self.watchdog.explain(super().init)
 
@@ -214,13 +212,12 @@ class GadTrainer(PPOTrainer):
         self.ending.judge(self.global_steps, self.phase, metrics)
         if self.gad_config.guardian.enable:
             metrics.update(self.guardian.metrics())
-        save = self.ending.ends_after(self.global_steps, self.total_training_steps)
-        if save is None:
-            return
         is_saved_by_verl = self._is_due(self.config.trainer.save_freq)
-        # verl's loop ends behind its last step.
-        self.total_training_steps = self.global_steps
-        if save and not is_saved_by_verl:
+        save = self.ending.ends_after(self.global_steps, self.total_training_steps)
+        if save is not None:
+            # verl's loop ends behind its last step.
+            self.total_training_steps = self.global_steps
+        if not is_saved_by_verl and (self.folders.is_time if save is None else save):
             self._save_checkpoint()
 
     def _is_due(self, frequency: int) -> bool:
@@ -353,8 +350,8 @@ class GadTrainer(PPOTrainer):
 
     @watched
     def _validate(self) -> dict[str, float]:
-        self.parts.step.validation = ValidationRecord()
-        metrics = super()._validate() | self.parts.step.validation.metrics()
+        self.parts.step.begin_validation()
+        metrics = super()._validate() | self.parts.step.validation_metrics()
         self._replicas_asleep = False
         # What verl validates before a resumed run goes on was judged when that step was made, if it was to be.
         if self.folders.resumed is None or self._training_began:
@@ -385,7 +382,7 @@ class GadTrainer(PPOTrainer):
     @watched
     def _save_checkpoint(self) -> None:
         """Discriminator and state first, verl's tracker last: a checkpoint that is tracked is whole."""
-        folder = self.folders.of_step(self.global_steps)
+        folder = self.folders.begin_save(self.global_steps)
         self.data.save(folder)
         if self.discriminator is not None:
             self.discriminator.save(folder / DISCRIMINATOR_FOLDER, self.global_steps)

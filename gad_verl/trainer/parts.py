@@ -24,6 +24,7 @@ from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
+from gad_verl.trainer.held_out_texts import HeldOutTexts
 from gad_verl.trainer.metrics import score_metrics
 from gad_verl.trainer.objective import Objective
 from gad_verl.trainer.reward_options import reward_options
@@ -106,8 +107,9 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     training = None if group is None else DiscriminatorTraining(group, gad)
     options = reward_options(gad.reward, guardian.turns("length_penalty"))
     rewards = Rewards(gad.reward, options, rollouts, encoding, lambda step: task_rewards(manager, pad, rollouts, step))
+    texts = HeldOutTexts()
     stages = StudentStages(
-        config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, objective, log
+        config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, objective, texts, log
     )
     stateful: dict[str, HasState | None] = {
         "guardian": guardian,
@@ -115,14 +117,16 @@ def build_parts(trainer: "GadTrainer") -> Parts:
         "rewards": rewards,
         "stages": stages,
         "discriminator": training,
+        "held_out_texts": texts,
     }
     shape = None
     if group is not None:
         shape = discriminator_shape(group.hf_config, gad.discriminator_num_layers, config.discriminator.model)
     supervised = SupervisedStep(student, config, encoding.student.eos_token_id)
     observers = _observers(trainer, encoding)
+    readers = (trust, rewards, guardian, observers, log, supervised, texts)
     return Parts(
-        step=GadStep(rollouts, encoding, training, trust, rewards, guardian, observers, log, gad.uses_texts),
+        step=GadStep(rollouts, encoding, training, *readers, gad.uses_texts),
         supervised=supervised,
         student_update=AdversarialUpdate(objective, stages, supervised),
         stages=stages,

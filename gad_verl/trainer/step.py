@@ -31,11 +31,12 @@ from gad_verl.core import Phase
 from gad_verl.guardian import Guardian
 from gad_verl.trainer.discriminator_step import DiscriminatorStep, DiscriminatorTraining
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
+from gad_verl.trainer.held_out_texts import HeldOutTexts
 from gad_verl.trainer.rewards import Rewards
 from gad_verl.trainer.rollouts import KVBatchMeta, Rollouts, StepRollouts
 from gad_verl.trainer.run_log import RunLog
 from gad_verl.trainer.scored import Observer, ScoredStep, StepInfo
-from gad_verl.trainer.supervised import SupervisedRow
+from gad_verl.trainer.supervised import SupervisedRow, SupervisedStep
 from gad_verl.trainer.trust import StudentTrust
 from gad_verl.trainer.validation import ValidationRecord
 
@@ -63,6 +64,8 @@ class GadStep:
         guardian: Its knobs act here.
         observers: Who looks at the scores: metrics, trust, curriculum, record. The order is that of their metrics.
         log: The record of the run, for a validation.
+        supervised: The student's cross-entropy, for a validation.
+        held_out_texts: Takes it.
         adversarial_texts: Whether the student's steps of the adversarial stage may use the teacher's texts.
     """
 
@@ -74,6 +77,8 @@ class GadStep:
     guardian: Guardian
     observers: Sequence[Observer]
     log: RunLog
+    supervised: SupervisedStep
+    held_out_texts: HeldOutTexts
     adversarial_texts: bool = False
     supervised_rows: list[SupervisedRow] = field(default_factory=list)
     validation: ValidationRecord = field(default_factory=ValidationRecord)
@@ -146,6 +151,15 @@ class GadStep:
             for messages, one in zip(batch["raw_prompt"], texts, strict=True)
         ]
 
+    def begin_validation(self) -> None:
+        """Forget the validation before, as far as it is not compared with."""
+        self.validation = ValidationRecord()
+        self.held_out_texts.begin()
+
+    def validation_metrics(self) -> dict[str, float]:
+        """What GAD adds to the metrics of a validation."""
+        return self.validation.metrics() | self.held_out_texts.metrics()
+
     def validate(self, batch: KVBatchMeta, info: StepInfo, has_ground_truth: bool) -> None:
         """Score a batch of a validation, and write the scores as its rewards; nobody learns.
 
@@ -161,6 +175,8 @@ class GadStep:
             output = self.discriminator.score([one.sequences() for one in encoded], info.num_sessions)
             self.validation.add_scores(output)
         self.validation.add_texts(rollouts.groups, encoded, self.encoding)
+        rows = self.encoding.supervised_rows(rollouts, encoded)
+        self.held_out_texts.add(rows, self.supervised.losses(rows))
         self.log.samples(info.number, rollouts, self.encoding, output)
         if not has_ground_truth:
             self.rollouts.write_ground_truths(rollouts)

@@ -61,6 +61,11 @@ class StopFile:
         """
         return cls(Path(config.stop_file or checkpoint_root / STOP_FILE).absolute())
 
+    def request(self) -> None:
+        """Ask the run to save and end."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+
     @property
     def is_there(self) -> bool:
         """Whether the run is asked to end."""

@@ -26,6 +26,7 @@ from gad_verl.core.schedule import ADVERSARIAL, StageSchedule, stage_of
 from gad_verl.discriminator.worker_group import DiscriminatorGroup
 from gad_verl.guardian import Guardian
 from gad_verl.trainer.checkpoints import GadState
+from gad_verl.trainer.held_out_texts import HeldOutTexts
 from gad_verl.trainer.objective import Objective
 from gad_verl.trainer.run_log import RunLog
 from gad_verl.workers.student import POLICY_LOSS, SUPERVISED_LOSS
@@ -46,6 +47,7 @@ class StudentStages:
         has_reference: Whether the student's loss has a KL term.
         guardian: Its factors act on the learning rates.
         objective: The student's rate in the adversarial stage.
+        texts: Whether the teacher's texts still teach where the adversarial stage begins.
         log: Takes the beginning of a stage as an event.
     """
 
@@ -57,6 +59,7 @@ class StudentStages:
     has_reference: bool
     guardian: Guardian
     objective: Objective
+    texts: HeldOutTexts
     log: RunLog
 
     def __post_init__(self) -> None:
@@ -87,6 +90,10 @@ class StudentStages:
         is_first, resets = self.entered is None, self.gad_config.reset_optimizer_at_switch
         self.apply_rates(step, restart_schedule=is_first or resets)
         self._reset_is_due = resets and not is_first
+        too_early = None if is_first else self.texts.still_teach()
+        if too_early is not None:
+            logger.warning("step %d: %s", step, too_early)
+            self.log.event(step, "schedule", "warmup", "warn", too_early, self.texts.metrics())
         # A student that starts from an adapter is its own reference; without one, model.path is.
         starts_adapted = self.entered is None and stage == ADVERSARIAL and self._starts_from_adapter
         if (self.entered is not None or starts_adapted) and self._renews_reference:

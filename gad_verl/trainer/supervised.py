@@ -165,6 +165,8 @@ class SupervisedStep:
         self._rollouts_of_mini_batch = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
         self._num_mini_batches = max(1, config.data.train_batch_size // actor.ppo_mini_batch_size)
         self._micro_batch = 1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu
+        reads = config.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu
+        self._micro_batch_read = 1 if actor.use_dynamic_bsz else reads
 
     def train(self, rows: Sequence[SupervisedRow]) -> dict[str, Any]:
         """The optimizer steps of one training step; returns metrics."""
@@ -179,6 +181,16 @@ class SupervisedStep:
         metrics["perf/mfu/actor"] = metrics.pop("actor/mfu")
         tokens = float(sum(sum(row.mask) for row in rows))
         return reduce_metrics(metrics) | {"gad/supervised_tokens": tokens}
+
+    def losses(self, rows: Sequence[SupervisedRow]) -> list[float]:
+        """Cross-entropy of each row in nats, as the student is now; nobody learns."""
+        multiple_of = data_parallel_size(self._student, "actor") * self._micro_batch_read
+        data = build_supervised_batch(rows, multiple_of, num_mini_batches=1, pad_token_id=self._pad_token_id)
+        tu.assign_non_tensor(data, compute_loss=False)
+        # At each token the log-probability of the next one, as verl's models give it.
+        log_probs = tu.get(self._student.compute_log_prob(data), "log_probs").unbind()
+        masks = data["loss_mask"].unbind()[: len(rows)]
+        return [-float(found[:-1] @ mask[1:].to(found)) for found, mask in zip(log_probs, masks, strict=False)]
 
     def join(self, rows: Sequence[SupervisedRow], num_rollouts: int, weights: LossWeights) -> dict[str, float]:
         """Let rows join the student's next policy update; returns metrics.

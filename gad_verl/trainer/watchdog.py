@@ -30,13 +30,41 @@ from gad_verl.errors import GadStalledError
 logger = logging.getLogger(__name__)
 
 # After the workers were killed every blocked call fails; a process that still lives after this is ended by force.
-_GRACE_SECONDS = 60.0
+_GRACE_SECONDS = 30.0
+# An error of verl may be there before Ray's control store knows of the death behind it.
+_NEWS_SECONDS = 5.0
+# Of Ray's reasons, those that nobody asked for.
+_SUDDEN = ("WORKER_DIED", "NODE_DIED", "OWNER_DIED")
+
+
+def actor_id(actor: Any) -> str:
+    """The id by which Ray's control store knows an actor."""
+    return str(actor._actor_id.hex())
 
 
 def actor_is_dead(actor: Any) -> bool:
     """Whether Ray's control store knows the actor as dead. Works without Ray's dashboard and beside a busy actor."""
-    info = ray._private.state.actors(actor._actor_id.hex())
+    info = ray._private.state.actors(actor_id(actor))
     return bool(info) and info.get("State") == "DEAD"
+
+
+def sudden_deaths() -> dict[str, str]:
+    """Actors of this job that died unasked, in words, by their id.
+
+    All of them, whoever made them: verl's load balancer and TransferQueue's controller and storage are attributes of
+    nobody, and a run that has lost one waits in silence.
+    """
+    if not ray.is_initialized():
+        return {}
+    dead = ray._private.state.actors(job_id=ray.get_runtime_context().job_id, actor_state_name="DEAD")
+    found = {}
+    for identity, info in dead.items():
+        cause = info["DeathCause"]
+        context = cause.actor_died_error_context
+        if cause.HasField("oom_context") or context.Reason.Name(context.reason) in _SUDDEN:
+            place = f"process {info['Pid']} on {info['Address']['IPAddress']}"
+            found[identity] = f"{info['ActorClassName']} ({place})"
+    return found
 
 
 def watched(method: Any) -> Any:
@@ -72,6 +100,7 @@ class Watchdog:
         config: Intervals.
         actors: Returns the actors to watch by name; called at each look, so that late ones are found.
         kill: Called with each actor once the run has failed, to free calls that wait for it.
+        deaths: Returns what else died, in words by the id of the actor.
         progress: Anything that changes when the main thread gets on; compared at each look.
     """
 
@@ -81,10 +110,12 @@ class Watchdog:
         actors: Callable[[], Mapping[str, Any]],
         kill: Callable[[Any], None] | None = None,
         progress: Callable[[], object] | None = None,
+        deaths: Callable[[], Mapping[str, str]] = sudden_deaths,
     ) -> None:
         self._config = config
         self._actors = actors
         self._kill = kill or (lambda actor: ray.kill(actor, no_restart=True))
+        self._deaths = deaths
         self._progress = progress or (lambda: None)
         self._last_progress = self._progress()
         self._stage = "start-up"
@@ -127,6 +158,7 @@ class Watchdog:
         except GadStalledError:
             raise
         except Exception as error:
+            self.failure = self.failure or self._death_behind_an_error()
             if self.failure is not None:
                 raise GadStalledError(self.failure) from error
             raise
@@ -154,9 +186,9 @@ class Watchdog:
 
     def look(self) -> str | None:
         """One look: the reason to end the run, or None."""
-        dead = [name for name, actor in self._actors().items() if actor_is_dead(actor)]
-        if dead:
-            return f"worker {', '.join(dead)} died during '{self._stage}'; its last words are in the log above"
+        death = self._death()
+        if death is not None:
+            return death
         progress = self._progress()
         if progress != self._last_progress:
             self._last_progress, self._since = progress, time.monotonic()
@@ -166,6 +198,27 @@ class Watchdog:
                 f"'{self._stage}' has taken {waited:.0f} s without progress, more than gad.watchdog.stage_timeout_s="
                 f"{self._config.stage_timeout_s:.0f}: a worker hangs. Raise the limit if a stage really takes that long"
             )
+        return None
+
+    def _death(self) -> str | None:
+        known = self._actors()
+        dead = [name for name, actor in known.items() if actor_is_dead(actor)]
+        ids = {actor_id(actor) for actor in known.values()}
+        dead += [text for identity, text in self._deaths().items() if identity not in ids]
+        if not dead:
+            return None
+        return f"worker {', '.join(dead)} died during '{self._stage}'; its last words are in the log above"
+
+    def _death_behind_an_error(self) -> str | None:
+        """A death that came before the next look, which is what verl's error is about."""
+        if self._thread is None or not ray.is_initialized():
+            return None
+        until = time.monotonic() + _NEWS_SECONDS
+        while time.monotonic() < until:
+            death = self._death()
+            if death is not None:
+                return death
+            time.sleep(0.5)
         return None
 
     def _run(self) -> None:

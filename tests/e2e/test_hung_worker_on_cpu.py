@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A worker that hangs ends the run with the reason."""
+"""A worker that hangs ends the run with the reason; of those that died, only the ones that nobody ended count."""
 
 import os
 import signal
@@ -21,13 +21,47 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 from main_ppo import hook_environment, run_main_ppo
 from tiny_model import build_all
+
+from gad_verl.trainer.watchdog import sudden_deaths
 
 pytestmark = pytest.mark.e2e
 
 # Of the steps; the start-up takes longer (tools/patience_hook.py).
 STAGE_TIMEOUT_S = 20
+
+
+def test_deaths_that_nobody_asked_for() -> None:
+    """Real actors: one is killed as by the kernel, one ends itself, one is ended by Ray, one goes out of scope."""
+    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR")
+    try:
+
+        @ray.remote(num_cpus=0)
+        class Part:
+            def pid(self) -> int:
+                return os.getpid()
+
+            def leave(self) -> None:
+                ray.actor.exit_actor()
+
+        parts = {name: Part.remote() for name in ("lives", "crashes", "leaves", "ended", "forgotten")}
+        pids = {name: ray.get(part.pid.remote()) for name, part in parts.items()}
+        assert sudden_deaths() == {}
+        os.kill(pids["crashes"], signal.SIGKILL)
+        parts["leaves"].leave.remote()
+        ray.kill(parts["ended"])
+        del parts["forgotten"]
+        deadline = time.monotonic() + 30
+        while not sudden_deaths() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        # The others need no more time than that one.
+        time.sleep(3)
+        (text,) = sudden_deaths().values()
+        assert text.startswith(f"Part (process {pids['crashes']} on ")
+    finally:
+        ray.shutdown()
 
 
 def _freeze_discriminator(process: subprocess.Popen, log: Path) -> None:

@@ -17,6 +17,7 @@ Its numbers are those of ``pinned_trajectory.json``, which a run without interru
 """
 
 import json
+import signal
 import subprocess
 import threading
 import time
@@ -45,7 +46,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, Run]:
         def ask() -> None:
             while process.poll() is None and not read_metrics(folder / "curves.jsonl"):
                 time.sleep(0.1)
-            (folder / "checkpoints" / "stop").touch()
+            # As kill and schedulers do; it becomes the stop file.
+            process.send_signal(signal.SIGTERM)
 
         threading.Thread(target=ask, daemon=True).start()
 

@@ -34,6 +34,7 @@ from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError, GadConfigError, GadDataError
 from gad_verl.preflight import planned_run
 from gad_verl.trainer import checkpoints
+from gad_verl.trainer.whole import write_list
 
 CHAT = [{"role": "user", "content": "hello"}]
 
@@ -67,8 +68,7 @@ def rejects(config: DictConfig, error: type[Exception], *parts: str) -> str:
     assert all(part in message for part in parts), message
     with pytest.raises(SystemExit) as ended:
         preflight.PreflightCallback().on_job_start(config)
-    # SystemExit with a text: exit code 1, the text on stderr.
-    assert ended.value.code == f"gad_verl: {error.__name__}: {message}"
+    assert ended.value.code == 2
     return message
 
 
@@ -93,11 +93,17 @@ def without_weights(tiny_folder: Path, folder: Path) -> Path:
 # ------------------------------ good configurations ------------------------------
 
 
-def test_a_good_configuration_passes(tiny_config: DictConfig) -> None:
+def test_a_good_configuration_passes(tiny_config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     before = copy.deepcopy(tiny_config)
     preflight.run_preflight(tiny_config)
+    # A request that was for an earlier run goes before the signals may bring a new one.
+    stop = Path(tiny_config.trainer.default_local_dir) / "stop"
+    stop.parent.mkdir(parents=True, exist_ok=True)
+    stop.touch()
+    installed = []
+    monkeypatch.setattr(planned_run.StopSignals, "install", lambda _: installed.append(stop.exists()))
     assert preflight.PreflightCallback().on_job_start(tiny_config) is None
-    assert tiny_config == before
+    assert tiny_config == before and installed == [False]
 
 
 @pytest.mark.parametrize("stage", ["auto", "warmup", "gad", "seqkd"])
@@ -118,14 +124,17 @@ def test_stock_modes_are_left_alone(tiny_config: DictConfig) -> None:
     assert preflight.PreflightCallback().on_job_start(stock) is None
 
 
-def test_an_unexpected_error_ends_the_run_too(tiny_config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_ends_the_run_too(
+    tiny_config: DictConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     # Hydra turns every exception of a callback but SystemExit into a warning: the run would go on unchecked.
     def broken(*_: Any) -> None:
         raise RuntimeError("something nobody thought of")
 
     monkeypatch.setattr(planned_run, "run_preflight", broken)
-    with pytest.raises(SystemExit, match="something nobody thought of"):
+    with pytest.raises(SystemExit, match="1"):
         preflight.PreflightCallback().on_job_start(tiny_config)
+    assert "RuntimeError: something nobody thought of" in capsys.readouterr().err
 
 
 # ------------------------------ configuration ------------------------------
@@ -391,7 +400,7 @@ def checkpoint(root: Path, step: int, leave_out: str | None = None, **state: Any
     for name in ("data.pt", "gad_parts.pt"):
         (folder / name).write_text("", encoding="utf-8")
     checkpoints.write_tracker(root, step)
-    checkpoints.mark_complete(folder)
+    write_list(folder)
     if leave_out is not None:
         path = folder / leave_out
         path.rmdir() if path.is_dir() else path.unlink()
@@ -460,6 +469,22 @@ def test_resume_with_fewer_layers(tiny_config: DictConfig) -> None:
     rejects(changed(tiny_config, gad__discriminator_num_layers=2), GadCheckpointError, "gad.discriminator_num_layers")
 
 
+@pytest.mark.parametrize(("part", "own_ranks"), [("actor", 0), ("discriminator", 0), ("discriminator", 2)])
+def test_a_checkpoint_of_another_number_of_ranks(tiny_config: DictConfig, part: str, own_ranks: int) -> None:
+    tiny_config.gad.discriminator_n_gpus_per_node = own_ranks
+    root = Path(tiny_config.trainer.default_local_dir)
+    shards = checkpoint(root, 4) / part / "fsdp_config.json"
+    ranks = max(1, own_ranks)
+    shards.write_text(json.dumps({"FSDP_version": 2, "world_size": ranks}))
+    preflight.run_preflight(tiny_config)
+    shards.write_text(json.dumps({"FSDP_version": 2, "world_size": ranks + 1}))
+    key = "gad.discriminator_n_gpus_per_node" if own_ranks else "trainer.n_gpus_per_node"
+    rejects(tiny_config, GadCheckpointError, part, f"written by {ranks + 1} ranks", f"{key} is {ranks} now")
+    # A start from the beginning reads none of it.
+    tiny_config.trainer.resume_mode = "disable"
+    preflight.run_preflight(tiny_config)
+
+
 @pytest.mark.parametrize("missing", ["actor", "discriminator", "data.pt", "gad_state.json", "gad_parts.pt"])
 @pytest.mark.parametrize("stage", ["auto", "seqkd"])
 def test_incomplete_resume_path(tiny_config: DictConfig, tmp_path: Path, missing: str, stage: str) -> None:
@@ -518,6 +543,6 @@ def test_command_ends_with_one_error(tiny_folder: Path, tmp_path: Path, override
         timeout=300,
         check=False,
     )
-    assert result.returncode == 1 and message in result.stderr
+    assert result.returncode == 2 and message in result.stderr
     assert "Started a local Ray instance" not in result.stdout + result.stderr
     assert "Traceback" not in result.stdout + result.stderr

@@ -87,7 +87,7 @@ def test_an_interrupted_quickstart_says_so_in_one_line(tmp_path: Path) -> None:
     os.killpg(run.pid, signal.SIGINT)
     rest = run.stdout.read()
     assert run.wait() == 130
-    assert rest == "interrupted; the same command goes on from the last checkpoint\n"
+    assert rest == "interrupted: it saves after this step; the same command goes on. Again ends it at once\n"
     assert "Traceback 3" in (tmp_path / "run" / "gad" / "train.log").read_text(encoding="utf-8")
 
 

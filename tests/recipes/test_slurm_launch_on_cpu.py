@@ -229,6 +229,26 @@ def test_a_trainer_that_does_not_end_is_killed(start, fakes):
     assert code == 0 and fakes.calls("scontrol")[-1]["arguments"] == ["requeue", "123"], output
 
 
+def test_a_run_that_lost_a_worker_goes_on_where_a_checkpoint_was_made(start, fakes, tmp_path):
+    """``exit 75``: whoever gets no further at each start is not started for ever."""
+    checkpoints = tmp_path / "checkpoints"
+    save = f"mkdir -p {checkpoints}/run; sleep 0.1; echo 4 > {checkpoints}/run/latest_checkpointed_iteration.txt"
+    code, output = finish(start(f"trainer\n{save}\nexit 75", CHECKPOINT_DIR=str(checkpoints)))
+    assert code == 0, output
+    assert fakes.calls("scontrol")[-1]["arguments"] == ["requeue", "123"]
+    assert "goes on from the last checkpoint" in output
+
+
+def test_a_checkpoint_of_an_earlier_start_is_no_progress(start, fakes, tmp_path):
+    tracker = tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt"
+    tracker.parent.mkdir()
+    tracker.write_text("4")
+    os.utime(tracker, (1, 1))
+    code, output = finish(start("trainer\nexit 75", CHECKPOINT_DIR=str(tracker.parent)))
+    assert code == 75 and "not once more" in output
+    assert fakes.calls("scontrol")[-1]["arguments"][0] == "show"
+
+
 @pytest.mark.parametrize("lines", ["trap 'exit 0' TERM\ntrainer\nsleep 60 & wait", "trainer\nsleep 4"])
 def test_a_run_that_ends_at_the_time_limit_is_not_started_again(start, fakes, lines):
     process = start(lines, SAVE_TIMEOUT_S="8")
@@ -253,7 +273,8 @@ def test_the_number_of_starts_is_limited(start, fakes):
     [
         ("trainer\nexit 7", {}, 7),
         ("trainer", {"READY_CODE": "2"}, 2),
-        ("trainer\nsleep 60", {"BROKEN_RAY": "1"}, 1),
+        ("trainer\nsleep 60", {"BROKEN_RAY": "1"}, 75),
+        ("trainer\nexit 75", {}, 75),
     ],
 )
 def test_failures_end_the_job_with_their_code_and_no_requeue(start, fakes, lines, variables, expected):

@@ -174,6 +174,8 @@ def build_worker(folder: str, layout: Layout) -> Any:
             # So few that some micro-batches hold texts alone, or rollouts alone.
             max_token_len_per_gpu=40,
             micro_batch_size_per_gpu=1,
+            infer_max_token_len_per_gpu=40,
+            infer_micro_batch_size_per_gpu=1,
             use_torch_compile=False,
             mixed_precision=precision,
         ),
@@ -226,6 +228,28 @@ def policy_batch(rollouts: list[dict[str, Any]], layout: Layout, mini_batch: int
     )
 
 
+def text_losses(worker: Any, rank: int, world_size: int, layout: Layout, texts: list[Any]) -> list[float]:
+    """The loss of each text as a validation reads it, through the trainer's own code and this rank's part of it."""
+    from omegaconf import OmegaConf
+    from verl.utils import tensordict_utils as tu
+
+    from gad_verl.trainer.supervised import SupervisedRow, SupervisedStep
+
+    class Ranks:
+        _dispatch_info = {"actor": list(range(world_size))}
+
+        def compute_log_prob(self, data: Any) -> dict[str, Any]:
+            mine = tu.get(worker.infer_batch(tu.chunk_tensordict(data, world_size)[rank]), "log_probs").unbind()
+            parts: list[Any] = [None] * world_size
+            torch.distributed.all_gather_object(parts, [row.clone() for row in mine])
+            return {"log_probs": nested([row for part in parts for row in part])}
+
+    actor = {"ppo_mini_batch_size": 1, "use_dynamic_bsz": layout.dynamic, "ppo_micro_batch_size_per_gpu": 1}
+    rollout = {"n": 1, "log_prob_micro_batch_size_per_gpu": 1}
+    config = {"actor_rollout_ref": {"actor": actor, "rollout": rollout}, "data": {"train_batch_size": 1}}
+    return SupervisedStep(Ranks(), OmegaConf.create(config), 0).losses([SupervisedRow(*text) for text in texts])
+
+
 def run_case(rank: int, world_size: int, variant: str, model_folder: str, folder: Any) -> dict[str, Any]:
     """What the workers' update gives, and what the formula gives."""
     from transformers import AutoModelForCausalLM
@@ -262,8 +286,12 @@ def run_case(rank: int, world_size: int, variant: str, model_folder: str, folder
             if held["response_mask"][row].sum() > 0:
                 orders[part % minis][1].append((held["prompts"][row].tolist(), held["responses"][row].tolist()))
     assert sorted(text for _, part in orders for text in part) == sorted(texts)
+    with torch.no_grad():
+        text_nats = [-log_probs(model, *text, 1.0)[0].sum().item() for text in texts]
     found = expected(model, reference, layout, weights, orders)
     worker = build_worker(model_folder, layout)
+    # Three texts on two ranks: the fourth row is one without loss.
+    read = text_losses(worker, rank, world_size, layout, texts[:3])
     mine = rollouts[rank * each * minis : (rank + 1) * each * minis]
     batch = policy_batch(mine, layout, each * world_size)
     worker.hold(TextRows(tu.chunk_tensordict(held, world_size)[rank], minis, weights))
@@ -277,4 +305,6 @@ def run_case(rank: int, world_size: int, variant: str, model_folder: str, folder
         "names": sorted(metrics),
         "kl_loss": metrics["kl_loss"],
         "left": worker._mini_batch,
+        "read": read,
+        "text_nats": text_nats[:3],
     }

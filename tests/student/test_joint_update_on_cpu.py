@@ -48,6 +48,13 @@ def test_the_update_equals_its_formula(world_size: int, name: str, probes: Probe
     assert found["left"] == layout.num_mini_batches * layout.epochs
 
 
+@pytest.mark.parametrize(("world_size", "name"), CASES)
+def test_a_validation_reads_the_loss_of_each_text(world_size: int, name: str, probes: Probes) -> None:
+    """At temperature 1, whatever that of the rollouts is; on every rank alike."""
+    found: dict[str, Any] = probes.of("joint_probe")[world_size, name]
+    assert found["read"] == pytest.approx(found["text_nats"], rel=TOLERANCE)
+
+
 def test_the_cases_differ(probes: Probes) -> None:
     """Each weight and each term matters by far more than the tolerance."""
     results = probes.of("joint_probe")

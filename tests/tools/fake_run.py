@@ -91,7 +91,10 @@ class FakeStudent:
         self.calls.append(("save_checkpoint", path))
         Path(path).mkdir(parents=True, exist_ok=True)
 
-    def compute_log_prob(self, batch: KVBatchMeta) -> KVBatchMeta:
+    def compute_log_prob(self, batch: KVBatchMeta | TensorDict) -> KVBatchMeta | dict[str, Any]:
+        if not isinstance(batch, KVBatchMeta):
+            self.calls.append(("read_texts", batch))
+            return {"log_probs": torch.nested.as_nested_tensor([-(ids % 7 + 1.0) / 7 for ids in batch["input_ids"]])}
         self.calls.append(("compute_log_prob", list(batch.keys)))
         return self._log_probs(batch)
 

@@ -27,6 +27,7 @@ from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError
 from gad_verl.trainer import checkpoints
 from gad_verl.trainer.checkpoints import GadState, find_resumable, folders_to_remove, missing_parts, read_state
+from gad_verl.trainer.whole import write_list
 
 STATE = GadState(
     step=3, stage="warmup", has_discriminator=True, kl_reference=None, discriminator_shape={"hidden_size": 4}
@@ -42,13 +43,13 @@ def save(root: Path, step: int, complete: bool = True, state: GadState = STATE) 
     for name in ("data.pt", "gad_parts.pt"):
         (folder / name).write_text("", encoding="utf-8")
     if complete:
-        checkpoints.mark_complete(folder)
+        write_list(folder)
     return folder
 
 
 def test_a_checkpoint_without_its_critic_is_incomplete(tmp_path: Path) -> None:
     folder = save(tmp_path, 3, state=replace(STATE, has_critic=True))
-    assert missing_parts(folder) == ["critic"]
+    assert missing_parts(folder) == ["critic is missing"]
     (folder / "critic").mkdir()
     assert missing_parts(folder) == []
 
@@ -110,7 +111,7 @@ def test_state_that_is_damaged(tmp_path: Path, content: bytes) -> None:
     (tmp_path / checkpoints.STATE_FILE).write_bytes(content)
     with pytest.raises(GadCheckpointError, match="damaged"):
         read_state(tmp_path)
-    assert missing_parts(tmp_path) == [checkpoints.STATE_FILE]
+    assert missing_parts(tmp_path) == ["gad_state.json is missing or damaged"]
 
 
 @pytest.mark.parametrize("missing", ["actor", "discriminator", "data.pt", "gad_parts.pt"])
@@ -118,7 +119,7 @@ def test_missing_parts(tmp_path: Path, missing: str) -> None:
     folder = save(tmp_path, 3)
     assert missing_parts(folder) == []
     (folder / missing).rename(tmp_path / "away")
-    assert missing_parts(folder) == [missing]
+    assert missing_parts(folder) == [f"{missing} is missing"]
 
 
 def test_parts_that_a_checkpoint_needs_only_sometimes(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_parts_that_a_checkpoint_needs_only_sometimes(tmp_path: Path) -> None:
     (seqkd / "discriminator").rmdir()
     assert missing_parts(seqkd) == []
     folder = save(tmp_path, 2, state=GadState(2, "adversarial", True, "kl_reference_step_1", None))
-    assert missing_parts(folder) == ["../kl_reference_step_1"]
+    assert missing_parts(folder) == ["../kl_reference_step_1 is missing"]
     (tmp_path / "kl_reference_step_1").mkdir()
     assert missing_parts(folder) == []
 

@@ -17,6 +17,7 @@ import json
 import logging
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -31,6 +32,7 @@ from gad_verl.errors import GadCheckpointError
 from gad_verl.trainer.begun import BegunRun
 from gad_verl.trainer.checkpoints import GadState
 from gad_verl.trainer.data_state import DataState
+from gad_verl.trainer.lease import Lease
 
 BATCH = 8
 
@@ -85,6 +87,31 @@ def test_the_steps_that_are_asked_for_are_made_and_the_last_one_is_saved(
     assert saved_steps(config) == [steps]
     info = json.loads((Path(config.trainer.default_local_dir) / "record" / "run.json").read_text())
     assert info["finished"] is not None
+
+
+@pytest.mark.parametrize("frequency", [100, 3])
+def test_minutes_save_beside_steps(config: DictConfig, monkeypatch: pytest.MonkeyPatch, frequency: int) -> None:
+    """A step takes a minute; every two minutes a checkpoint is due, and one by steps counts too."""
+    config.trainer.save_freq, config.gad.save_minutes = frequency, 2.0
+    run = FakeRun(config, monkeypatch)
+    minutes = SimpleNamespace(monotonic=lambda: 60.0 * getattr(run.trainer, "global_steps", 0))
+    monkeypatch.setattr("gad_verl.trainer.checkpoints.time", minutes)
+    run.fit()
+    assert saved_steps(config) == ([2, 4, 6] if frequency == 100 else [2, 3, 5, 6])
+
+
+def test_a_run_that_has_lost_its_folder_saves_nothing(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.trainer.save_freq = 2
+    run = FakeRun(config, monkeypatch)
+
+    def other_run() -> None:
+        if run.trainer.global_steps == 3:
+            Lease(Path(config.trainer.default_local_dir)).take()
+
+    run.trainer.on_step_begin = other_run
+    with pytest.raises(GadCheckpointError, match="belongs to another run now"):
+        run.fit()
+    assert saved_steps(config) == [2]
 
 
 # ------------------------------ going on ------------------------------

@@ -113,3 +113,10 @@ def test_what_is_no_request_is_neither_removed_nor_run_over(
     with pytest.raises(GadConfigError, match=r"gad\.stop_file"):
         check_config(compose_config("gad_cpu", f"gad.stop_file='{path}'"))
     assert path.exists()
+
+
+def test_minutes_between_checkpoints_need_steps_too(compose_config: Callable[..., DictConfig]) -> None:
+    """The last step is saved by steps alone."""
+    check_config(compose_config("gad_cpu", "gad.save_minutes=30", "trainer.save_freq=100000"))
+    with pytest.raises(GadConfigError, match=r"gad.save_minutes=30 with trainer.save_freq=-1.*positive number"):
+        check_config(compose_config("gad_cpu", "gad.save_minutes=30", "trainer.save_freq=-1"))

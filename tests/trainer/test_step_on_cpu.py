@@ -877,6 +877,53 @@ def test_a_validation_scores_and_trains_nobody(config: DictConfig, start: Callab
         assert shown[tuple(tokenizer(rendered, add_special_tokens=False)["input_ids"])] == text
 
 
+def test_a_validation_reads_the_teachers_texts(config: DictConfig, start: Callable[..., FakeRun]) -> None:
+    config.trainer.test_freq = 3
+    config.actor_rollout_ref.rollout.val_kwargs.n = 2
+    run = start()
+    val = pd.read_parquet(config.data.val_files)
+    batch = run.student.named("read_texts")[-1]
+    nats, tokens, found = 0.0, 0, []
+    for ids, mask in zip(batch["input_ids"].unbind(), batch["loss_mask"].unbind(), strict=True):
+        # What the fake says of the token before each one.
+        nats += sum((int(ids[place - 1]) % 7 + 1.0) / 7 for place in mask.nonzero().flatten().tolist())
+        tokens += int(mask.sum())
+        found.append(tuple(ids[mask.bool()].tolist()))
+    # Each text once, whatever the number of answers.
+    assert sorted(found) == sorted(tuple(text_ids(run, text)) for text in val["teacher_response"])
+    for step in (3, 6):
+        assert run.metrics[step]["val-gad/text_loss"] == pytest.approx(nats / tokens)
+    # Of one validation nothing can be said, of two alike that nothing changed.
+    assert "val-gad/text_loss_change" not in run.metrics[3]
+    assert run.metrics[6]["val-gad/text_loss_change"] == run.metrics[6]["val-gad/text_loss_change_error"] == 0
+    assert not [event for event in run.events if event["rule"] == "warmup"]
+
+
+@pytest.mark.parametrize("falls", [True, False])
+def test_a_warmup_that_ends_too_early_says_so(
+    config: DictConfig, start: Callable[..., FakeRun], monkeypatch: pytest.MonkeyPatch, falls: bool
+) -> None:
+    config.trainer.test_freq = 1
+    run = start(whole=False)
+
+    def log_probs(student: Any, batch: Any) -> dict[str, Any]:
+        factor = 0.9 ** len(student.named("supervised_update")) if falls else 1.0
+        rows = [-factor * (ids % 7 + 1.0) for ids in batch["input_ids"].unbind()]
+        return {"log_probs": torch.nested.as_nested_tensor(rows, layout=torch.jagged)}
+
+    plain = type(run.student).compute_log_prob
+    monkeypatch.setattr(
+        type(run.student),
+        "compute_log_prob",
+        lambda student, batch: (
+            plain(student, batch) if hasattr(batch, "keys") and hasattr(batch, "tags") else log_probs(student, batch)
+        ),
+    )
+    run.fit()
+    said = [event for event in run.events if event["rule"] == "warmup"]
+    assert [(event["step"], event["action"]) for event in said] == ([(WARMUP + 1, "warn")] if falls else [])
+
+
 def test_a_validation_without_any_rollout_says_so(config: DictConfig, start: Callable[..., FakeRun]) -> None:
     """In training verl's buffer says it itself."""
     config.trainer.test_freq = STEPS

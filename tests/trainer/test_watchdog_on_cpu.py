@@ -51,6 +51,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture(autouse=True)
 def fake_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "actor_is_dead", lambda actor: actor.dead)
+    monkeypatch.setattr(module, "actor_id", lambda actor: str(id(actor)))
 
 
 def kill(actor: FakeActor) -> None:
@@ -59,7 +60,10 @@ def kill(actor: FakeActor) -> None:
 
 def build(actors: dict[str, Any], **settings: Any) -> Watchdog:
     return Watchdog(
-        WatchdogConfig(**({"check_interval_s": 10.0, "stage_timeout_s": 100.0} | settings)), lambda: actors, kill
+        WatchdogConfig(**({"check_interval_s": 10.0, "stage_timeout_s": 100.0} | settings)),
+        lambda: actors,
+        kill,
+        deaths=dict,
     )
 
 
@@ -85,6 +89,52 @@ def test_dead_workers_are_named(clock: Clock) -> None:
     assert watchdog.look() is None
     actors["agent loop 0"] = FakeActor(dead=True)
     assert "agent loop 0" in watchdog.look()
+
+
+def test_what_belongs_to_nobody_is_named_too_and_nothing_twice(clock: Clock) -> None:
+    student = FakeActor()
+    deaths: dict[str, str] = {}
+    watchdog = Watchdog(WatchdogConfig(), lambda: {"student 0": student}, kill, deaths=lambda: deaths)
+    assert watchdog.look() is None
+    deaths["other"] = "TransferQueueController (process 7 on 10.0.0.2)"
+    assert "worker TransferQueueController (process 7 on 10.0.0.2) died during" in watchdog.look()
+    student.dead = True
+    deaths[str(id(student))] = "WorkerDict (process 8 on 10.0.0.2)"
+    reason = watchdog.look()
+    assert "student 0, TransferQueueController" in reason and "WorkerDict" not in reason
+
+
+def test_a_death_behind_an_error_of_verl_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """verl's error comes at once, Ray's news of the death a moment later, the watchdog's next look in a minute."""
+    monkeypatch.setattr(module.ray, "is_initialized", lambda: True)
+    news = iter([{}, {}, {"1": "GlobalRequestLoadBalancer (process 3 on 10.0.0.2)"}])
+    watchdog = Watchdog(WatchdogConfig(check_interval_s=60.0), dict, kill, deaths=lambda: next(news))
+
+    def fails() -> None:
+        raise RuntimeError("Enable ...sync_refill_failed_groups")
+
+    watchdog.start()
+    try:
+        with pytest.raises(GadStalledError, match="GlobalRequestLoadBalancer .process 3 on 10.0.0.2. died"):
+            watchdog.explain(fails)
+    finally:
+        watchdog.stop()
+
+
+def test_an_error_without_a_death_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(module, "_NEWS_SECONDS", 0.1)
+    watchdog = Watchdog(WatchdogConfig(check_interval_s=60.0), dict, kill, deaths=dict)
+
+    def fails() -> None:
+        raise RuntimeError("of the user")
+
+    watchdog.start()
+    try:
+        with pytest.raises(RuntimeError, match="of the user"):
+            watchdog.explain(fails)
+    finally:
+        watchdog.stop()
 
 
 def test_hung_stage_is_named(clock: Clock) -> None:
@@ -146,7 +196,7 @@ def test_a_worker_that_cannot_be_killed_does_not_save_the_others() -> None:
             raise RuntimeError("gone already")
         kill(actor)
 
-    watchdog = Watchdog(WatchdogConfig(check_interval_s=0.01), lambda: actors, stubborn)
+    watchdog = Watchdog(WatchdogConfig(check_interval_s=0.01), lambda: actors, stubborn, deaths=dict)
     watchdog.start()
     try:
         wait_for(lambda: actors["student 1"].killed)

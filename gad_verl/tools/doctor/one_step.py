@@ -28,6 +28,7 @@ from gad_verl.config import load_gad_config
 from gad_verl.tools.doctor.finding import Finding, error, ok
 
 _SECONDS_TO_END = 20.0
+_SECONDS_BETWEEN = 1.0
 _TAIL_LINES = 30
 _MOST_LINE = 400
 # verl's console logger begins a step's line with this.
@@ -83,6 +84,7 @@ def small_overrides(config: Any, folder: Path) -> list[str]:
         "trainer.val_before_train=False",
         "trainer.test_freq=-1",
         "trainer.save_freq=-1",
+        "gad.save_minutes=null",
         "trainer.resume_mode=disable",
         "trainer.logger=[console]",
         f"trainer.default_local_dir={folder / 'checkpoints'}",
@@ -114,7 +116,12 @@ def command(name: str, config_path: str | None, overrides: Sequence[str], small:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Ask the process to end, so that Ray's children go with it; then end the group."""
+    """Ask the process to end, so that Ray's children go with it; then end the group.
+
+    The first signal asks for the end of the step, which may never come; the second one ends it at once.
+    """
+    process.send_signal(signal.SIGINT)
+    time.sleep(_SECONDS_BETWEEN)
     process.send_signal(signal.SIGINT)
     try:
         process.wait(timeout=_SECONDS_TO_END)

@@ -210,6 +210,11 @@ VALIDATION = Section(
     "Validation on held-out prompts",
     (
         Panel(
+            "Cross-entropy on the teacher's texts, nats a token",
+            (_held_out("val-gad/text_loss"),),
+            "Falls while the texts teach. In the adversarial stage it may rise while answers get better.",
+        ),
+        Panel(
             "ROUGE-L F1 with the teacher",
             (_held_out("val-gad/rouge_l"),),
             "A diagnostic: it may fall while answers get better.",

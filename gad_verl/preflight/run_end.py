@@ -1,0 +1,91 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""How a launch ends that did not come to its end: one last line, and an exit code that a script can read.
+
+| code | meaning |
+|---|---|
+| 1 | an error that is neither: its traceback is above |
+| 2 | something of the user's: configuration, data, checkpoint; starting again changes nothing |
+| 75 | a worker, node or connection was lost: the same command goes on from the last checkpoint |
+| 128 + n | the second signal n |
+"""
+
+import sys
+import traceback
+from collections.abc import Iterator
+
+from gad_verl.errors import USER_ERRORS, GadStalledError
+
+FAILED, USERS_ERROR, WORTH_A_RESTART = 1, 2, 75
+# By name, since the check before a run is not to import Ray.
+_LOST = frozenset(
+    {
+        "ActorDiedError",
+        "ActorUnavailableError",
+        "ActorUnschedulableError",
+        "LocalRayletDiedError",
+        "NodeDiedError",
+        "ObjectLostError",
+        "OutOfMemoryError",
+        "OwnerDiedError",
+        "RaySystemError",
+        "WorkerCrashedError",
+    }
+)
+
+
+def reason_and_code(error: BaseException) -> tuple[BaseException, int]:
+    """The error that says most of those behind one, and the code of a run that it ended."""
+    for one in _chain(error):
+        code = _code_of(one)
+        if code is not None:
+            return one, code
+    return next(_chain(error)), FAILED
+
+
+def refuse(text: str, code: int = USERS_ERROR) -> SystemExit:
+    """What to raise where a run is not begun; ``text`` goes to stderr."""
+    sys.stderr.write(f"{text}\n")
+    return SystemExit(code)
+
+
+def ended_by(error: BaseException) -> SystemExit:
+    """What to raise after a run that failed: its traceback, the last line, and the code."""
+    reason, code = reason_and_code(error)
+    goes_on = "; the same command goes on from the last checkpoint" if code == WORTH_A_RESTART else ""
+    lines = str(reason).strip().splitlines() or [""]
+    sys.stderr.write("".join(traceback.format_exception(error)))
+    sys.stderr.write(f"gad_verl: {type(reason).__name__}: {lines[0]} (exit code {code}{goes_on})\n")
+    return SystemExit(code)
+
+
+def _code_of(error: BaseException) -> int | None:
+    """By its own kind; None where that says nothing."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, GadStalledError | ConnectionError) or kinds & _LOST:
+        return WORTH_A_RESTART
+    return USERS_ERROR if isinstance(error, USER_ERRORS) else None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it; of one of Ray's, first that in the other process."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        # Ray's error of a task is also of the class of what it carries, with a whole traceback as its text.
+        inner = getattr(error, "cause", None)
+        if isinstance(inner, BaseException):
+            yield from _chain(inner)
+        yield error
+        error = error.__cause__

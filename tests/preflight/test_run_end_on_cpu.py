@@ -1,0 +1,83 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The last line and the exit code of a run that failed, with the errors that Ray really makes of them."""
+
+from typing import Any
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import OmegaConf
+from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
+
+from gad_verl.errors import GadCheckpointError, GadDataError, GadStalledError
+from gad_verl.preflight import PreflightCallback
+from gad_verl.preflight.run_end import reason_and_code
+
+
+def of_ray(cause: Exception) -> Exception:
+    """As the starting process gets the error of the trainer's."""
+    error = RayTaskError("run", f"Traceback ...\n{cause}", cause)
+    return error.as_instanceof_cause()
+
+
+def raised_from(error: Exception, behind: Exception) -> Exception:
+    try:
+        raise error from behind
+    except Exception as found:
+        return found
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "name"),
+    [
+        (GadDataError("row 3 has no text"), 2, "GadDataError"),
+        (of_ray(GadCheckpointError("no space")), 2, "GadCheckpointError"),
+        (of_ray(GadStalledError("worker student 0 died")), 75, "GadStalledError"),
+        (ActorDiedError(), 75, "ActorDiedError"),
+        (WorkerCrashedError(), 75, "WorkerCrashedError"),
+        (of_ray(raised_from(RuntimeError("in verl"), ConnectionResetError("peer"))), 75, "ConnectionResetError"),
+        (raised_from(GadStalledError("worker 1 died"), RuntimeError("Enable ...")), 75, "GadStalledError"),
+        (RuntimeError("a bug"), 1, "RuntimeError"),
+        (of_ray(ZeroDivisionError("a bug")), 1, "ZeroDivisionError"),
+    ],
+)
+def test_codes_and_the_last_line(error: Exception, code: int, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    reason, found = reason_and_code(error)
+    assert found == code
+    config = OmegaConf.create({"trainer": {"v1": {"trainer_mode": "gad_sync"}}})
+    done: Any = JobReturn()
+    done.status = JobStatus.FAILED
+    done.return_value = error
+    with pytest.raises(SystemExit) as ended:
+        PreflightCallback().on_job_end(config, done)
+    assert ended.value.code == code
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("gad_verl: ") and name in lines[-1] and f"(exit code {code}" in lines[-1]
+    assert ("the same command goes on" in lines[-1]) == (code == 75)
+    # What a developer needs stands above.
+    assert any(line.startswith("Traceback") or type(error).__name__ in line for line in lines[:-1])
+
+
+@pytest.mark.parametrize(("mode", "status"), [("gad_sync", JobStatus.COMPLETED), ("sync", JobStatus.FAILED)])
+def test_other_ends_and_other_trainers_are_left_alone(mode: str, status: JobStatus) -> None:
+    done: Any = JobReturn()
+    done.status = status
+    done.return_value = RuntimeError("of verl")
+    PreflightCallback().on_job_end(OmegaConf.create({"trainer": {"v1": {"trainer_mode": mode}}}), done)
+
+
+def test_errors_that_lead_to_one_another_end() -> None:
+    first, second = RuntimeError("1"), RuntimeError("2")
+    first.__cause__, second.__cause__ = second, first
+    assert reason_and_code(first) == (first, 1)

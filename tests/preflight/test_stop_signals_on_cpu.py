@@ -1,0 +1,80 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a signal to the starting process does, in one of its own; a handler that comes later, as Ray's does."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+_PROGRAM = """
+import logging, signal, sys, time
+from pathlib import Path
+from gad_verl.preflight.stop_signals import StopSignals
+from gad_verl.trainer.stop_file import StopFile
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+StopSignals(StopFile(Path(sys.argv[1]) / "run" / "stop")).install()
+if sys.argv[2] == "later":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(9))
+time.sleep(1.5)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def started(folder: Path, later: bool) -> subprocess.Popen:
+    command = [sys.executable, "-c", _PROGRAM, str(folder), "later" if later else "alone"]
+    # A test runner in the background of a script has SIGINT ignored, and children would inherit that.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize(
+    ("number", "later", "code"),
+    [(signal.SIGINT, False, 130), (signal.SIGTERM, False, 143), (signal.SIGTERM, True, 143)],
+)
+def test_the_first_signal_asks_and_the_second_ends(
+    tmp_path: Path, number: signal.Signals, later: bool, code: int
+) -> None:
+    process = started(tmp_path, later)
+    process.send_signal(number)
+    assert f"{number.name}: the run saves after the step" in process.stdout.readline()
+    assert (tmp_path / "run" / "stop").is_file() and (tmp_path / "run" / "stop").stat().st_size == 0
+    time.sleep(0.2)
+    assert process.poll() is None
+    process.send_signal(number)
+    assert f"{number.name} again: the run ends at once" in process.stdout.readline()
+    assert process.wait(timeout=20) == code
+
+
+def test_whoever_ignores_a_signal_goes_on_ignoring_it(tmp_path: Path) -> None:
+    program = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + _PROGRAM
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path), "alone"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert "SIGTERM: the run saves" in process.stdout.readline()
+    process.kill()
+    process.wait()
