@@ -168,10 +168,10 @@ class Doctor:
         return [ok("prompts", "the chat templates render every one, and what is asked is in it")]
 
     def _sizes(self) -> list[Finding]:
-        from gad_verl.preflight.size_check import check_models
+        from gad_verl.preflight.size_check import check_vocabularies
 
-        check_models(self.config, self.gad_config)
-        return [ok("sizes of the models", "rows fit into their positions, and each token has an embedding")]
+        check_vocabularies(self.config, self.gad_config)
+        return [ok("sizes of the models", "each token has an embedding")]
 
     def _models(self) -> list[Finding]:
         from gad_verl.preflight import check_discriminator
