@@ -14,25 +14,13 @@
 """The command ``gad-verl``."""
 
 import argparse
+import atexit
 import logging
 import sys
 from collections.abc import Sequence
 
 from gad_verl import __version__
 from gad_verl.errors import USER_ERRORS, GadConfigError
-from gad_verl.tools.commands import compare, data, doctor, estimate, evaluate, export, guardian, report, teacher
-
-COMMANDS = (
-    teacher,
-    data,
-    export,
-    evaluate,
-    compare,
-    guardian,
-    report,
-    estimate,
-    doctor,
-)
 
 # Commands and options that have another name.
 RENAMED = {
@@ -48,10 +36,13 @@ INTERRUPTED = 130
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
+    # Here and not above: Ctrl-C while these are read is caught by main.
+    from gad_verl.tools.commands import compare, data, doctor, estimate, evaluate, export, guardian, report, teacher
+
     parser = argparse.ArgumentParser(prog="gad-verl", description="Tools around GAD training with verl.")
     parser.add_argument("--version", action="version", version=f"gad-verl {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in COMMANDS:
+    for module in (teacher, data, export, evaluate, compare, guardian, report, estimate, doctor):
         module.add_to(commands)
     return parser
 
@@ -79,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"gad-verl: {error}\n")
         return 2
     except KeyboardInterrupt:
+        # Libraries that were interrupted as they were loaded say things at the end of the process.
+        atexit.register(logging.disable)
         sys.stderr.write("gad-verl: interrupted; the same command goes on where it stopped, where it stores progress\n")
         return INTERRUPTED
 

@@ -12,6 +12,7 @@ export TOTAL_STEPS=${TOTAL_STEPS:-16}
 export OMP_NUM_THREADS=${QUICKSTART_THREADS:-2}
 # Whoever is interrupted says so.
 trap 'exit 130' INT
+INTERRUPTED="interrupted; the same command goes on where it stopped"
 STARTED=$SECONDS
 
 say() { printf '\n== %s\n' "$*"; }
@@ -55,8 +56,13 @@ mkdir -p "$RUN/evaluations"
 # Two at a time, a thread each: small models leave a second thread idle.
 (
     export OMP_NUM_THREADS=1
+    # A shell's background jobs do not hear Ctrl-C, so the first two get a group of their own, and are told. What the
+    # evaluations say then is in their logs.
+    set -m
     { evaluate before "$RUN/student" && evaluate seqkd "$RUN/seqkd/checkpoints/global_step_$TOTAL_STEPS"; } &
     first=$!
+    set +m
+    trap 'trap "" INT; kill -INT -- -$first; wait $first; echo "$INTERRUPTED"; exit 130' INT
     evaluate after_warmup "$RUN/gad/checkpoints/global_step_$WARMUP_STEPS"
     evaluate after_gad "$RUN/gad/checkpoints/global_step_$TOTAL_STEPS"
     wait "$first"

@@ -274,7 +274,10 @@ class Study:
 
 def short(row: TeacherRow, builder: SequenceBuilder) -> bool:
     """Whether prompt and teacher's text fit the limits whole."""
-    return len(builder.prompt(list(row.messages))) < MAX_PROMPT and not builder.response(row.teacher).cut
+    return (
+        len(builder.prompt(list(row.messages))) < MAX_PROMPT
+        and not builder.response(row.teacher, row.teacher_finished).cut
+    )
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@
 """Tokenizers, the loaded discriminator, and the checkpoint to resume: what files tell without loading weights."""
 
 import copy
+import json
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -45,6 +46,36 @@ def check_tokenizers(config: DictConfig) -> None:
             SequenceBuilder(tokenizer, config.data.max_prompt_length, config.data.max_response_length)
         except GadConfigError as error:
             raise GadConfigError(f"{key}.path={model.get('tokenizer_path', None) or model.path}: {error}") from None
+
+
+def missing_weights(folder: Path) -> str | None:
+    """What a model folder lacks to be loaded, in words; None where its configuration and its weights are there."""
+    if not (folder / "config.json").is_file():
+        return f"{folder} has no config.json: give the folder of a Hugging Face model"
+    for index in (folder / "model.safetensors.index.json", folder / "pytorch_model.bin.index.json"):
+        if index.is_file():
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            missing = sorted(name for name in names if not (folder / name).is_file())
+            return f"{folder} lacks {', '.join(missing)}: download the model again" if missing else None
+    if not any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "*.bin")):
+        return f"{folder} has no weights (*.safetensors): download the model again"
+    return None
+
+
+def check_weights(config: DictConfig, has_discriminator: bool) -> None:
+    """Check that the models that are folders here have their weights, which verl would miss on the first worker.
+
+    Raises:
+        GadConfigError: Names the model and what it lacks.
+    """
+    models = {"actor_rollout_ref.model.path": config.actor_rollout_ref.model.path}
+    if has_discriminator:
+        models["discriminator.model.path"] = config.discriminator.model.path
+    for key, path in models.items():
+        folder = Path(str(path)).expanduser()
+        missing = missing_weights(folder) if folder.is_dir() else None
+        if missing is not None:
+            raise GadConfigError(f"{key}: {missing}")
 
 
 def _safetensors_shapes(folder: Path) -> dict[str, list[int]]:

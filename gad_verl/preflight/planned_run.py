@@ -30,7 +30,7 @@ from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.data_check import check_data, check_schedule, length_of_run
 from gad_verl.preflight.family_check import check_families
 from gad_verl.preflight.megatron_check import check_installed
-from gad_verl.preflight.model_check import check_discriminator, check_tokenizers
+from gad_verl.preflight.model_check import check_discriminator, check_tokenizers, check_weights
 from gad_verl.preflight.prompt_check import check_prompts
 from gad_verl.preflight.ranks_check import check_ranks
 from gad_verl.preflight.run_end import FAILED, ended_by, refuse
@@ -78,6 +78,7 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     check_families(config, has_discriminator=gad_config.stage != "seqkd")
     check_models(config, gad_config)
     check_prompts(config, gad_config)
+    check_weights(config, has_discriminator=gad_config.stage != "seqkd")
     check_discriminator(config, gad_config)
     check_installed(config)
     compat.check(quick=True)

@@ -25,12 +25,11 @@ from gad_verl.data.thinking import CHAT
 from gad_verl.data.tokenizer import load_tokenizer
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.parallel_check import Heads, check_parallel
+from gad_verl.preflight.position_check import STUDENT, check_rows
 
 logger = logging.getLogger(__name__)
 
-_STUDENT, _DISCRIMINATOR = "actor_rollout_ref.model", "discriminator.model"
-# Of models whose positions are rotary, one of these tells how.
-_ROTARY = ("rope_parameters", "rope_theta", "rope_scaling")
+_DISCRIMINATOR = "discriminator.model"
 # Tokens that a model reads beside those of texts.
 _SPECIAL = ("pad", "eos", "bos", "unk")
 
@@ -59,10 +58,10 @@ def check_heads(config: DictConfig, gad_config: GadConfig) -> None:
         GadConfigError: Names the key, the sizes and the remedy.
     """
     heads = {}
-    for key, model in _models(config, gad_config):
+    for key, model in _models(config, gad_config.stage != "seqkd"):
         known = model_config(model)
         heads[key] = None if known is None else _heads(known)
-    check_parallel(config, gad_config, heads[_STUDENT], heads.get(_DISCRIMINATOR))
+    check_parallel(config, gad_config, heads[STUDENT], heads.get(_DISCRIMINATOR))
 
 
 def check_models(config: DictConfig, gad_config: GadConfig) -> None:
@@ -71,29 +70,37 @@ def check_models(config: DictConfig, gad_config: GadConfig) -> None:
     Raises:
         GadConfigError: Names the key, the sizes and the remedy.
     """
-    for key, model in _models(config, gad_config):
+    for key, hf_config in known_models(config, gad_config.stage != "seqkd"):
+        found = check_rows(config, key, hf_config)
+        if found.warning:
+            logger.warning("%s", found.text)
+    check_vocabularies(config, gad_config)
+
+
+def check_vocabularies(config: DictConfig, gad_config: GadConfig) -> None:
+    """Check that the models that are known here have an embedding for each token of their tokenizers.
+
+    Raises:
+        GadConfigError: Names the key, the token and the remedy.
+    """
+    for key, model in _models(config, gad_config.stage != "seqkd"):
         known = model_config(model)
         if known is not None:
-            _check_positions(config, key, known)
             _check_vocabulary(key, model, known)
 
 
-def positions_of(config: DictConfig, key: str, hf_config: Any) -> int | None:
-    """The longest row that a model reads, in tokens; None where its configuration does not say it."""
-    positions = getattr(hf_config, "max_position_embeddings", None)
-    if not isinstance(positions, int):
-        return None
-    # verl's server of vLLM does not count that positions are stretched; everything else does.
-    if key == _STUDENT and config.actor_rollout_ref.rollout.name == "vllm":
-        return positions
-    scaling = getattr(hf_config, "rope_scaling", None) or {}
-    return int(positions * max(1.0, float(scaling.get("factor") or 1.0)))
+def known_models(config: DictConfig, has_discriminator: bool) -> Iterator[tuple[str, Any]]:
+    """Key and transformers' configuration of the models that are known here."""
+    for key, model in _models(config, has_discriminator):
+        known = model_config(model)
+        if known is not None:
+            yield key, known
 
 
-def _models(config: DictConfig, gad_config: GadConfig) -> Iterator[tuple[str, Any]]:
+def _models(config: DictConfig, has_discriminator: bool) -> Iterator[tuple[str, Any]]:
     """Key and model."""
-    yield _STUDENT, config.actor_rollout_ref.model
-    if gad_config.stage != "seqkd":
+    yield STUDENT, config.actor_rollout_ref.model
+    if has_discriminator:
         yield _DISCRIMINATOR, config.discriminator.model
 
 
@@ -102,30 +109,6 @@ def _heads(hf_config: Any) -> Heads | None:
     if not isinstance(queries, int):
         return None
     return Heads(queries, keys if isinstance(keys, int) else queries)
-
-
-def _check_positions(config: DictConfig, key: str, hf_config: Any) -> None:
-    positions = positions_of(config, key, hf_config)
-    if positions is None:
-        return
-    rollout, data = config.actor_rollout_ref.rollout, config.data
-    limit = rollout.get("max_model_len", None)
-    if key == _STUDENT and rollout.name == "vllm" and limit is not None and limit > positions:
-        raise GadConfigError(
-            f"actor_rollout_ref.rollout.max_model_len={limit} is more than the {positions} positions of {key} "
-            f"(max_position_embeddings in its config.json): set it to at most {positions}, or to null"
-        )
-    longest = data.max_prompt_length + data.max_response_length
-    if longest <= positions:
-        return
-    text = (
-        f"data.max_prompt_length + data.max_response_length = {data.max_prompt_length} + {data.max_response_length} = "
-        f"{longest}, but {key} reads {positions} tokens (max_position_embeddings in its config.json)"
-    )
-    # A server of vLLM takes no more, and a table of positions has no more; rotary positions go on, untrained.
-    if (key == _STUDENT and rollout.name == "vllm") or not any(getattr(hf_config, name, None) for name in _ROTARY):
-        raise GadConfigError(f"{text}: lower the limits, or take another model")
-    logger.warning("%s: what lies beyond them in a row it has never seen; lower the limits", text)
 
 
 def _check_vocabulary(key: str, model: Any, hf_config: Any) -> None:

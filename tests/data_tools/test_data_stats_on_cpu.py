@@ -29,6 +29,8 @@ from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.tools.data.token_stats import COVERED, STEP, count_tokens, suggested_limit, summarize
 
 LENGTHS = st.lists(st.integers(1, 5000), min_size=1, max_size=80).map(np.array)
+# A text, and whether it was cut when it was written.
+TEXTS = st.tuples(st.text("abcé ").map("x".__add__), st.booleans())
 
 
 @pytest.fixture
@@ -59,6 +61,25 @@ def test_counts_are_those_of_the_training(tokenizer: Any, tmp_path: Path) -> Non
     assert lengths.prompts.tolist() == [
         len(unlimited.prompt([{"role": "user", "content": prompt}])) for prompt in ("Q?", "Why is that?", "x")
     ]
+
+
+@given(st.lists(st.lists(TEXTS, min_size=1, max_size=3), min_size=1, max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_a_text_that_was_cut_has_no_end(
+    tokenizer: Any, tmp_path_factory: pytest.TempPathFactory, rows: list[list[tuple[str, bool]]]
+) -> None:
+    path = tmp_path_factory.mktemp("stats") / "in.jsonl"
+    lines = [
+        {
+            "prompt": [{"role": "user", "content": "Q?"}],
+            "teacher_response": [text for text, _ in row],
+            "extra_info": {"stopped_by_length": [cut for _, cut in row]},
+        }
+        for row in rows
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    lengths = count_tokens(path, SequenceBuilder(tokenizer, 10**6, 10**6), "prompt", "teacher_response")
+    assert lengths.responses.tolist() == [len(text.encode()) + (not cut) for row in rows for text, cut in row]
 
 
 def test_every_text_of_a_list_counts_and_a_limit_takes_rows_evenly(tokenizer: Any, tmp_path: Path) -> None:
@@ -100,6 +121,24 @@ def test_the_command_reports_both_sides(
     assert "data.max_prompt_length=100 cuts 0 texts (0.00%)" in shown
     assert "suggested: data.max_response_length=128, cuts 0.00%" in shown
     assert json.loads(report.read_text(encoding="utf-8"))["response"]["cut_share"] == pytest.approx(0.3)
+
+
+def test_prompts_are_rendered_with_the_options_of_the_run(
+    tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer.chat_template += "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}"
+    tokenizer.save_pretrained(tmp_path / "thinks")
+    path = write(tmp_path / "in.parquet", ["Q?"], ["A."])
+    counted = []
+    for options in ([], ["--chat-template-kwargs", '{"enable_thinking": false}']):
+        report = tmp_path / f"report{len(options)}.json"
+        command = ["data", "stats", str(path), "--tokenizer", str(tmp_path / "thinks"), "--json", str(report)]
+        assert cli.main([*command, *options]) == 0
+        counted.append(json.loads(report.read_text(encoding="utf-8"))["prompt"]["tokens"])
+    assert counted[1] - counted[0] == len("<think></think>")
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["data", "stats", str(path), "--tokenizer", "x", "--chat-template-kwargs", "false"])
+    assert "'false' is no JSON object" in capsys.readouterr().err
 
 
 def test_errors_are_one_line(tokenizer_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from gad_verl.cli import main
 from gad_verl.errors import GadCompatError
 from gad_verl.tools.doctor import one_step, storage
 from gad_verl.tools.doctor.finding import ERROR, OK, WARNING
+from gad_verl.tools.doctor.lengths import check_lengths
 from gad_verl.tools.doctor.tokenizers import check_positions, check_tokenizer, check_tokenizers
 from gad_verl.tools.estimate.run_estimate import checkpoint_size, estimate, reference_size
 from gad_verl.tools.estimate.run_settings import read_settings
@@ -96,7 +97,25 @@ def test_another_vocabulary_is_allowed_and_said(tiny_config: DictConfig, tmp_pat
 def test_rows_longer_than_a_model_reads(tiny_config: DictConfig) -> None:
     assert levels(check_positions(tiny_config, True)) == [OK, OK]
     tiny_config.data.max_prompt_length = 2000
-    assert levels(check_positions(tiny_config, False)) == [ERROR]
+    tiny_config.actor_rollout_ref.rollout.name = "hf"
+    assert levels(check_positions(tiny_config, False)) == [WARNING]
+    tiny_config.actor_rollout_ref.rollout.name = "vllm"
+    # The discriminator has rotary positions, and no server reads it.
+    assert levels(check_positions(tiny_config, True)) == [ERROR, WARNING]
+
+
+def test_lengths_are_those_of_the_prompts_as_the_run_renders_them(tiny_config: DictConfig) -> None:
+    def longest() -> int:
+        found = check_lengths(tiny_config, "teacher_response")[0].found
+        return int(found.partition("longest ")[2].split()[0])
+
+    tiny_config.actor_rollout_ref.model.custom_chat_template = "{{ messages[-1]['content'] }}{{ more }}"
+    plain = longest()
+    tiny_config.data.apply_chat_template_kwargs = {"more": "!" * 7}
+    assert longest() == plain + 7
+    # What a template refuses is said where the prompts are looked at, with the row.
+    tiny_config.actor_rollout_ref.model.custom_chat_template = "{{ raise_exception('no') }}"
+    assert check_lengths(tiny_config, "teacher_response") == []
 
 
 # ------------------------------ room ------------------------------
@@ -292,7 +311,8 @@ def test_all_faults_of_a_run_at_once(capsys: pytest.CaptureFixture[str], tiny_fo
     assert code == 1
     assert "rollout.n" in found["configuration"][0]["found"]
     assert "row 3" in found["data"][0]["found"] and found["data"][0]["level"] == ERROR
-    assert found["length of the student"][0]["level"] == ERROR
+    # Rotary positions go on beyond 1024: the run warns, and so does the doctor.
+    assert found["length of the student"][0]["level"] == WARNING
     assert found["tokenizer of the student"][0]["level"] == OK
     assert "/nowhere" in found["tokenizer of the discriminator"][0]["found"]
     room = found["disk and memory"][0]

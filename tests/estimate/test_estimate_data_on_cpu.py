@@ -58,6 +58,12 @@ def test_lengths_are_those_of_the_encoder(tiny_config: DictConfig, tokenizer: ob
     assert found.teacher.low == found.teacher.high == pytest.approx(sum(teacher) / 48)
     assert found.prompt.low == pytest.approx(sum(prompts) / 48)
     assert found.response.low < found.teacher.low < found.response.high
+    # As the run renders them, not as the tokenizer's own template does.
+    tiny_config.actor_rollout_ref.model.custom_chat_template = "{{ messages[-1]['content'] }}{{ more }}"
+    tiny_config.data.apply_chat_template_kwargs = {"more": "!" * 5}
+    plain = [len(messages[-1]["content"].encode()) + 5 for messages in rows["prompt"]]
+    found = measured_data.measured_lengths(tiny_config, "teacher_response")
+    assert found.prompt.low == pytest.approx(sum(plain) / 48)
     # What a limit cuts is not computed.
     tiny_config.data.max_prompt_length = 10
     assert measured_data.measured_lengths(tiny_config, "teacher_response").prompt.high == 10

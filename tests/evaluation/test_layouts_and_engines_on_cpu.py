@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -28,6 +29,8 @@ from tiny_model import build_model, build_rows
 from transformers import AutoModelForCausalLM
 
 from gad_verl import cli
+from gad_verl.errors import GadConfigError
+from gad_verl.tools.evaluation.engines import check_positions
 from gad_verl.tools.evaluation.responses import read_responses
 from gad_verl.tools.export.checkpoint import find_checkpoint
 
@@ -82,6 +85,22 @@ def test_another_checkpoint_in_the_same_folder_is_refused(folder: Path, capsys: 
     build_model(folder / "other", seed=5, layers=1)
     assert cli.main(["evaluate", *arguments(folder, "other", "hf", "hf")]) == 2
     assert "weights: '" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"max_position_embeddings": 100},
+        {"n_positions": 100},
+        {"max_seq_len": 100},
+        {"text_config": {"max_position_embeddings": 100}, "vision_config": {"max_position_embeddings": 9}},
+    ],
+)
+def test_positions_by_all_their_names(tmp_path: Path, config: dict[str, Any]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    check_positions(tmp_path, 100)
+    with pytest.raises(GadConfigError, match="the model has 100 positions"):
+        check_positions(tmp_path, 101)
 
 
 @pytest.mark.e2e

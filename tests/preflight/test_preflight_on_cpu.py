@@ -85,9 +85,9 @@ def data_file(folder: Path, content: list[dict[str, Any]], name: str = "train.pa
     return str(path)
 
 
-def without_weights(tiny_folder: Path, folder: Path) -> Path:
-    """Configuration and tokenizer of the tiny model alone."""
-    return Path(shutil.copytree(tiny_folder / "model", folder, ignore=shutil.ignore_patterns("*.safetensors")))
+def copied(tiny_folder: Path, folder: Path) -> Path:
+    """The tiny model, to be changed."""
+    return Path(shutil.copytree(tiny_folder / "model", folder))
 
 
 # ------------------------------ good configurations ------------------------------
@@ -309,7 +309,7 @@ def test_the_column_of_a_curriculum_is_checked(tiny_config: DictConfig, tmp_path
 def test_incomplete_tokenizers(
     tiny_config: DictConfig, tiny_folder: Path, tmp_path: Path, field: str, said: str, key: str
 ) -> None:
-    folder = without_weights(tiny_folder, tmp_path / "model")
+    folder = copied(tiny_folder, tmp_path / "model")
     path = folder / "tokenizer_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     # Where the field is absent, transformers takes the default of the class.
@@ -321,12 +321,28 @@ def test_incomplete_tokenizers(
 
 
 def test_a_template_of_the_configuration_counts(tiny_config: DictConfig, tiny_folder: Path, tmp_path: Path) -> None:
-    folder = without_weights(tiny_folder, tmp_path / "model")
+    folder = copied(tiny_folder, tmp_path / "model")
     (folder / "chat_template.jinja").unlink()
     template = "{{ messages[0]['content'] }}"
     changed(tiny_config, actor_rollout_ref__model__path=str(folder), gad__stage="seqkd")
     changed(tiny_config, actor_rollout_ref__model__custom_chat_template=template)
     preflight.run_preflight(changed(tiny_config, discriminator__model__custom_chat_template=template))
+
+
+@pytest.mark.parametrize("key", ["actor_rollout_ref", "discriminator"])
+@pytest.mark.parametrize(("removed", "said"), [("weights", "has no weights"), ("a shard", "lacks model-2.safetensors")])
+def test_a_model_without_its_weights(
+    tiny_config: DictConfig, tiny_folder: Path, tmp_path: Path, key: str, removed: str, said: str
+) -> None:
+    folder = copied(tiny_folder, tmp_path / "model")
+    if removed == "weights":
+        (folder / "model.safetensors").unlink()
+    else:
+        (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+        index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    config = changed(tiny_config, **{f"{key}__model__path": str(folder)})
+    rejects(config, GadConfigError, f"{key}.model.path", said)
 
 
 def test_no_tokenizer_at_all(tiny_config: DictConfig, tmp_path: Path) -> None:

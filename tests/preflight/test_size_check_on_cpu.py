@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 from tiny_model import CHAT_TEMPLATE, build_model
-from transformers import AutoConfig, AutoTokenizer, GPT2Config, Qwen2Config
+from transformers import AutoConfig, AutoTokenizer
 
 from gad_verl import cli, preflight
 from gad_verl.config import GadConfig
@@ -195,53 +195,6 @@ def test_shards_divide_the_pool(trainer_config: DictConfig) -> None:
 
 
 # ------------------------------ models ------------------------------
-
-
-def test_rows_longer_than_a_model_reads(
-    tiny_config: DictConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = build_model(tmp_path / "short", layers=1, max_position_embeddings=100)
-    limits = {"data__max_prompt_length": 64, "data__max_response_length": 36}
-    config = changed(tiny_config, actor_rollout_ref__model__path=str(model), gad__discriminator_head="fresh", **limits)
-    changed(config, actor_rollout_ref__rollout__max_model_len=None)
-    for name in ("hf", "vllm"):
-        preflight.run_preflight(changed(config, actor_rollout_ref__rollout__name=name))
-    assert "positions" not in caplog.text
-    message = refused(preflight.run_preflight, changed(config, data__max_response_length=37))
-    assert "64 + 37 = 101, but actor_rollout_ref.model reads 100 tokens" in message
-    # Rotary positions go on: transformers computes, and what comes of it is said to be unknown.
-    with caplog.at_level(logging.WARNING, "gad_verl"):
-        preflight.run_preflight(changed(config, actor_rollout_ref__rollout__name="hf"))
-    assert "actor_rollout_ref.model reads 100 tokens" in caplog.text
-
-
-def test_positions_from_a_table_end(tiny_config: DictConfig) -> None:
-    from gad_verl.preflight.size_check import _check_positions
-
-    config = changed(tiny_config, data__max_prompt_length=100, data__max_response_length=29)
-    table = GPT2Config(n_positions=128)
-    message = refused(_check_positions, config, "discriminator.model", table)
-    assert "100 + 29 = 129, but discriminator.model reads 128 tokens" in message
-    _check_positions(changed(config, data__max_response_length=28), "discriminator.model", table)
-
-
-def test_stretched_positions_count_but_for_vllm(tiny_config: DictConfig) -> None:
-    from gad_verl.preflight.size_check import positions_of
-
-    shape = Qwen2Config(max_position_embeddings=100)
-    shape.rope_scaling = {"rope_type": "yarn", "factor": 4.0}
-    config = changed(tiny_config, actor_rollout_ref__rollout__name="vllm")
-    assert positions_of(config, "discriminator.model", shape) == 400
-    assert positions_of(config, "actor_rollout_ref.model", shape) == 100
-    changed(config, actor_rollout_ref__rollout__name="hf")
-    assert positions_of(config, "actor_rollout_ref.model", shape) == 400
-
-
-def test_a_context_beyond_the_positions(tiny_config: DictConfig) -> None:
-    config = changed(tiny_config, actor_rollout_ref__rollout__max_model_len=1025)
-    preflight.run_preflight(changed(config, actor_rollout_ref__rollout__name="hf"))
-    changed(config, actor_rollout_ref__rollout__name="vllm")
-    assert "max_model_len=1025 is more than the 1024 positions" in refused(preflight.run_preflight, config)
 
 
 @pytest.mark.parametrize("which", ["actor_rollout_ref.model", "discriminator.model"])

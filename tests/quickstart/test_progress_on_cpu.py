@@ -91,6 +91,56 @@ def test_an_interrupted_quickstart_says_so_in_one_line(tmp_path: Path) -> None:
     assert "Traceback 3" in (tmp_path / "run" / "gad" / "train.log").read_text(encoding="utf-8")
 
 
+GAD_VERL = """#!/usr/bin/env bash
+# A command that an interruption ends as it ends gad-verl, and one that has done its part.
+if [[ "$1" == "$WAITS" || "$*" == *"$WAITS"* ]]; then
+    trap 'echo "gad-verl: interrupted" >&2; touch "$ENDED.$$"; exit 130' INT
+    touch "$ENDED.began.$$"
+    echo "$1 began" >&3
+    while :; do sleep 0.05; done
+fi
+"""
+
+
+@pytest.mark.parametrize("waits", ["evaluate", "evaluations/seqkd", "compare", "report"])
+def test_an_interrupted_end_of_the_quickstart_says_so_in_one_line(tmp_path: Path, waits: str) -> None:
+    folder, run_folder = tmp_path / "bin", tmp_path / "run"
+    folder.mkdir()
+    for name, script in (("python", "#!/bin/sh\n"), ("gad-verl", GAD_VERL)):
+        (folder / name).write_text(script, encoding="utf-8")
+        (folder / name).chmod(0o755)
+    for method, steps in (("gad", 16), ("seqkd", 14)):
+        (run_folder / method / "checkpoints").mkdir(parents=True)
+        (run_folder / method / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(f"{steps}")
+    command = [str(Path(progress.__file__).with_name("run.sh"))]
+    path = f"{folder}:{os.environ['PATH']}"
+    ended = tmp_path / "ended"
+    environment = {"PATH": path, "RUN": str(run_folder), "WAITS": waits, "ENDED": str(ended)}
+    run = subprocess.Popen(
+        ["bash", "-c", 'exec 3>&1; exec "$@"', "bash", *command],
+        env={**os.environ, **environment, "WARMUP_STEPS": "12", "TOTAL_STEPS": "16"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert run.stdout is not None
+    begun = 2 if waits == "evaluate" else 1
+    for line in run.stdout:
+        begun -= line.endswith(" began\n")
+        if not begun:
+            break
+    os.killpg(run.pid, signal.SIGINT)
+    rest = run.stdout.read()
+    assert run.wait() == 130
+    said = [line for line in rest.splitlines() if not line.endswith(": done")]
+    assert len(said) == 1 and "interrupted" in said[0]
+    # Nobody goes on in the background.
+    files = [file.name for file in tmp_path.glob("ended*")]
+    assert len(files) == 2 * sum(".began." in name for name in files)
+
+
 def test_memory_of_what_a_process_started_is_counted() -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", "block = b'x' * 100_000_000; print('ready', flush=True); input()"],

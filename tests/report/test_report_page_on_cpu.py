@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,22 @@ def test_structure(page: str) -> None:
     for label in ("Sections",):
         assert parsed.all("nav", **{"aria-label": label})
     assert parsed.all("meta", name="viewport") and parsed.all("html", lang="en")
+
+
+def test_nothing_is_wider_than_a_telephone() -> None:
+    """By its styles alone, for machines without a browser; :func:`test_in_a_browser` measures."""
+    folder = resources.files("gad_verl.tools.report") / "template"
+    style, template = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.html"))
+    room = 400 - 2 * 10
+    # What is at most as wide as its place may say more.
+    bounded = re.sub(r"min\(100%, *\d+px\)", "", re.sub(r"max-width: \d+px", "", style))
+    widths = re.findall(r"(?:width: *|minmax\(|flex: \d \d )(\d+)px", bounded)
+    assert widths and max(map(int, widths)) <= room
+    # Tables are scrolled in a place of their own, and what does not wrap is cut or stands in such a table.
+    assert template.count("<table") == len(re.findall(r'<div class="scroll"[^>]*><table', template)) > 2
+    unwrapped = {rule.split("{")[0].strip() for rule in style.split("}") if "white-space: nowrap" in rule}
+    assert unwrapped == {".controls label.wide", ".sample > summary", "td.whole"}
+    assert "overflow-wrap: anywhere" in re.sub(r"\s+", " ", style).partition("body {")[2].partition("}")[0]
 
 
 def test_nothing_comes_from_a_network(page: str) -> None:

@@ -19,7 +19,8 @@ imports inside ``run``, so that ``gad-verl --help`` answers at once. ``gad_verl.
 
 import argparse
 import dataclasses
-from typing import TypeVar
+import json
+from typing import Any, TypeVar
 
 Options = TypeVar("Options")
 
@@ -36,6 +37,17 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is below 1")
+    return value
+
+
+def template_options(text: str) -> dict[str, Any]:
+    """What a chat template is given, as JSON, as the ``type`` of an option."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object such as {{"enable_thinking": false}}')
     return value
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.commands import chosen, positive
+from gad_verl.tools.commands import chosen, positive, template_options
 
 ABOVE_THRESHOLD = 1
 
@@ -129,6 +129,12 @@ def _add_stats(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser = tools.add_parser("stats", help="token counts, and the share that the limits cut")
     parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
     parser.add_argument("--tokenizer", required=True, help="folder or name of the student's tokenizer")
+    parser.add_argument(
+        "--chat-template-kwargs",
+        type=template_options,
+        metavar="JSON",
+        help="data.apply_chat_template_kwargs, such as '{\"enable_thinking\": false}'",
+    )
     parser.add_argument("--max-prompt-length", type=positive, help="data.max_prompt_length")
     parser.add_argument("--max-response-length", type=positive, help="data.max_response_length")
     parser.add_argument("--limit", type=positive, help="count only so many rows, evenly spread")
@@ -267,7 +273,7 @@ def _run_normalize(arguments: argparse.Namespace) -> None:
 def _run_stats(arguments: argparse.Namespace) -> None:
     from gad_verl.tools.data.token_stats import count_tokens, load_builder, summarize
 
-    builder = load_builder(arguments.tokenizer)
+    builder = load_builder(arguments.tokenizer, arguments.chat_template_kwargs)
     lengths = count_tokens(arguments.input, builder, arguments.prompt_key, arguments.teacher_key, arguments.limit)
     sides = {
         "prompt": (lengths.prompts, arguments.max_prompt_length, "data.max_prompt_length"),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.commands import chosen, positive
+from gad_verl.tools.commands import chosen, positive, template_options
 
 if TYPE_CHECKING:
     from gad_verl.tools.evaluation.open_teacher import TeacherOptions
@@ -67,7 +67,7 @@ def _add_generation(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--chat-template-kwargs",
-        type=_template_options,
+        type=template_options,
         metavar="JSON",
         help="what the chat template is given, such as '{\"enable_thinking\": false}' (default: as in the student's "
         "training, from the record of its run or its export; '{}' for nothing)",
@@ -79,16 +79,6 @@ def _add_generation(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument("--trust-remote-code", action="store_true", help="run code from the checkpoint's folder")
     group.add_argument("--keep-export", action="store_true", help="keep the Hugging Face folder of a global_step_N")
-
-
-def _template_options(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object such as {{"enable_thinking": false}}')
-    return value
 
 
 def _add_measures(group: "argparse._ArgumentGroup") -> None:

@@ -13,7 +13,7 @@
 # limitations under the License.
 """A file of GAD's schema as Arrow batches: other columns and the file's own types pass through unchanged."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ class GadFile:
             return
         with parquet.ParquetFile(self.path) as file:
             yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
+
+    def records(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Some columns of all rows as Python values; those that the file does not have are left out."""
+        for batch in self.batches([column for column in columns if column in self.schema.names]):
+            yield from batch.to_pylist()
 
     def values(self, column: str) -> Iterator[Any]:
         """One column as Python values."""

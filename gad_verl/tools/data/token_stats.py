@@ -20,9 +20,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from tqdm import tqdm
 
+from gad_verl.data.endings import EXTRA_INFO, MARKS, cut_texts
 from gad_verl.data.schema import teacher_texts
+from gad_verl.data.tokenizer import load_tokenizer
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.data.row_file import open_gad_file
@@ -41,10 +44,7 @@ def load_builder(tokenizer_path: str, chat_template_kwargs: dict[str, Any] | Non
         GadConfigError: If the tokenizer cannot be loaded, or has no EOS or chat template.
     """
     from transformers import AutoTokenizer
-    from transformers.utils import logging as transformers_logging
 
-    # "Sequence longer than the maximum length of the model": that is what is being counted here.
-    transformers_logging.set_verbosity_error()
     local = Path(tokenizer_path).expanduser()
     try:
         tokenizer = AutoTokenizer.from_pretrained(local if local.exists() else tokenizer_path)
@@ -54,13 +54,24 @@ def load_builder(tokenizer_path: str, chat_template_kwargs: dict[str, Any] | Non
     return SequenceBuilder(tokenizer, _NO_LIMIT, _NO_LIMIT, chat_template_kwargs=chat_template_kwargs)
 
 
+def run_builder(config: DictConfig) -> SequenceBuilder:
+    """The encoder of a run's student, with the run's chat template and its options, without limits.
+
+    Raises:
+        GadConfigError: If the tokenizer cannot be loaded, or has no EOS or chat template.
+    """
+    tokenizer = load_tokenizer("actor_rollout_ref.model", config.actor_rollout_ref.model)
+    options = dict(config.data.get("apply_chat_template_kwargs", {}) or {})
+    return SequenceBuilder(tokenizer, _NO_LIMIT, _NO_LIMIT, chat_template_kwargs=options)
+
+
 @dataclass(frozen=True)
 class Lengths:
     """Token counts.
 
     Args:
         prompts: Tokens of each rendered prompt.
-        responses: Tokens of each teacher text, its EOS included.
+        responses: Tokens of each teacher text; its EOS included, unless the row says that it was cut.
     """
 
     prompts: NDArray[np.int64]
@@ -74,22 +85,27 @@ def count_tokens(
 
     Args:
         path: A file of GAD's schema.
-        builder: See :func:`load_builder`.
+        builder: See :func:`load_builder` and :func:`run_builder`.
         prompt_key: Column of the prompt.
         teacher_key: Column of the teacher texts.
         limit: Only so many rows, evenly spread over the file.
     """
+    from transformers.utils import logging as transformers_logging
+
+    # "Sequence longer than the maximum length of the model": that is what is being counted here.
+    transformers_logging.set_verbosity_error()
     opened = open_gad_file(path, prompt_key, teacher_key)
     count = opened.rows if limit is None else min(limit, opened.rows)
     wanted = set((np.arange(count) * opened.rows // count).tolist())
     prompts, responses = [], []
-    rows = zip(opened.values(prompt_key), opened.values(teacher_key), strict=True)
-    for number, (messages, texts) in enumerate(
-        tqdm(rows, total=opened.rows, desc="Counting", unit="row", delay=2, mininterval=1)
-    ):
+    rows = opened.records([prompt_key, teacher_key, EXTRA_INFO, *MARKS])
+    for number, row in enumerate(tqdm(rows, total=opened.rows, desc="Counting", unit="row", delay=2, mininterval=1)):
         if number in wanted:
-            prompts.append(len(builder.prompt(messages)))
-            responses.extend(len(builder.response(text).token_ids) for text in teacher_texts(texts, teacher_key))
+            where = f"{path}, row {number}"
+            prompts.append(len(builder.prompt(row[prompt_key])))
+            texts = teacher_texts(row[teacher_key], where)
+            ends = zip(texts, cut_texts(row, len(texts), where), strict=True)
+            responses.extend(len(builder.response(text, not cut).token_ids) for text, cut in ends)
     return Lengths(np.array(prompts), np.array(responses))
 
 

@@ -14,7 +14,6 @@
 """All checks in their order: the machine first, then what the configuration asks of it, the one step last."""
 
 import importlib.util
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -168,10 +167,10 @@ class Doctor:
         return [ok("prompts", "the chat templates render every one, and what is asked is in it")]
 
     def _sizes(self) -> list[Finding]:
-        from gad_verl.preflight.size_check import check_models
+        from gad_verl.preflight.size_check import check_vocabularies
 
-        check_models(self.config, self.gad_config)
-        return [ok("sizes of the models", "rows fit into their positions, and each token has an embedding")]
+        check_vocabularies(self.config, self.gad_config)
+        return [ok("sizes of the models", "each token has an embedding")]
 
     def _models(self) -> list[Finding]:
         from gad_verl.preflight import check_discriminator
@@ -217,18 +216,12 @@ class Doctor:
 
 def check_weights(key: str, folder: Path) -> list[Finding]:
     """A model folder has a configuration and weights, and of several files none is missing."""
-    if not (folder / "config.json").is_file():
-        return [error(key, f"{folder} has no config.json", "Give the folder of a Hugging Face model")]
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        missing = sorted(name for name in names if not (folder / name).is_file())
-        if missing:
-            return [error(key, f"{folder} lacks {', '.join(missing)}", "Download the model again")]
-    found = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    if not found:
-        return [error(key, f"{folder} has no weights (*.safetensors)", "Download the model again")]
-    size = sum(file.stat().st_size for file in found)
+    from gad_verl.preflight.model_check import missing_weights
+
+    missing = missing_weights(folder)
+    if missing is not None:
+        return [error(key, missing, "")]
+    size = sum(file.stat().st_size for file in (*folder.glob("*.safetensors"), *folder.glob("*.bin")))
     return [ok(key, f"{folder}: {size / 1e9:.2f} GB of weights")]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.data.file_stamps import file_list
-from gad_verl.errors import GadConfigError
+from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.doctor.finding import Finding, ok, warning
 
 SAMPLE = 1000
@@ -28,19 +28,17 @@ _MOST_RESPONSES_CUT, _MOST_PROMPTS_CUT = 0.05, 0.01
 def check_lengths(config: Any, teacher_key: str) -> list[Finding]:
     """Share of a sample of prompts and teacher's texts that the limits cut.
 
-    Nothing is found without a tokenizer or a file: other checks say so.
+    Nothing is found without a tokenizer or with rows that cannot be read or rendered: other checks say so.
     """
-    from gad_verl.tools.data.token_stats import count_tokens, load_builder, summarize
+    from gad_verl.tools.data.token_stats import count_tokens, run_builder, summarize
 
-    model = config.actor_rollout_ref.model
     path = Path(file_list(config.data.train_files)[0]).expanduser()
     try:
-        builder = load_builder(str(model.get("tokenizer_path", None) or model.path))
-    except GadConfigError:
+        if not path.is_file():
+            return []
+        counted = count_tokens(path, run_builder(config), config.data.prompt_key, teacher_key, SAMPLE)
+    except (GadConfigError, GadDataError):
         return []
-    if not path.is_file():
-        return []
-    counted = count_tokens(path, builder, config.data.prompt_key, teacher_key, SAMPLE)
     found = []
     for name, values, key, most in (
         ("prompts", counted.prompts, "data.max_prompt_length", _MOST_PROMPTS_CUT),

@@ -19,7 +19,8 @@ from typing import Any
 
 from gad_verl.data.tokenizer import load_tokenizer
 from gad_verl.errors import GadConfigError
-from gad_verl.preflight.size_check import model_config, positions_of
+from gad_verl.preflight.position_check import STUDENT, check_rows
+from gad_verl.preflight.size_check import known_models
 from gad_verl.tools.doctor.finding import OK, Finding, error, ok, warning
 
 _QUESTION = [{"role": "user", "content": "Which colour has the sky?"}]
@@ -134,20 +135,17 @@ def check_tokenizers(config: Any, has_discriminator: bool) -> list[Finding]:
 
 
 def check_positions(config: Any, has_discriminator: bool) -> list[Finding]:
-    """Whether the models can read the longest row, as far as a config.json here tells."""
-    longest = config.data.max_prompt_length + config.data.max_response_length
-    models = {"student": ("actor_rollout_ref.model", config.actor_rollout_ref.model)}
-    if has_discriminator:
-        models["discriminator"] = ("discriminator.model", config.discriminator.model)
+    """Whether the models can read the longest row, as far as a config.json here tells; by the check before a run."""
     found = []
-    for name, (key, model) in models.items():
-        known = model_config(model)
-        positions = None if known is None else positions_of(config, key, known)
-        if positions is None:
+    for key, hf_config in known_models(config, has_discriminator):
+        check = f"length of the {'student' if key == STUDENT else 'discriminator'}"
+        try:
+            rows = check_rows(config, key, hf_config)
+        except GadConfigError as reason:
+            found.append(error(check, str(reason), ""))
             continue
-        text = f"data.max_prompt_length + data.max_response_length = {longest}, {key} reads {positions} tokens"
-        if longest > positions:
-            found.append(error(f"length of the {name}", text, "Lower the limits, or take another model"))
-        else:
-            found.append(ok(f"length of the {name}", text))
+        if rows.warning:
+            found.append(warning(check, rows.text, ""))
+        elif rows.positions.limit is not None:
+            found.append(ok(check, rows.text))
     return found

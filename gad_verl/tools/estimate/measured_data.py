@@ -58,10 +58,10 @@ def measured_lengths(config: DictConfig, teacher_key: str) -> Lengths | None:
     paths = [Path(path).expanduser() for path in file_list(config.data.train_files or [])]
     if not tokenizer.is_dir() or not paths or not all(path.is_file() for path in paths):
         return None
-    from gad_verl.tools.data.token_stats import count_tokens, load_builder
+    from gad_verl.tools.data.token_stats import count_tokens, run_builder
 
     try:
-        builder = load_builder(str(tokenizer))
+        builder = run_builder(config)
         counted = [
             count_tokens(path, builder, config.data.prompt_key, teacher_key, max(1, SAMPLE // len(paths)))
             for path in paths

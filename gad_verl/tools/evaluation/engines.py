@@ -39,6 +39,8 @@ _HF_BATCH, _VLLM_BATCH = 16, 256
 _SMALLEST_CPU_HEAD = 32
 # GiB of keys and values on a CPU: where nothing is said, vLLM takes nearly all memory of the machine.
 _CPU_CACHE_GIB = 2
+# What config.json calls the number of positions: most models, GPT-2, MPT.
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,10 @@ def _silence_the_end() -> None:
 
 def check_positions(folder: Path, needed: int, whose: str = "the model") -> None:
     """Raise GadConfigError if the model has less positions than prompt and response may take."""
-    positions = read_config(folder).get("max_position_embeddings")
+    config = read_config(folder)
+    # Those of the texts, where a model reads pictures too.
+    config = {**config, **(config.get("text_config") or {})}
+    positions = next((config[name] for name in _POSITIONS if config.get(name) is not None), None)
     if positions is not None and needed > positions:
         raise GadConfigError(
             f"the longest prompt and --max-response-length take {needed} tokens, {whose} has {positions} positions: "

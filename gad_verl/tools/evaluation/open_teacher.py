@@ -139,12 +139,11 @@ def open_teacher(
     teachers = replace(unlimited, chat_template_kwargs=None)
     builders = build_sequences(student, unlimited), build_sequences(teacher, teachers)
     asked = _teacher_prompts(builders[1], rows, context, folder)
-    texts = [row.teacher for row in rows]
-    exact = same_vocabulary(*(builder.tokenizer for builder in builders), texts)
+    exact = same_vocabulary(*(builder.tokenizer for builder in builders), [row.teacher for row in rows])
     longest = settings.max_response_length
     if not exact:
         # The student's answers are counted in the teacher's tokens once they are there.
-        longest = max(len(builders[1].response(text).token_ids) for text in texts)
+        longest = max(len(builders[1].response(row.teacher, row.teacher_finished).token_ids) for row in rows)
     check_positions(folder, max(map(len, asked)) + longest, "--teacher-model")
     widths = [_width(builder, place) for builder, place in zip(builders, (student.config_folder, folder), strict=True)]
     stops = [builder.stop_ids for builder in builders]
