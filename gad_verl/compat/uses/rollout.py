@@ -62,7 +62,9 @@ CPU = (
         "the CPU platform, and which accelerator the rollout hf sees",
         IMPLEMENTED,
     ),
-    VerlUse("verl.plugin.platform", "get_platform()", "whether this is the CPU platform"),
+    VerlUse(
+        "verl.plugin.platform", "get_platform() set_platform(platform)", "the CPU where a configuration asks for it"
+    ),
     VerlUse(
         "verl.plugin.platform.platform_manager:PlatformRegistry",
         "get(cls, name) register(cls, platform) registered_names",
