@@ -43,6 +43,20 @@ SIZES: dict[str, dict[str, Any]] = {
     | {"intermediate_size": 18944, "vocab_size": 152064, "tie_word_embeddings": False},
 }
 LARGE = "7b"
+COLUMNS = {
+    "schemes": {
+        "ragged": "ragged lengths",
+        "time_c_over_a": "time C / A",
+        "time_b_over_a": "time B / A",
+        "memory_c_over_a": "peak memory C / A",
+        "tokens_per_second_c": "tokens a second, C",
+    },
+    "sharing": {
+        "prompt": "prompt tokens",
+        "time_shared_over_apart": "time shared / apart, both sdpa",
+        "memory_shared_over_apart": "peak memory shared / apart",
+    },
+}
 ROLLOUTS = 8
 
 

@@ -163,6 +163,20 @@ def test_real_sizes_are_measured_in_the_same_way(tmp_path: Path, monkeypatch: py
             assert max(row["rewards_differ_by"] for row in document["rows"]) < 1e-4
 
 
+def test_results_of_a_gpu_get_a_table_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    assert report.rendered("gpu") == report.NOTHING
+    ratio = common.Ratio.of([1.0, 2.0], [2.0, 4.0])
+    for name, columns in (
+        ("schemes_0.5b", sizes.COLUMNS["schemes"]),
+        ("prompt_sharing", report.COLUMNS["prompt_sharing"]),
+    ):
+        common.write(tmp_path / f"gpu_{name}.json", [dict.fromkeys(columns, ratio)], {"card": "a card"})
+    first, second = report.rendered("gpu").split("\n\n|")
+    assert "`benchmarks/prompt_sharing.py`: card a card" in first and "auto shares" in first
+    assert "`benchmarks/sizes.py`: card a card" in second and "0.50 [0.50, 0.50]" in second
+
+
 @pytest.mark.parametrize("path", report.PAGES, ids=lambda path: path.name)
 def test_the_pages_show_what_was_measured(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
