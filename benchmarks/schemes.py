@@ -130,17 +130,18 @@ class Schemes:
         self._student_rows = [ids for group in groups for ids in group.student_ids]
         self._pairs = [SequenceGroup(group.teacher_ids, [ids]) for group in groups for ids in group.student_ids]
 
-    def _score_rollouts(self) -> torch.Tensor:
+    def score_rollouts(self) -> torch.Tensor:
+        """Rewards (G, n) by a pass of their own, without an update."""
         scores = self.worker.score(build_row_batch(self._student_rows))["scores"]
         return scores.view(-1, self.rollouts)
 
     def a(self) -> tuple[torch.Tensor, float]:
-        rewards = self._score_rollouts()
+        rewards = self.score_rollouts()
         updated = self.worker.update(build_group_batch(self._pairs, 1))
         return rewards, updated["loss"][0].item()
 
     def b(self) -> tuple[torch.Tensor, float]:
-        rewards = self._score_rollouts()
+        rewards = self.score_rollouts()
         updated = self.worker.update(build_group_batch(self.groups, self.rollouts))
         return rewards, updated["loss"][0].item()
 

@@ -111,7 +111,8 @@ def schemes(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         shape = Shape(given.prompts, ROLLOUTS, given.prompt[0], given.response, given.response)
         groups = random_groups(shape, ragged=ragged)
         made = Schemes(worker, groups)
-        difference = (made.a()[0] - made.c()[0]).abs().max().item()
+        # Both before an update, which moves the scores.
+        difference = (made.score_rollouts() - made.c()[0]).abs().max().item()
         found = measure({"a": made.a, "b": made.b, "c": made.c}, given.repeats, f"{given.size} ragged={ragged}")
         tokens = sum(len(row) for group in groups for row in group.rows())
         seconds = sorted(found["c"]["seconds"])[given.repeats // 2]
