@@ -14,11 +14,13 @@ MEGATRON_STAMP := $(MEGATRON)/.installed
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# All of this is for the CPU, also on a machine with GPUs: verl would choose them. Not so the targets for GPUs below.
+export VERL_PLATFORM ?= cpu
 
 # The slowest tests are named at the end.
 PYTEST := $(BIN)/python -m pytest --durations=30 --durations-min=5
 
-.PHONY: help install quickstart demo lint test test-fast test-e2e test-all pin mutants bench docs clean
+.PHONY: help install quickstart demo lint test test-fast test-e2e test-all test-gpu pin mutants bench bench-gpu docs clean
 
 help:
 	@echo "make quickstart   install, prepare a real student and teacher, train warmup and GAD, print a table"
@@ -27,9 +29,11 @@ help:
 	@echo "make test-fast    the same without the run of main_ppo"
 	@echo "make test-e2e     the end-to-end runs that every change needs"
 	@echo "make test-all     everything, the longer end-to-end runs too"
+	@echo "make test-gpu     on a machine with a GPU, in its own environment: workers and rollout compute there what they should"
 	@echo "make pin          rewrite the pinned numbers of the run of make test (CONTRIBUTING.md)"
 	@echo "make mutants      change gad_verl/trainer in one place at a time, count which changes the tests notice"
 	@echo "make bench        measure speed and memory side by side, rewrite the tables of docs/performance.md"
+	@echo "make bench-gpu    on a machine with a GPU, in its own environment: measure it (docs/gpu.md)"
 	@echo "make docs         the documentation as a site: build/site/index.html"
 	@echo "make install      the environment $(VENV) alone"
 
@@ -62,16 +66,24 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy
 
 test: lint $(MEGATRON_STAMP)
-	$(PYTEST) -m "smoke or not (slow or e2e)"
+	$(PYTEST) -m "smoke or not (slow or e2e or gpu)"
 
 test-fast: lint $(MEGATRON_STAMP)
-	$(PYTEST) -m "not (slow or e2e)"
+	$(PYTEST) -m "not (slow or e2e or gpu)"
 
 test-e2e: $(MEGATRON_STAMP)
 	$(PYTEST) -m "e2e and not (slow or smoke)"
 
+# The tests for GPUs too, on the CPU: that they run, not that a GPU is right.
+test-all: export GAD_TEST_DEVICE := cpu
 test-all: lint $(MEGATRON_STAMP)
 	$(PYTEST)
+
+# Not in $(VENV), whose torch is for the CPU: in the environment in which verl trains. GPU_PYTHON names another one.
+GPU_PYTHON ?= python3
+test-gpu bench-gpu: export VERL_PLATFORM :=
+test-gpu:
+	GAD_TEST_DEVICE=cuda $(GPU_PYTHON) -m pytest -q -s tests/gpu
 
 pin: $(STAMP)
 	$(BIN)/python tests/tools/pinned_run.py
@@ -83,15 +95,26 @@ mutants: $(STAMP)
 
 # Every figure of docs/performance.md and docs/estimate.md is made anew, then written into the pages; the machine should be idle.
 bench: $(STAMP)
-	VERL_PLATFORM=cpu $(BIN)/python benchmarks/discriminator.py
-	VERL_PLATFORM=cpu $(BIN)/python benchmarks/profile_update.py
-	VERL_PLATFORM=cpu $(BIN)/python benchmarks/prompt_sharing.py
-	VERL_PLATFORM=cpu $(BIN)/python benchmarks/growth.py
-	VERL_PLATFORM=cpu $(BIN)/python benchmarks/estimate.py
-	VERL_PLATFORM=cpu $(BIN)/python benchmarks/step.py
-	VERL_PLATFORM=cpu $(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/discriminator.py
+	$(BIN)/python benchmarks/profile_update.py
+	$(BIN)/python benchmarks/prompt_sharing.py
+	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/estimate.py
+	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/client.py
 	$(BIN)/python benchmarks/report.py
+
+# Tables of a GPU go to benchmarks/results/gpu_*.json; what the CPU measured stays. BENCH_SIZES="0.5b 1.5b 7b" is for 80 GB.
+BENCH_SIZES ?= 0.5b
+bench-gpu:
+	for size in $(BENCH_SIZES); do \
+	    $(GPU_PYTHON) benchmarks/sizes.py schemes $$size && $(GPU_PYTHON) benchmarks/sizes.py sharing $$size --prompts 4 \
+	        --response 256 || exit 1; \
+	done
+	$(GPU_PYTHON) benchmarks/discriminator.py
+	$(GPU_PYTHON) benchmarks/prompt_sharing.py
+	$(GPU_PYTHON) benchmarks/profile_update.py
 
 # Needs no network; a warning is an error. NO_MKDOCS_2_WARNING: the theme's news of other products.
 docs: $(STAMP)

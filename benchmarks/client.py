@@ -32,6 +32,7 @@ from typing import Any
 
 import aiohttp
 from common import Ratio, alternate, arguments, machine, table, write
+from device import measure_the_cpu
 
 from gad_verl.tools.api import AnswerStore, ChatRequest, Endpoint, answer_all_sync
 
@@ -130,6 +131,8 @@ def measure(case: Case, repeats: int, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure every case."""
+    # Processes of this machine alone, whatever else it has.
+    measure_the_cpu()
     options = arguments(__doc__.partition("\n")[0], "client.json").parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [measure(case, options.repeats, Path(folder)) for case in (QUICK if options.quick else CASES)]

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Measuring: alternating repeats, ratios with their spread, peak memory of the allocator, tables.
+"""Measuring: alternating repeats, ratios with their spread, peak memory of the device's allocator, tables.
 
 No figure is an absolute time alone: machines differ, and a loaded one differs from itself. What is compared runs in
 turn, repeat by repeat, and each repeat gives one ratio.
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from device import this_device
 from tqdm import tqdm
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -64,29 +64,26 @@ class Ratio:
 def alternate(calls: dict[str, Callable[[], Any]], repeats: int, name: str = "") -> dict[str, list[float]]:
     """Seconds of each call, ``repeats`` times in turn, after one round that does not count."""
     seconds: dict[str, list[float]] = {key: [] for key in calls}
+    device = this_device()
     for repeat in tqdm(range(repeats + 1), desc=name, leave=False, file=sys.stderr):
         for key, call in calls.items():
+            device.synchronize()
             begin = time.perf_counter()
             call()
+            device.synchronize()
             if repeat > 0:
                 seconds[key].append(time.perf_counter() - begin)
     return seconds
 
 
 def peak_bytes(call: Callable[[], Any]) -> int:
-    """Highest number of bytes that the CPU allocator of torch held above what it held when ``call`` began.
+    """Highest number of bytes that torch's allocator of this device held above what it held when ``call`` began."""
+    return this_device().peak_bytes(call)
 
-    From the profiler's events of every allocation and release, so it does not depend on what the operating system
-    reports, nor on other processes.
-    """
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        call()
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
+
+def result_file(name: str) -> Path:
+    """Where results go: those of a GPU beside those of the CPU, never over them."""
+    return RESULTS / (f"gpu_{name}" if this_device().is_gpu else name)
 
 
 def arguments(description: str, output: str) -> argparse.ArgumentParser:
@@ -94,7 +91,7 @@ def arguments(description: str, output: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--repeats", type=int, default=5, help="alternating repeats (default: 5)")
     parser.add_argument("--threads", type=int, default=1, help="compute threads of a process (default: 1)")
-    parser.add_argument("--output", type=Path, default=RESULTS / output, help="JSON file to write")
+    parser.add_argument("--output", type=Path, default=result_file(output), help="JSON file to write")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, not how fast")
     return parser
 
@@ -106,9 +103,7 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "processor": platform.machine(),
-        "device": "cpu",
-        "precision": "float32",
+        **this_device().facts(),
     }
 
 
@@ -145,7 +140,7 @@ def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
 
 @contextmanager
 def one_rank(threads: int) -> Iterator[None]:
-    """A process group of one rank on gloo, as verl's workers expect it; leaves the process as it was."""
+    """A process group of one rank on this device, as verl's workers expect it; leaves the process as it was."""
     import socket
 
     import torch.distributed as dist
@@ -155,7 +150,13 @@ def one_rank(threads: int) -> Iterator[None]:
         port = free.getsockname()[1]
     environment, threads_before = dict(os.environ), torch.get_num_threads()
     os.environ.update(
-        RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), VERL_PLATFORM="cpu"
+        RANK="0",
+        WORLD_SIZE="1",
+        LOCAL_RANK="0",
+        LOCAL_WORLD_SIZE="1",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        VERL_PLATFORM=this_device().verl_platform,
     )
     torch.set_num_threads(threads)
     try:

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from common import Ratio, alternate, arguments, machine, one_rank, peak_bytes, table, write
 from cost_model import of_qwen2, update_tokens
+from device import this_device
 from schemes import Schemes, Shape, build_model_folder, build_worker, random_groups, worker_config
 
 HIDDEN, LAYERS = 256, 4
@@ -94,7 +95,9 @@ def measure(model_folder: Path, shape: Shape, checkpointing: bool, remove_paddin
 
     value_update()
     memory["value_model"] = peak_bytes(value_update)
-    work = of_qwen2(HIDDEN, LAYERS, checkpointing).schemes(shape, remove_padding)
+    # Without flash attention packed rows are one sequence under a mask.
+    masked = remove_padding and not this_device().packs_rows
+    work = of_qwen2(HIDDEN, LAYERS, checkpointing).schemes(shape, masked)
     tokens = update_tokens(shape, remove_padding)
     return {
         "time_c_over_a": Ratio.of(seconds["c"], seconds["a"]),

@@ -33,6 +33,7 @@ from typing import Any
 
 import torch
 from common import Ratio, arguments, machine, one_rank, peak_bytes, table, write
+from device import measure_the_cpu
 from schemes import Schemes, Shape, build_worker, random_groups, worker_config
 from tqdm import tqdm
 
@@ -230,6 +231,7 @@ def recompute(path: Path) -> None:
 def main() -> None:
     parser = arguments(__doc__, "estimate.json")
     parser.add_argument("--recompute", action="store_true", help="measure nothing, estimate anew for the output file")
+    measure_the_cpu()
     options = parser.parse_args()
     if options.recompute:
         recompute(options.output)

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from common import Ratio, alternate, arguments, machine, one_rank, table, write
 from cost_model import of_qwen2
+from device import this_device
 from schemes import Schemes, Shape, build_model_folder, build_worker, random_groups
 
 HIDDEN, LAYERS = 256, 4
@@ -119,7 +120,6 @@ def measure_independent(model: Path, shape: Shape, threads: int, repeats: int) -
     """How much two processes slow each other down on this machine, without a word between them."""
     import torch.multiprocessing as multiprocessing
 
-    os.environ["VERL_PLATFORM"] = "cpu"
     context = multiprocessing.get_context("spawn")
     together, finished, seconds = context.Barrier(2), context.Barrier(2), context.Queue()
     processes = [
@@ -160,7 +160,7 @@ def main_of_ranks(model: str, output: str, world_size: str, threads: str, quick:
 
     import torch.multiprocessing as multiprocessing
 
-    os.environ.update(MASTER_ADDR="127.0.0.1", VERL_PLATFORM="cpu")
+    os.environ.update(MASTER_ADDR="127.0.0.1", VERL_PLATFORM=this_device().verl_platform)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -176,12 +176,15 @@ def main() -> None:
         with one_rank(options.threads):
             model = build_model_folder(Path(folder) / "model", hidden, layers)
             rows = measure_sizes(model, base, hidden, layers, options.repeats)
-        one, two = [], []
-        for _ in range(options.repeats):
-            one.append(seconds_on_ranks(model, 1, options.threads, options.quick))
-            two.append(seconds_on_ranks(model, 2, options.threads, options.quick))
-        rows.append({"what": "ranks", "times": 2, "time_over_base": Ratio.of(two, one), "predicted": 0.5})
-        rows.append(measure_independent(model, grown(base, "prompts", 2), options.threads, options.repeats))
+        # Two ranks want two GPUs.
+        if not this_device().is_gpu or torch.cuda.device_count() > 1:
+            one, two = [], []
+            for _ in range(options.repeats):
+                one.append(seconds_on_ranks(model, 1, options.threads, options.quick))
+                two.append(seconds_on_ranks(model, 2, options.threads, options.quick))
+            rows.append({"what": "ranks", "times": 2, "time_over_base": Ratio.of(two, one), "predicted": 0.5})
+        if not this_device().is_gpu:
+            rows.append(measure_independent(model, grown(base, "prompts", 2), options.threads, options.repeats))
     settings = {"hidden": hidden, "layers": layers, "base": str(base), "repeats": options.repeats}
     write(options.output, rows, settings | machine(options.threads))
     sys.stdout.write(table(rows, COLUMNS))

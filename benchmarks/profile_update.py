@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments, machine, one_rank, table, write
+from device import this_device
 from discriminator import HIDDEN, LAYERS, PROMPT, ROLLOUT
 from schemes import Schemes, Shape, build_model_folder, build_worker, random_groups
 from torch.profiler import ProfilerActivity, profile
@@ -51,14 +52,17 @@ def kind_of(name: str) -> str:
 
 def seconds_by_kind(call: Callable[[], Any], repeats: int) -> tuple[Counter[str], Counter[str]]:
     """Self time of all operators by kind, and of each operator of the rest."""
+    device = this_device()
     call()
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * device.is_gpu]) as profiler:
         for _ in range(repeats):
             call()
+        device.synchronize()
     kinds: Counter[str] = Counter()
     rest: Counter[str] = Counter()
     for event in profiler.key_averages():
-        seconds = event.self_cpu_time_total / 1e6 / repeats
+        microseconds = event.self_device_time_total if device.is_gpu else event.self_cpu_time_total
+        seconds = microseconds / 1e6 / repeats
         kinds[kind_of(event.key)] += seconds
         if kind_of(event.key) == "rest":
             rest[event.key] += seconds

@@ -45,7 +45,9 @@ def main() -> None:
         model = build_model_folder(Path(folder) / "model", hidden, layers)
         for prompt in prompts:
             groups = random_groups(Shape(1, ROLLOUTS, prompt, RESPONSE, RESPONSE))
-            workers = {choice: build_worker(model, share_prompt=choice) for choice in ("always", "never")}
+            # A shared prompt needs torch's attention; rows apart take the device's.
+            attention = {"always": "sdpa", "never": None}
+            workers = {name: build_worker(model, share_prompt=name, attention=own) for name, own in attention.items()}
             calls = {choice: Schemes(worker, groups).c for choice, worker in workers.items()}
             seconds = alternate(calls, options.repeats, f"prompt of {prompt}")
             memory = {choice: peak_bytes(call) for choice, call in calls.items()}

@@ -29,6 +29,7 @@ import estimate
 import growth
 import profile_update
 import prompt_sharing
+import sizes
 import step
 from common import RESULTS, table
 
@@ -43,15 +44,38 @@ COLUMNS = {
     "client": client.COLUMNS,
     "estimate": estimate.COLUMNS,
 }
-ELSEWHERE = {"estimate": DOCS / "estimate.md"}
+ELSEWHERE = {"estimate": DOCS / "estimate.md", "gpu": DOCS / "gpu.md"}
+# Of each file gpu_*.json: what it was measured by, up to the size of a model.
+ON_A_GPU = {**COLUMNS, **sizes.COLUMNS}
+NOTHING = "No results of a GPU are in the repository yet.\n"
 PAGES = sorted({PAGE, *ELSEWHERE.values()})
 
 
 def rendered(name: str) -> str:
-    """Table and settings of one benchmark."""
-    document = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    """Table and settings of one benchmark; of a GPU, those of all that were run there."""
+    if name == "gpu":
+        files = sorted(RESULTS.glob("gpu_*.json"))
+        return "\n".join(of_file(file, ON_A_GPU[kind_of(file)]) for file in files) or NOTHING
+    return of_file(RESULTS / f"{name}.json", COLUMNS[name])
+
+
+def kind_of(file: Path) -> str:
+    """The benchmark whose columns a file of a GPU has."""
+    return max((kind for kind in ON_A_GPU if file.stem.startswith(f"gpu_{kind}")), key=len)
+
+
+def of_file(file: Path, columns: dict[str, str]) -> str:
+    """Table and settings of one file."""
+    document = json.loads(file.read_text(encoding="utf-8"))
     settings = ", ".join(f"{key} {value}" for key, value in document["settings"].items())
-    return f"{table(document['rows'], COLUMNS[name])}\n`benchmarks/{name}.py`: {settings}.\n"
+    return f"{table(document['rows'], columns)}\n`benchmarks/{script_of(file)}.py`: {settings}.\n"
+
+
+def script_of(file: Path) -> str:
+    """What wrote a file."""
+    if not file.stem.startswith("gpu_"):
+        return file.stem
+    return "sizes" if kind_of(file) in sizes.COLUMNS else kind_of(file)
 
 
 def page(text: str, path: Path = PAGE) -> str:
@@ -60,7 +84,7 @@ def page(text: str, path: Path = PAGE) -> str:
     Raises:
         ValueError: If a mark is missing.
     """
-    for name in COLUMNS:
+    for name in (*COLUMNS, "gpu"):
         if ELSEWHERE.get(name, PAGE) != path:
             continue
         begin, end = f"<!-- BEGIN {name} -->\n", f"<!-- END {name} -->"

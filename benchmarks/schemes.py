@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 from cost_model import Shape
+from device import this_device
 
 from gad_verl.discriminator.groups import SequenceGroup, build_group_batch, build_row_batch
 
@@ -36,18 +37,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
 VOCABULARY = 256
 
 
-def random_groups(shape: Shape, seed: int = 0) -> list[SequenceGroup]:
-    """Groups of random tokens with a prompt in common."""
+def random_groups(shape: Shape, seed: int = 0, ragged: bool = False) -> list[SequenceGroup]:
+    """Groups of random tokens with a prompt in common; ragged responses have a quarter up to all of their length."""
     generator = torch.Generator().manual_seed(seed)
 
     def ids(count: int) -> list[int]:
         return torch.randint(0, VOCABULARY, (count,), generator=generator).tolist()
 
+    def response(longest: int) -> list[int]:
+        if not ragged:
+            return ids(longest)
+        return ids(int(torch.randint(longest // 4, longest + 1, (1,), generator=generator)))
+
     groups = []
     for _ in range(shape.prompts):
         prompt = ids(shape.prompt)
-        students: list[list[int] | None] = [prompt + ids(shape.rollout) for _ in range(shape.rollouts)]
-        groups.append(SequenceGroup((prompt + ids(shape.teacher),), students, prompt_length=shape.prompt))
+        students: list[list[int] | None] = [prompt + response(shape.rollout) for _ in range(shape.rollouts)]
+        groups.append(SequenceGroup((prompt + response(shape.teacher),), students, prompt_length=shape.prompt))
     return groups
 
 
@@ -64,17 +70,20 @@ def worker_config(
     checkpointing: bool,
     remove_padding: bool,
     max_tokens: int = 10**7,
+    attention: str | None = None,
+    model_dtype: str = "fp32",
     **optim: Any,
 ) -> Any:
-    """verl's configuration of a training worker without mixed precision; by default any batch is one micro-batch."""
+    """verl's configuration of a training worker on this device; by default any batch is one micro-batch."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, HFModelConfig, TrainingWorkerConfig
 
+    device = this_device()
     return TrainingWorkerConfig(
         model_type=model_type,
         model_config=HFModelConfig(
             path=str(model_folder),
-            override_config={"attn_implementation": "sdpa"},
+            override_config={"attn_implementation": attention or device.attention},
             enable_gradient_checkpointing=checkpointing,
             use_remove_padding=remove_padding,
         ),
@@ -84,7 +93,8 @@ def worker_config(
             max_token_len_per_gpu=max_tokens,
             infer_max_token_len_per_gpu=max_tokens,
             use_torch_compile=False,
-            mixed_precision={"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
+            model_dtype=model_dtype,
+            mixed_precision={"param_dtype": device.precision, "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
         ),
         optimizer_config=FSDPOptimizerConfig(**{"lr": 1e-6, "clip_grad": 1.0, "total_training_steps": 1000, **optim}),
         checkpoint_config=CheckpointConfig(),
@@ -120,17 +130,18 @@ class Schemes:
         self._student_rows = [ids for group in groups for ids in group.student_ids]
         self._pairs = [SequenceGroup(group.teacher_ids, [ids]) for group in groups for ids in group.student_ids]
 
-    def _score_rollouts(self) -> torch.Tensor:
+    def score_rollouts(self) -> torch.Tensor:
+        """Rewards (G, n) by a pass of their own, without an update."""
         scores = self.worker.score(build_row_batch(self._student_rows))["scores"]
         return scores.view(-1, self.rollouts)
 
     def a(self) -> tuple[torch.Tensor, float]:
-        rewards = self._score_rollouts()
+        rewards = self.score_rollouts()
         updated = self.worker.update(build_group_batch(self._pairs, 1))
         return rewards, updated["loss"][0].item()
 
     def b(self) -> tuple[torch.Tensor, float]:
-        rewards = self._score_rollouts()
+        rewards = self.score_rollouts()
         updated = self.worker.update(build_group_batch(self.groups, self.rollouts))
         return rewards, updated["loss"][0].item()
 

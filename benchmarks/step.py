@@ -30,6 +30,7 @@ from pathlib import Path
 
 from alternating_trainer import BOTH, FREE, GAD, MODES, OVERLAP, SCORES, SEQUENTIAL, TEXTS
 from common import Ratio, arguments, machine, table, write
+from device import measure_the_cpu
 from schemes import build_model_folder
 
 ROLLOUTS, RESPONSE, PROMPTS = 8, 64, 4
@@ -152,6 +153,7 @@ def predict(case: Case, steps: list[dict], numerator: str, denominator: str) -> 
 
 
 def main() -> None:
+    measure_the_cpu()
     options = arguments(__doc__, "step.json").parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name:

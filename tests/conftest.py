@@ -26,6 +26,9 @@ from omegaconf import DictConfig
 
 sys.path.insert(0, str(Path(__file__).parent / "tools"))
 
+# The CPU, also where a driver of a GPU is, which verl would choose. tests/gpu tells its own processes where to compute.
+os.environ.setdefault("VERL_PLATFORM", "cpu")
+
 # A wrong path in a test must fail at once instead of asking a hub.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

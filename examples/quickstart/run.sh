@@ -6,6 +6,8 @@ set -euo pipefail
 HERE=$(cd "$(dirname "$0")" && pwd)
 RUN=$(mkdir -p "${RUN:-quickstart-run}" && cd "${RUN:-quickstart-run}" && pwd)
 export GAD_VERL_CACHE=${CACHE:-${GAD_VERL_CACHE:-$HOME/.cache/gad_verl}}
+# Small sizes for a CPU, also on a machine with GPUs.
+export VERL_PLATFORM=cpu
 export WARMUP_STEPS=${WARMUP_STEPS:-12}
 export TOTAL_STEPS=${TOTAL_STEPS:-16}
 # Two cores: generation, student and discriminator take turns.

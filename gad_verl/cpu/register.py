@@ -14,9 +14,13 @@
 """Offers the CPU to verl: chosen by VERL_PLATFORM=cpu, or where verl's own detection finds nothing else."""
 
 import os
+from pathlib import Path
 from types import ModuleType
 
 import wrapt
+
+# A driver is loaded: of Linux, in a container, of Windows' Linux.
+_NVIDIA_DRIVER = (Path("/proc/driver/nvidia/version"), Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 
 def is_cpu_platform() -> bool:
@@ -29,14 +33,28 @@ def is_cpu_platform() -> bool:
     return get_platform().device_name == "cpu"
 
 
+def _torch_knows_nvidia() -> bool:
+    import torch
+
+    return torch.version.cuda is not None
+
+
 def _other_platform_available(registry: type) -> bool:
+    """Whether this installation can compute on another device of this host.
+
+    verl asks nvidia-smi alone: it finds no GPU where that program is not in the path, and finds one that a CPU build of
+    torch cannot use.
+    """
     for name in registry.registered_names():
-        if name != "cpu":
-            try:
-                if registry.get(name)().is_platform_available(use_smi_check=True):
-                    return True
-            except Exception:  # noqa: S112  verl's own detection treats a failing platform as absent
-                continue
+        if name == "cpu" or (name == "nvidia" and not _torch_knows_nvidia()):
+            continue
+        try:
+            if name == "nvidia" and any(file.exists() for file in _NVIDIA_DRIVER):
+                return True
+            if registry.get(name)().is_platform_available(use_smi_check=True):
+                return True
+        except Exception:  # noqa: S112  verl's own detection treats a failing platform as absent
+            continue
     return False
 
 
@@ -68,6 +86,26 @@ def _replace_vllm_replica(module: ModuleType) -> None:
         register_vllm_replica(module)
 
 
+def _choose_cpu(manager: ModuleType, registry: type) -> None:
+    """Choose the CPU where verl has chosen, or would choose, a device that is not there."""
+    wanted = os.environ.get("VERL_PLATFORM", "").strip().lower()
+    current = manager._current_platform
+    if wanted == "cpu":
+        # `import verl` may have resolved the platform before its plugins were loaded.
+        changes = current is not None and current.device_name != "cpu"
+    elif wanted:
+        changes = False
+    elif current is None:
+        # verl would ask the driver alone; what torch can use needs no second look at all platforms (nvidia-smi).
+        changes = not _torch_knows_nvidia() and not _other_platform_available(registry)
+    else:
+        changes = (
+            current.device_name != "cpu" and not current.is_available() and not _other_platform_available(registry)
+        )
+    if changes:
+        manager._current_platform = registry.get("cpu")()
+
+
 def register_cpu_platform() -> None:
     """Register the platform "cpu" and the corrections that verl needs on it.
 
@@ -82,13 +120,7 @@ def register_cpu_platform() -> None:
     registered = PlatformRegistry.get("cpu")
     if registered is None:
         PlatformRegistry.register("cpu")(make_cpu_platform(lambda: _other_platform_available(PlatformRegistry)))
-        # `import verl` may have resolved the platform before its plugins were loaded: then it fell back to "nvidia".
-        current = platform_manager._current_platform
-        wanted = os.environ.get("VERL_PLATFORM", "").strip().lower()
-        # What is available needs no second look at all platforms: that runs a program of the driver (nvidia-smi).
-        if current is not None and current.device_name != "cpu" and (wanted == "cpu" or not current.is_available()):
-            if wanted == "cpu" or (not wanted and not _other_platform_available(PlatformRegistry)):
-                platform_manager._current_platform = PlatformRegistry.get("cpu")()
+        _choose_cpu(platform_manager, PlatformRegistry)
     wrapt.register_post_import_hook(_patch_distributed, "verl.utils.distributed")
     wrapt.register_post_import_hook(_patch_value_head_loader, "verl.utils.model")
     # Whichever comes first: the modules imported after these ask for the version while they are imported.

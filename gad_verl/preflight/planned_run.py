@@ -26,11 +26,13 @@ from gad_verl import compat
 from gad_verl.config import GadConfig
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
+from gad_verl.preflight.attention_check import check_attention
 from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.data_check import check_data, check_schedule, length_of_run
 from gad_verl.preflight.family_check import check_families
 from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers, check_weights
+from gad_verl.preflight.platform_check import choose_platform
 from gad_verl.preflight.prompt_check import check_prompts
 from gad_verl.preflight.ranks_check import check_ranks
 from gad_verl.preflight.run_end import FAILED, ended_by, refuse
@@ -75,10 +77,12 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     resumed = resume_folder(config.trainer)
     check_ranks(config, gad_config, resumed)
     check_tokenizers(config)
-    check_families(config, has_discriminator=gad_config.stage != "seqkd")
+    has_discriminator = gad_config.stage != "seqkd"
+    check_families(config, has_discriminator)
+    check_attention(config, has_discriminator)
     check_models(config, gad_config)
     check_prompts(config, gad_config)
-    check_weights(config, has_discriminator=gad_config.stage != "seqkd")
+    check_weights(config, has_discriminator)
     check_discriminator(config, gad_config)
     check_installed(config)
     compat.check(quick=True)
@@ -92,6 +96,7 @@ class PreflightCallback(Callback):
         if config.trainer.v1.trainer_mode != TRAINER_MODE:
             return
         try:
+            choose_platform(config)
             planned = run_preflight(config)
         except (GadConfigError, GadDataError, GadCheckpointError, GadCompatError) as error:
             # Hydra turns an ordinary exception of a callback into a warning; only SystemExit stops the run.

@@ -11,4 +11,4 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Rollouts for machines without an accelerator."""
+"""The rollout "hf": generation by transformers, for small models and machines without an accelerator."""

@@ -35,11 +35,18 @@ class HFAdapter(BaseRollout):
         self._replica_rank = int(os.environ["RANK"])
         self._server: ray.actor.ActorHandle | None = None
 
+    def _the_server(self) -> ray.actor.ActorHandle:
+        if self._server is None:
+            self._server = ray.get_actor(server_name(self._replica_rank))
+        return self._server
+
     async def resume(self, tags: list[str]) -> None:
-        """The server never gives its memory away."""
+        """The server's weights go back to the device."""
+        await self._the_server().wake_up.remote(tags)
 
     async def release(self) -> None:
-        """The server never gives its memory away."""
+        """The server gives the memory of the device to the training."""
+        await self._the_server().sleep.remote()
 
     @torch.no_grad()
     async def update_weights(
@@ -62,15 +69,14 @@ class HFAdapter(BaseRollout):
         """
         if wire_format != "named_tensors":
             raise NotImplementedError(f"the rollout hf takes full tensors only; got {wire_format!r}")
-        if self._server is None:
-            self._server = ray.get_actor(server_name(self._replica_rank))
+        server = self._the_server()
         if peft_config and base_sync_done:
-            unknown = await self._server.load_adapter.remote({name: ours.cpu() for name, ours in weights}, peft_config)
+            unknown = await server.load_adapter.remote({name: ours.cpu() for name, ours in weights}, peft_config)
             self._refuse(unknown)
         else:
             await self._send_weights(weights)
         if global_steps is not None:
-            await self._server.set_global_steps.remote(global_steps)
+            await server.set_global_steps.remote(global_steps)
 
     async def _send_weights(self, weights: Generator[tuple[str, torch.Tensor], None, None]) -> None:
         limit = self.config.checkpoint_engine.update_weights_bucket_megabytes << 20
@@ -81,10 +87,10 @@ class HFAdapter(BaseRollout):
             bucket.append((name.replace(".base_layer.", "."), tensor.detach().cpu()))
             size += tensor.nbytes
             if size >= limit:
-                unknown += await self._server.load_weights.remote(bucket)
+                unknown += await self._the_server().load_weights.remote(bucket)
                 bucket, size = [], 0
         if bucket:
-            unknown += await self._server.load_weights.remote(bucket)
+            unknown += await self._the_server().load_weights.remote(bucket)
         self._refuse(unknown)
 
     @staticmethod

@@ -15,40 +15,24 @@
 
 import asyncio
 import logging
-import re
 from collections import defaultdict
 from typing import Any
 
 import torch
 from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.device import get_device_name
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import TokenOutput
 
 from gad_verl.data.tokens import stop_token_ids
 from gad_verl.discriminator.form import attention_for, language_model_class
 from gad_verl.rollout.batching import GeneratedResponse, SamplingSettings, generate_batch
+from gad_verl.rollout.served_weights import ServedWeights
 
 logger = logging.getLogger(__name__)
 
 # Requests of one prompt group arrive one after the other: wait this long for companions before a batch starts.
 _GATHER_SECONDS = 0.05
-
-
-# verl sends experts one by one, as vLLM reads them (verl/workers/engine/fsdp/utils.py, unfuse_moe_params).
-_EXPERT = re.compile(r"(?P<experts>.*\.mlp\.experts)\.(?P<number>\d+)\.(?P<part>gate|up|down)_proj\.weight")
-
-
-def _place_of(name: str, weights: dict[str, torch.Tensor]) -> torch.Tensor | None:
-    """Where a weight of the student belongs, for one expert a part of a tensor; None where there is no such weight."""
-    found = _EXPERT.fullmatch(name)
-    if name in weights or found is None:
-        return weights.get(name)
-    is_down = found["part"] == "down"
-    experts = weights.get(f"{found['experts']}.{'down' if is_down else 'gate_up'}_proj")
-    if experts is None:
-        return None
-    expert = experts[int(found["number"])]
-    return expert if is_down else expert.chunk(2)[found["part"] == "up"]
 
 
 class HFServer:
@@ -77,8 +61,7 @@ class HFServer:
             )
             .eval()
         )
-        # Taken before an adapter changes the names of the modules; the tensors stay the model's own.
-        self._weights = self.model.state_dict()
+        self._weights = ServedWeights(self.model, get_device_name(), sleeps=self.config.free_cache_engine)
         self._adapter: Any | None = None
         tokenizer = self.model_config.tokenizer
         self._stop_token_ids = stop_token_ids(tokenizer, self.model_config.generation_config)
@@ -88,6 +71,11 @@ class HFServer:
         self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, **_: Any
     ) -> TokenOutput:
         """Continue ``prompt_ids`` (verl/workers/rollout/vllm_rollout/vllm_async_server.py, ``generate``)."""
+        if not self._weights.awake:
+            raise RuntimeError(
+                "the rollout hf was asked while the training has its memory: nobody woke it up, which verl does with "
+                "new weights (actor_rollout_ref.rollout.free_cache_engine=False never puts it to sleep)"
+            )
         limit = min(
             self.config.response_length, self.config.prompt_length + self.config.response_length - len(prompt_ids)
         )
@@ -135,16 +123,8 @@ class HFServer:
                         future.set_exception(error)
 
     async def load_weights(self, named_tensors: list[tuple[str, torch.Tensor]]) -> list[str]:
-        """Copy a bucket of weights into the model; returns the names that the model does not have."""
-        unknown = []
-        with torch.no_grad():
-            for name, tensor in named_tensors:
-                place = _place_of(name, self._weights)
-                if place is None:
-                    unknown.append(name)
-                else:
-                    place.copy_(tensor)
-        return unknown
+        """Take a bucket of weights; returns the names that the model does not have."""
+        return self._weights.load(named_tensors)
 
     async def load_adapter(self, named_tensors: dict[str, torch.Tensor], peft_config: dict[str, Any]) -> list[str]:
         """Take the student's adapter of LoRA; the base stays. Returns the names that the model does not have."""
@@ -159,12 +139,14 @@ class HFServer:
         self.global_steps = global_steps
 
     async def sleep(self) -> None:
-        """Wait until no request is running; nothing is freed on a CPU."""
+        """Wait until no request is running, and give the memory of the device to the training."""
         if self._worker is not None:
             await asyncio.gather(self._worker, return_exceptions=True)
+        self._weights.sleep()
 
     async def wake_up(self, tags: list[str] | None = None) -> None:
-        """Nothing to load: the weights stay."""
+        """Back to the device. There is no cache to be woken up by a tag of its own."""
+        self._weights.wake_up()
 
     async def ping(self) -> bool:
         """Whether the server answers."""

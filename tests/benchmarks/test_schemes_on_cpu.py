@@ -16,6 +16,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,8 +27,10 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import common  # noqa: E402
 import cost_model  # noqa: E402
+import device as benchmark_device  # noqa: E402
 import report  # noqa: E402
 import schemes  # noqa: E402
+import sizes  # noqa: E402
 
 SHAPE = schemes.Shape(prompts=2, rollouts=3, prompt=5, rollout=9, teacher=14)
 
@@ -109,6 +112,69 @@ def test_results_are_written_whole(tmp_path: Path) -> None:
     assert document["rows"] == [{"name": "x", "ratio": {"median": 0.5, "lowest": 0.5, "highest": 0.5, "repeats": 1}}]
     assert common.cell(document["rows"][0]["ratio"]) == "0.50 [0.50, 0.50]"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_results_say_which_device_they_are_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a GPU the GPU is measured, in its own files; its CPU only where that is asked for."""
+    card = SimpleNamespace(name="a card", total_memory=80 * 2**30, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setenv("VERL_PLATFORM", "")
+    monkeypatch.setenv("GAD_BENCH_ATTENTION", "flash_attention_2")
+    device = benchmark_device.this_device()
+    assert (device.verl_platform, device.precision, device.packs_rows) == ("nvidia", "bf16", True)
+    facts = common.machine(threads=1)
+    assert (facts["card"], facts["memory_gib"], facts["precision"]) == ("a card", 80.0, "bfloat16")
+    assert facts["attention"] == "flash_attention_2" and "processor" not in facts
+    assert common.result_file("x.json").name == "gpu_x.json"
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    facts = common.machine(threads=1)
+    assert (facts["device"], facts["precision"], common.result_file("x.json").name) == ("cpu", "float32", "x.json")
+
+
+def test_time_and_memory_of_a_gpu_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls return before a GPU is done, so each is waited for on both sides, and the peak is the device's own."""
+    events: list[str] = []
+    held = iter([100])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: next(held))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 175)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: events.append("reset"))
+    gpu = benchmark_device.Device("cuda", "sdpa")
+    monkeypatch.setattr(common, "this_device", lambda: gpu)
+    common.alternate({"x": lambda: events.append("x")}, repeats=1)
+    assert events == ["wait", "x", "wait"] * 2
+    events.clear()
+    assert common.peak_bytes(lambda: events.append("x")) == 75
+    assert events == ["wait", "reset", "x", "wait"]
+
+
+def test_real_sizes_are_measured_in_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ["--prompts", "2", "--prompt", "6", "--response", "8", "--repeats", "5", "--models", str(tmp_path)]
+    for what, keys in (("schemes", {"time_c_over_a", "memory_c_over_a"}), ("sharing", {"time_shared_over_apart"})):
+        output = tmp_path / f"{what}.json"
+        monkeypatch.setattr(sys, "argv", ["sizes.py", what, "tiny", *settings, "--output", str(output)])
+        sizes.main()
+        document = json.loads(output.read_text(encoding="utf-8"))
+        assert document["settings"]["device"] == "cpu" and document["settings"]["size"] == "tiny"
+        assert all(keys <= row.keys() for row in document["rows"])
+        if what == "schemes":
+            assert [row["ragged"] for row in document["rows"]] == [False, True]
+            assert max(row["rewards_differ_by"] for row in document["rows"]) < 1e-4
+
+
+def test_results_of_a_gpu_get_a_table_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    assert report.rendered("gpu") == report.NOTHING
+    ratio = common.Ratio.of([1.0, 2.0], [2.0, 4.0])
+    for name, columns in (
+        ("schemes_0.5b", sizes.COLUMNS["schemes"]),
+        ("prompt_sharing", report.COLUMNS["prompt_sharing"]),
+    ):
+        common.write(tmp_path / f"gpu_{name}.json", [dict.fromkeys(columns, ratio)], {"card": "a card"})
+    first, second = report.rendered("gpu").split("\n\n|")
+    assert "`benchmarks/prompt_sharing.py`: card a card" in first and "auto shares" in first
+    assert "`benchmarks/sizes.py`: card a card" in second and "0.50 [0.50, 0.50]" in second
 
 
 @pytest.mark.parametrize("path", report.PAGES, ids=lambda path: path.name)

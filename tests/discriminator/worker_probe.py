@@ -116,9 +116,8 @@ def build_worker(
         model_type=MODEL_TYPE,
         model_config=HFModelConfig(
             path=model_folder,
-            override_config={"attn_implementation": "sdpa"},
             use_remove_padding=remove_padding,
-            **({"enable_gradient_checkpointing": False} | model),
+            **({"enable_gradient_checkpointing": False, "override_config": {"attn_implementation": "sdpa"}} | model),
         ),
         engine_config=FSDPEngineConfig(**options),
         optimizer_config=FSDPOptimizerConfig(weight_decay=0.0, clip_grad=1e9, total_training_steps=10, **optimizer),

@@ -23,6 +23,7 @@ from peft import LoraConfig, TaskType, get_peft_model, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
 from gad_verl.rollout.hf_server import HFServer
+from gad_verl.rollout.served_weights import ServedWeights
 
 IDS = torch.arange(24).view(2, 12)
 
@@ -32,7 +33,7 @@ def server(tiny_folder: Path) -> HFServer:
     """The part of a server that holds weights."""
     server = HFServer.__new__(HFServer)
     server.model = AutoModelForCausalLM.from_pretrained(tiny_folder / "model").eval()
-    server._weights = server.model.state_dict()
+    server._weights = ServedWeights(server.model)
     server._adapter = None
     return server
 

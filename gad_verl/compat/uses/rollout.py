@@ -47,6 +47,7 @@ ROLLOUT = (
     ),
     VerlUse(_REPLICA, "TokenOutput(*, token_ids, log_probs, stop_reason, extra_fields)", "the rollout hf"),
     VerlUse("verl.utils.model", "get_hf_auto_model_class(hf_config)", "the rollout hf loads the student's class"),
+    VerlUse("verl.utils.device", "get_device_name()", "where the rollout hf generates"),
 )
 
 CPU = (
@@ -58,10 +59,12 @@ CPU = (
         "get_device_capability(self, device_index) communication_backend_name(self) visible_devices_envvar(self) "
         "ray_resource_name(self) ray_noset_envvars(self) is_ipc_supported(self) rollout_env_vars(self) "
         "nvtx_range(self, msg) profiler_start(self) profiler_stop(self) cudart(self)",
-        "the CPU platform",
+        "the CPU platform, and which accelerator the rollout hf sees",
         IMPLEMENTED,
     ),
-    VerlUse("verl.plugin.platform", "get_platform()", "whether this is the CPU platform"),
+    VerlUse(
+        "verl.plugin.platform", "get_platform() set_platform(platform)", "the CPU where a configuration asks for it"
+    ),
     VerlUse(
         "verl.plugin.platform.platform_manager:PlatformRegistry",
         "get(cls, name) register(cls, platform) registered_names",

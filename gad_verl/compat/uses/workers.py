@@ -98,7 +98,7 @@ WORKER_CLASSES = (
         "configuration of workers",
     ),
     VerlUse("verl.utils.config", "omega_conf_to_dataclass(config, *, dataclass_type)", "configuration of workers"),
-    VerlUse("verl.utils.device", "get_device_id() get_torch_device()", "loss and memory of the discriminator"),
+    VerlUse("verl.utils.device", "get_device_id() get_torch_device()", "loss, memory of D and of the rollout hf"),
     VerlUse(
         "verl.utils.tensordict_utils",
         "get_tensordict(tensor_dict, non_tensor_dict) get(tensordict, key, *, default) "

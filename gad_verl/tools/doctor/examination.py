@@ -101,6 +101,7 @@ class Doctor:
 
     def _compose(self) -> list[Finding]:
         from gad_verl.preflight.composing import compose_config
+        from gad_verl.preflight.platform_check import choose_platform
 
         name = self.config_name
         config = compose_config(name, self.overrides, self.config_path)
@@ -110,6 +111,7 @@ class Doctor:
                 "configuration over one of them"
             )
         self.config = config
+        choose_platform(config)
         return []
 
     def _strategies(self) -> set[str]:

@@ -13,12 +13,14 @@
 # limitations under the License.
 """Families of student and discriminator: their classes, the form of the discriminator, the attention that they take."""
 
+import importlib.util
 from typing import Any
 
 from gad_verl.discriminator.form import attention_for, language_model_class
+from gad_verl.preflight.attention_check import check_attention
 from gad_verl.preflight.family_check import check_families, check_form, read_family, wanted_attention
 from gad_verl.preflight.megatron_check import MEGATRON
-from gad_verl.tools.doctor.finding import Finding, ok
+from gad_verl.tools.doctor.finding import Finding, ok, warning
 
 
 def check_model_families(config: Any, has_discriminator: bool) -> list[Finding]:
@@ -28,7 +30,8 @@ def check_model_families(config: Any, has_discriminator: bool) -> list[Finding]:
         GadConfigError: As the check before a run.
     """
     check_families(config, has_discriminator)
-    found = []
+    check_attention(config, has_discriminator)
+    found = _packages(config)
     student = config.actor_rollout_ref.model
     family = read_family("actor_rollout_ref.model", student)
     if family is not None and config.actor_rollout_ref.actor.strategy != MEGATRON:
@@ -42,3 +45,17 @@ def check_model_families(config: Any, has_discriminator: bool) -> list[Finding]:
             attention = attention_for(form.model_class, wanted_attention(model))
             found.append(ok("family of the discriminator", f"{family.model_type}: {form}, attention {attention}"))
     return found
+
+
+def _packages(config: Any) -> list[Finding]:
+    """Of a machine without GPUs nothing can be said but that the package is not here either."""
+    student = config.actor_rollout_ref
+    wanted = wanted_attention(student.model)
+    on_cpu = str(config.trainer.get("device", "cuda")) == "cpu" or student.actor.strategy == MEGATRON
+    if on_cpu or wanted != "flash_attention_2" or importlib.util.find_spec("flash_attn") is not None:
+        return []
+    remedy = (
+        "Where the nodes that train lack it too: ++actor_rollout_ref.model.override_config.attn_implementation=sdpa "
+        "actor_rollout_ref.model.use_remove_padding=False"
+    )
+    return [warning("attention", f"{wanted} needs the package flash-attn, which is not installed here", remedy)]
