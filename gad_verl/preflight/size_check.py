@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gad_verl.config import GadConfig
 from gad_verl.data.thinking import CHAT
@@ -28,6 +28,7 @@ from gad_verl.preflight.parallel_check import Heads, check_parallel
 
 logger = logging.getLogger(__name__)
 
+_ANSWER = "gad.max_answer_length"
 _STUDENT, _DISCRIMINATOR = "actor_rollout_ref.model", "discriminator.model"
 # Of models whose positions are rotary, one of these tells how.
 _ROTARY = ("rope_parameters", "rope_theta", "rope_scaling")
@@ -104,24 +105,36 @@ def _heads(hf_config: Any) -> Heads | None:
     return Heads(queries, keys if isinstance(keys, int) else queries)
 
 
+def longest_row(config: DictConfig, key: str) -> tuple[int, str]:
+    """Tokens of the longest row that a model reads, and the limits that they come from, in words.
+
+    Args:
+        config: The whole configuration.
+        key: Of the model: the discriminator reads answers alone, where thoughts are hidden.
+    """
+    data, response = config.data, "data.max_response_length"
+    if key == _DISCRIMINATOR and OmegaConf.select(config, _ANSWER) is not None:
+        response = _ANSWER
+    limit = int(OmegaConf.select(config, response))
+    longest = data.max_prompt_length + limit
+    return longest, f"data.max_prompt_length + {response} = {data.max_prompt_length} + {limit} = {longest}"
+
+
 def _check_positions(config: DictConfig, key: str, hf_config: Any) -> None:
     positions = positions_of(config, key, hf_config)
     if positions is None:
         return
-    rollout, data = config.actor_rollout_ref.rollout, config.data
+    rollout = config.actor_rollout_ref.rollout
     limit = rollout.get("max_model_len", None)
     if key == _STUDENT and rollout.name == "vllm" and limit is not None and limit > positions:
         raise GadConfigError(
             f"actor_rollout_ref.rollout.max_model_len={limit} is more than the {positions} positions of {key} "
             f"(max_position_embeddings in its config.json): set it to at most {positions}, or to null"
         )
-    longest = data.max_prompt_length + data.max_response_length
+    longest, limits = longest_row(config, key)
     if longest <= positions:
         return
-    text = (
-        f"data.max_prompt_length + data.max_response_length = {data.max_prompt_length} + {data.max_response_length} = "
-        f"{longest}, but {key} reads {positions} tokens (max_position_embeddings in its config.json)"
-    )
+    text = f"{limits}, but {key} reads {positions} tokens (max_position_embeddings in its config.json)"
     # A server of vLLM takes no more, and a table of positions has no more; rotary positions go on, untrained.
     if (key == _STUDENT and rollout.name == "vllm") or not any(getattr(hf_config, name, None) for name in _ROTARY):
         raise GadConfigError(f"{text}: lower the limits, or take another model")
