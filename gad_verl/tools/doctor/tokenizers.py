@@ -19,7 +19,7 @@ from typing import Any
 
 from gad_verl.data.tokenizer import load_tokenizer
 from gad_verl.errors import GadConfigError
-from gad_verl.preflight.size_check import model_config, positions_of
+from gad_verl.preflight.size_check import longest_row, model_config, positions_of
 from gad_verl.tools.doctor.finding import OK, Finding, error, ok, warning
 
 _QUESTION = [{"role": "user", "content": "Which colour has the sky?"}]
@@ -135,7 +135,6 @@ def check_tokenizers(config: Any, has_discriminator: bool) -> list[Finding]:
 
 def check_positions(config: Any, has_discriminator: bool) -> list[Finding]:
     """Whether the models can read the longest row, as far as a config.json here tells."""
-    longest = config.data.max_prompt_length + config.data.max_response_length
     models = {"student": ("actor_rollout_ref.model", config.actor_rollout_ref.model)}
     if has_discriminator:
         models["discriminator"] = ("discriminator.model", config.discriminator.model)
@@ -145,7 +144,8 @@ def check_positions(config: Any, has_discriminator: bool) -> list[Finding]:
         positions = None if known is None else positions_of(config, key, known)
         if positions is None:
             continue
-        text = f"data.max_prompt_length + data.max_response_length = {longest}, {key} reads {positions} tokens"
+        longest, limits = longest_row(config, key)
+        text = f"{limits}, {key} reads {positions} tokens"
         if longest > positions:
             found.append(error(f"length of the {name}", text, "Lower the limits, or take another model"))
         else:
