@@ -15,6 +15,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -62,7 +63,11 @@ def trajectory_rewards(
             "every score of the discriminator is nan or inf. Lower discriminator.optim.lr or "
             "discriminator.optim.clip_grad, and resume from the last checkpoint"
         )
-    unanswered = unanswered_rewards(scores, known, unclosed_penalty).tolist()
+
+    @cache
+    def unanswered() -> list[float]:
+        return unanswered_rewards(scores, known, unclosed_penalty).tolist()
+
     of_session: dict[str, float] = {}
     nonfinite = 0
     for number, group in enumerate(rollouts.groups):
@@ -73,7 +78,7 @@ def trajectory_rewards(
                 continue
             score = scores[number, place].item()
             if session.answer_ids is None:
-                score = unanswered[number]
+                score = unanswered()[number]
             elif not math.isfinite(score):
                 nonfinite += 1
                 score = fallback

@@ -55,12 +55,16 @@ ROLLOUT = (
         OVERRIDDEN,
         read_in=f"{_AGENTS}.agent_loop",
     ),
+    VerlUse(f"{_AGENTS}.single_turn_agent_loop:SingleTurnAgentLoop", "response_length", "the budget of thoughts"),
+    VerlUse(f"{_AGENTS}.agent_loop:AgentLoopBase", "config tokenizer", "the budget of thoughts"),
     VerlUse(
-        f"{_AGENTS}.single_turn_agent_loop:SingleTurnAgentLoop",
+        f"{_AGENTS}.agent_loop:AgentLoopBase",
         "server_manager",
         "the budget of thoughts",
         REPLACED,
+        read_in=f"{_AGENTS}.single_turn_agent_loop",
     ),
+    VerlUse(f"{_REPLICA}:TokenOutput", "extra_fields", "the budget of thoughts"),
     VerlUse("verl.utils.model", "get_hf_auto_model_class(hf_config)", "the rollout hf loads the student's class"),
 )
 
