@@ -56,6 +56,12 @@ def _register_rollout(module: ModuleType) -> None:
     module._ROLLOUT_REGISTRY[("hf", "async")] = "gad_verl.rollout.hf_adapter.HFAdapter"
 
 
+def _register_agent_loop(module: ModuleType) -> None:
+    from gad_verl.data.thinking import AGENT_LOOP
+
+    module._agent_loop_registry[AGENT_LOOP] = {"_target_": "gad_verl.rollout.thinking_agent.ThinkingAgentLoop"}
+
+
 def _register_platform() -> None:
     from gad_verl.cpu.register import register_cpu_platform
 
@@ -70,6 +76,9 @@ def load() -> None:
     )
     wrapt.register_post_import_hook(
         _reported(_register_rollout, "register its rollout adapter"), "verl.workers.rollout.base"
+    )
+    wrapt.register_post_import_hook(
+        _reported(_register_agent_loop, "register its agent loop"), "verl.experimental.agent_loop.agent_loop"
     )
     try:
         _register_platform()

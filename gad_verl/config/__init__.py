@@ -24,6 +24,7 @@ from gad_verl.config.stability import (
     RewardConfig,
     TrustConfig,
 )
+from gad_verl.config.thinking import ThinkingConfig
 
 __all__ = [
     "CurriculumConfig",
@@ -36,6 +37,7 @@ __all__ = [
     "RewardConfig",
     "StageOptimConfig",
     "TeacherMixConfig",
+    "ThinkingConfig",
     "TrustConfig",
     "WatchdogConfig",
     "load_gad_config",

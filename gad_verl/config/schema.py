@@ -32,6 +32,7 @@ from gad_verl.config.stability import (
     RewardConfig,
     TrustConfig,
 )
+from gad_verl.config.thinking import ThinkingConfig
 from gad_verl.core.schedule import STAGES, Phase, StageSchedule
 from gad_verl.errors import GadConfigError
 
@@ -91,6 +92,8 @@ class GadConfig:
     kl_reference: str = "warmed_up"
     teacher_key: str = "teacher_response"
     teacher_overlong: str = "cut"
+    thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
+    max_answer_length: int | None = None
     teachers: TeacherMixConfig = field(default_factory=TeacherMixConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
     reload_data: str = "never"
@@ -139,6 +142,7 @@ class GadConfig:
             "discriminator_num_layers",
             "keep_checkpoints",
             "warmup_rollout_n",
+            "max_answer_length",
         )
         require_each("gad", self, AT_LEAST_ONE, *counts)
         require_each("gad", self, POSITIVE, "replay_poll_interval_s", "save_minutes")
@@ -150,6 +154,7 @@ class GadConfig:
                 self.warmup_steps is not None or self.warmup_epochs is not None,
                 "gad.stage=auto needs gad.warmup_steps or gad.warmup_epochs (0 skips the warmup)",
             )
+        self._validate_thinking()
         self.teachers.validate()
         self.curriculum.validate(self.stage)
         require_choice("reload_data", self.reload_data, RELOAD_CHOICES)
@@ -166,6 +171,27 @@ class GadConfig:
             self.record,
         ):
             section.validate()
+
+    def _validate_thinking(self) -> None:
+        self.thinking.validate()
+        require(
+            self.max_answer_length is None or self.thinking.hides,
+            f"gad.max_answer_length={self.max_answer_length} is read with gad.thinking.mode=hidden alone, where "
+            "data.max_response_length holds the thoughts too: set data.max_response_length, or the mode",
+        )
+        require(
+            not self.thinking.hides or not self.reward.credits_tokens,
+            "gad.thinking.mode=hidden with gad.reward.phrase_weight or gad.reward.token_weight: the discriminator "
+            "reads no thoughts, so it has no score for their tokens. Set both weights to 0",
+        )
+
+    def longest_answer(self, max_response_length: int) -> int:
+        """Tokens of the longest answer: without thoughts, where the student hides them.
+
+        Args:
+            max_response_length: ``data.max_response_length``.
+        """
+        return max_response_length if self.max_answer_length is None else self.max_answer_length
 
     def resolve_warmup_steps(self, steps_per_epoch: int) -> int:
         """Warmup steps: ``warmup_steps`` where given, else ``warmup_epochs`` times the steps of an epoch."""

@@ -44,6 +44,25 @@ def group_spreads(values: Tensor, weights: Tensor) -> Tensor:
     return group_means(centred.square(), weights).sqrt()
 
 
+def unanswered_rewards(rewards: Tensor, known: Tensor, penalty: float) -> Tensor:
+    """Reward of a response that has no answer, (G,): the worst of its group, and ``penalty`` spreads below.
+
+    The spread is that within the groups, over all of them, and 1 where there is none: in a group where one response
+    alone has an answer, the others are worse than that one too. A group without any answer takes the worst of all.
+
+    Args:
+        rewards: (G, n).
+        known: (G, n), True where a response has an answer and a finite reward; at least one is.
+        penalty: Not negative.
+    """
+    values = torch.where(known, rewards, torch.full_like(rewards, torch.inf))
+    worst = values.min(dim=1).values
+    worst = torch.where(known.any(dim=1), worst, values.min())
+    centred = torch.where(known, rewards - group_means(rewards, known.to(rewards.dtype)), torch.zeros_like(rewards))
+    spread = (centred.square().sum() / known.sum()).sqrt()
+    return worst - penalty * torch.where(spread > _EPSILON, spread, torch.ones_like(spread))
+
+
 def clip_margins(student_scores: Tensor, teacher_scores: Tensor, limit: float) -> Tensor:
     """Scores that differ from the teacher's by at most ``limit``.
 

@@ -29,7 +29,8 @@ logger = logging.getLogger(__name__)
 class GadDataset(RLHFDataset):
     """Rows of ``gad_verl.data.schema``, by ``data.custom_cls`` of ``gad_trainer.yaml``.
 
-    Reads two more keys of the section ``data``: ``teacher_key`` and ``teacher_overlong`` (both follow ``gad``).
+    Reads three more keys of the section ``data``, which follow ``gad``: ``teacher_key``, ``teacher_overlong`` and
+    ``max_answer_length``.
 
     Raises:
         GadDataError: If a teacher text is too long under ``teacher_overlong=error``, or ``drop`` leaves no row.
@@ -43,7 +44,9 @@ class GadDataset(RLHFDataset):
         return super().maybe_filter_out_long_prompts(dataframe)
 
     def _check_teacher_lengths(self, dataframe: datasets.Dataset, mode: str) -> datasets.Dataset:
-        key, limit = self.config.get("teacher_key", "teacher_response"), self.config.max_response_length
+        key, longest_answer = self.config.get("teacher_key", "teacher_response"), self.config.get("max_answer_length")
+        limit = self.config.max_response_length if longest_answer is None else longest_answer
+        named = "data.max_response_length" if longest_answer is None else "gad.max_answer_length"
 
         def longest(row: dict[str, Any]) -> int:
             texts = teacher_texts(row[key], f"column {key!r}")
@@ -61,7 +64,7 @@ class GadDataset(RLHFDataset):
                 if tokens > limit:
                     raise GadDataError(
                         f"{where}: the teacher text has {tokens} tokens with its EOS, more than "
-                        f"data.max_response_length={limit}. Raise it, or set gad.teacher_overlong to cut or drop"
+                        f"{named}={limit}. Raise it, or set gad.teacher_overlong to cut or drop"
                     )
                 if was_cut(row):
                     raise GadDataError(

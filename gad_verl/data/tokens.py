@@ -142,7 +142,7 @@ class SequenceBuilder:
         Raises:
             GadDataError: The chat template refuses it, or the rendered prompt has no token.
         """
-        ids = self._encode(self.render(messages))
+        ids = self.marked_ids(self.render(messages))
         if not ids:
             raise GadDataError(f"the chat template renders no token for the prompt {messages!r}")
         return ids[-self.max_prompt_length :]
@@ -155,20 +155,20 @@ class SequenceBuilder:
             finished: Whether the author ended it there. An unfinished text gets no EOS.
         """
         limit = self.max_response_length
-        ids = self._encode_text(text)
+        ids = self.text_ids(text)
         if finished and len(ids) < limit:
             return EncodedResponse([*ids, self.eos_token_id], finished=True, cut=False)
         # A cut may fall into a character of several tokens: decoding gives a replacement character then, and only the
         # side that was decoded before would show it. Both sides lose it here.
         kept = self.decode_cut(ids[:limit])
-        ids = self._encode_text(kept)
+        ids = self.text_ids(kept)
         # What is left may be spelled by other tokens than it was in the whole text, and by more of them.
         while len(ids) > limit:
             kept, longer = self.decode_cut(ids[:limit]), kept
             if len(kept) >= len(longer):
                 ids = ids[:limit]
                 break
-            ids = self._encode_text(kept)
+            ids = self.text_ids(kept)
         return EncodedResponse(ids, finished=False, cut=True)
 
     def response_for(self, reader: "SequenceBuilder | None", text: str, finished: bool = True) -> EncodedResponse:
@@ -217,9 +217,10 @@ class SequenceBuilder:
         """Text of ids; special tokens inside a text stay visible, as text, on both sides."""
         return self.tokenizer.decode(list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
-    def _encode(self, text: str) -> list[int]:
+    def marked_ids(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens are themselves, as in what a template renders."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _encode_text(self, text: str) -> list[int]:
-        """A text that spells a special token stays text: an EOS in the middle would be a mark of the teacher's side."""
+    def text_ids(self, text: str) -> list[int]:
+        """Ids of a text. One that spells a special token stays text: an EOS in the middle would mark the teacher's."""
         return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])

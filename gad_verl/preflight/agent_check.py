@@ -21,6 +21,7 @@ from gad_verl.config import GadConfig
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.reading import BadRow, open_file
 from gad_verl.data.schema import column_names
+from gad_verl.data.thinking import AGENT_LOOP
 from gad_verl.errors import GadConfigError, GadDataError
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ def check_agents(config: DictConfig, gad_config: GadConfig) -> None:
         GadConfigError: Names the key and the remedy.
     """
     loop = OmegaConf.select(config, _KEY, default=_SINGLE)
+    if loop == AGENT_LOOP and gad_config.thinking.budget is not None:
+        # It gives single answers too.
+        return
     if loop != _SINGLE and gad_config.stage != "seqkd":
         raise GadConfigError(f"{_KEY}={loop}: {_WHY}. Set it to {_SINGLE}")
     if loop != _SINGLE:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from gad_verl.config import GadConfig, load_gad_config
+from gad_verl.config import GadConfig
 from gad_verl.config.micro_batch import tokens_per_micro_batch
+from gad_verl.data.thinking import settled_config
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.agent_check import check_agents
 from gad_verl.preflight.lora_check import check_lora
@@ -30,18 +31,19 @@ from gad_verl.preflight.options import check_estimator, check_tools
 from gad_verl.preflight.parallel_check import check_counts
 from gad_verl.preflight.size_check import check_heads
 from gad_verl.preflight.surroundings_check import check_context, check_loggers
+from gad_verl.preflight.thinking_check import check_thinking
 from gad_verl.trainer.stop_file import StopFile
 
 logger = logging.getLogger(__name__)
 
 
 def check_config(config: DictConfig) -> GadConfig:
-    """Check the configuration by itself.
+    """Check the configuration by itself; what ``gad.thinking`` means for verl's part is written into it.
 
     Raises:
         GadConfigError: Names the key and the remedy.
     """
-    gad_config = load_gad_config(config)
+    gad_config = settled_config(config)
     check_counts(config)
     rollout, algorithm, trainer = config.actor_rollout_ref.rollout, config.algorithm, config.trainer
     check_estimator(config, gad_config)
@@ -73,6 +75,7 @@ def check_config(config: DictConfig) -> GadConfig:
     check_loggers(trainer.logger)
     check_context(config)
     check_agents(config, gad_config)
+    check_thinking(config, gad_config)
     check_heads(config, gad_config)
     if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
         raise GadConfigError(
@@ -102,7 +105,7 @@ def check_config(config: DictConfig) -> GadConfig:
             "discriminator.use_dynamic_bsz=False needs discriminator.ppo_micro_batch_size_per_gpu (groups of one "
             "teacher and n students per micro-batch)"
         )
-    longest = config.data.max_prompt_length + config.data.max_response_length
+    longest = config.data.max_prompt_length + gad_config.longest_answer(config.data.max_response_length)
     micro_batch = tokens_per_micro_batch(discriminator)
     if gad_config.stage != "seqkd" and discriminator.use_dynamic_bsz:
         if gad_config.discriminator_passes == "one":

@@ -21,11 +21,12 @@ and some models have no positions at all (a slope of attention, or a memory).
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gad_verl.errors import GadConfigError
 
 STUDENT = "actor_rollout_ref.model"
+_ANSWER = "gad.max_answer_length"
 # verl's servers of these give the engine max_position_embeddings as its limit, and start with nothing else.
 _SERVERS = ("vllm", "sglang")
 # What models call the number of their positions: most of them, and MPT.
@@ -88,21 +89,32 @@ def positions_of(config: DictConfig, key: str, hf_config: Any) -> Positions:
     return Positions(_stretched(positions, rotary, hf_config), name, ends_run=not rotary)
 
 
+def longest_row(config: DictConfig, key: str) -> tuple[int, str]:
+    """Tokens of the longest row that a model reads, and the limits that they come from, in words.
+
+    Args:
+        config: The whole configuration.
+        key: Of the model: the discriminator reads answers alone, where thoughts are hidden.
+    """
+    data, response = config.data, "data.max_response_length"
+    if key != STUDENT and OmegaConf.select(config, _ANSWER) is not None:
+        response = _ANSWER
+    limit = int(OmegaConf.select(config, response))
+    longest = data.max_prompt_length + limit
+    return longest, f"data.max_prompt_length + {response} = {data.max_prompt_length} + {limit} = {longest}"
+
+
 def check_rows(config: DictConfig, key: str, hf_config: Any) -> RowFinding:
     """Check the longest row of a run, and the context of its rollout, against what a model reads.
 
     Raises:
         GadConfigError: The run would end; names the key, the sizes and the remedy.
     """
-    rollout, data = config.actor_rollout_ref.rollout, config.data
+    rollout = config.actor_rollout_ref.rollout
     found = positions_of(config, key, hf_config)
     if key == STUDENT and rollout.name in _SERVERS:
         _check_server(rollout, hf_config)
-    longest = data.max_prompt_length + data.max_response_length
-    text = (
-        f"data.max_prompt_length + data.max_response_length = {data.max_prompt_length} + {data.max_response_length} = "
-        f"{longest}"
-    )
+    longest, text = longest_row(config, key)
     if found.limit is None:
         return RowFinding(found, f"{text}, and {key} reads rows of any length", warning=False)
     reads = f"{key} reads {found.limit} tokens ({found.name} in its config.json)"

@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from gad_verl.config import GadConfig
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.rendered_prompts import prompt_readers
-from gad_verl.preflight.thinking_check import warn_of_thinking
+from gad_verl.preflight.thinking_check import look_at_thinking
 
 
 def check_prompts(config: DictConfig, gad_config: GadConfig) -> None:
@@ -26,6 +26,7 @@ def check_prompts(config: DictConfig, gad_config: GadConfig) -> None:
 
     Raises:
         GadDataError: Names the file, the row and the column, what the template says, and the remedy.
+        GadConfigError: ``gad.thinking`` does not fit the teacher's texts.
     """
     paths = dict.fromkeys([*file_list(config.data.train_files), *file_list(config.data.val_files)])
     for number, reader in enumerate(prompt_readers(config, gad_config)):
@@ -33,4 +34,4 @@ def check_prompts(config: DictConfig, gad_config: GadConfig) -> None:
             reader.check_file(path, config.data.prompt_key)
         reader.warn()
         if number == 0:
-            warn_of_thinking(config, gad_config, reader.builder)
+            look_at_thinking(config, gad_config, reader.builder)

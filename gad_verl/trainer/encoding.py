@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from gad_verl.data.tokens import EncodedResponse, Messages, SequenceBuilder
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.trainer.rollouts import RolloutGroup, Session, StepRollouts
-from gad_verl.trainer.supervised import SupervisedRow
+from gad_verl.trainer.supervised import SupervisedRow, supervised_row_of
+from gad_verl.trainer.thinking import ThinkingRows
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +64,11 @@ class Encoding:
     Args:
         student: Builder of the student's tokenizer, which decodes the rollouts.
         reader: Builder of the discriminator's tokenizer; the same object where they share one.
+        thinking: The supervised rows of a student that hides its thoughts; None where all of a response is its answer.
     """
 
-    def __init__(self, student: SequenceBuilder, reader: SequenceBuilder) -> None:
-        self.student, self.reader = student, reader
+    def __init__(self, student: SequenceBuilder, reader: SequenceBuilder, thinking: ThinkingRows | None = None) -> None:
+        self.student, self.reader, self._thinking = student, reader, thinking
         self._has_compared_prompts = False
 
     def encode(self, groups: Sequence[RolloutGroup]) -> list[EncodedGroup]:
@@ -87,25 +89,38 @@ class Encoding:
         ]
 
     def text(self, session: Session) -> str:
-        """What the student wrote, all of it."""
-        return self.student.student_text(session.response_ids)[0]
+        """What the student answered; all that it wrote, where it hides no thoughts or has no answer."""
+        ids = session.response_ids if session.answer_ids is None else session.answer_ids
+        return self.student.student_text(ids)[0]
 
     def supervised_row(self, messages: Messages, text: str, finished: bool) -> SupervisedRow:
         """The student's row for a teacher's text, with an end-of-text token if its author finished it."""
-        return _row(self.student.prompt(messages), self.student.response(text, finished))
+        prompt, response = self.student.prompt(messages), self.student.response(text, finished)
+        if self._thinking is not None:
+            return self._thinking.behind_empty_block(prompt, response)
+        return supervised_row_of(prompt, response)
 
     def supervised_rows(self, rollouts: StepRollouts, encoded: Sequence[EncodedGroup]) -> list[SupervisedRow]:
         """The student's rows for the teacher's texts of a step; what is encoded already is not encoded again.
 
         A prompt whose rollouts all failed has a text all the same.
         """
+        if self._thinking is not None:
+            rows = [
+                self._thinking.row(group, self.student.response(group.teacher_text, group.teacher_finished))
+                for group in rollouts.groups
+            ]
+            return rows + self._rows_of_lost(rollouts)
         rows = [
-            _row(encoding.prompt_ids, encoding.teacher)
+            supervised_row_of(encoding.prompt_ids, encoding.teacher)
             if self.reader is self.student and len(encoding.teachers) == 1
             else self.supervised_row(group.messages, group.teacher_text, group.teacher_finished)
             for group, encoding in zip(rollouts.groups, encoded, strict=True)
         ]
-        return rows + [self.supervised_row(messages, one.text, one.finished) for messages, one in rollouts.lost]
+        return rows + self._rows_of_lost(rollouts)
+
+    def _rows_of_lost(self, rollouts: StepRollouts) -> list[SupervisedRow]:
+        return [self.supervised_row(messages, one.text, one.finished) for messages, one in rollouts.lost]
 
     def _compare_prompts(self, groups: Sequence[RolloutGroup]) -> None:
         """Once: the chat template is the same in every step."""
@@ -117,10 +132,3 @@ class Encoding:
                 "the rollout renders prompts differently from gad_verl (system prompt, tools or chat template?): the "
                 "warmup trains the student on other prompt tokens than it is asked with"
             )
-
-
-def _row(prompt_ids: list[int], response: EncodedResponse) -> SupervisedRow:
-    if not response.token_ids:
-        # A limit below one character leaves nothing of a text: a row without loss, whose token nobody learns.
-        return SupervisedRow(prompt_ids, prompt_ids[-1:], [0])
-    return SupervisedRow(prompt_ids, response.token_ids)

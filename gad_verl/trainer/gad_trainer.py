@@ -30,8 +30,8 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 
-from gad_verl.config import load_gad_config
 from gad_verl.core import Phase
+from gad_verl.data.thinking import settled_config
 from gad_verl.discriminator.worker_group import DiscriminatorGroup
 from gad_verl.guardian import Guardian
 from gad_verl.trainer import checkpoints, metrics_file
@@ -64,7 +64,7 @@ class GadTrainer(PPOTrainer):
     train_dataloader_it: Any
 
     def __init__(self, config: DictConfig) -> None:
-        self.gad_config = gad = load_gad_config(config)
+        self.gad_config = gad = settled_config(config)
         # While verl sets the trainer up, each finished component becomes one more attribute.
         self.watchdog = Watchdog(gad.watchdog, partial(actors_of, self), progress=lambda: len(vars(self)))
         teachers = gad.teachers.build()

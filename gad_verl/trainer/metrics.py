@@ -29,7 +29,10 @@ def score_metrics(step: "ScoredStep") -> dict[str, float]:
     """Of the scores and the texts of a step."""
     output = step.output
     found = discriminator_metrics(output.teacher_scores, output.student_scores, output.weights)
-    return found | text_metrics(step.encoded, output.student_scores)
+    found |= text_metrics(step.encoded, output.student_scores)
+    # A rollout that came may have no answer.
+    failed = sum(session is None for group in step.rollouts.groups for session in group.sessions)
+    return found | {"gad/failed_rollouts": float(failed)}
 
 
 def discriminator_metrics(
@@ -74,6 +77,20 @@ def text_metrics(groups: "list[EncodedGroup]", student_scores: torch.Tensor) -> 
         "gad/teacher_cut_texts": float(sum(teacher.cut for teacher in teachers)),
         "gad/failed_rollouts": float(sum(student is None for group in groups for student in group.students)),
     } | {f"gad/{name}": value for name, value in diversity.items()}
+
+
+def thinking_metrics(step: "ScoredStep") -> dict[str, float]:
+    """Of the thoughts of a step's rollouts: how many think, come to an answer, and how long it takes."""
+    sessions = [one for group in step.rollouts.groups for one in group.sessions if one is not None]
+    reads = [one.read for one in sessions if one.read is not None]
+    if not reads:
+        return {}
+    thinking = [read.num_thoughts for read in reads if read.num_thoughts > 0]
+    return {
+        "gad/thinking_rate": len(thinking) / len(reads),
+        "gad/thinking_closed_rate": sum(read.answer_ids is not None for read in reads) / len(reads),
+        "gad/thinking_tokens": sum(thinking) / len(reads),
+    }
 
 
 def weight_metrics(weights: LossWeights) -> dict[str, float]:

@@ -15,17 +15,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from verl.utils.model import get_generation_config
 
 from gad_verl.config import GadConfig
+from gad_verl.data.thinking import marks_of, without_thoughts
+from gad_verl.data.thoughts import ThoughtReader
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
 from gad_verl.trainer.held_out_texts import HeldOutTexts
-from gad_verl.trainer.metrics import score_metrics
+from gad_verl.trainer.metrics import score_metrics, thinking_metrics
 from gad_verl.trainer.objective import Objective
 from gad_verl.trainer.reward_options import reward_options
 from gad_verl.trainer.rewards import Rewards
@@ -35,6 +38,7 @@ from gad_verl.trainer.student_stages import StudentStages
 from gad_verl.trainer.student_update import AdversarialUpdate
 from gad_verl.trainer.supervised import SupervisedStep
 from gad_verl.trainer.task_rewards import task_rewards
+from gad_verl.trainer.thinking import ThinkingRows
 
 if TYPE_CHECKING:
     from gad_verl.trainer.gad_trainer import GadTrainer
@@ -106,7 +110,8 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     encoding = _encoding(trainer)
     training = None if group is None else DiscriminatorTraining(group, gad)
     options = reward_options(gad.reward, guardian.turns("length_penalty"))
-    rewards = Rewards(gad.reward, options, rollouts, encoding, lambda step: task_rewards(manager, pad, rollouts, step))
+    asked = partial(task_rewards, manager, pad, rollouts)
+    rewards = Rewards(gad.reward, options, rollouts, encoding, asked, gad.thinking.unclosed_penalty)
     texts = HeldOutTexts()
     stages = StudentStages(
         config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, objective, texts, log
@@ -139,6 +144,8 @@ def _observers(trainer: "GadTrainer", encoding: Encoding) -> list[Observer]:
     """Who looks at the scores of a step, as far as the configuration asks for it."""
     gad, mix = trainer.gad_config, trainer.rollouts.teachers
     observers: list[Observer] = [score_metrics]
+    if gad.thinking.hides:
+        observers.append(thinking_metrics)
     if mix.mode != "cycle":
         observers.append(lambda step: mix.metrics([group.teachers for group in step.rollouts.groups]))
     if gad.curriculum.enabled:
@@ -151,16 +158,21 @@ def _observers(trainer: "GadTrainer", encoding: Encoding) -> list[Observer]:
 
 
 def _encoding(trainer: "GadTrainer") -> Encoding:
-    data, model = trainer.config.data, trainer.config.actor_rollout_ref.model
+    data, model, gad = trainer.config.data, trainer.config.actor_rollout_ref.model, trainer.gad_config
     template_kwargs = dict(data.get("apply_chat_template_kwargs", {}) or {})
-    lengths = (data.max_prompt_length, data.max_response_length)
+    lengths = (data.max_prompt_length, gad.longest_answer(data.max_response_length))
     generation = get_generation_config(model.path, trust_remote_code=model.get("trust_remote_code", False))
     stop_ids = stop_token_ids(trainer.tokenizer, generation)
-    student = SequenceBuilder(trainer.tokenizer, *lengths, stop_ids, template_kwargs)
+    student = reader = SequenceBuilder(trainer.tokenizer, *lengths, stop_ids, template_kwargs)
     group = trainer.discriminator
-    if group is None or trainer.config.discriminator.model.path == model.path:
-        return Encoding(student, student)
-    return Encoding(student, SequenceBuilder(group.tokenizer, *lengths, None, template_kwargs))
+    if group is not None and trainer.config.discriminator.model.path != model.path:
+        reader = SequenceBuilder(group.tokenizer, *lengths, None, template_kwargs)
+    if not gad.thinking.hides:
+        return Encoding(student, reader)
+    thoughts = ThoughtReader(student, marks_of(gad.thinking, trainer.tokenizer.chat_template))
+    trainer.rollouts.thoughts = thoughts
+    rows = ThinkingRows(thoughts, gad.thinking.warmup, data.max_response_length)
+    return Encoding(student, without_thoughts(reader), rows)
 
 
 def place_discriminator(manager: Any, gad: GadConfig, spawn: Callable[[Any], None]) -> None:

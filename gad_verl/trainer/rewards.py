@@ -15,12 +15,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gad_verl.config import RewardConfig
+from gad_verl.core.reward_shaping import unanswered_rewards
 from gad_verl.core.rewards import sequence_rewards_to_token_level
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
@@ -32,29 +34,40 @@ from gad_verl.trainer.token_credit import mix_credit, response_credit
 TaskRewards = Callable[[StepRollouts], list[float]]
 
 
-def trajectory_rewards(rollouts: StepRollouts, scores: Tensor, weights: Tensor) -> tuple[Tensor, int]:
+def trajectory_rewards(
+    rollouts: StepRollouts, scores: Tensor, weights: Tensor, unclosed_penalty: float = 0.0
+) -> tuple[Tensor, int]:
     """Rewards of all trajectories; every output of a session gets the score of its last one.
 
-    A session without an answer, or whose score is not finite, gets the mean of its group: no direction for the student
-    instead of a made-up one.
+    A session whose score is not finite gets the mean of its group: no direction for the student instead of a made-up
+    one. One without an answer gets :func:`gad_verl.core.reward_shaping.unanswered_rewards`.
 
     Args:
         rollouts: N trajectories of G groups.
         scores: (G, n).
         weights: (G, n), 0 where the discriminator read nothing.
+        unclosed_penalty: ``gad.thinking.unclosed_penalty``.
 
     Returns:
         Rewards (N,) float32, and how many scores of answers were not finite.
 
     Raises:
-        FloatingPointError: If no score is finite.
+        FloatingPointError: If there is an answer, and no score is finite.
     """
+    if not bool((weights > 0).any()):
+        # No rollout of the step came to its answer: nothing is better than anything else.
+        return torch.zeros(len(rollouts.keys)), 0
     known = torch.isfinite(scores) & (weights > 0)
     if not bool(known.any()):
         raise FloatingPointError(
             "every score of the discriminator is nan or inf. Lower discriminator.optim.lr or "
             "discriminator.optim.clip_grad, and resume from the last checkpoint"
         )
+
+    @cache
+    def unanswered() -> list[float]:
+        return unanswered_rewards(scores, known, unclosed_penalty).tolist()
+
     of_session: dict[str, float] = {}
     nonfinite = 0
     for number, group in enumerate(rollouts.groups):
@@ -65,7 +78,7 @@ def trajectory_rewards(rollouts: StepRollouts, scores: Tensor, weights: Tensor) 
                 continue
             score = scores[number, place].item()
             if session.answer_ids is None:
-                score = fallback
+                score = unanswered()[number]
             elif not math.isfinite(score):
                 nonfinite += 1
                 score = fallback
@@ -82,6 +95,7 @@ class Rewards:
         rollouts: Where they are written.
         encoding: Of the student's texts.
         task_rewards: Asked where ``gad.reward.task_weight`` is positive.
+        unclosed_penalty: ``gad.thinking.unclosed_penalty``.
     """
 
     def __init__(
@@ -91,14 +105,15 @@ class Rewards:
         rollouts: Rollouts,
         encoding: Encoding,
         task_rewards: TaskRewards,
+        unclosed_penalty: float = 0.0,
     ) -> None:
         self._config, self._rollouts, self._encoding = config, rollouts, encoding
         self._task_rewards = task_rewards
-        self._options = options
+        self._options, self._unclosed_penalty = options, unclosed_penalty
 
     def write_scores(self, rollouts: StepRollouts, scores: Tensor, weights: Tensor) -> dict[str, float]:
         """Write scores (G, n) as they are, for steps and validations without a policy gradient; returns metrics."""
-        rewards, nonfinite = trajectory_rewards(rollouts, scores, weights)
+        rewards, nonfinite = trajectory_rewards(rollouts, scores, weights, self._unclosed_penalty)
         self._rollouts.write_rewards(rollouts, self._on_last_tokens(rollouts, rewards))
         return {"gad/nonfinite_scores": float(nonfinite)}
 
@@ -126,7 +141,7 @@ class Rewards:
         for option in self._options.values():
             rewards, more = option.apply(rewards, answers)
             metrics |= more
-        of_rows, nonfinite = trajectory_rewards(rollouts, rewards, output.weights)
+        of_rows, nonfinite = trajectory_rewards(rollouts, rewards, output.weights, self._unclosed_penalty)
         of_tokens = self._on_last_tokens(rollouts, of_rows)
         if output.student_values is not None:
             credit = [

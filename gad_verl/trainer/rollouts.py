@@ -30,6 +30,7 @@ from verl.utils import tensordict_utils as tu
 from gad_verl.core.teacher_mix import TeacherMix, WeightedText
 from gad_verl.data.endings import EXTRA_INFO, cut_texts
 from gad_verl.data.schema import teacher_names, teacher_texts
+from gad_verl.data.thoughts import ReadResponse, ThoughtReader
 from gad_verl.errors import GadStalledError
 
 TRAIN, VALIDATION = "train", "val"
@@ -60,11 +61,13 @@ class Session:
         response_ids: Sampled ids of that output.
         answer_ids: Those of them that the discriminator reads; None where there is nothing for it to read. Such a
             session is in no pair, but it has a row in the student's batch and so a reward.
+        read: The response taken apart, where the student hides its thoughts; else None.
     """
 
     row: int
     response_ids: list[int]
     answer_ids: list[int] | None
+    read: ReadResponse | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,8 @@ class Rollouts:
     def __init__(self, teacher_key: str, names_key: str, teachers: TeacherMix) -> None:
         self._teacher_key, self._names_key, self.teachers = teacher_key, names_key, teachers
         self._asked: TensorDict | None = None
+        # Of a student that hides its thoughts; there once verl has read the tokenizer.
+        self.thoughts: ThoughtReader | None = None
 
     def note_asked(self, batch: TensorDict) -> None:
         """Remember the rows of data that the rollouts of a step are asked for: some may bring no trajectory."""
@@ -203,11 +208,21 @@ class Rollouts:
                     teachers=teachers,
                     teacher_text=one.text,
                     teacher_finished=one.finished,
-                    sessions=tuple(_session(place, columns["responses"]) for place in places),
+                    sessions=tuple(
+                        None if place is None else self._session(place, columns["prompts"], columns["responses"])
+                        for place in places
+                    ),
                 )
             )
         lost = [] if batch.partition_id == VALIDATION else self._lost(batch.keys, step, visit)
         return StepRollouts(batch.partition_id, list(batch.keys), groups, lost)
+
+    def _session(self, place: int, prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tensor]) -> Session:
+        ids = responses[place].tolist()
+        if self.thoughts is None:
+            return Session(place, ids, ids)
+        read = self.thoughts.read(prompts[place].tolist(), ids)
+        return Session(place, ids, read.answer_ids, read)
 
     def _lost(self, keys: Sequence[str], step: int, visit: int) -> list[tuple[list[dict], WeightedText]]:
         asked, self._asked = self._asked, None
@@ -270,13 +285,6 @@ class Rollouts:
     @staticmethod
     def _put(partition_id: str, keys: Sequence[str], fields: TensorDict) -> None:
         tq.kv_batch_put(keys=list(keys), partition_id=partition_id, fields=fields)
-
-
-def _session(place: int | None, responses: Sequence[torch.Tensor]) -> Session | None:
-    if place is None:
-        return None
-    ids = responses[place].tolist()
-    return Session(place, ids, ids)
 
 
 def _lists(data: TensorDict) -> Mapping[str, list[Any]]:

@@ -25,6 +25,7 @@ from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import rename_dict
 
 from gad_verl.core import LossWeights
+from gad_verl.data.tokens import EncodedResponse
 from gad_verl.discriminator.worker_group import data_parallel_size
 
 
@@ -55,6 +56,23 @@ class SupervisedRow:
     def mask(self) -> list[int]:
         """Of the response."""
         return [1] * len(self.response_ids) if self.loss_mask is None else self.loss_mask
+
+
+def supervised_row_of(prompt_ids: list[int], response: EncodedResponse, given_ids: Sequence[int] = ()) -> SupervisedRow:
+    """The row of a teacher's text.
+
+    Args:
+        prompt_ids: The prompt.
+        response: The text.
+        given_ids: What stands between both and is not learned.
+    """
+    if not response.token_ids:
+        # A limit below one character leaves nothing of a text: a row without loss, whose token nobody learns.
+        return SupervisedRow(prompt_ids, prompt_ids[-1:], [0])
+    if not given_ids:
+        return SupervisedRow(prompt_ids, response.token_ids)
+    mask = [0] * len(given_ids) + [1] * len(response.token_ids)
+    return SupervisedRow(prompt_ids, [*given_ids, *response.token_ids], mask)
 
 
 def build_supervised_batch(

@@ -36,6 +36,7 @@ class ValidationRecord:
     teacher_lengths: list[int] = field(default_factory=list)
     student_lengths: list[int] = field(default_factory=list)
     students_finished: list[bool] = field(default_factory=list)
+    thoughts_closed: list[bool] = field(default_factory=list)
 
     def add_scores(self, output: DiscriminatorOutput) -> None:
         """What the discriminator said of one batch."""
@@ -44,6 +45,8 @@ class ValidationRecord:
     def add_texts(self, groups: Sequence[RolloutGroup], encoded: Sequence[EncodedGroup], encoding: Encoding) -> None:
         """Texts and lengths (in tokens of the discriminator) of one batch."""
         for group, one in zip(groups, encoded, strict=True):
+            reads = [session.read for session in group.sessions if session is not None]
+            self.thoughts_closed += [read.answer_ids is not None for read in reads if read is not None]
             for session, student in zip(group.answers, one.students, strict=True):
                 if session is not None and student is not None:
                     self.rouge_l.append(rouge_l(group.teacher_text, encoding.text(session)))
@@ -68,4 +71,6 @@ class ValidationRecord:
             result["val-gad/teacher_length_mean"] = sum(self.teacher_lengths) / count
             result["val-gad/length_ratio"] = sum(self.student_lengths) / sum(self.teacher_lengths)
             result["val-gad/student_finished_rate"] = sum(self.students_finished) / count
+        if self.thoughts_closed:
+            result["val-gad/thinking_closed_rate"] = sum(self.thoughts_closed) / len(self.thoughts_closed)
         return result

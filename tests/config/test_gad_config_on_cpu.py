@@ -166,6 +166,15 @@ def test_sections_that_are_none_are_named(key: str, value: Any) -> None:
         ("discriminator_n_gpus_per_node", -1, "negative"),
         ("discriminator_nnodes", 0, "must be at least 1"),
         ("discriminator_num_layers", 0, "null or at least 1"),
+        ("max_answer_length", 0, "null or at least 1"),
+        ("thinking__mode", "on", "none, off, hidden"),
+        ("thinking__warmup", "thoughts", "own_thoughts, empty_block"),
+        ("thinking__open", "<t>", "name both marks"),
+        ("thinking__close", "", "name both marks"),
+        ("thinking__unclosed_penalty", -1.0, "negative"),
+        ("thinking__budget", 0, "null or at least 1"),
+        ("thinking__budget", 5, "gad.thinking.mode=hidden alone"),
+        ("max_answer_length", 5, "gad.thinking.mode=hidden alone"),
         ("keep_checkpoints", 0, "null or at least 1"),
         ("keep_checkpoints", -2, "null or at least 1"),
         ("replay_poll_interval_s", 0.0, "positive"),
@@ -187,6 +196,17 @@ def test_bad_values_name_their_key(key: str, value: Any, remedy: str) -> None:
     with pytest.raises(GadConfigError) as error:
         load_gad_config(with_values(**{key: value}))
     assert f"gad.{key.replace('__', '.')}" in str(error.value) and remedy in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["token_weight", "phrase_weight"])
+def test_thoughts_that_nobody_reads_have_no_score(key: str) -> None:
+    with pytest.raises(GadConfigError, match="gad.thinking.mode=hidden.*token_weight"):
+        load_gad_config(with_values(thinking__mode="hidden", **{f"reward__{key}": 0.5}))
+
+
+def test_an_answer_is_as_long_as_a_response_unless_it_is_said() -> None:
+    assert GadConfig().longest_answer(64) == 64
+    assert load_gad_config(with_values(thinking__mode="hidden", max_answer_length=9)).longest_answer(64) == 9
 
 
 def test_auto_needs_a_length_of_the_warmup() -> None:

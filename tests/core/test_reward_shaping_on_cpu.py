@@ -27,6 +27,7 @@ from gad_verl.core.reward_shaping import (
     clip_margins,
     correct_length,
     group_means,
+    unanswered_rewards,
     whiten_groups,
 )
 from gad_verl.core.token_credit import mix_granularities, sum_by_segment, value_credit
@@ -46,6 +47,28 @@ def test_clip_bounds_the_distance_to_the_teacher_at_any_level() -> None:
     near = (student - teacher.unsqueeze(1)).abs() < 2.0
     assert torch.allclose(clipped[near], student[near], atol=1e-5)
     assert torch.allclose(clip_margins(student + 7, teacher + 7, 2.0), clipped + 7, atol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.5, 3.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_answer_is_the_worst_of_its_group_at_any_level_and_scale(seed: int, penalty: float) -> None:
+    rewards, _, weights = random_groups(seed)
+    known = weights > 0
+    known[0] = False
+    rewards[0, 0], rewards[1, ~known[1]] = torch.nan, torch.inf
+    found = unanswered_rewards(rewards, known, penalty)
+    of_groups = [group[mask] for group, mask in zip(rewards, known, strict=True)]
+    within = torch.cat([group - group.mean() for group in of_groups if len(group)])
+    spread = within.square().mean().sqrt()
+    worst = [min(rewards[known]) if not len(group) else min(group) for group in of_groups]
+    assert found.tolist() == pytest.approx([(one - penalty * spread).item() for one in worst])
+    # The level of the scores is free, and their scale means nothing.
+    torch.testing.assert_close(unanswered_rewards(5 * rewards + 7, known, penalty), 5 * found + 7)
+    # One answer in each group: there is no spread to measure by, and the answer is better all the same.
+    alone = torch.zeros_like(known)
+    alone[:, 2] = True
+    finite = torch.nan_to_num(rewards, posinf=0.0)
+    torch.testing.assert_close(unanswered_rewards(finite, alone, penalty), finite[:, 2] - penalty)
 
 
 def test_regression_finds_the_slope_and_takes_nothing_else() -> None:

@@ -318,6 +318,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "gad.reward.score_clip": {"gad.reward.score_clip": 0.1},
     "gad.reward.task_weight": {"gad.reward.task_weight": 1.0},
     "gad.reward.token_weight": {"gad.reward.token_weight": 0.5, "algorithm.adv_estimator": "gad_process"},
+    "gad.thinking.mode=hidden": {"gad.thinking.mode": "hidden", "gad.supervised_weight": 0.1},
     "algorithm.adv_estimator=gad_process": {"algorithm.adv_estimator": "gad_process"},
 }
 

@@ -64,6 +64,10 @@ def test_lengths_are_those_of_the_encoder(tiny_config: DictConfig, tokenizer: ob
     plain = [len(messages[-1]["content"].encode()) + 5 for messages in rows["prompt"]]
     found = measured_data.measured_lengths(tiny_config, "teacher_response")
     assert found.prompt.low == pytest.approx(sum(plain) / 48)
+    # The teacher's texts say nothing of how long a student thinks.
+    tiny_config.gad.thinking.mode, tiny_config.data.max_response_length = "hidden", 10_000
+    thinking = measured_data.measured_lengths(tiny_config, "teacher_response")
+    assert thinking.teacher == found.teacher and thinking.response.low > found.response.high
     # What a limit cuts is not computed.
     tiny_config.data.max_prompt_length = 10
     assert measured_data.measured_lengths(tiny_config, "teacher_response").prompt.high == 10

@@ -381,3 +381,72 @@ def test_a_folder_of_before_the_option_goes_on(run: Callable[..., int], tmp_path
     assert settings.pop("chat_template_kwargs") == {}
     file.write_text(json.dumps(settings))
     assert run() == 0
+
+
+# -------------------------------------------------------------------------------------------------- hidden thoughts
+
+
+def scripted_engine(texts: list[str]) -> Callable[..., Any]:
+    """An engine that answers prompt ``n`` with the ``n``-th text, and ends all but those that end in a dash."""
+
+    class Engine:
+        def __init__(self, *given: Any) -> None:
+            self.builder = given[4]
+
+        def run(self, jobs: Any) -> Any:
+            for job in jobs:
+                text = texts[job.prompt]
+                ids = self.builder.marked_ids(text.removesuffix("-"))
+                yield job, ids if text.endswith("-") else [*ids, self.builder.eos_token_id]
+
+    return Engine
+
+
+HIDDEN = {
+    "<think>hm hm hm</think>\n\na dog": ("a dog", "stop", len("<think>hm hm hm</think>")),
+    "<think>hm</think>": ("", "stop", len("<think>hm</think>")),
+    "two cats": ("two cats", "stop", 0),
+    "<think>hm</think>\n\nthree-": ("three", "length", len("<think>hm</think>")),
+    "<think>hm-": ("", "thoughts", len("<think>hm")),
+    "<think>hm": ("", "thoughts", len("<think>hm")),
+    "<think>hm</think>\n-": ("", "thoughts", len("<think>hm</think>")),
+    "hm</think>four": ("four", "stop", len("hm</think>")),
+}
+
+
+@pytest.mark.parametrize("form", ["checkpoint", "export", "asked for"])
+def test_of_a_student_that_hides_its_thoughts_the_answers_are_looked_at(
+    form: str, tmp_path: Path, tiny_config: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from run_folders import save_part, write_run
+    from transformers import AutoModelForCausalLM
+
+    from gad_verl.tools.export.weights import export_part
+
+    source = thinking_model(tmp_path / "source")
+    tiny_config.gad.thinking.mode = "none" if form == "asked for" else "hidden"
+    student = write_run(tmp_path / "run", tiny_config, 3)
+    save_part(student / "actor", AutoModelForCausalLM.from_pretrained(source), source)
+    if form == "export":
+        student = export_part(student, "student", tmp_path / "exported")
+    monkeypatch.setattr(generation, "_open_engine", scripted_engine(list(HIDDEN)))
+    output = tmp_path / "out"
+    command = ["evaluate", "--model", str(student), "--data", str(data), "--output", str(output), *SHORT]
+    command += ["--thinking", "hidden"] if form == "asked for" else []
+    assert cli.main(command) == 0
+    responses = sorted(read_responses(output / "responses.jsonl"), key=lambda response: response.prompt)
+    assert [(one.text, one.finish_reason, one.thought_tokens) for one in responses] == list(HIDDEN.values())
+    assert all(one.token_ids is not None and len(one.token_ids) == one.response_tokens for one in responses)
+    evaluation = read_evaluation(output)
+    assert evaluation.plain["unclosed"] == pytest.approx(3 / 8)
+    assert evaluation.plain["thought_tokens"] == pytest.approx(np.mean([one[2] for one in HIDDEN.values()]))
+    assert "never came to an answer | 0.38" in (output / "report.md").read_text()
+    # Whole responses are another evaluation.
+    assert cli.main([*command, "--thinking", "none"]) == 2
+
+
+def test_an_open_teacher_has_no_thoughts_to_go_by(
+    run: Callable[..., int], model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--thinking", "hidden", "--teacher-model", str(model)) == 2
+    assert "--thinking none" in capsys.readouterr().err

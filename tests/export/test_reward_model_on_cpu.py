@@ -31,6 +31,7 @@ from run_folders import build_discriminator, last_values, save_part, write_run
 from tiny_model import CHAT_TEMPLATE, build_model, build_tokenizer
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
 
+from gad_verl.data.thinking import without_thoughts
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError
 from gad_verl.tools.export.card.request import CardRequest
@@ -96,6 +97,30 @@ def test_batches_give_the_trainers_scores(made: tuple[Path, Any], side: str) -> 
     # The other form of the same folder, bias included.
     trained = AutoModelForTokenClassification.from_pretrained(folder).eval()
     torch.testing.assert_close(last_values(trained, rows), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("asks", "reads"),
+    [
+        ("<think>\n", ""),
+        ("{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}", "<think></think>"),
+    ],
+)
+def test_a_discriminator_of_answers_is_asked_without_thoughts(
+    tmp_path: Path, _tiny_base: DictConfig, monkeypatch: pytest.MonkeyPatch, asks: str, reads: str
+) -> None:
+    config = _tiny_base.copy()
+    config.gad.thinking.mode, config.gad.max_answer_length = "hidden", 7
+    folder, _ = exported_with(tmp_path, config, chat_template=CHAT_TEMPLATE + asks)
+    trained = SequenceBuilder(AutoTokenizer.from_pretrained(folder), 64, 7, chat_template_kwargs={"tone": "kind"})
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {}
+    exec(python_of(folder)[0], names)
+    for chat in CHATS:
+        expected = [*without_thoughts(trained).prompt(chat), *trained.response("the old house").token_ids]
+        assert trained.decode(expected).count("<think>") == reads.count("<think>")
+        assert scored_ids(scoring_builder(folder), chat, "the old house") == expected
+        assert names["scored_ids"](chat, "the old house") == expected
 
 
 def test_padding_by_the_end_of_text_would_have_been_wrong(made: tuple[Path, Any], tmp_path: Path) -> None:

@@ -29,8 +29,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from gad_verl import cli, preflight
 from gad_verl.config import GadConfig
+from gad_verl.data.thinking import settled_config
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.preflight.parallel_check import Heads, check_counts, check_parallel
+from gad_verl.preflight.thinking_check import thinking_of_run
 
 # Heads of queries, heads of keys.
 SMOLLM2_135M, QWEN25_7B, LLAMA31_8B = Heads(9, 3), Heads(28, 4), Heads(32, 8)
@@ -272,7 +274,8 @@ def warned(config: DictConfig, caplog: pytest.LogCaptureFixture, template: str, 
 
 def test_a_student_that_would_think_is_said(tiny_config: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
     said = warned(tiny_config, caplog, CHAT_TEMPLATE + SWITCH)
-    assert "lets the student think" in said and "+data.apply_chat_template_kwargs.enable_thinking=False" in said
+    assert "lets the student think" in said and "gad.thinking.mode=hidden" in said
+    assert "off (data.apply_chat_template_kwargs.enable_thinking=False)" in said
     off = {"data__apply_chat_template_kwargs": {"enable_thinking": False}}
     assert warned(tiny_config, caplog, CHAT_TEMPLATE + SWITCH, **off) == ""
 
@@ -292,6 +295,64 @@ def test_a_teacher_that_shows_its_thoughts_is_meant(
     rows.to_parquet(tmp_path / "thoughts.parquet")
     files = {"data__train_files": str(tmp_path / "thoughts.parquet")}
     assert warned(tiny_config, caplog, CHAT_TEMPLATE + SWITCH, **files) == ""
+
+
+@pytest.mark.parametrize("mode", ["off", "hidden"])
+def test_a_student_whose_thoughts_are_taken_care_of_is_no_warning(
+    tiny_config: DictConfig, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
+    assert warned(tiny_config, caplog, CHAT_TEMPLATE + SWITCH, gad__thinking__mode=mode) == ""
+    expected = {"enable_thinking": False} if mode == "off" else {}
+    assert tiny_config.data.apply_chat_template_kwargs == expected
+
+
+def test_hidden_thoughts_need_marks_and_a_teacher_without_any(
+    tiny_config: DictConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = warned(tiny_config, caplog, CHAT_TEMPLATE, gad__thinking__mode="hidden")
+    assert "no marks that are known" in said and "gad.thinking.open" in said
+    own = {"gad__thinking__open": "((", "gad__thinking__close": "))"}
+    assert warned(tiny_config, caplog, CHAT_TEMPLATE, gad__thinking__mode="hidden", **own) == ""
+    rows = pd.read_parquet(tiny_config.data.train_files)
+    rows.loc[3, "teacher_response"] = "((hm)) " + rows["teacher_response"][3]
+    rows.to_parquet(tmp_path / "thoughts.parquet")
+    files = {"data__train_files": str(tmp_path / "thoughts.parquet")}
+    assert "--strip-thinking" in refused(preflight.run_preflight, changed(tiny_config, **files))
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"gad__max_answer_length": 65}, "data.max_response_length=64"),
+        ({"gad__thinking__budget": 64}, "gad.thinking.budget=64"),
+    ],
+)
+def test_thoughts_and_answer_fit_into_a_response(tiny_config: DictConfig, values: dict[str, int], named: str) -> None:
+    hidden = changed(tiny_config, gad__thinking__mode="hidden", data__max_response_length=64, **values)
+    assert named in refused(preflight.check_config, hidden)
+
+
+def test_a_budget_needs_an_agent_loop_and_gets_it(tiny_config: DictConfig) -> None:
+    hidden = changed(tiny_config, gad__thinking__mode="hidden", gad__thinking__budget=20)
+    assert preflight.check_config(hidden).thinking.budget == 20
+    assert hidden.actor_rollout_ref.rollout.agent.default_agent_loop == "gad_thinking_agent"
+    without = changed(hidden, gad__thinking__budget=None)
+    assert "gad_thinking_agent" in refused(preflight.check_config, without)
+
+
+def test_a_plan_says_what_thinking_does(tiny_config: DictConfig) -> None:
+    def words(template: str, **values: Any) -> str:
+        changed(tiny_config, actor_rollout_ref__model__custom_chat_template=template, **values)
+        return thinking_of_run(tiny_config, settled_config(tiny_config))
+
+    assert words(CHAT_TEMPLATE) == "none"
+    assert "(enable_thinking)" in words(CHAT_TEMPLATE + SWITCH)
+    assert "opens thoughts" in words(CHAT_TEMPLATE + "<think>")
+    hidden = words(CHAT_TEMPLATE + "<think>", gad__thinking__mode="hidden", gad__max_answer_length=32)
+    assert all(word in hidden for word in ("'<think>' .. '</think>'", "opened in the prompt", "32 tokens", "own"))
+    assert "an empty block" in words(CHAT_TEMPLATE, gad__stage="seqkd")
+    off = words(CHAT_TEMPLATE + SWITCH, gad__thinking__mode="off", gad__max_answer_length=None)
+    assert off == "off: data.apply_chat_template_kwargs={'enable_thinking': False}"
 
 
 # ------------------------------ what people bring and what is right as it is ------------------------------

@@ -190,13 +190,22 @@ def test_the_placeholder_of_a_failed_rollout_is_no_part_of_that_mean() -> None:
     assert rewards.tolist() == [1.0, 1.0, 1.0] and nonfinite == 1
 
 
-def test_a_trajectory_without_an_answer_gets_the_mean_of_its_group() -> None:
+def test_a_trajectory_without_an_answer_gets_the_worst_of_its_group() -> None:
     """It is in no pair, and its placeholder's score is worth nothing; but the student's batch has a row of it."""
     rollouts = rollouts_of(["a_0_0", "a_1_0", "a_2_0"], [[0, 1, 2]], unanswered=(1,))
     assert [session is not None for session in rollouts.groups[0].answers] == [True, False, True]
     weights = torch.tensor([[1.0, 0.0, 1.0]])
-    rewards, nonfinite = trajectory_rewards(rollouts, torch.tensor([[1.0, 99.0, 4.0]]), weights)
-    assert rewards.tolist() == pytest.approx([1.0, 2.5, 4.0]) and nonfinite == 0
+    scores = torch.tensor([[1.0, 99.0, 4.0]])
+    rewards, nonfinite = trajectory_rewards(rollouts, scores, weights)
+    assert rewards.tolist() == pytest.approx([1.0, 1.0, 4.0]) and nonfinite == 0
+    rewards, _ = trajectory_rewards(rollouts, scores, weights, unclosed_penalty=2.0)
+    assert rewards.tolist() == pytest.approx([1.0, 1.0 - 2 * 1.5, 4.0])
+
+
+def test_where_nobody_has_an_answer_nobody_has_a_reward() -> None:
+    rollouts = rollouts_of(["a_0_0", "a_1_0"], [[0, 1]], unanswered=(0, 1))
+    rewards, nonfinite = trajectory_rewards(rollouts, torch.tensor([[math.nan, 3.0]]), torch.zeros(1, 2))
+    assert rewards.tolist() == [0.0, 0.0] and nonfinite == 0
 
 
 def test_no_finite_score_at_all_ends_the_run_with_a_remedy() -> None:

@@ -3,7 +3,7 @@
 # METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
 # No student of the paper: its settings on another model. Experts were checked by their configuration alone, never run.
 # The weights of July 2025 answer without thinking, as the teacher's texts do. For Qwen/Qwen3-30B-A3B itself add
-# +data.apply_chat_template_kwargs.enable_thinking=False; gad-verl evaluate follows it.
+# gad.thinking.mode=off; gad-verl evaluate follows it.
 # NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").
 
 set -xeuo pipefail

@@ -18,6 +18,7 @@ from gad_verl.compat.use import IMPLEMENTED, OVERRIDDEN, REPLACED, VerlUse
 _WORKERS = "verl.workers.engine_workers"
 _FSDP = "verl.workers.engine.fsdp.transformer_impl"
 _REPLICA = "verl.workers.rollout.replica"
+_AGENTS = "verl.experimental.agent_loop"
 _VLLM = "verl.workers.rollout.vllm_rollout"
 
 ROLLOUT = (
@@ -46,6 +47,24 @@ ROLLOUT = (
         "the rollout hf",
     ),
     VerlUse(_REPLICA, "TokenOutput(*, token_ids, log_probs, stop_reason, extra_fields)", "the rollout hf"),
+    VerlUse(f"{_AGENTS}.agent_loop", "_agent_loop_registry AgentLoopOutput", "the budget of thoughts"),
+    VerlUse(
+        f"{_AGENTS}.single_turn_agent_loop:SingleTurnAgentLoop",
+        "__init__(self, *args, **kwargs) run(self, sampling_params, priority, **kwargs)",
+        "the budget of thoughts",
+        OVERRIDDEN,
+        read_in=f"{_AGENTS}.agent_loop",
+    ),
+    VerlUse(f"{_AGENTS}.single_turn_agent_loop:SingleTurnAgentLoop", "response_length", "the budget of thoughts"),
+    VerlUse(f"{_AGENTS}.agent_loop:AgentLoopBase", "config tokenizer", "the budget of thoughts"),
+    VerlUse(
+        f"{_AGENTS}.agent_loop:AgentLoopBase",
+        "server_manager",
+        "the budget of thoughts",
+        REPLACED,
+        read_in=f"{_AGENTS}.single_turn_agent_loop",
+    ),
+    VerlUse(f"{_REPLICA}:TokenOutput", "extra_fields", "the budget of thoughts"),
     VerlUse("verl.utils.model", "get_hf_auto_model_class(hf_config)", "the rollout hf loads the student's class"),
     VerlUse("verl.utils.device", "get_device_name()", "where the rollout hf generates"),
 )

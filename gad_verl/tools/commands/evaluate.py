@@ -72,6 +72,12 @@ def _add_generation(group: "argparse._ArgumentGroup") -> None:
         help="what the chat template is given, such as '{\"enable_thinking\": false}' (default: as in the student's "
         "training, from the record of its run or its export; '{}' for nothing)",
     )
+    group.add_argument(
+        "--thinking",
+        choices=("none", "hidden"),
+        help="hidden: of a response the answer behind its thoughts is looked at; none: all of it (default: as in the "
+        "student's training)",
+    )
     group.add_argument("--batch-size", type=positive, help="prompts at a time (default: hf 16, vllm 256)")
     group.add_argument("--tensor-parallel", type=int, default=1, help="GPUs per model, vllm (default: %(default)s)")
     group.add_argument(

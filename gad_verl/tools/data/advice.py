@@ -40,8 +40,8 @@ _BY_KIND: dict[str, tuple[str, str]] = {
     "template": (f"{_NORMALIZE} --strip-template removes it from the teacher's texts", _STUDENT_TEMPLATE),
     "thinking": (
         f"{_NORMALIZE} --strip-thinking removes the blocks; a student that shall not think must not see them",
-        "the student thinks and the teacher's texts do not show it: switch thinking off in the chat template "
-        "(data.apply_chat_template_kwargs.enable_thinking=False)",
+        "the student thinks and the teacher's texts do not show it: set gad.thinking.mode=hidden, where its answers "
+        "alone are read, or off, where it does not think",
     ),
     "refusals": (
         f"{_NORMALIZE} --drop-refusals leaves such rows out, unless the student shall learn to refuse like the teacher",

@@ -164,9 +164,11 @@ class Doctor:
 
     def _prompts(self) -> list[Finding]:
         from gad_verl.preflight import check_prompts
+        from gad_verl.preflight.thinking_check import thinking_of_run
 
         check_prompts(self.config, self.gad_config)
-        return [ok("prompts", "the chat templates render every one, and what is asked is in it")]
+        found = [ok("prompts", "the chat templates render every one, and what is asked is in it")]
+        return [*found, ok("thinking", thinking_of_run(self.config, self.gad_config))]
 
     def _sizes(self) -> list[Finding]:
         from gad_verl.preflight.size_check import check_vocabularies

@@ -16,6 +16,8 @@
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from gad_verl.data.file_stamps import file_list
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.doctor.finding import Finding, ok, warning
@@ -39,12 +41,15 @@ def check_lengths(config: Any, teacher_key: str) -> list[Finding]:
         counted = count_tokens(path, run_builder(config), config.data.prompt_key, teacher_key, SAMPLE)
     except (GadConfigError, GadDataError):
         return []
+    # Where thoughts are hidden, answers have a limit of their own.
+    own_limit = OmegaConf.select(config, "gad.max_answer_length") is not None
+    answers = "gad.max_answer_length" if own_limit else "data.max_response_length"
     found = []
     for name, values, key, most in (
         ("prompts", counted.prompts, "data.max_prompt_length", _MOST_PROMPTS_CUT),
-        ("teacher's texts", counted.responses, "data.max_response_length", _MOST_RESPONSES_CUT),
+        ("teacher's texts", counted.responses, answers, _MOST_RESPONSES_CUT),
     ):
-        limit = config.data[key.removeprefix("data.")]
+        limit = OmegaConf.select(config, key)
         summary = summarize(values, limit)
         text = (
             f"mean {summary['mean']:.0f}, longest {int(values.max())} tokens of {len(values)}; {key}={limit} cuts "

@@ -30,6 +30,7 @@ from gad_verl.config import GadConfig
 from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight import TRAINER_MODE, PlannedRun, run_preflight
+from gad_verl.preflight.thinking_check import thinking_of_run
 
 _PHASE_NAMES = {
     Phase.DISCRIMINATOR_ONLY: "discriminator alone",
@@ -104,6 +105,7 @@ def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
         f"{data.train_batch_size} prompts x {rollout.n} responses, optimizer steps of {student.ppo_mini_batch_size}; "
         f"at most {data.max_prompt_length} + {data.max_response_length} tokens",
     )
+    yield "thinking", thinking_of_run(config, gad)
     rates = f"student {student.optim.lr}"
     if gad.warmup.actor_lr is not None:
         rates += f" (warmup {gad.warmup.actor_lr})"

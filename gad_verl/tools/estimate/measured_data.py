@@ -16,11 +16,13 @@
 import logging
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from gad_verl.config.thinking import HIDDEN
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.reading import open_file
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.estimate import timing
 from gad_verl.tools.estimate.ranges import Range
 from gad_verl.tools.estimate.timing import Lengths
 
@@ -51,7 +53,8 @@ def _rows_of(path: Path) -> int:
 def measured_lengths(config: DictConfig, teacher_key: str) -> Lengths | None:
     """Mean tokens of a sample of the rows; None if data or tokenizer are not here.
 
-    The student's responses are taken to be as long as the teacher's, give or take a third: that is what it learns.
+    The student's responses are taken to be as long as the teacher's, give or take a third: that is what it learns. Of a
+    student that hides its thoughts nothing is known but the limit.
     """
     model = config.actor_rollout_ref.model
     tokenizer = Path(str(model.get("tokenizer_path", None) or model.path)).expanduser()
@@ -73,6 +76,15 @@ def measured_lengths(config: DictConfig, teacher_key: str) -> Lengths | None:
     prompts = [min(tokens, limits[0]) for lengths in counted for tokens in lengths.prompts.tolist()]
     texts = [min(tokens, limits[1]) for lengths in counted for tokens in lengths.responses.tolist()]
     prompt, teacher = sum(prompts) / len(prompts), sum(texts) / len(texts)
+    if OmegaConf.select(config, "gad.thinking.mode") == HIDDEN:
+        assumed = timing.RESPONSE_SHARE * limits[1]
+        return Lengths(
+            Range.exact(prompt),
+            assumed,
+            Range.exact(teacher),
+            f"measured on {len(prompts)} rows of data.train_files; thoughts and answers of the student together are "
+            f"assumed to be {timing.RESPONSE_SHARE.low:.0%} to {timing.RESPONSE_SHARE.high:.0%} of their limit",
+        )
     return Lengths(
         Range.exact(prompt),
         Range(teacher * 0.75, min(teacher * 1.33, limits[1])),

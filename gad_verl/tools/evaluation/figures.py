@@ -150,6 +150,9 @@ def measure(
     figures.plain["teacher_self_repetition"] = _mean([self_repetition(text) for text in teacher_texts])
     figures.plain["teacher_cut"] = _mean([float(encoded.cut) for encoded in encoded_teachers])
     figures.plain["empty"] = _mean([float(not response.text.strip()) for response in responses])
+    if hidden := [response for response in responses if response.thought_tokens is not None]:
+        figures.plain["thought_tokens"] = _mean([float(response.thought_tokens or 0) for response in hidden])
+        figures.plain["unclosed"] = _mean([float(response.finish_reason == "thoughts") for response in hidden])
     return figures
 
 

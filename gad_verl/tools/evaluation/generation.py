@@ -27,7 +27,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from gad_verl.data.thinking import thinking_switch
+from gad_verl.config import ThinkingConfig
+from gad_verl.config.thinking import HIDDEN, NONE
+from gad_verl.data.thinking import marks_of, thinking_switch
+from gad_verl.data.thoughts import ThoughtReader
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.evaluation.engines import Engine, Job, resolve_engine
@@ -58,6 +61,8 @@ class GenerationSettings:
         dtype: Precision to compute in, a name of torch.
         chat_template_kwargs: What the chat template is given, such as a switch for thinking; None takes what the
             student's training gave it (:mod:`gad_verl.tools.export.prompt_options`).
+        thinking: "hidden" (of a response the answer alone is looked at), "none" (all of it), or None: as in the
+            student's training.
 
     Raises:
         GadConfigError: If a value cannot work.
@@ -72,6 +77,7 @@ class GenerationSettings:
     seed: int = 0
     dtype: str = "float32"
     chat_template_kwargs: Mapping[str, Any] | None = None
+    thinking: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_prompt_length", "max_response_length", "samples"):
@@ -81,6 +87,8 @@ class GenerationSettings:
             raise GadConfigError(f"--temperature must not be negative; got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise GadConfigError(f"--top-p must be above 0 and at most 1; got {self.top_p}")
+        if self.thinking not in (None, NONE, HIDDEN):
+            raise GadConfigError(f"--thinking must be {NONE} or {HIDDEN}; got {self.thinking!r}")
         if self.samples > 1 and self.temperature == 0:
             raise GadConfigError("--samples above 1 needs a --temperature above 0: greedy responses are all the same")
 
@@ -133,6 +141,25 @@ def build_sequences(checkpoint: Checkpoint, settings: GenerationSettings) -> Seq
     return builder
 
 
+def find_thoughts(
+    checkpoint: Checkpoint, settings: GenerationSettings, builder: SequenceBuilder
+) -> ThoughtReader | None:
+    """Takes the checkpoint's responses apart where its thoughts are hidden; None where all of a response is looked at.
+
+    Args:
+        checkpoint: The student.
+        settings: What decides the responses.
+        builder: Of :func:`build_sequences`.
+    """
+    options = find_prompt_options(checkpoint)
+    if settings.thinking == NONE or (settings.thinking is None and not options.hides_thoughts):
+        return None
+    known = {name: options.thinking.get(name) for name in ("open", "close")}
+    marks = marks_of(ThinkingConfig(HIDDEN, **known), builder.tokenizer.chat_template)
+    logger.info("%s: thoughts between %r and %r are hidden", checkpoint.path, marks.open, marks.close)
+    return ThoughtReader(builder, marks)
+
+
 def _generation_config(folder: Path) -> Any | None:
     from transformers import GenerationConfig
 
@@ -147,6 +174,7 @@ def generate(
     compute: Compute,
     builder: SequenceBuilder,
     data: dict[str, Any],
+    thoughts: ThoughtReader | None = None,
 ) -> list[Response]:
     """All responses, sorted by prompt and sample, from ``output`` as far as they are there.
 
@@ -158,6 +186,7 @@ def generate(
         compute: How to compute them.
         builder: Of :func:`build_sequences`.
         data: What is noted about the data file.
+        thoughts: Of :func:`find_thoughts`.
 
     Raises:
         GadConfigError: If ``output`` belongs to other settings, or the engine cannot run this.
@@ -173,7 +202,11 @@ def generate(
             "prompts": len(rows),
             "rows": digest(rows),
             "engine": engine_name,
-            **asdict(settings) | {"chat_template_kwargs": builder.chat_template_kwargs},
+            **asdict(settings)
+            | {
+                "chat_template_kwargs": builder.chat_template_kwargs,
+                "thinking": None if thoughts is None else [thoughts.marks.open, thoughts.marks.close],
+            },
         },
     )
     with ResponseFile(output) as file:
@@ -187,7 +220,9 @@ def generate(
             # Long prompts first: what does not fit the memory fails at once, and a batch holds similar lengths.
             jobs.sort(key=lambda job: -len(job.prompt_ids))
             folder = student_folder(checkpoint, output)
-            _run(_open_engine(engine_name, folder, settings, compute, builder, jobs), jobs, rows, file, builder)
+            engine = _open_engine(engine_name, folder, settings, compute, builder, jobs)
+            _run(engine, jobs, rows, file, builder, thoughts)
+            del engine
             # The model's memory is wanted back now: teacher, features and judge come next.
             gc.collect()
         if not compute.keep_export:
@@ -232,11 +267,21 @@ def _open_engine(
     return engines.HFEngine(folder, settings, compute, builder)
 
 
-def _run(engine: Engine, jobs: list[Job], rows: Sequence[Row], file: ResponseFile, builder: SequenceBuilder) -> None:
+def _run(
+    engine: Engine,
+    jobs: list[Job],
+    rows: Sequence[Row],
+    file: ResponseFile,
+    builder: SequenceBuilder,
+    thoughts: ThoughtReader | None,
+) -> None:
     done = len(file.responses)
     with tqdm(total=done + len(jobs), initial=done, desc="Generating", unit="response") as bar:
         for job, token_ids in engine.run(jobs):
-            text, finished = builder.student_text(token_ids)
+            read = None if thoughts is None else thoughts.read(job.prompt_ids, token_ids)
+            answer_ids = token_ids if read is None else read.answer_ids
+            text, finished = ("", False) if answer_ids is None else builder.student_text(answer_ids)
+            unfinished = "thoughts" if answer_ids is None else "length"
             file.append(
                 Response(
                     prompt=job.prompt,
@@ -244,10 +289,11 @@ def _run(engine: Engine, jobs: list[Job], rows: Sequence[Row], file: ResponseFil
                     prompt_id=rows[job.prompt].prompt_id,
                     # Half of a surrogate pair is no text that UTF-8 could hold.
                     text=text.encode("utf-8", "replace").decode("utf-8"),
-                    finish_reason="stop" if finished else "length",
+                    finish_reason="stop" if finished else unfinished,
                     prompt_tokens=len(job.prompt_ids),
                     response_tokens=len(token_ids),
                     token_ids=token_ids,
+                    thought_tokens=None if read is None else read.num_thoughts,
                 )
             )
             bar.update()

@@ -259,6 +259,9 @@ def render(evaluation: Evaluation) -> str:
     lines.append(f"| self-repetition of the teacher | {_plain(plain['teacher_self_repetition'])} |")
     lines.append(f"| teacher texts cut at the limit | {_plain(plain['teacher_cut'], 2)} |")
     lines.append(f"| empty responses | {_plain(plain['empty'], 2)} |")
+    if "unclosed" in plain:
+        lines.append(f"| tokens of thoughts, hidden | {_plain(plain['thought_tokens'], 1)} |")
+        lines.append(f"| never came to an answer | {_plain(plain['unclosed'], 2)} |")
     lines += ["", "Two-sample accuracy 0.5: a classifier cannot tell student from teacher."]
     if evaluation.teacher:
         lines += ["", _render_teacher(evaluation.teacher)]

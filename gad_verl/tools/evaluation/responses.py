@@ -36,11 +36,12 @@ class Response:
         prompt: Number of the prompt in the data file, from 0.
         sample: Number of the response to that prompt, from 0.
         prompt_id: Fingerprint of the chat (:attr:`gad_verl.tools.evaluation.rows.Row.prompt_id`).
-        text: Without its end-of-text token.
-        finish_reason: "stop" or "length".
+        text: Without its end-of-text token, and without thoughts where they are hidden.
+        finish_reason: "stop" or "length"; "thoughts" where it never came to its answer, and the text is empty.
         prompt_tokens: After a cut from the left.
         response_tokens: As sampled, the end-of-text token included.
         token_ids: The same; None in folders of gad-verl that did not write them.
+        thought_tokens: Of them, those of thoughts; None where thoughts are not hidden.
     """
 
     prompt: int
@@ -51,6 +52,7 @@ class Response:
     prompt_tokens: int
     response_tokens: int
     token_ids: list[int] | None = None
+    thought_tokens: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -106,7 +108,10 @@ class ResponseFile:
 
     def append(self, response: Response) -> None:
         """Write a response; it survives the end of the process from here on."""
-        self._handle.write(json.dumps(asdict(response), ensure_ascii=False) + "\n")
+        content = asdict(response)
+        if response.thought_tokens is None:
+            del content["thought_tokens"]
+        self._handle.write(json.dumps(content, ensure_ascii=False) + "\n")
         self._handle.flush()
         self.responses[response.key] = response
 

@@ -26,6 +26,7 @@ from gad_verl.tools.evaluation.generation import (
     Compute,
     GenerationSettings,
     build_sequences,
+    find_thoughts,
     generate,
     remove_export,
     student_folder,
@@ -116,6 +117,12 @@ def evaluate(
         raise GadConfigError(f"--features-model {features_model}: no Hugging Face folder (it has no config.json)")
     builder = build_sequences(checkpoint, settings)
     compute = compute or Compute()
+    thoughts = find_thoughts(checkpoint, settings, builder)
+    if thoughts is not None and teacher is not None:
+        raise GadConfigError(
+            f"--teacher-model with a student whose thoughts are hidden ({model}): its probability of an answer depends "
+            "on thoughts that the teacher's text has none of. Leave the teacher out, or take --thinking none"
+        )
     compared = open_teacher(teacher, checkpoint, builder, rows, settings) if teacher is not None else None
     opponents = [find_opponent(name, rows) for name in judge.against] if judge else []
     names = [opponent.name for opponent in opponents]
@@ -128,7 +135,7 @@ def evaluate(
         check_endpoint(judge.endpoint, judge.settings.sampling(1), judge.settings.optional)
     # Of a global_step_N the teacher's student is exported as well: once for both.
     kept = replace(compute, keep_export=compute.keep_export or compared is not None)
-    responses = generate(checkpoint, rows, output, settings, kept, builder, {"data": str(data.path)})
+    responses = generate(checkpoint, rows, output, settings, kept, builder, {"data": str(data.path)}, thoughts)
     divergence = None
     if compared is not None:
         texts = scored_texts(rows, responses, compared, builder)

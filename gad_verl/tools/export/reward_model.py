@@ -38,6 +38,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gad_verl.data.thinking import Unopened
 from gad_verl.data.tokens import Messages, SequenceBuilder
 from gad_verl.discriminator.form import CLASSIFIER_HEADS, LM_HEAD, discriminator_form
 from gad_verl.errors import GadCheckpointError
@@ -59,12 +60,15 @@ class Scoring:
         max_response_length: Longest response in tokens, its end-of-text token included. None if it is not known.
         chat_template_kwargs: ``data.apply_chat_template_kwargs`` of the run.
         score_bias: Bias of the scalar head, which the sequence classifiers of transformers leave out.
+        opened: Mark of thoughts that the template opens, and that the trainer took off the end of a prompt; empty
+            where there is none.
     """
 
     max_prompt_length: int | None = None
     max_response_length: int | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     score_bias: float = 0.0
+    opened: str = ""
 
     def write(self, folder: Path) -> None:
         """Write ``gad_scoring.json`` into a folder."""
@@ -99,12 +103,13 @@ def scoring_builder(folder: str | Path) -> SequenceBuilder:
     from transformers import AutoTokenizer
 
     scoring = read_scoring(folder)
-    return SequenceBuilder(
+    builder = SequenceBuilder(
         AutoTokenizer.from_pretrained(folder),
         scoring.max_prompt_length or _NO_LIMIT,
         scoring.max_response_length or _NO_LIMIT,
         chat_template_kwargs=scoring.chat_template_kwargs,
     )
+    return Unopened(builder, scoring.opened) if scoring.opened else builder
 
 
 def scored_ids(builder: SequenceBuilder, messages: Messages, response: str, finished: bool = True) -> list[int]:

@@ -30,11 +30,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gad_verl.config.thinking import HIDDEN
+from gad_verl.data.thinking import closed_prompts
+from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.discriminator.conversion import prepare_fsdp_config
 from gad_verl.discriminator.form import HEAD_NAMES, discriminator_form, empty_discriminator, language_model_class
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import follow_umask, replaced
 from gad_verl.tools.export.adapter import build_adapted, has_adapter
+from gad_verl.tools.export.checkpoint import load_tokenizer
 from gad_verl.tools.export.megatron import is_megatron, load_megatron_state, transformers_folder
 from gad_verl.tools.export.prompt_options import write_prompt_options
 from gad_verl.tools.export.reward_model import Scoring, add_reward_form, lm_head_class, saved_weights
@@ -243,14 +247,20 @@ def export_part(
         _copy_other_files(config_folder, temporary)
         scoring, classifier = None, None
         options = dict(run.get("data.apply_chat_template_kwargs") or {})
+        thinking = {name: run.get(f"gad.thinking.{name}") for name in ("mode", "open", "close")}
         if part == "student" and run.config:
-            write_prompt_options(temporary, options)
+            write_prompt_options(temporary, options, thinking if thinking.get("mode") == HIDDEN else None)
         if part == "discriminator":
+            opened = ""
+            if thinking.get("mode") == HIDDEN:
+                closing, opened = closed_prompts(SequenceBuilder(load_tokenizer(temporary), 1, 1, None, options))
+                options |= closing
             scoring = Scoring(
                 run.get("data.max_prompt_length"),
-                run.get("data.max_response_length"),
+                run.get("gad.max_answer_length") or run.get("data.max_response_length"),
                 options,
                 _score_bias(model),
+                opened,
             )
             if adapter_only:
                 scoring.write(temporary)

@@ -159,6 +159,17 @@ TEXTS = Section(
             bounds=_SHARE,
         ),
         Panel(
+            "Thoughts",
+            (
+                Curve("gad/thinking_rate", "responses with thoughts"),
+                Curve("gad/thinking_closed_rate", "came to an answer"),
+                _held_out("val-gad/thinking_closed_rate", "came to an answer, held out"),
+            ),
+            "Where they are hidden. A response without an answer has the worst reward of its group.",
+            bounds=_SHARE,
+        ),
+        Panel("Tokens of thoughts", (Curve("gad/thinking_tokens", "student"),), "Only the KL loss holds them."),
+        Panel(
             "Correlation of score and length",
             (Curve("gad/score_length_correlation", "responses"),),
             "Near 1 or -1 the discriminator judges length.",
