@@ -106,7 +106,8 @@ def agrees(config: DictConfig, hf_config: Any) -> None:
             found = None
         assert (found is not None) == reads(hf_config, POSITIONS + beyond), (hf_config.model_type, beyond)
         # What is read though it is longer than what is trained on is said.
-        assert found is None or found.warning == (beyond > 0 and found.positions.limit is not None)
+        limit = None if found is None else found.positions.limit
+        assert found is None or found.warning == (limit is not None and POSITIONS + beyond > limit)
 
 
 OTHERS = {
