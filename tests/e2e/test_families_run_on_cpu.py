@@ -43,6 +43,7 @@ SETTINGS = (
     f"gad.warmup_steps={WARMUP_STEPS}",
     "gad.discriminator_only_steps=1",
     f"trainer.total_training_steps={TOTAL_STEPS}",
+    f"trainer.save_freq={TOTAL_STEPS}",
 )
 
 
@@ -66,8 +67,10 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_both_stages_were_trained_and_the_run_went_on(runs: tuple[str, Path, Run, Run]) -> None:
-    _, _, first, second = runs
-    assert FIRST_END <= max(first.metrics) < TOTAL_STEPS
+    _, folder, first, second = runs
+    last = max(first.metrics)
+    assert FIRST_END <= last < TOTAL_STEPS and (folder / "checkpoints" / f"global_step_{last}").is_dir()
+    assert "Training from scratch" in first.output and "Training from scratch" not in second.output
     assert sorted(second.metrics) == list(range(1, TOTAL_STEPS + 1))
     stages = [second.metrics[step]["gad/stage"] for step in sorted(second.metrics)]
     assert stages == sorted(stages) and stages[0] == 0 and stages[-1] == 2
@@ -75,13 +78,13 @@ def test_both_stages_were_trained_and_the_run_went_on(runs: tuple[str, Path, Run
         assert 0 < metrics["disc/grad_norm"] < float("inf"), step
         assert "actor/pg_loss" in metrics or step <= WARMUP_STEPS
     # The learning goes on over the second start: the discriminator is not a new one.
-    assert second.metrics[max(first.metrics) + 1]["disc/loss"] < first.metrics[1]["disc/loss"]
+    assert second.metrics[last + 1]["disc/loss"] < first.metrics[1]["disc/loss"]
 
 
 def test_answers_come_from_the_student_after_every_update(runs: tuple[str, Path, Run, Run]) -> None:
     """Where the rollout computes otherwise than the student, by its weights or its arithmetic, these are apart."""
     for step in range(WARMUP_STEPS + 1, TOTAL_STEPS + 1):
-        assert runs[3].metrics[step]["training/rollout_probs_diff_max"] < 1e-3
+        assert runs[3].metrics[step]["training/rollout_probs_diff_max"] < 1e-4
 
 
 @pytest.mark.parametrize("part", ["student", "discriminator"])

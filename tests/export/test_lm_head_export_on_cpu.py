@@ -39,7 +39,7 @@ from gad_verl.tools.export.weights import export_part
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 TOLERANCE = 1e-5
 # Of these vLLM makes a classifier in tests of their own.
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gemma3_text", "olmo2", "gpt_oss", "cohere2")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gemma3_text", "olmo2", "cohere2")]
 ROWS = [[1, 2, 3], [7, 8, 9, 10, 11, 12, 13, 14, 15], [200]]
 
 
@@ -102,10 +102,9 @@ def test_vllm_gives_the_trainers_scores(family: str, tmp_path: Path, tiny_config
     folder, model = export_family(family, tmp_path, tiny_config, build_vllm_family)
     tokens, _, by_vllm = blocks(folder / "README.md", "python")
     result = classify(folder, [tokens, by_vllm], ROWS, tmp_path)
+    assert last_values(model, ROWS).std() > 1e-3
     for scores, of in (("scores", result["rows"]), ("more", ROWS)):
-        expected = last_values(model, of)
-        assert expected.std() > 1e-3
-        torch.testing.assert_close(torch.tensor(result[scores]), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(torch.tensor(result[scores]), last_values(model, of), atol=1e-4, rtol=0)
 
 
 def test_an_exported_discriminator_goes_on_as_one(made: tuple[Path, Any], tmp_path: Path) -> None:
