@@ -34,7 +34,7 @@ from gad_verl.discriminator.family_limits import needs_bfloat16
 # Of log-probabilities, by the arithmetic of vLLM. Other weights of the same size are apart by 0.2 and more.
 TOLERANCES = {"float32": 1e-4, "bfloat16": 3e-2}
 NEW_TOKENS = 8
-# vLLM on a CPU computes heads of at least 32 values, experts of a multiple of 32.
+# vLLM on a CPU computes heads of at least 32 values (linear attention: 128), experts of a multiple of 32.
 SIZES = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
 # Stands in for torchvision where it is not installed: vLLM's files of families with images import it, and nothing here
 # shows them an image. A package in a folder, for vLLM looks at a class in a process of its own.
@@ -64,7 +64,7 @@ def build_vllm_family(family: Family, folder: Path, seed: int) -> Path:
     from dataclasses import replace
 
     wider = {"head_dim": 32, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}
-    linear = {"linear_key_head_dim": 32, "linear_value_head_dim": 32}
+    linear = {"linear_key_head_dim": 128, "linear_value_head_dim": 128}
 
     def widened(settings: dict[str, Any]) -> dict[str, Any]:
         return settings | SIZES | {name: size for name, size in (wider | linear).items() if name in settings}
@@ -90,11 +90,12 @@ def sent_weights(folder: Path) -> list[tuple[str, torch.Tensor]]:
     return [(name, weight.detach().clone()) for name, weight in weights]
 
 
-def expected_values(folder: Path) -> dict[str, Any]:
+def expected_values(folder: Path, dtype: str) -> dict[str, Any]:
     """Log-probabilities of the prompts' tokens, and of greedy answers, by plain transformers."""
     from family_probe import plain_model
 
-    model = plain_model(folder)
+    # In bfloat16 a token's experts are chosen otherwise where two are nearly as good: the reference rounds, too.
+    model = plain_model(folder).to(getattr(torch, dtype))
     rows, of_prompts, of_answers = [], [], []
     with torch.no_grad():
         for prompt in PROMPTS:
@@ -119,9 +120,9 @@ def measure(folders: list[Path], sent: list[list[tuple[str, torch.Tensor]]], scr
         scratch: A folder.
         timeout_s: Of vLLM's process.
     """
-    expected = [expected_values(folder) for folder in folders]
-    torch.save(sent, scratch / "sent.pt")
     dtype = "bfloat16" if needs_bfloat16(AutoConfig.from_pretrained(folders[0])) else "float32"
+    expected = [expected_values(folder, dtype) for folder in folders]
+    torch.save(sent, scratch / "sent.pt")
     command = [sys.executable, __file__, *map(str, (folders[0], scratch / "sent.pt", scratch / "reply.json")), dtype]
     environment = {**os.environ}
     if importlib.util.find_spec("torchvision") is None:
