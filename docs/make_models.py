@@ -15,6 +15,7 @@
 
 python docs/make_models.py                      # measures every family (minutes), writes docs/models.json and the page
 python docs/make_models.py --families llama     # measures some and puts them into the rows
+python docs/make_models.py --rollouts           # measures vLLM's rollout of the families in ROLLOUTS, a process each
 python docs/make_models.py --page               # writes the page from the rows
 python docs/make_models.py --families llama --rows FILE   # writes rows elsewhere and no page
 
@@ -49,7 +50,29 @@ HEAD = {
     "export": "export",
     "lora": "LoRA",
     "vllm": "in vLLM's list",
+    "rollout": "vLLM's rollout",
 }
+# Families whose rollout by vLLM's CPU build is measured; the others are looked up in its list.
+ROLLOUTS = (
+    "llama",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_5",
+    "gemma3",
+    "gemma3_text",
+    "olmo2",
+    "granite",
+    "lfm2_moe",
+    "ernie4_5_moe",
+    "gpt_oss",
+    "smollm3",
+    "minimax_m2",
+)
+NOT_RUN = "not run"
+_ROLLOUT_TIMEOUT_S = 600
 
 
 def measure_families(names: list[str]) -> dict[str, dict[str, str]]:
@@ -74,6 +97,28 @@ def measure_families(names: list[str]) -> dict[str, dict[str, str]]:
             rows[name] = row
             print(name, {key: value for key, value in row.items() if value != "yes"}, file=sys.stderr, flush=True)
     return rows
+
+
+def measure_rollouts(names: list[str]) -> dict[str, str]:
+    """What vLLM on this CPU does after two updates of the weights, by model_type."""
+    sys.path[:0] = [str(_TESTS / folder) for folder in ("tools", "discriminator")]
+    import family_probe
+    import vllm_probe
+    from tiny_families import FAMILIES
+
+    family_probe.prepare_process()
+    found = {}
+    for name in names or ROLLOUTS:
+        with tempfile.TemporaryDirectory(prefix="rollout_") as root:
+            # verl prints.
+            with contextlib.redirect_stdout(io.StringIO()):
+                folders = [
+                    vllm_probe.build_vllm_family(FAMILIES[name], Path(root) / str(seed), seed) for seed in (0, 1)
+                ]
+                sent = [vllm_probe.sent_weights(folder) for folder in folders]
+            found[name] = vllm_probe.measure(folders, sent, Path(root), _ROLLOUT_TIMEOUT_S)
+        print(name, found[name], file=sys.stderr, flush=True)
+    return found
 
 
 def describe(folder: Path) -> dict[str, str]:
@@ -118,14 +163,22 @@ def main() -> None:
     """Measure, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="*", default=[], help="model types; none means all")
+    parser.add_argument("--rollouts", action="store_true", help="measure vLLM's rollouts and nothing else")
     parser.add_argument("--page", action="store_true", help="write the page from the rows and measure nothing")
     parser.add_argument("--rows", type=Path, default=ROWS)
     arguments = parser.parse_args()
     kept = json.loads(arguments.rows.read_text(encoding="utf-8")) if arguments.rows.is_file() else {}
-    if not arguments.page:
+    if arguments.rollouts:
+        for name, cell in measure_rollouts(arguments.families).items():
+            kept.setdefault(name, {})["rollout"] = cell
+    elif not arguments.page:
         found = measure_families(arguments.families)
         order = list(dict.fromkeys([*kept, *found])) if arguments.families else list(found)
+        before = {name: row.get("rollout", NOT_RUN) for name, row in kept.items()}
         kept = {name: found.get(name) or kept[name] for name in order}
+        for name in found:
+            kept[name]["rollout"] = before.get(name, NOT_RUN)
+    if not arguments.page:
         arguments.rows.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if arguments.rows == ROWS:
         PAGE.write_text(make_page(PAGE.read_text(encoding="utf-8"), make_table(kept)), encoding="utf-8")

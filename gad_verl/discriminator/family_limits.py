@@ -42,6 +42,7 @@ _EXPERTS_BY_FSDP2 = (
 _NO_EXPERTS = ("deepseek_v3", "glm4_moe")
 # Two passes over the same rows give other scores.
 _DRAWS_EXPERTS = ("phimoe",)
+_LINEAR = "linear_attention"
 
 
 def memory_of(config: Any) -> str | None:
@@ -100,3 +101,9 @@ def why_no_adapter(config: Any, strategy: str, target_modules: Any) -> str | Non
 def draws_experts(config: Any) -> bool:
     """Whether a family draws its experts at random while it is trained."""
     return config.get_text_config().model_type in _DRAWS_EXPERTS
+
+
+def needs_bfloat16(config: Any) -> bool:
+    """Whether vLLM's CPU build computes a family in bfloat16 alone: linear attention, and attention with sinks."""
+    text_config = config.get_text_config()
+    return _LINEAR in (getattr(text_config, "layer_types", None) or ()) or text_config.model_type in _BY_FLASH_ALONE

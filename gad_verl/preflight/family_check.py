@@ -19,7 +19,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gad_verl.discriminator.family_limits import draws_experts, why_no_adapter, why_not_packed
+from gad_verl.discriminator.family_limits import (
+    draws_experts,
+    needs_bfloat16,
+    why_no_adapter,
+    why_not_packed,
+)
 from gad_verl.discriminator.form import (
     DiscriminatorForm,
     attention_for,
@@ -56,6 +61,18 @@ def read_family(key: str, model: DictConfig) -> Any | None:
         raise GadConfigError(f"{key}.path={folder}: no configuration that transformers knows: {text}") from None
 
 
+def _check_quantized(key: str, family: Any, model: DictConfig) -> None:
+    """Quantized weights have no gradient, and a rollout that is built for them does not take those of the trainer."""
+    quantization = getattr(family, "quantization_config", None)
+    if not quantization:
+        return
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization.quant_method
+    raise GadConfigError(
+        f"{key}.path={model.path}: its weights are quantized ({getattr(method, 'value', method)}), which cannot be "
+        'trained. Write them in bfloat16 first, and name that folder (docs/models.md, section "Quantized weights")'
+    )
+
+
 def wanted_attention(model: DictConfig) -> str:
     """The attention that a section asks for."""
     return str((model.get("override_config", None) or {}).get("attn_implementation", _VERL_ATTENTION))
@@ -71,7 +88,9 @@ def check_families(config: DictConfig, has_discriminator: bool) -> None:
         student = config.actor_rollout_ref.model
         family = read_family(_STUDENT, student)
         if family is not None:
+            _check_quantized(_STUDENT, family, student)
             _check_student(family, student)
+            _check_rollout(family, config)
             _check_packing(_STUDENT, family, student, wanted_attention(student))
             _check_adapter(
                 "actor_rollout_ref.actor", _STUDENT, family, student, config.actor_rollout_ref.actor.strategy
@@ -80,6 +99,7 @@ def check_families(config: DictConfig, has_discriminator: bool) -> None:
         model = config.discriminator.model
         family = read_family(_DISCRIMINATOR, model)
         if family is not None:
+            _check_quantized(_DISCRIMINATOR, family, model)
             form = check_form(family, str(model.path))
             _check_override(family, model)
             attention = attention_for(form.model_class, wanted_attention(model))
@@ -121,6 +141,16 @@ def _check_student(family: Any, model: DictConfig) -> None:
         raise GadConfigError(
             f"{_STUDENT}.path={model.path}: verl's engine does not train the family {family.model_type} with "
             f"{', '.join(f'{key}={given.get(key)}' for key in lacking)}. Set {remedy}"
+        )
+
+
+def _check_rollout(family: Any, config: DictConfig) -> None:
+    rollout = config.actor_rollout_ref.rollout
+    on_cpu = config.trainer.device == "cpu" and rollout.name == "vllm"
+    if on_cpu and rollout.dtype != "bfloat16" and needs_bfloat16(family):
+        raise GadConfigError(
+            f"actor_rollout_ref.rollout.dtype={rollout.dtype}: on a CPU vLLM computes the family {family.model_type} "
+            "in bfloat16 alone. Set actor_rollout_ref.rollout.dtype=bfloat16, or actor_rollout_ref.rollout.name=hf"
         )
 
 

@@ -32,10 +32,12 @@ from gad_verl.workers.adapter import (
 )
 from gad_verl.workers.joint_update import StudentTraining, TextRows, weighted_sft_loss
 from gad_verl.workers.megatron_stage import checkpoint_manager, is_forward_only_megatron, load_forward_only
+from gad_verl.workers.rollout_names import send_names_of_files
 from gad_verl.workers.stage import begin_stage, note_rates, reset_moments, resume_stage
 
 SUPERVISED_LOSS = "supervised"
 POLICY_LOSS = "policy"
+_OWN_ROLLOUT = "hf"
 
 
 class StudentWorker(ActorRolloutRefWorker):
@@ -50,9 +52,11 @@ class StudentWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self) -> None:
-        """verl's; under LoRA the rollout gets every weight of the adapter."""
+        """verl's; under LoRA the rollout gets every weight of the adapter. Rollouts but our own read names of files."""
         super().init_model()
         note_rates(self.actor.engine)
+        if self.config.rollout.name != _OWN_ROLLOUT:
+            send_names_of_files(self.actor.engine)
         if adapter_config(self.actor.engine) is not None:
             send_whole_adapters(self.actor.engine)
 

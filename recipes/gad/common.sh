@@ -52,6 +52,11 @@ ACTOR_MAX_TOKENS=${ACTOR_MAX_TOKENS:-16384}
 # tokens of one micro-batch of the discriminator: the longest group, one teacher and ROLLOUT_N students, fits
 DISCRIMINATOR_MAX_TOKENS=${DISCRIMINATOR_MAX_TOKENS:-$(((ROLLOUT_N + 1) * (MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH)))}
 
+# False where rows of the family cannot be packed (docs/models.md)
+REMOVE_PADDING=${REMOVE_PADDING:-True}
+# attention of student and discriminator, where flash attention, verl's default, is not for the family
+ATTENTION=${ATTENTION:-}
+
 # estimate: what waits in the memory of the host while it is not used
 ACTOR_OFFLOAD=${ACTOR_OFFLOAD:-False}
 REFERENCE_OFFLOAD=${REFERENCE_OFFLOAD:-True}
@@ -101,9 +106,12 @@ DATA=(
 
 MODEL=(
     actor_rollout_ref.model.path="${MODEL_PATH}"
-    actor_rollout_ref.model.use_remove_padding=True
+    actor_rollout_ref.model.use_remove_padding="${REMOVE_PADDING}"
     actor_rollout_ref.model.enable_gradient_checkpointing=True
 )
+if [ -n "${ATTENTION}" ]; then
+    MODEL+=("++actor_rollout_ref.model.override_config.attn_implementation=${ATTENTION}")
+fi
 
 ACTOR=(
     actor_rollout_ref.actor.optim.lr="${ACTOR_LR}"

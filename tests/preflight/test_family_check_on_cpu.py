@@ -13,6 +13,7 @@
 # limitations under the License.
 """Families that cannot be trained as configured are refused before a run, in one sentence with the remedy."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,34 @@ def test_adapters_on_experts_need_fsdp2(with_models: Any, section: str, key: str
     OmegaConf.update(config, f"{section}.strategy", "fsdp")
     OmegaConf.update(config, f"{key}.target_modules", ["q_proj"])
     check_families(config, has_discriminator=True)
+
+
+@pytest.mark.parametrize("section", [STUDENT, DISCRIMINATOR], ids=["student", "D"])
+@pytest.mark.parametrize("method", ["mxfp4", "fp8"])
+def test_quantized_weights_are_refused(with_models: Any, tmp_path: Path, section: str, method: str) -> None:
+    """gpt-oss comes in MXFP4: transformers refuses to train it in the worker, after everything was started."""
+    folder = write_family(tmp_path / "quantized", family_config(FAMILIES["llama"]))
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"quantization_config": {"quant_method": method}}))
+    config = with_models()
+    OmegaConf.update(config, f"{section}.path", str(folder))
+    with pytest.raises(GadConfigError, match=f"{section}.path=.*quantized \\({method}\\).*bfloat16") as raised:
+        check_families(config, has_discriminator=True)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("family", ["qwen3_5", "qwen3_next", "gpt_oss"])
+def test_what_vllm_on_a_cpu_computes_in_bfloat16_alone(with_models: Any, family: str) -> None:
+    """It ended at the first answer, inside of vLLM."""
+    eager = {"actor_rollout_ref__model__override_config__attn_implementation": "eager"}
+    config = with_models(student=family, actor_rollout_ref__rollout__name="vllm", **eager)
+    with pytest.raises(GadConfigError, match=f"rollout.dtype=float32.*{family}.*rollout.dtype=bfloat16") as raised:
+        check_families(config, has_discriminator=False)
+    assert "\n" not in str(raised.value)
+    for name, dtype in (("vllm", "bfloat16"), ("hf", "float32")):
+        config.actor_rollout_ref.rollout.name, config.actor_rollout_ref.rollout.dtype = name, dtype
+        check_families(config, has_discriminator=False)
+    check_families(with_models(student="llama", actor_rollout_ref__rollout__name="vllm"), has_discriminator=False)
 
 
 def test_a_nested_configuration_is_read(with_models: Any) -> None:

@@ -27,6 +27,7 @@ from fake_commands import FakeCommands
 from megatron_cpu import megatron_folder
 from omegaconf import DictConfig
 from paper_settings import PAPER_FSDP, PAPER_MEGATRON, SEQKD, TOOLS, differences
+from tiny_families import FAMILIES, family_config
 from tiny_model import build_all, build_tokenizer
 
 from gad_verl.cli import main
@@ -38,6 +39,14 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "gad"
 CONFIG_DIR = RECIPE / "config"
 MEGATRON = "run_qwen3_30b_a3b_megatron.sh"
+GPT_OSS = "run_gpt_oss_20b_fsdp.sh"
+FINAL = "<|start|>assistant<|channel|>final<|message|>"
+THINKING_OFF = {"data.apply_chat_template_kwargs.enable_thinking": False}
+PADDED = {f"{model}.use_remove_padding": False for model in ("actor_rollout_ref.model", "discriminator.model")}
+EAGER = {
+    f"{model}.override_config.attn_implementation": "eager"
+    for model in ("actor_rollout_ref.model", "discriminator.model")
+}
 # Script: what differs from the paper's table, the number of GPUs, the model on the hub.
 SCRIPTS = {
     "run_qwen2_5_3b_fsdp.sh": ({}, (1, 8), "Qwen/Qwen2.5-3B-Instruct"),
@@ -46,6 +55,19 @@ SCRIPTS = {
     "run_llama3_2_3b_fsdp.sh": ({}, (1, 8), "meta-llama/Llama-3.2-3B-Instruct"),
     "run_llama3_1_8b_fsdp.sh": ({}, (1, 8), "meta-llama/Llama-3.1-8B-Instruct"),
     MEGATRON: ({}, (4, 8), "Qwen/Qwen3-30B-A3B-Instruct-2507"),
+    "run_qwen3_4b_fsdp.sh": (THINKING_OFF, (1, 8), "Qwen/Qwen3-4B"),
+    "run_qwen3_8b_fsdp.sh": (THINKING_OFF, (1, 8), "Qwen/Qwen3-8B"),
+    "run_qwen3_5_9b_fsdp.sh": (THINKING_OFF | PADDED, (1, 8), "Qwen/Qwen3.5-9B"),
+    "run_gemma3_4b_fsdp.sh": ({}, (1, 8), "google/gemma-3-4b-it"),
+    GPT_OSS: (PADDED | EAGER, (2, 8), "/home/user/models/gpt-oss-20b-bf16"),
+}
+# Scripts whose student is no Qwen2.5 in the dry runs: the family as tiny_families.py builds it.
+FAMILY_OF = {
+    "run_qwen3_4b_fsdp.sh": "qwen3",
+    "run_qwen3_8b_fsdp.sh": "qwen3",
+    "run_qwen3_5_9b_fsdp.sh": "qwen3_5",
+    "run_gemma3_4b_fsdp.sh": "gemma3",
+    GPT_OSS: "gpt_oss",
 }
 METHODS = {
     "paper": {},
@@ -126,6 +148,9 @@ def tiny(tmp_path_factory) -> Path:
         architectures=["Qwen3MoeForCausalLM"],
     ).save_pretrained(folder / "experts")
     tokenizer.save_pretrained(folder / "experts")
+    for name in set(FAMILY_OF.values()):
+        family_config(FAMILIES[name]).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
     for name in ("train", "val"):
         rows = pd.read_parquet(folder / f"{name}.parquet").rename(columns={"prompt": "content"})
         rows[["content", "teacher_response"]].to_parquet(folder / f"{name}.parquet")
@@ -146,7 +171,7 @@ def megatron_on_path(monkeypatch):
 def tiny_variables(tiny: Path, script: str, tmp_path: Path) -> dict[str, str]:
     """Sizes of the tiny files, as a user would set them."""
     return {
-        "MODEL_PATH": str(tiny / ("experts" if script == MEGATRON else "model")),
+        "MODEL_PATH": str(tiny / ("experts" if script == MEGATRON else FAMILY_OF.get(script, "model"))),
         "TRAIN_FILE": str(tiny / "train.parquet"),
         "TEST_FILE": str(tiny / "val.parquet"),
         "CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
@@ -277,7 +302,10 @@ def test_all_runs_keep_their_checkpoints_apart(launch):
 def test_longest_sequences_fit_their_micro_batches(script, launch):
     config = launch(script).config
     longest = config.data.max_prompt_length + config.data.max_response_length
-    assert config.discriminator.ppo_max_token_len_per_gpu >= (config.actor_rollout_ref.rollout.n + 1) * longest
+    rows = 1 if script == GPT_OSS else config.actor_rollout_ref.rollout.n + 1
+    assert config.discriminator.ppo_max_token_len_per_gpu >= rows * longest
+    # Groups that do not fit are read in two passes.
+    assert rows > 1 or load_gad_config(config).discriminator_passes == "auto"
     assert config.actor_rollout_ref.actor.ppo_max_token_len_per_gpu >= longest
     gpus = config.trainer.nnodes * config.trainer.n_gpus_per_node
     assert gpus % config.actor_rollout_ref.rollout.tensor_model_parallel_size == 0
@@ -354,6 +382,9 @@ def test_script_dry_runs_on_tiny_files(script, method, launch, tiny, tmp_path, m
     assert [line.split("  ")[0] for line in shown.splitlines() if line.startswith("steps")] == stages
     assert ("gad.trust.held_out_fraction" in shown) == (method == "recommended")
     assert ("megatron TP=4" in shown) == (script == MEGATRON)
+    family = "qwen3_moe" if script == MEGATRON else FAMILY_OF.get(script, "qwen2")
+    named = [line.split("  ")[-1].strip() for line in shown.splitlines() if line.startswith("family of the")]
+    assert len(named) == (1 if method == "seqkd" else 2) and all(text.startswith(f"{family}: ") for text in named)
 
 
 @pytest.mark.parametrize(
@@ -369,6 +400,24 @@ def test_dry_run_of_the_megatron_script_sees_a_layout_that_does_not_fit(
     started = launch(MEGATRON, TINY_ARGUMENTS, **variables, **tiny_variables(tiny, MEGATRON, tmp_path))
     assert main(["doctor", "--plan", *started.arguments]) == 2
     assert expected in capsys.readouterr().err
+
+
+def test_gpt_oss_answers_in_its_final_channel(launch):
+    config = launch(GPT_OSS).config
+    tokenizer = build_tokenizer()
+    chat = [
+        {"role": "system", "content": "Be 'brief'."},
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "1"},
+        {"role": "user", "content": "Two?"},
+    ]
+    for section in (config.actor_rollout_ref.model, config.discriminator.model):
+        tokenizer.chat_template = section.custom_chat_template
+        rendered = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        assert rendered == (
+            "<|start|>developer<|message|>Be 'brief'.<|end|><|start|>user<|message|>One?<|end|>"
+            f"{FINAL}1<|end|><|start|>user<|message|>Two?<|end|>{FINAL}"
+        )
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,6 +69,26 @@ def read_metrics(path: Path) -> dict[int, dict[str, float]]:
             record = json.loads(line)
             metrics.setdefault(record["step"], {}).update(record["data"])
     return metrics
+
+
+def end_after(step: int, metrics: Path) -> Callable[[subprocess.Popen, Path], None]:
+    """For ``while_running``: ask a run to end once the metrics of a step are there.
+
+    Args:
+        step: Of the run.
+        metrics: File of the run's metrics.
+    """
+
+    def watch(process: subprocess.Popen, log: Path) -> None:
+        def ask() -> None:
+            while process.poll() is None and step not in read_metrics(metrics):
+                time.sleep(0.1)
+            # As kill and schedulers do; it becomes the stop file.
+            process.send_signal(signal.SIGTERM)
+
+        threading.Thread(target=ask, daemon=True).start()
+
+    return watch
 
 
 def run_main_ppo(

@@ -133,6 +133,22 @@ FAMILIES = {
         Family("Qwen3.5-MoE (text)", "qwen3_5_moe_text", {**_QWEN_EXPERTS, **_LINEAR}),
         Family("Gemma", "gemma", {"head_dim": 8}),
         Family("Gemma 2", "gemma2", {**_SLIDING, "head_dim": 8, "query_pre_attn_scalar": 8}),
+        Family(
+            "Gemma 3",
+            "gemma3",
+            {
+                "mm_tokens_per_image": 4,
+                "vision_config": {
+                    "hidden_size": 16,
+                    "intermediate_size": 16,
+                    "num_hidden_layers": 1,
+                    "num_attention_heads": 2,
+                    "image_size": 16,
+                    "patch_size": 4,
+                },
+            },
+            text={**_SLIDING, "head_dim": 8, "query_pre_attn_scalar": 8},
+        ),
         Family("Gemma 3 (text)", "gemma3_text", {**_SLIDING, "head_dim": 8, "query_pre_attn_scalar": 8}),
         Family(
             "Gemma 3n (text)",

@@ -155,7 +155,7 @@ ENGINES = (
     VerlUse(
         f"{_FSDP}:FSDPEngine",
         "get_per_tensor_param",
-        "adapters for the rollout under PEFT 0.21 and FSDP1",
+        "adapters for the rollout under PEFT 0.21 and FSDP1; weights by the names of a family's files",
         REPLACED,
         read_in=_WORKERS,
     ),

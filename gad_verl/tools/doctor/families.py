@@ -23,6 +23,37 @@ from gad_verl.preflight.megatron_check import MEGATRON
 from gad_verl.tools.doctor.finding import Finding, ok, warning
 
 
+def student_family(config: Any) -> str | None:
+    """Family, class and attention of the student; None where its path is no folder here."""
+    student = config.actor_rollout_ref.model
+    family = read_family("actor_rollout_ref.model", student)
+    if family is None:
+        return None
+    named = f"{family.model_type}: {language_model_class(family).__name__}"
+    if config.actor_rollout_ref.actor.strategy == MEGATRON:
+        return f"{named}, by Megatron's layers"
+    return f"{named}, attention {wanted_attention(student)}"
+
+
+def discriminator_family(config: Any) -> str | None:
+    """Family, form and attention of the discriminator; None where its path is no folder here.
+
+    Raises:
+        GadConfigError: If nothing can be made of the family.
+    """
+    model = config.discriminator.model
+    family = read_family("discriminator.model", model)
+    if family is None:
+        return None
+    if config.discriminator.strategy == MEGATRON:
+        return (
+            f"{family.model_type}: {language_model_class(family).__name__} with a scalar head in the place of its LM "
+            "head, by Megatron's layers"
+        )
+    form = check_form(family, str(model.path))
+    return f"{family.model_type}: {form}, attention {attention_for(form.model_class, wanted_attention(model))}"
+
+
 def check_model_families(config: Any, has_discriminator: bool) -> list[Finding]:
     """What would be trained, and whether it can be.
 
@@ -31,20 +62,10 @@ def check_model_families(config: Any, has_discriminator: bool) -> list[Finding]:
     """
     check_families(config, has_discriminator)
     check_attention(config, has_discriminator)
-    found = _packages(config)
-    student = config.actor_rollout_ref.model
-    family = read_family("actor_rollout_ref.model", student)
-    if family is not None and config.actor_rollout_ref.actor.strategy != MEGATRON:
-        name = language_model_class(family).__name__
-        found.append(ok("family of the student", f"{family.model_type}: {name}, attention {wanted_attention(student)}"))
-    if has_discriminator and config.discriminator.strategy != MEGATRON:
-        model = config.discriminator.model
-        family = read_family("discriminator.model", model)
-        if family is not None:
-            form = check_form(family, str(model.path))
-            attention = attention_for(form.model_class, wanted_attention(model))
-            found.append(ok("family of the discriminator", f"{family.model_type}: {form}, attention {attention}"))
-    return found
+    found = {"family of the student": student_family(config)}
+    if has_discriminator:
+        found["family of the discriminator"] = discriminator_family(config)
+    return [*_packages(config), *(ok(name, text) for name, text in found.items() if text is not None)]
 
 
 def _packages(config: Any) -> list[Finding]:

@@ -31,6 +31,7 @@ from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight import TRAINER_MODE, PlannedRun, run_preflight
 from gad_verl.preflight.thinking_check import thinking_of_run
+from gad_verl.tools.doctor.families import discriminator_family, student_family
 
 _PHASE_NAMES = {
     Phase.DISCRIMINATOR_ONLY: "discriminator alone",
@@ -94,10 +95,16 @@ def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
     data, student, rollout = config.data, config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     discriminator, trainer, gad = config.discriminator, config.trainer, run.gad_config
     yield "student", f"{config.actor_rollout_ref.model.path}, {_engine(student)}"
+    family = student_family(config)
+    if family is not None:
+        yield "family of the student", family
     if gad.stage != "seqkd":
         own = gad.discriminator_nnodes * gad.discriminator_n_gpus_per_node
         pool = f"{own} GPUs of its own" if own else "on the student's GPUs"
         yield "discriminator", f"{discriminator.model.path}, {_engine(discriminator)}, {pool}"
+        family = discriminator_family(config)
+        if family is not None:
+            yield "family of the discriminator", family
     yield "GPUs", f"{trainer.nnodes} x {trainer.n_gpus_per_node}"
     yield "rollout", f"{rollout.name}, TP={rollout.tensor_model_parallel_size}, temperature {rollout.temperature}"
     yield (
