@@ -12,3 +12,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """The CPU platform for verl, so that the whole training runs on a machine without an accelerator."""
+
+# Its end loads its plugins, and ours imports modules of this room: first verl, then they.
+import verl  # noqa: F401

@@ -179,7 +179,7 @@ CHANGES = {
         "plugin/platform/platform_base.py",
         r"( +)@abc.abstractmethod\n +def empty_cache",
         r"\1@abc.abstractmethod\n\1def memory_pool(self): ...\n\n\1@abc.abstractmethod\n\1def empty_cache",
-        ["verl.plugin.platform.platform_base.PlatformBase.memory_pool is a new abstract method (the CPU platform)"],
+        ["verl.plugin.platform.platform_base.PlatformBase.memory_pool is a new abstract method (the CPU platform"],
     ),
 }
 

@@ -86,7 +86,7 @@ WORKER_CLASSES = (
         OVERRIDDEN,
         read_in=_TRAINER,
     ),
-    VerlUse(f"{_WORKERS}:ActorRolloutRefWorker", "actor ref loss_fn", "losses and weights of the student"),
+    VerlUse(f"{_WORKERS}:ActorRolloutRefWorker", "actor ref loss_fn config", "losses and weights of the student"),
     VerlUse("verl.workers.utils.losses", "sft_loss(config, model_output, data, dp_group)", "supervised steps"),
     VerlUse("verl.workers.utils.padding", "no_padding_2_padding(tensor, data)", "the loss of texts"),
     VerlUse("verl.utils.metric", "AggregationType Metric(*, aggregation, value)", "metrics of a loss by row"),
@@ -104,7 +104,7 @@ WORKER_CLASSES = (
         "get_tensordict(tensor_dict, non_tensor_dict) get(tensordict, key, *, default) "
         "get_non_tensor_data(data, key, *, default) assign_non_tensor_data(tensor_dict, key, val) "
         "index_select_tensor_dict(batch, indices) "
-        "assign_non_tensor(tensor_dict, *, batch_num_tokens, global_token_num, micro_batch_size_per_gpu, "
+        "assign_non_tensor(tensor_dict, *, batch_num_tokens, compute_loss, global_token_num, micro_batch_size_per_gpu, "
         "no_lora_adapter, return_model_output, return_values)",
         "batches",
     ),
