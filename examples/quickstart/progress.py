@@ -20,12 +20,12 @@ import argparse
 import logging
 import os
 import re
-import shutil
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 import psutil
@@ -133,15 +133,19 @@ def main() -> None:
     parser.add_argument("--total-steps", type=int, required=True, help="steps of the run")
     arguments = parser.parse_args()
     peak, started = PeakMemory(), time.monotonic()
-    with arguments.log.open("a", encoding="utf-8") as log:
-        try:
-            follow(sys.stdin, log, arguments.total_steps)
-        except KeyboardInterrupt:
-            # The same key has asked the trainer to end: what it still says is for the log.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupted = threading.Event()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        # The same key has asked the trainer to end: what it still says is for the log, so nothing is broken off here.
+        if not interrupted.is_set():
             logger.info("interrupted: it saves after this step; the same command goes on. Again ends it at once")
-            shutil.copyfileobj(sys.stdin, log)
-            sys.exit(130)
+        interrupted.set()
+
+    signal.signal(signal.SIGINT, interrupt)
+    with arguments.log.open("a", encoding="utf-8") as log:
+        follow(sys.stdin, log, arguments.total_steps)
+    if interrupted.is_set():
+        sys.exit(130)
     logger.info(
         "training took %.1f min; peak memory of all its processes %.1f GB; whole output: %s",
         (time.monotonic() - started) / 60,

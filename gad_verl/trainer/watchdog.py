@@ -150,15 +150,19 @@ class Watchdog:
     def explain(self, call: Callable[..., Any], *args: Any) -> None:
         """Make a call; an error that the watchdog provoked is replaced by the reason that it found.
 
+        An error ends the run, and the watch with it.
+
         Raises:
             GadStalledError: If a worker died or hangs.
         """
         try:
             call(*args)
         except GadStalledError:
+            self.stop()
             raise
         except Exception as error:
             self.failure = self.failure or self._death_behind_an_error()
+            self.stop()
             if self.failure is not None:
                 raise GadStalledError(self.failure) from error
             raise
