@@ -61,7 +61,9 @@ def sudden_deaths() -> dict[str, str]:
     for identity, info in dead.items():
         cause = info["DeathCause"]
         context = cause.actor_died_error_context
-        if cause.HasField("oom_context") or context.Reason.Name(context.reason) in _SUDDEN:
+        # A worker that leaves by itself has died too, to Ray: its text tells the kind of the exit.
+        sudden = context.Reason.Name(context.reason) in _SUDDEN and "INTENDED_" not in context.error_message
+        if sudden or cause.HasField("oom_context"):
             place = f"process {info['Pid']} on {info['Address']['IPAddress']}"
             found[identity] = f"{info['ActorClassName']} ({place})"
     return found
