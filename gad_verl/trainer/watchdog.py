@@ -65,7 +65,7 @@ def sudden_deaths() -> dict[str, str]:
         sudden = context.Reason.Name(context.reason) in _SUDDEN and "INTENDED_" not in context.error_message
         if sudden or cause.HasField("oom_context"):
             place = f"process {info['Pid']} on {info['Address']['IPAddress']}"
-            found[identity] = f"{info['ActorClassName']} ({place})"
+            found[identity] = f"{info['ActorClassName'].rpartition('.')[2]} ({place})"
     return found
 
 
