@@ -65,11 +65,8 @@ ROLLOUTS = (
     "gemma3_text",
     "olmo2",
     "granite",
-    "lfm2_moe",
-    "ernie4_5_moe",
     "gpt_oss",
     "smollm3",
-    "minimax_m2",
 )
 NOT_RUN = "not run"
 _ROLLOUT_TIMEOUT_S = 600

@@ -26,7 +26,7 @@ os.environ |= {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CPU_KVCACHE_SPACE": "1", "VL
 from gad_verl.cpu.vllm_cpu import alias_vllm_version
 alias_vllm_version()
 import functools, vllm
-vllm.LLM = functools.partial(vllm.LLM, enforce_eager=True)
+vllm.LLM = functools.partial(vllm.LLM, enforce_eager=True, **json.loads(sys.argv[4]))
 names = {}
 for block in json.load(open(sys.argv[1])):
     exec(block, names)
@@ -38,7 +38,7 @@ os._exit(0)  # a library of vLLM's prints pages about its own leaks at a normal 
 """
 
 
-def classify(folder: Path, blocks: list[str], rows: list[list[int]], scratch: Path) -> dict[str, Any]:
+def classify(folder: Path, blocks: list[str], rows: list[list[int]], scratch: Path, **options: Any) -> dict[str, Any]:
     """Scores by vLLM.
 
     Args:
@@ -46,6 +46,7 @@ def classify(folder: Path, blocks: list[str], rows: list[list[int]], scratch: Pa
         blocks: Of its card: the one that makes tokens, and vLLM's.
         rows: Further rows of tokens.
         scratch: A folder.
+        options: Further ones of ``vllm.LLM``.
 
     Returns:
         ``rows`` of the block with their ``scores``, and those of the further rows as ``more``.
@@ -53,8 +54,7 @@ def classify(folder: Path, blocks: list[str], rows: list[list[int]], scratch: Pa
     (scratch / "blocks.json").write_text(json.dumps(blocks))
     (scratch / "rows.json").write_text(json.dumps(rows))
     files = [str(scratch / name) for name in ("blocks.json", "rows.json", "result.json")]
-    done = subprocess.run(
-        [sys.executable, "-c", VLLM_START, *files], cwd=folder, capture_output=True, text=True, timeout=540
-    )
+    command = [sys.executable, "-c", VLLM_START, *files, json.dumps(options)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((scratch / "result.json").read_text())

@@ -86,7 +86,11 @@ WORKER_CLASSES = (
         OVERRIDDEN,
         read_in=_TRAINER,
     ),
-    VerlUse(f"{_WORKERS}:ActorRolloutRefWorker", "actor ref loss_fn config", "losses and weights of the student"),
+    VerlUse(
+        f"{_WORKERS}:ActorRolloutRefWorker",
+        "actor ref loss_fn config",
+        "losses and weights of the student, its rollout",
+    ),
     VerlUse("verl.workers.utils.losses", "sft_loss(config, model_output, data, dp_group)", "supervised steps"),
     VerlUse("verl.workers.utils.padding", "no_padding_2_padding(tensor, data)", "the loss of texts"),
     VerlUse("verl.utils.metric", "AggregationType Metric(*, aggregation, value)", "metrics of a loss by row"),
