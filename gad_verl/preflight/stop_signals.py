@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 # Of this process to itself; it means nothing to anybody by default.
 _REPAIR = signal.SIGURG
 _LOOK_S = 0.5
+_REPAIRS = 20
 
 
 class StopSignals:
@@ -63,9 +64,14 @@ class StopSignals:
         pause = threading.Event()
         while all(signal.getsignal(number) == self._handle for number in self._numbers):
             pause.wait(_LOOK_S)
-        os.kill(os.getpid(), _REPAIR)
+        # Ray's C++ puts a handler of its own there too, of which Python does not know.
+        for _ in range(_REPAIRS):
+            os.kill(os.getpid(), _REPAIR)
+            pause.wait(_LOOK_S)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        # Where Ray's C++ was faster, it has set an alarm that aborts the process in three seconds.
+        signal.alarm(0)
         name = signal.Signals(number).name
         if self._asked:
             logger.warning("%s again: the run ends at once; the same command goes on from its last checkpoint", name)
