@@ -92,7 +92,7 @@ def update(worker: Any) -> float:
 
 def student_part(strategy: str, folder: str, device: str) -> dict[str, Any]:
     """Cross-entropy, stages, and the KL reference (offloaded by verl) that takes the warmed-up weights."""
-    from gad_verl.workers.stage import begin_stage
+    from gad_verl.workers.stage import begin_stage, reset_moments
     from gad_verl.workers.student import StudentWorker
 
     found: dict[str, Any] = {}
@@ -102,7 +102,8 @@ def student_part(strategy: str, folder: str, device: str) -> dict[str, Any]:
             name = f"{precision}{'_offloaded' if offload else ''}"
             found[f"start_{name}"] = log_probs(student)
             losses = [update(student), update(student)]
-            begin_stage(student.engine, 3e-3, 5, reset_optimizer=True, restart_schedule=True)
+            begin_stage(student.engine, 3e-3, 5, restart_schedule=True)
+            reset_moments(student.engine)
             found[f"losses_{name}"] = torch.tensor([*losses, update(student)])
             found[f"end_{name}"] = log_probs(student)
             path = f"{folder}_{strategy}_{name}_reference"

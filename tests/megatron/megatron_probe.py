@@ -296,7 +296,7 @@ def run_student(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
     from worker_probe import make_groups
 
     from gad_verl.discriminator.groups import build_row_batch
-    from gad_verl.workers.stage import begin_stage
+    from gad_verl.workers.stage import begin_stage, reset_moments
     from gad_verl.workers.student import StudentWorker
 
     if megatron:
@@ -333,7 +333,8 @@ def run_student(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
 
     student = build_student(folder / "model", megatron, packed=packed)
     found: dict[str, Any] = {"start": log_probs(student), "updates": [update(student)]}
-    begin_stage(student.engine, 3e-3, 5, reset_optimizer=True, restart_schedule=True)
+    begin_stage(student.engine, 3e-3, 5, restart_schedule=True)
+    reset_moments(student.engine)
     found["updates"].append(update(student))
     found["end"] = log_probs(student)
     path = folder / f"reference_{'megatron' if megatron else 'fsdp'}"
@@ -382,14 +383,15 @@ def run_joint(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
 
 def run_restart(folder: Path, groups: list[Any]) -> dict[str, Any]:
     """A stage that begins with a new optimizer and schedule, and one that is resumed."""
-    from gad_verl.workers.stage import begin_stage, resume_stage
+    from gad_verl.workers.stage import begin_stage, reset_moments, resume_stage
 
     worker = build_megatron_worker(folder / "model", (1, 1), optimizer=ADAM)
     engine, driver = worker.engine, Driver(worker, groups)
     for _ in range(2):
         driver.update()
     found: dict[str, Any] = {"position": engine.lr_scheduler.num_steps}
-    begin_stage(engine, 2e-3, 5, reset_optimizer=True, restart_schedule=True)
+    begin_stage(engine, 2e-3, 5, restart_schedule=True)
+    reset_moments(engine)
     found["restarted"] = (engine.lr_scheduler.num_steps, engine.lr_scheduler.lr_decay_steps)
     before = weights(worker)
     driver.update()

@@ -23,10 +23,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from fake_commands import FakeCommands
 from megatron_cpu import megatron_folder
 from omegaconf import DictConfig
 from paper_settings import PAPER_FSDP, PAPER_MEGATRON, SEQKD, TOOLS, differences
+from safetensors.torch import save_file
 from tiny_families import FAMILIES, family_config
 from tiny_model import build_all, build_tokenizer
 
@@ -148,9 +150,12 @@ def tiny(tmp_path_factory) -> Path:
         architectures=["Qwen3MoeForCausalLM"],
     ).save_pretrained(folder / "experts")
     tokenizer.save_pretrained(folder / "experts")
+    # The check wants weights to be there; nothing of them is read.
+    save_file({"none": torch.zeros(1)}, folder / "experts" / "model.safetensors")
     for name in set(FAMILY_OF.values()):
         family_config(FAMILIES[name]).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
+        save_file({"none": torch.zeros(1)}, folder / name / "model.safetensors")
     for name in ("train", "val"):
         rows = pd.read_parquet(folder / f"{name}.parquet").rename(columns={"prompt": "content"})
         rows[["content", "teacher_response"]].to_parquet(folder / f"{name}.parquet")
