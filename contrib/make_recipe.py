@@ -13,7 +13,7 @@
 # limitations under the License.
 """Makes the folder that verl-recipe gets from recipes/gad.
 
-    python contrib/make_recipe.py           writes contrib/verl_recipe/gad
+    python contrib/make_recipe.py           writes contrib/verl_recipe/gad, which git ignores
     python contrib/make_recipe.py FOLDER    writes FOLDER, e.g. recipe/gad of a checkout of verl
 
 There it is started from the root of verl, no link leads into this repository, and the package comes from a registry.

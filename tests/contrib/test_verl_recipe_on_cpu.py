@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The folder for verl-recipe is what its script makes of recipes/gad, and runs from the root of verl."""
+"""The folder for verl-recipe, as its script makes it of recipes/gad, runs from the root of verl."""
 
 import importlib.util
 import os
@@ -50,11 +50,20 @@ def contents(folder: Path) -> dict[str, tuple[str, bool]]:
     }
 
 
-def test_folder_is_what_the_script_makes(tmp_path: Path) -> None:
-    MAKER.write_recipe(tmp_path / "gad")
-    made = contents(tmp_path / "gad")
-    assert made == contents(MAKER.TARGET), "run python contrib/make_recipe.py"
-    assert made.keys() == contents(MAKER.SOURCE).keys()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder as the script makes it."""
+    folder = tmp_path_factory.mktemp("recipe") / "gad"
+    MAKER.write_recipe(folder)
+    return folder
+
+
+def test_the_folder_has_every_file_of_the_recipe_and_is_made_anew(made: Path) -> None:
+    ours, theirs = contents(MAKER.SOURCE), contents(made)
+    assert {name: runs for name, (_, runs) in theirs.items()} == {name: runs for name, (_, runs) in ours.items()}
+    (made / "of_an_earlier_version.sh").touch()
+    MAKER.write_recipe(made)
+    assert contents(made) == theirs
 
 
 def test_what_the_readme_no_longer_says_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,19 +74,19 @@ def test_what_the_readme_no_longer_says_is_noticed(tmp_path: Path, monkeypatch: 
         MAKER.recipe_text(changed)
 
 
-def test_nothing_leads_out_of_the_folder() -> None:
-    for name, (text, _) in contents(MAKER.TARGET).items():
+def test_nothing_leads_out_of_the_folder(made: Path) -> None:
+    for name, (text, _) in contents(made).items():
         body = text.rpartition("This folder is made from")[0] or text
         assert "recipes/gad" not in body, name
         targets = [target for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) if "://" not in target]
-        assert all((MAKER.TARGET / target).is_file() and ".." not in target for target in targets), name
-    readme = contents(MAKER.TARGET)["README.md"][0]
+        assert all((made / target).is_file() and ".." not in target for target in targets), name
+    readme = contents(made)["README.md"][0]
     assert f"`pip install gad-verl=={gad_verl.__version__}`" in readme
     assert "## Required `verl` version" in readme
 
 
-def test_all_python_is_in_the_wheels() -> None:
-    files = contents(MAKER.TARGET)
+def test_all_python_is_in_the_wheels(made: Path) -> None:
+    files = contents(made)
     assert not [name for name in files if name.endswith(".py")]
     packages = set(find_packages(str(ROOT), include=["gad_verl", "gad_verl.*"]))
     modules = {module for text, _ in files.values() for module in re.findall(r"\b(?:gad_)?verl(?:\.\w+)+", text)}
