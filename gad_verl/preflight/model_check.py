@@ -14,7 +14,6 @@
 """Tokenizers, the loaded discriminator, and the checkpoint to resume: what files tell without loading weights."""
 
 import copy
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -26,6 +25,7 @@ from gad_verl.discriminator.form import CLASSIFIER_HEADS, LM_HEAD, discriminator
 from gad_verl.discriminator.model import prepare_config
 from gad_verl.errors import GadCheckpointError, GadConfigError
 from gad_verl.preflight.megatron_check import MEGATRON
+from gad_verl.record.files import read_json
 from gad_verl.trainer import checkpoints
 from gad_verl.trainer.begun import resume_folder
 
@@ -54,7 +54,10 @@ def missing_weights(folder: Path) -> str | None:
         return f"{folder} has no config.json: give the folder of a Hugging Face model"
     for index in (folder / "model.safetensors.index.json", folder / "pytorch_model.bin.index.json"):
         if index.is_file():
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            files = (read_json(index) or {}).get("weight_map")
+            if not isinstance(files, dict):
+                return f"{index} is damaged: download the model again"
+            names = {str(name) for name in files.values()}
             missing = sorted(name for name in names if not (folder / name).is_file())
             return f"{folder} lacks {', '.join(missing)}: download the model again" if missing else None
     if not any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "*.bin")):

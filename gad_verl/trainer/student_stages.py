@@ -95,8 +95,8 @@ class StudentStages:
             logger.warning("step %d: %s", step, too_early)
             self.log.event(step, "schedule", "warmup", "warn", too_early, self.texts.metrics())
         # A student that starts from an adapter is its own reference; without one, model.path is.
-        starts_adapted = self.entered is None and stage == ADVERSARIAL and self._starts_from_adapter
-        if (self.entered is not None or starts_adapted) and self._renews_reference:
+        starts_adapted = is_first and stage == ADVERSARIAL and self._starts_from_adapter
+        if (not is_first or starts_adapted) and self._renews_reference:
             self.kl_reference = f"kl_reference_step_{step - 1}"
             path = str(Path(self.config.trainer.default_local_dir).absolute() / self.kl_reference)
             self.student.save_student_weights(path)

@@ -13,7 +13,9 @@
 # limitations under the License.
 """Every bad input ends in one error before a model is loaded or Ray started."""
 
+import contextlib
 import copy
+import io
 import json
 import shutil
 import subprocess
@@ -66,9 +68,11 @@ def rejects(config: DictConfig, error: type[Exception], *parts: str) -> str:
         preflight.run_preflight(config)
     message = str(raised.value)
     assert all(part in message for part in parts), message
-    with pytest.raises(SystemExit) as ended:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
         preflight.PreflightCallback().on_job_start(config)
     assert ended.value.code == 2
+    assert said.getvalue().endswith(f"gad_verl: {error.__name__}: {message}\n")
     return message
 
 
@@ -343,6 +347,16 @@ def test_a_model_without_its_weights(
         (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     config = changed(tiny_config, **{f"{key}__model__path": str(folder)})
     rejects(config, GadConfigError, f"{key}.model.path", said)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"weight_map": 3}', b"\xff"])
+def test_an_index_of_weights_that_is_damaged(
+    tiny_config: DictConfig, tiny_folder: Path, tmp_path: Path, content: bytes
+) -> None:
+    folder = copied(tiny_folder, tmp_path / "model")
+    (folder / "model.safetensors.index.json").write_bytes(content)
+    config = changed(tiny_config, actor_rollout_ref__model__path=str(folder))
+    rejects(config, GadConfigError, "actor_rollout_ref.model.path", "model.safetensors.index.json is damaged")
 
 
 def test_no_tokenizer_at_all(tiny_config: DictConfig, tmp_path: Path) -> None:
