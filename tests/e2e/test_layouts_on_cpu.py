@@ -13,11 +13,12 @@
 # limitations under the License.
 """Other layouts of the same training: real vLLM, two ranks, FSDP2, a pool for the discriminator, another estimator."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from main_ppo import Run, run_main_ppo
-from tiny_model import build_all
+from tiny_model import CHAT_TEMPLATE, build_all
 
 pytestmark = pytest.mark.e2e
 
@@ -108,12 +109,33 @@ def test_a_discriminator_with_lora_learns(vllm_two_ranks: Run) -> None:
     assert metrics[4]["disc/loss"] < metrics[1]["disc/loss"] and metrics[4]["disc/grad_norm"] > 0
 
 
+BUDGET = 16
+
+
 @pytest.fixture(scope="module")
-def lora(folder: Path) -> Run:
-    """LoRA for both models through all phases; the rollout gets adapters."""
+def thinking_model(folder: Path) -> Path:
+    """The same weights; the template opens thoughts, which a student that knows nothing never closes."""
+    from transformers import AutoTokenizer
+
+    path = shutil.copytree(folder / "model", folder / "thinking_model")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.chat_template = CHAT_TEMPLATE.replace("assistant\n", "assistant\n<think>\n")
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lora(folder: Path, thinking_model: Path) -> Run:
+    """LoRA for both models through all phases; the rollout gets adapters. Thoughts are hidden and have a budget."""
     run = run_main_ppo(
         folder,
         "lora",
+        f"actor_rollout_ref.model.path={thinking_model}",
+        "gad.thinking.mode=hidden",
+        f"gad.thinking.budget={BUDGET}",
+        # Thoughts, the mark that ends them, and the answer.
+        "data.max_response_length=48",
+        "gad.max_answer_length=24",
         "actor_rollout_ref.model.lora_rank=4",
         "discriminator.model.lora_rank=4",
         "actor_rollout_ref.actor.optim.lr=1e-2",
@@ -132,6 +154,26 @@ def lora(folder: Path) -> Run:
 def test_lora_rollouts_come_from_the_student(lora: Run) -> None:
     for step in (3, 4):
         assert lora.metrics[step]["training/rollout_probs_diff_max"] < 1e-4
+
+
+def test_thoughts_end_at_their_budget_and_answers_are_read(lora: Run) -> None:
+    """But for the few that the student ends by itself, within its thoughts or before the first of them."""
+    forced = len("\n</think>\n")
+    for step in (1, 2, 3, 4):
+        metrics = lora.metrics[step]
+        assert metrics["gad/thinking_rate"] > 0.9 and metrics["gad/failed_rollouts"] == 0.0
+        assert 0.5 < metrics["gad/thinking_closed_rate"] <= 1.0
+        assert BUDGET / 2 < metrics["gad/thinking_tokens"] <= BUDGET + forced
+        assert 0 < metrics["gad/student_length_mean"] <= 24
+
+
+def test_the_exported_discriminator_opens_no_thoughts(folder: Path, lora: Run) -> None:
+    from gad_verl.tools.export.reward_model import scoring_builder
+    from gad_verl.tools.export.weights import export_part
+
+    exported = export_part(folder / "lora" / "global_step_4", "discriminator", folder / "lora_scores")
+    rendered = scoring_builder(exported).render([{"role": "user", "content": "red"}])
+    assert rendered.endswith("assistant\n")
 
 
 def test_lora_reference_is_the_warmed_up_student(lora: Run) -> None:
