@@ -121,7 +121,13 @@ class Start:
 
 
 def batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Rows of one batch after the other, shuffled anew in each epoch; the remainder of an epoch is left out."""
+    """Rows of one batch after the other, shuffled anew in each epoch; the remainder of an epoch is left out.
+
+    Raises:
+        ValueError: If the rows do not fill a batch.
+    """
+    if count < size:
+        raise ValueError(f"{count} rows do not fill a batch of {size}")
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(count, generator=generator)

@@ -268,3 +268,8 @@ def test_the_rates_are_those_that_were_best_on_other_seeds():
     assert {row["seed"] for row in rows} == set(objective_language.CHOICE_SEEDS)
     for name, case in CASES.items():
         assert best_rates(rows, name) == (case.rate, case.rate_equal_time), name
+
+
+def test_too_few_rows_for_a_batch_are_an_error_and_no_endless_loop():
+    with pytest.raises(ValueError, match="3 rows do not fill a batch of 4"):
+        next(objective_training.batches(3, 4, 1))
