@@ -22,7 +22,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from gad_verl.core.schedule import ADVERSARIAL, WARMUP, StageSchedule, stage_of
+from gad_verl.core.schedule import ADVERSARIAL, PREFERENCE, SEQKD, WARMUP, StageSchedule, stage_of
 from gad_verl.errors import GadCheckpointError
 from gad_verl.trainer import checkpoints
 from gad_verl.trainer.checkpoints import GadState
@@ -69,7 +69,7 @@ class BegunRun:
         if state.step == now.total_steps:
             return now
         stage = stage_of(now.phase(state.step + 1))
-        if stage != state.stage and (state.stage, stage) != (WARMUP, ADVERSARIAL):
+        if stage != state.stage and (state.stage, stage) not in ((WARMUP, ADVERSARIAL), (SEQKD, PREFERENCE)):
             self._refuse(f"is in stage {state.stage}, and the next step would be of stage {stage}")
         before = _borders(state.schedule, state.stage)
         for key, border in _borders(now, state.stage).items():
@@ -90,6 +90,8 @@ class BegunRun:
 
 def _borders(schedule: StageSchedule | None, stage: str) -> dict[str, int]:
     """Last steps of what may not come twice, by their keys, as far as they matter from a stage on."""
+    if schedule is not None and schedule.stage == "soda":
+        return {"gad.soda.snapshot_steps": schedule.snapshot_steps, "gad.warmup_steps": schedule.warmup_steps}
     if schedule is None or schedule.stage not in ("auto", "warmup"):
         return {}
     borders = {"gad.discriminator_only_steps": schedule.discriminator_only_steps} if stage == WARMUP else {}

@@ -212,6 +212,15 @@ STUDENT = Section(
             "Cross-entropy on the teacher's texts",
             (Curve("actor/loss", "warmup, SeqKD", (WARMUP, SEQKD)),),
         ),
+        Panel(
+            "Preferences (SODA): change since the reference, nats a text",
+            (
+                Curve("gad/preference_chosen_change", "teacher's texts"),
+                Curve("gad/preference_rejected_change", "snapshot"),
+            ),
+            "The loss falls with their distance. Both falling is known of DPO: see gad.supervised_weight.",
+            level=0.0,
+        ),
         Panel("Gradient norm", (Curve("actor/grad_norm", "student"),), "Before clipping.", may_be_log=True),
     ),
 )
