@@ -13,6 +13,7 @@
 # limitations under the License.
 """Steps of ``gad.stage=soda``: a snapshot of the student, and preferences of the teacher's texts over it."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,8 @@ from gad_verl.trainer.scored import StepInfo
 from gad_verl.trainer.snapshot import Snapshot, SnapshotAnswer
 from gad_verl.trainer.student_stages import StudentStages
 from gad_verl.trainer.supervised import SupervisedRow, SupervisedStep
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class PreferenceStep:
         chosen, rejected = self._pairs(batch, info)
         counts = {"gad/pairs": float(len(chosen)), "gad/unpaired_prompts": float(len(batch) - len(chosen))}
         if not chosen:
+            logger.warning("step %d: no prompt of the step has an answer in the snapshot: nobody learns", info.number)
             return counts
         rows = [*chosen, *rejected]
         pairs = self._log_probs(rows)

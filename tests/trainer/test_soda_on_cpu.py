@@ -30,6 +30,8 @@ from gad_verl.core.preference import PreferenceLogProbs, preference_gradients
 from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import GadCheckpointError, GadConfigError
 from gad_verl.preflight.objective_check import check_objective
+from gad_verl.trainer.begun import BegunRun
+from gad_verl.trainer.checkpoints import GadState
 from gad_verl.trainer.snapshot import PAIRS_FILE, Snapshot, SnapshotAnswer
 from gad_verl.workers.row_gradients import ROW_GRADIENT, row_gradient_loss
 
@@ -160,6 +162,25 @@ def test_a_resumed_run_learns_from_the_same_pairs(
         assert gradient is also is None or torch.equal(gradient, also)
     texts = [(tmp_path / name / "checkpoints" / PAIRS_FILE).read_text() for name in ("whole", "cut")]
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (StageSchedule("soda", 9, 2, snapshot_steps=2), None),
+        (StageSchedule("soda", 9, 3, snapshot_steps=2), "gad.warmup_steps=2, and now it is 3"),
+        (StageSchedule("soda", 9, 2, snapshot_steps=3), "gad.soda.snapshot_steps=2, and now it is 3"),
+        (StageSchedule("seqkd", 9), "of gad.stage=soda, and now it is seqkd"),
+    ],
+)
+def test_a_run_does_not_go_back(tmp_path: Path, now: StageSchedule, words: str | None) -> None:
+    begun = StageSchedule("soda", 9, 2, snapshot_steps=2)
+    run = BegunRun(tmp_path, GadState(5, "preference", False, None, None, schedule=begun))
+    if words is None:
+        assert run.check(now) == now
+        return
+    with pytest.raises(GadCheckpointError, match=f"{words}.*gad.stage=soda gad.soda.snapshot_steps=2 gad.warmup_st"):
+        run.check(now)
 
 
 def test_what_a_killed_run_wrote_behind_its_checkpoint_is_written_again(tmp_path: Path) -> None:
