@@ -108,6 +108,17 @@ DISCRIMINATOR = Section(
             bounds=_SHARE,
         ),
         Panel(
+            "Accuracy on past pairs, by their age in steps",
+            tuple(
+                Curve(f"disc/replay_accuracy_age_{band}", label)
+                for band, label in (("1", "1"), ("2_4", "2 to 4"), ("5_16", "5 to 16"), ("17_up", "17 and more"))
+            ),
+            "Falling with age: the discriminator forgets what the student used to write (gad.replay).",
+            level=0.5,
+            level_name="guessing",
+            bounds=_SHARE,
+        ),
+        Panel(
             "Margin: teacher's score less the student's",
             (Curve("disc/margin_mean", "training"), _held_out("val-gad/margin_mean")),
             "Shrinks slowly as the student comes closer; growth without end is saturation.",
