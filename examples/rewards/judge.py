@@ -85,7 +85,7 @@ def read_marks(reply: str | None, count: int) -> list[float] | None:
     """The marks of a reply, from 0 to 1; None if it does not give each answer exactly one on the scale."""
     found: dict[int, float] = {}
     for number, mark in re.findall(
-        r"^\W*(\d+)\s*[:.)\]]+\s*(\d+(?:\.\d+)?)(?:\s*/\s*10)?\W*$", reply or "", re.MULTILINE
+        r"^\W*(\d+)[\s*_]*[:.)\]]+[\s*_]*(\d+(?:\.\d+)?)(?:\s*/\s*10)?\W*$", reply or "", re.MULTILINE
     ):
         if int(number) in found or float(mark) > HIGHEST:
             return None
