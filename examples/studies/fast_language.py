@@ -182,7 +182,7 @@ def pair_loss(
     Args:
         teacher: G texts.
         rollouts: G n texts, those of a prompt side by side.
-        trains: (G,) bool, which prompts' pairs are in the loss; None for all.
+        trains: (G,) bool, which prompts' pairs are in the loss, or (G, n) weights of the pairs; None for all.
     """
     groups, n = len(teacher), len(rollouts) // len(teacher)
     answers = torch.cat([teacher.answers.unsqueeze(1), rollouts.answers.view(groups, n, -1)], dim=1).flatten(0, 1)
@@ -190,7 +190,7 @@ def pair_loss(
     ids = torch.cat([teacher.prompts.repeat_interleave(n + 1, dim=0), answers], dim=1)
     values = discriminator(input_ids=ids, attention_mask=None)
     scores = values.gather(1, last.view(-1, 1)).view(groups, n + 1)
-    weights = torch.ones(groups, n) if trains is None else trains.float().unsqueeze(1).expand(groups, n)
+    weights = torch.ones(groups, n) if trains is None else trains.float().view(groups, -1).expand(groups, n)
     return discriminator_pair_loss(scores[:, 0], scores[:, 1:], weights, weights.sum()), scores.detach()
 
 

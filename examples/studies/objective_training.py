@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from fast_language import Oracle, Texts, pair_loss, policy_loss, sample, supervised_loss
 from language import HELD_OUT, SAMPLES, TEST_PROMPTS, TRUST, VALIDATION_TEXTS, Regime
-from oracle_language import LANGUAGE, CausalTransformer, Language, make_corpus
+from oracle_language import LANGUAGE, CausalTransformer, Language, make_corpus, with_more_texts
 from torch import Tensor, nn
 
 from gad_verl.config.stability import RewardConfig
@@ -57,6 +57,7 @@ class Case:
         rate_equal_time: The best rate for so many.
         language: Of prompts and answers.
         second_round: Rate and updates of more SeqKD before all arms, for a student that has learned all it can.
+        texts_per_prompt: Of the regime's texts, so many answer the same prompt, each drawn anew.
     """
 
     regime: Regime
@@ -66,6 +67,7 @@ class Case:
     rate_equal_time: float
     language: Language = LANGUAGE
     second_round: tuple[float, int] | None = None
+    texts_per_prompt: int = 1
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,10 @@ def update(module: nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor) ->
 def start(case: Case, seed: int) -> Start:
     """SeqKD to its best validation likelihood."""
     regime, language = case.regime, case.language
-    corpus = make_corpus(regime.length, regime.texts, VALIDATION_TEXTS, TEST_PROMPTS, seed, language)
+    prompts = regime.texts // case.texts_per_prompt
+    corpus = make_corpus(regime.length, prompts, VALIDATION_TEXTS, TEST_PROMPTS, seed, language)
+    if case.texts_per_prompt > 1:
+        corpus = with_more_texts(corpus, case.texts_per_prompt, seed, language)
     limit = language.longest_answer(regime.length)
     texts = Texts.of(corpus.train, limit, language.end)
     oracle = Oracle(language, corpus.test, Texts.of(corpus.validation, limit, language.end))

@@ -120,6 +120,19 @@ def make_corpus(
     return Corpus(rows[:train], rows[train : train + validation], prompts[train + validation :])
 
 
+def with_more_texts(corpus: Corpus, count: int, seed: int, language: Language = LANGUAGE) -> Corpus:
+    """The corpus with ``count`` rows for each training prompt: its text, and others drawn from the teacher."""
+    rng, shares = np.random.default_rng([seed, count]), [template.share for template in language.templates]
+    rows: list[Example] = []
+    for example in corpus.train:
+        answers = language.valid_answers(example.prompt_ids[:-1])
+        texts = [example.teachers[0]]
+        for number in rng.choice(len(shares), size=count - 1, p=shares):
+            texts.append(EncodedResponse(answers[number], finished=True, cut=False))
+        rows += [Example(len(rows) + place, example.prompt_ids, [text]) for place, text in enumerate(texts)]
+    return Corpus(rows, corpus.validation, corpus.test)
+
+
 # ------------------------------------------------- the oracle -------------------------------------------------
 
 

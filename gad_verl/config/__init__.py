@@ -22,6 +22,7 @@ from gad_verl.config.stability import (
     RecordConfig,
     ReplayConfig,
     RewardConfig,
+    SodaConfig,
     TrustConfig,
 )
 from gad_verl.config.thinking import ThinkingConfig
@@ -35,6 +36,7 @@ __all__ = [
     "RecordConfig",
     "ReplayConfig",
     "RewardConfig",
+    "SodaConfig",
     "StageOptimConfig",
     "TeacherMixConfig",
     "ThinkingConfig",

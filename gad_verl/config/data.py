@@ -58,8 +58,8 @@ class CurriculumConfig:
             f"{key}.difficulty=column needs {key}.column, the name of a column of numbers",
         )
         require(
-            self.difficulty != "margin" or stage != "seqkd",
-            f"{key}.difficulty=margin needs the discriminator, which gad.stage=seqkd has not: take teacher_tokens, "
+            self.difficulty != "margin" or stage not in ("seqkd", "soda"),
+            f"{key}.difficulty=margin needs the discriminator, which gad.stage={stage} has not: take teacher_tokens, "
             "teacher_characters or column",
         )
 

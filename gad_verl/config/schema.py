@@ -30,6 +30,7 @@ from gad_verl.config.stability import (
     RecordConfig,
     ReplayConfig,
     RewardConfig,
+    SodaConfig,
     TrustConfig,
 )
 from gad_verl.config.thinking import ThinkingConfig
@@ -114,9 +115,15 @@ class GadConfig:
     discriminator_updates: DiscriminatorUpdatesConfig = field(default_factory=DiscriminatorUpdatesConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
+    soda: SodaConfig = field(default_factory=SodaConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     guardian: GuardianConfig = field(default_factory=GuardianConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether the run trains a discriminator."""
+        return self.stage not in ("seqkd", "soda")
 
     @property
     def turns_to_texts(self) -> bool:
@@ -154,6 +161,11 @@ class GadConfig:
                 self.warmup_steps is not None or self.warmup_epochs is not None,
                 "gad.stage=auto needs gad.warmup_steps or gad.warmup_epochs (0 skips the warmup)",
             )
+        require(
+            not self.discriminator_updates.passing_only or self.reward.task_weight > 0,
+            "gad.discriminator_updates.passing_only trains on answers that pass a check, and there is none: set "
+            "gad.reward.task_weight above 0",
+        )
         self._validate_thinking()
         self.teachers.validate()
         self.curriculum.validate(self.stage)
@@ -166,6 +178,7 @@ class GadConfig:
             self.discriminator_updates,
             self.replay,
             self.trust,
+            self.soda,
             self.reward,
             self.guardian,
             self.record,
@@ -211,6 +224,7 @@ class GadConfig:
             total_steps=total_steps,
             warmup_steps=warmup_steps,
             discriminator_only_steps=self.discriminator_only_steps if warmup_steps != 0 else 0,
+            snapshot_steps=self.soda.steps(steps_per_epoch) if self.stage == "soda" else 0,
         )
 
     def discriminator_updates_of(self, schedule: StageSchedule) -> int:

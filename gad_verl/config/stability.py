@@ -32,9 +32,10 @@ from gad_verl.config.checks import (
     require_each,
 )
 from gad_verl.config.custom_code import load_custom
+from gad_verl.core.combining import COMBINATIONS, PRODUCT, SUM
 from gad_verl.core.gating import GateOptions
 from gad_verl.core.pair_loss import PairLossOptions
-from gad_verl.core.replay import REPLAY_ORDERS
+from gad_verl.core.replay import REPLAY_MODES, REPLAY_ORDERS
 from gad_verl.core.reward_shaping import LENGTH_CORRECTIONS, LOGARITHM, PER_TOKEN, WHITENINGS
 from gad_verl.core.token_credit import UNITS
 from gad_verl.core.trust import TrustOptions
@@ -112,6 +113,7 @@ class DiscriminatorUpdatesConfig:
     accuracy_below: float = 1.0
     accuracy_memory: float = 0.0
     frozen: bool = False
+    passing_only: bool = False
 
     def validate(self) -> None:
         _require_buildable("gad.discriminator_updates", self.gate_options)
@@ -126,12 +128,15 @@ class ReplayConfig:
     """Past student responses in the discriminator's batches."""
 
     capacity_steps: int = 0
+    mode: str = "add"
     fraction: float = 0.5
     order: str = "uniform"
+    recency_rate: float = 0.1
     seed: int = 1
 
     def validate(self) -> None:
-        require_each("gad.replay", self, NOT_NEGATIVE, "capacity_steps")
+        require_each("gad.replay", self, NOT_NEGATIVE, "capacity_steps", "recency_rate")
+        require_choice("replay.mode", self.mode, REPLAY_MODES)
         require_each("gad.replay", self, BELOW_ONE, "fraction")
         require_choice("replay.order", self.order, REPLAY_ORDERS)
 
@@ -168,6 +173,22 @@ class TrustConfig:
 
 
 @dataclass
+class SodaConfig:
+    """Preferences against one snapshot of the student (``gad.stage=soda``)."""
+
+    snapshot_steps: int | None = None
+    beta: float = 0.1
+
+    def validate(self) -> None:
+        require_each("gad.soda", self, AT_LEAST_ONE, "snapshot_steps")
+        require_each("gad.soda", self, POSITIVE, "beta")
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Steps of the snapshot: one pass over the data where nothing is said."""
+        return steps_per_epoch if self.snapshot_steps is None else self.snapshot_steps
+
+
+@dataclass
 class RewardConfig:
     """From the discriminator's score to the student's reward."""
 
@@ -179,6 +200,9 @@ class RewardConfig:
     whitening_memory: float = 0.99
     discriminator_weight: float = 1.0
     task_weight: float = 0.0
+    task_combination: str = "sum"
+    task_passing: float = 0.5
+    group_function: str | None = None
     unfinished_penalty: float = 0.0
     malformed_penalty: float = 0.0
     malformed_pattern: str | None = None
@@ -214,6 +238,7 @@ class RewardConfig:
             self.discriminator_weight + self.task_weight > 0,
             "gad.reward.discriminator_weight and gad.reward.task_weight are both 0: there is no reward",
         )
+        self._validate_task()
         require(
             self.sequence_weight + self.phrase_weight + self.token_weight > 0,
             "gad.reward.sequence_weight, phrase_weight and token_weight are all 0: there is no reward",
@@ -223,6 +248,29 @@ class RewardConfig:
                 re.compile(self.malformed_pattern)
             except re.error as error:
                 require(False, f"gad.reward.malformed_pattern is no regular expression: {error}")
+
+    def _validate_task(self) -> None:
+        require_choice("reward.task_combination", self.task_combination, COMBINATIONS)
+        asks = f"gad.reward.task_combination={self.task_combination}"
+        if self.group_function is not None:
+            asks = f"gad.reward.group_function={self.group_function}"
+        require(
+            self.task_weight > 0 or (self.task_combination == SUM and self.group_function is None),
+            f"{asks} with gad.reward.task_weight=0 asks for no reward: set the weight above 0",
+        )
+        require(
+            self.task_combination == SUM or self.discriminator_weight == 1.0,
+            f"gad.reward.task_combination={self.task_combination} has no sum to weigh: leave "
+            f"gad.reward.discriminator_weight at 1; got {self.discriminator_weight}",
+        )
+        require(
+            self.task_combination != PRODUCT or self.whitening == "none",
+            "gad.reward.task_combination=product reads how far a score lies from the teacher's, which "
+            f"gad.reward.whitening={self.whitening} takes out: set the whitening to none",
+        )
+        if self.group_function is not None:
+            function = load_custom(self.group_function, "gad.reward.group_function")
+            require(callable(function), f"gad.reward.group_function: {self.group_function} cannot be called")
 
     @property
     def credits_tokens(self) -> bool:

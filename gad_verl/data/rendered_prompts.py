@@ -108,7 +108,7 @@ def prompt_readers(config: DictConfig, gad_config: GadConfig) -> Iterator[Render
     """The student's template, and the discriminator's where it is another."""
     data, student, judge = config.data, config.actor_rollout_ref.model, config.discriminator.model
     models = {"actor_rollout_ref.model": student}
-    if gad_config.stage != "seqkd" and judge.path != student.path:
+    if gad_config.has_discriminator and judge.path != student.path:
         models["discriminator.model"] = judge
     options = dict(data.get("apply_chat_template_kwargs", {}) or {})
     for key, model in models.items():

@@ -38,6 +38,7 @@ class SequenceGroup:
         prompt_length: Tokens of the prompt, with which all of these sequences begin; 0 where that is not so.
         teacher_weights: Share of each teacher response in the group's pairs.
         trains: Whether the discriminator learns from the group; else it is scored only.
+        student_trains: The same of each student response; None means all of them.
 
     Raises:
         ValueError: Without a teacher response, or without a weight for each.
@@ -48,6 +49,7 @@ class SequenceGroup:
     prompt_length: int = 0
     teacher_weights: tuple[float, ...] = (1.0,)
     trains: bool = True
+    student_trains: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.teacher_ids or len(self.teacher_weights) != len(self.teacher_ids):
@@ -66,8 +68,12 @@ class SequenceGroup:
         return [0.0 if ids is None else 1.0 for ids in self.student_ids]
 
     def pair_weights(self) -> list[float]:
-        """Weight of each student response in the loss: 0 where it is not read or the group does not train."""
-        return self.valid_students() if self.trains else [0.0] * len(self.student_ids)
+        """Weight of each student response in the loss: 0 where it is not read, or it or the group does not train."""
+        if not self.trains:
+            return [0.0] * len(self.student_ids)
+        if self.student_trains is None:
+            return self.valid_students()
+        return [weight * trains for weight, trains in zip(self.valid_students(), self.student_trains, strict=True)]
 
     def padded_teacher_weights(self, num_teachers: int) -> list[float]:
         """Weight of each teacher response, 0 up to ``num_teachers``."""

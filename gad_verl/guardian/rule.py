@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gad_verl.config.guardian import GuardianConfig
 
 # Values of the metric gad/stage (gad_verl.core.Phase; not imported, it would bring torch).
-DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD = 0, 1, 2, 3
+DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD, SNAPSHOT, PREFERENCE = range(6)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def check_config(config: DictConfig) -> GadConfig:
         )
     longest = config.data.max_prompt_length + gad_config.longest_answer(config.data.max_response_length)
     micro_batch = tokens_per_micro_batch(discriminator)
-    if gad_config.stage != "seqkd" and discriminator.use_dynamic_bsz:
+    if gad_config.has_discriminator and discriminator.use_dynamic_bsz:
         if gad_config.discriminator_passes == "one":
             longest *= rollout.n + 1
         if longest > micro_batch:

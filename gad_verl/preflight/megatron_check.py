@@ -78,7 +78,7 @@ def check_megatron(config: DictConfig, gad_config: GadConfig) -> None:
         if config.actor_rollout_ref.ref.strategy == MEGATRON:
             reference = config.actor_rollout_ref.ref
             _check_engine(_REFERENCE, reference.megatron, gpus, layers, None, True)
-    if discriminator.strategy == MEGATRON and gad_config.stage != "seqkd":
+    if discriminator.strategy == MEGATRON and gad_config.has_discriminator:
         if gad_config.discriminator_n_gpus_per_node:
             gpus = gad_config.discriminator_nnodes * gad_config.discriminator_n_gpus_per_node
         model = discriminator.model

@@ -106,7 +106,7 @@ def check_discriminator(config: DictConfig, gad_config: GadConfig) -> None:
     from transformers import AutoConfig
 
     folder = resume_folder(config.trainer)
-    if gad_config.stage == "seqkd":
+    if not gad_config.has_discriminator:
         return
     path = Path(config.discriminator.model.path).expanduser()
     if path.is_dir():

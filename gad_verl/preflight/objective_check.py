@@ -33,6 +33,8 @@ def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
     Raises:
         GadConfigError: Names the keys, the reason and the remedy.
     """
+    if gad_config.stage == "soda":
+        _check_preferences(config, gad_config)
     if gad_config.stage not in ("auto", "gad"):
         return
     turns = gad_config.trust.otherwise == SUPERVISED
@@ -56,6 +58,26 @@ def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
     if gad_config.uses_texts:
         _check_one_batch(config)
         _say_rates(config, gad_config)
+
+
+def _check_preferences(config: DictConfig, gad_config: GadConfig) -> None:
+    """What the loss of preferences needs of verl's settings."""
+    actor, batch = config.actor_rollout_ref.actor, config.data.train_batch_size
+    require(
+        actor.use_kl_loss or config.algorithm.use_kl_in_reward,
+        "gad.stage=soda compares the student with a reference, which verl builds for a KL loss: set "
+        "actor_rollout_ref.actor.use_kl_loss=True (its coefficient is not read)",
+    )
+    require(
+        actor.ppo_mini_batch_size >= batch,
+        "gad.stage=soda reads the log-probabilities of a step's pairs once, before its update: set "
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={batch} (data.train_batch_size); got {actor.ppo_mini_batch_size}",
+    )
+    require(
+        not gad_config.curriculum.enabled or gad_config.curriculum.mode == "order",
+        f"gad.stage=soda takes the snapshot in one pass over all rows, and gad.curriculum.mode="
+        f"{gad_config.curriculum.mode} draws some: set it to none or order",
+    )
 
 
 def _check_one_batch(config: DictConfig) -> None:

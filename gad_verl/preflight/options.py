@@ -109,7 +109,7 @@ def check_held_out(gad_config: GadConfig, rows: int) -> None:
     trust = gad_config.trust
     expected = trust.held_out_fraction * rows
     require(
-        not trust.enabled or gad_config.stage == "seqkd" or expected >= 1.5 * trust.least_prompts,
+        not (trust.enabled and gad_config.has_discriminator) or expected >= 1.5 * trust.least_prompts,
         f"gad.trust.held_out_fraction={trust.held_out_fraction} of {rows} training rows holds out about "
         f"{expected:.0f} prompts, but gad.trust.least_prompts={trust.least_prompts} must have been seen before the "
         "student learns from scores: raise the fraction to at least "
@@ -123,7 +123,7 @@ def check_task_columns(config: DictConfig, gad_config: GadConfig) -> None:
     Raises:
         GadConfigError: Names the file and the column.
     """
-    if gad_config.reward.task_weight == 0:
+    if gad_config.reward.task_weight == 0 or gad_config.reward.group_function is not None:
         return
     for path in file_list(config.data.train_files):
         names = column_names(path)

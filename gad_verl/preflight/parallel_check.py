@@ -142,7 +142,7 @@ def _engines(
     for name in ("actor", "ref"):
         key = f"actor_rollout_ref.{name}"
         yield key, actor_rollout_ref[name], actor_rollout_ref.model, gpus, student
-    if gad_config.stage != "seqkd":
+    if gad_config.has_discriminator:
         own = gad_config.discriminator_nnodes * gad_config.discriminator_n_gpus_per_node
         yield _DISCRIMINATOR, config.discriminator, config.discriminator.model, own or gpus, discriminator
 

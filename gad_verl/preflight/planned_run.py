@@ -77,7 +77,7 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     resumed = resume_folder(config.trainer)
     check_ranks(config, gad_config, resumed)
     check_tokenizers(config)
-    has_discriminator = gad_config.stage != "seqkd"
+    has_discriminator = gad_config.has_discriminator
     check_families(config, has_discriminator)
     check_attention(config, has_discriminator)
     check_models(config, gad_config)

@@ -58,7 +58,7 @@ def check_heads(config: DictConfig, gad_config: GadConfig) -> None:
         GadConfigError: Names the key, the sizes and the remedy.
     """
     heads = {}
-    for key, model in _models(config, gad_config.stage != "seqkd"):
+    for key, model in _models(config, gad_config.has_discriminator):
         known = model_config(model)
         heads[key] = None if known is None else _heads(known)
     check_parallel(config, gad_config, heads[STUDENT], heads.get(_DISCRIMINATOR))
@@ -70,7 +70,7 @@ def check_models(config: DictConfig, gad_config: GadConfig) -> None:
     Raises:
         GadConfigError: Names the key, the sizes and the remedy.
     """
-    for key, hf_config in known_models(config, gad_config.stage != "seqkd"):
+    for key, hf_config in known_models(config, gad_config.has_discriminator):
         found = check_rows(config, key, hf_config)
         if found.warning:
             logger.warning("%s", found.text)
@@ -83,7 +83,7 @@ def check_vocabularies(config: DictConfig, gad_config: GadConfig) -> None:
     Raises:
         GadConfigError: Names the key, the token and the remedy.
     """
-    for key, model in _models(config, gad_config.stage != "seqkd"):
+    for key, model in _models(config, gad_config.has_discriminator):
         known = model_config(model)
         if known is not None:
             _check_vocabulary(key, model, known)

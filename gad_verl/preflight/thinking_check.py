@@ -81,7 +81,7 @@ def thinking_in_words(config: DictConfig, gad_config: GadConfig, student: Sequen
     opened = ", opened in the prompt" if ThoughtReader(student, marks).begins_inside(student.prompt(CHAT)) else ""
     budget = "" if thinking.budget is None else f", at most {thinking.budget} tokens"
     limits = f"answers of at most {gad_config.longest_answer(config.data.max_response_length)} tokens"
-    own = thinking.warmup == OWN_THOUGHTS and gad_config.stage != "seqkd"
+    own = thinking.warmup == OWN_THOUGHTS and gad_config.has_discriminator
     behind = "the student's own thoughts" if own else "an empty block"
     return f"hidden: {marks.open!r} .. {marks.close!r}{opened}{budget}; {limits}; texts are learned behind {behind}"
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from gad_verl.core.schedule import ADVERSARIAL, WARMUP, StageSchedule, stage_of
+from gad_verl.core.schedule import ADVERSARIAL, PREFERENCE, SEQKD, WARMUP, StageSchedule, stage_of
 from gad_verl.errors import GadCheckpointError
 from gad_verl.trainer import checkpoints
 from gad_verl.trainer.checkpoints import GadState
@@ -68,33 +68,41 @@ class BegunRun:
             )
         if state.step == now.total_steps:
             return now
-        stage = stage_of(now.phase(state.step + 1))
-        if stage != state.stage and (state.stage, stage) != (WARMUP, ADVERSARIAL):
+        stage, schedule = stage_of(now.phase(state.step + 1)), state.schedule
+        if schedule is not None and schedule.stage != now.stage and "soda" in (schedule.stage, now.stage):
+            self._refuse(f"is of gad.stage={schedule.stage}, and now it is {now.stage}")
+        if stage != state.stage and (state.stage, stage) not in ((WARMUP, ADVERSARIAL), (SEQKD, PREFERENCE)):
             self._refuse(f"is in stage {state.stage}, and the next step would be of stage {stage}")
-        before = _borders(state.schedule, state.stage)
-        for key, border in _borders(now, state.stage).items():
-            if border != before.get(key, border) and state.step > min(border, before[key]):
-                self._refuse(f"was made with {key}={before[key]}, and now it is {border}")
+        before = _borders(schedule, state.stage)
+        for key, (steps, border) in _borders(now, state.stage).items():
+            steps_before, border_before = before.get(key, (steps, border))
+            if border != border_before and state.step > min(border, border_before):
+                self._refuse(f"was made with {key}={steps_before}, and now it is {steps}")
         return now
 
     def _refuse(self, reason: str) -> None:
         assert self.state is not None
         schedule, remedy = self.state.schedule, "gad.stage and the warmup"
         if schedule is not None:
-            borders = {"gad.stage": schedule.stage, **_borders(schedule, WARMUP)}
-            remedy = " ".join(f"{key}={value}" for key, value in borders.items())
+            borders = {key: steps for key, (steps, _) in _borders(schedule, WARMUP).items()}
+            remedy = " ".join(f"{key}={value}" for key, value in {"gad.stage": schedule.stage, **borders}.items())
         raise GadCheckpointError(
             f"{self.folder} {reason}: a run does not go back. Set {remedy} as when it was saved, or {_ANEW}"
         )
 
 
-def _borders(schedule: StageSchedule | None, stage: str) -> dict[str, int]:
-    """Last steps of what may not come twice, by their keys, as far as they matter from a stage on."""
-    if schedule is None or schedule.stage not in ("auto", "warmup"):
+def _borders(schedule: StageSchedule | None, stage: str) -> dict[str, tuple[int, int]]:
+    """Lengths and last steps of what may not come twice, by their keys, as far as they matter from a stage on."""
+    if schedule is None or schedule.stage not in ("auto", "warmup", "soda"):
         return {}
-    borders = {"gad.discriminator_only_steps": schedule.discriminator_only_steps} if stage == WARMUP else {}
+    if schedule.stage == "soda":
+        snapshot, warmup = schedule.snapshot_steps, schedule.warmup_steps
+        return {"gad.soda.snapshot_steps": (snapshot, snapshot), "gad.warmup_steps": (warmup, snapshot + warmup)}
+    borders = {}
+    if stage == WARMUP:
+        borders["gad.discriminator_only_steps"] = (schedule.discriminator_only_steps,) * 2
     if schedule.stage == "auto":
-        borders["gad.warmup_steps"] = schedule.warmup_steps
+        borders["gad.warmup_steps"] = (schedule.warmup_steps,) * 2
     return borders
 
 

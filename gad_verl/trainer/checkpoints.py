@@ -52,7 +52,8 @@ class GadState:
 
     Args:
         step: Step after which it was saved.
-        stage: Name of the learning-rate stage that was entered: "warmup", "adversarial" or "seqkd".
+        stage: Name of the learning-rate stage that was entered: "warmup", "adversarial", "seqkd" or
+            "preference".
         has_discriminator: Whether the folder ``discriminator`` belongs to it.
         kl_reference: Name of the folder of the warmed-up reference beside the checkpoint, or None.
         discriminator_shape: Sizes of the discriminator (``discriminator_shape``).

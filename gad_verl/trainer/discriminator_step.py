@@ -17,41 +17,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from gad_verl.config import GadConfig
 from gad_verl.core import Phase, score_statistics
 from gad_verl.core.gating import UpdateGate
-from gad_verl.core.replay import ReplayBuffer, replay_count
+from gad_verl.core.replay import ReplayBuffer
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorGroup, DiscriminatorOutput, PendingUpdate, UpdateOptions
-
-_Packed = dict[str, Any]
-
-
-def pack_group(group: SequenceGroup) -> _Packed:
-    """A group in the form in which it is remembered and saved: token ids as int32 tensors."""
-
-    def tensor(ids: list[int] | None) -> torch.Tensor | None:
-        return None if ids is None else torch.tensor(ids, dtype=torch.int32)
-
-    return {
-        "teachers": [tensor(ids) for ids in group.teacher_ids],
-        "teacher_weights": list(group.teacher_weights),
-        "students": [tensor(ids) for ids in group.student_ids],
-        "prompt_length": group.prompt_length,
-    }
-
-
-def unpack_group(packed: _Packed, num_students: int) -> SequenceGroup:
-    """The group again, with ``num_students`` sessions: surplus ones are left out, missing ones are not read."""
-    students = [None if ids is None else ids.tolist() for ids in packed["students"][:num_students]]
-    return SequenceGroup(
-        teacher_ids=tuple(ids.tolist() for ids in packed["teachers"]),
-        student_ids=students + [None] * (num_students - len(students)),
-        prompt_length=packed["prompt_length"],
-        teacher_weights=tuple(packed["teacher_weights"]),
-    )
+from gad_verl.trainer.replayed import MixedBatch, Packed, Replay, pack_group, unpack_group
 
 
 class DiscriminatorTraining:
@@ -65,11 +37,10 @@ class DiscriminatorTraining:
     def __init__(self, group: DiscriminatorGroup, config: GadConfig) -> None:
         self._group, self._config = group, config
         self._gate = UpdateGate(config.discriminator_updates.gate_options())
-        replay = config.replay
-        self._replay: ReplayBuffer[_Packed] = ReplayBuffer(replay.capacity_steps, replay.order, replay.seed)
+        self._replay = Replay(config.replay)
         # What the discriminator-only steps showed: the student stands still in them, so nothing of it gets old.
         again = config.discriminator_only_updates > 1
-        self._alone: ReplayBuffer[_Packed] = ReplayBuffer(config.discriminator_only_steps if again else 0)
+        self._alone: ReplayBuffer[Packed] = ReplayBuffer(config.discriminator_only_steps if again else 0)
         self._updates_done = 0
 
     @property
@@ -100,8 +71,8 @@ class DiscriminatorTraining:
         """
         updates = self._updates_in(phase, updates_asked)
         fresh = list(groups)
-        replayed = self._draw(step, 0, fresh, num_students) if updates else []
-        batch, options = fresh + replayed, self._options(phase)
+        mixed = self._replay.mix(step, 0, fresh, num_students) if updates else MixedBatch(fresh, len(fresh))
+        batch, options = mixed.groups, self._options(phase)
         if updates == 0:
             pending = self._group.begin_score(batch, num_students, options)
         elif self.in_background:
@@ -109,7 +80,7 @@ class DiscriminatorTraining:
         else:
             pending = _done(self._group.update(batch, num_students, options))
         self._updates_done += updates > 0
-        return DiscriminatorStep(self, step, phase, fresh, len(replayed), num_students, updates, pending)
+        return DiscriminatorStep(self, step, phase, fresh, mixed, num_students, updates, pending)
 
     def _updates_in(self, phase: Phase, updates_asked: int | None) -> int:
         if phase is Phase.DISCRIMINATOR_ONLY:
@@ -129,12 +100,6 @@ class DiscriminatorTraining:
             return_values=self._config.reward.credits_tokens and phase is Phase.ADVERSARIAL,
         )
 
-    def _draw(self, step: int, number: int, fresh: list[SequenceGroup], num_students: int) -> list[SequenceGroup]:
-        count = replay_count(len(fresh), self._config.replay.fraction)
-        # Further updates of a step draw anew.
-        drawn = self._replay.sample(count, step * 1000 + number)
-        return [unpack_group(packed, num_students) for packed in drawn]
-
     def update_again(
         self, step: int, phase: Phase, number: int, fresh: list[SequenceGroup], num_students: int
     ) -> dict[str, float]:
@@ -143,7 +108,7 @@ class DiscriminatorTraining:
             drawn = self._alone.sample(len(fresh), step * 1000 + number)
             batch = [unpack_group(packed, num_students) for packed in drawn] or fresh
         else:
-            batch = fresh + self._draw(step, number, fresh, num_students)
+            batch = self._replay.mix(step, number, fresh, num_students).groups
         options = replace(self._options(Phase.ADVERSARIAL), return_values=False)
         self._updates_done += 1
         return self._group.update(batch, num_students, options).report
@@ -157,7 +122,7 @@ class DiscriminatorTraining:
 
     def observe(self, step: int, phase: Phase, fresh: list[SequenceGroup], accuracy: float | None) -> None:
         """Remember what the step showed."""
-        self._replay.add(step, [pack_group(group) for group in fresh if group.trains])
+        self._replay.remember(step, fresh)
         if phase is Phase.ADVERSARIAL:
             self._gate.observe(accuracy)
 
@@ -193,13 +158,13 @@ class DiscriminatorStep:
         step: int,
         phase: Phase,
         fresh: list[SequenceGroup],
-        num_replayed: int,
+        mixed: MixedBatch,
         num_students: int,
         updates: int,
         pending: PendingUpdate,
     ) -> None:
         self._training, self._step, self._phase, self._fresh = training, step, phase, fresh
-        self._num_replayed, self._num_students, self._updates = num_replayed, num_students, updates
+        self._mixed, self._num_students, self._updates = mixed, num_students, updates
         self._pending = pending
 
     @property
@@ -212,8 +177,8 @@ class DiscriminatorStep:
         return self._pending.scores().first(len(self._fresh))
 
     def finish(self) -> dict[str, float]:
-        """Wait for the end of all updates; the report, with ``updates`` and, where past responses took part,
-        ``replayed_groups`` and ``replay_accuracy`` (the fresh pairs have their own)."""
+        """Wait for the end of all updates; the report, with ``updates`` and, where past responses took part, how the
+        discriminator fares on them (the fresh pairs have their own)."""
         scored = self._pending.scores()
         report = self._pending.finish()
         self._training.remember_alone(self._step, self._phase, self._fresh)
@@ -224,15 +189,8 @@ class DiscriminatorStep:
             skipped = report["skipped_steps"] + further["skipped_steps"]
             report = report | further | keep | {"skipped_steps": skipped}
         report["updates"] = float(self._updates)
-        count = len(self._fresh)
-        if self._num_replayed:
-            past = score_statistics(
-                scored.teacher_scores[count:], scored.student_scores[count:], scored.weights[count:]
-            )
-            report["replayed_groups"] = float(self._num_replayed)
-            if past:
-                report["replay_accuracy"] = past["accuracy"]
-        fresh = scored.first(count)
+        report |= self._mixed.report(scored)
+        fresh = scored.first(len(self._fresh))
         statistics = score_statistics(fresh.teacher_scores, fresh.student_scores, fresh.weights)
         self._training.observe(self._step, self._phase, self._fresh, statistics.get("accuracy"))
         return report

@@ -47,14 +47,20 @@ class EncodedGroup:
         """The first of the teacher's responses."""
         return self.teachers[0]
 
-    def sequences(self, trains: bool = True) -> SequenceGroup:
-        """Prompt and response of each row; ``trains`` False for a group that is scored only."""
+    def sequences(self, trains: bool = True, student_trains: Sequence[bool] | None = None) -> SequenceGroup:
+        """Prompt and response of each row.
+
+        Args:
+            trains: False for a group that is scored only.
+            student_trains: The same of each student response; None means all of them.
+        """
         return SequenceGroup(
             teacher_ids=tuple(self.prompt_ids + teacher.token_ids for teacher in self.teachers),
             student_ids=[None if student is None else self.prompt_ids + student.token_ids for student in self.students],
             prompt_length=len(self.prompt_ids),
             teacher_weights=self.teacher_weights,
             trains=trains,
+            student_trains=None if student_trains is None else tuple(student_trains),
         )
 
 

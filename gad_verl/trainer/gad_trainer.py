@@ -194,13 +194,15 @@ class GadTrainer(PPOTrainer):
     @property
     def _num_sessions(self) -> int:
         """Rollouts of a prompt; fewer where the warmup asks for fewer, since only the discriminator reads them."""
+        if self.phase is Phase.SNAPSHOT:
+            return 1
         fewer = self.gad_config.warmup_rollout_n
         return fewer if fewer is not None and self.phase.is_warmup else self.config.actor_rollout_ref.rollout.n
 
     def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
         metrics.update(phase_metrics(self.phase))
-        seqkd = self.phase is Phase.SEQKD
-        batch = self._step_seqkd(metrics, timing_raw) if seqkd else super().step(metrics, timing_raw)
+        generates = self.phase.generates
+        batch = super().step(metrics, timing_raw) if generates else self._step_on_data(metrics, timing_raw)
         metrics.update(self.data.metrics())
         # Before verl saves: what is decided by this step's metrics belongs to its checkpoint.
         self._decide_by(metrics)
@@ -249,7 +251,7 @@ class GadTrainer(PPOTrainer):
     def on_step_end(self) -> None:
         """Wake the rollout with the new weights, where anybody will ask it."""
         self.watchdog.beat("update_weights")
-        if self.phase is Phase.SEQKD and not self._is_due(self.config.trainer.test_freq):
+        if not self.phase.generates and not self._is_due(self.config.trainer.test_freq):
             return
         super().on_step_end()
         self._replicas_asleep = False
@@ -320,16 +322,15 @@ class GadTrainer(PPOTrainer):
             metrics.update(self.parts.supervised.train(self.parts.step.supervised_rows))
         return batch
 
-    def _step_seqkd(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
-        """Cross-entropy on the teacher's text, straight from the data: nothing is generated."""
+    def _step_on_data(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        """Cross-entropy or preferences, straight from the data: nothing is generated."""
         if not self._replicas_asleep:
             self.checkpoint_manager.sleep_replicas()
             self._replicas_asleep = True
         self.parts.stages.enter(self.global_steps)
         batch = self._next_train_batch()
-        rows = self.parts.step.rows_of_data(batch, self._info(0))
         with marked_timer("update_actor", timing_raw, color="red"):
-            metrics.update(self.parts.supervised.train(rows))
+            metrics.update(self.parts.learn_from_data(batch, self._info(0)))
         return self.rollouts.without_rollouts(list(batch["uid"]), self.global_steps)
 
     # ------------------------------ what is logged ------------------------------
@@ -337,7 +338,7 @@ class GadTrainer(PPOTrainer):
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
     ) -> None:
-        if self.phase is Phase.SEQKD:
+        if not self.phase.generates:
             metrics.update(seqkd_metrics(timing_raw, global_steps, epoch))
             return
         super()._compute_metrics(batch, metrics, timing_raw, global_steps=global_steps, epoch=epoch)
@@ -345,7 +346,7 @@ class GadTrainer(PPOTrainer):
             drop_policy_metrics(metrics)
 
     def _log_rollout_data(self, batch: KVBatchMeta, timing_raw: dict, rollout_data_dir: str) -> None:
-        if self.phase is not Phase.SEQKD:
+        if self.phase.generates:
             super()._log_rollout_data(batch, timing_raw, rollout_data_dir)
 
     @watched

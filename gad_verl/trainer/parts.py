@@ -18,21 +18,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tensordict import TensorDict
 from verl.utils.model import get_generation_config
 
 from gad_verl.config import GadConfig
+from gad_verl.config.custom_code import load_custom
+from gad_verl.core import Phase
 from gad_verl.data.thinking import marks_of, without_thoughts
 from gad_verl.data.thoughts import ThoughtReader
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
+from gad_verl.trainer.group_rewards import GROUP_FUNCTION_KEY, group_rewards
 from gad_verl.trainer.held_out_texts import HeldOutTexts
 from gad_verl.trainer.metrics import score_metrics, thinking_metrics
 from gad_verl.trainer.objective import Objective
+from gad_verl.trainer.preference import PreferenceStep
 from gad_verl.trainer.reward_options import reward_options
 from gad_verl.trainer.rewards import Rewards
-from gad_verl.trainer.scored import Observer
+from gad_verl.trainer.scored import Observer, StepInfo
+from gad_verl.trainer.snapshot import Snapshot
 from gad_verl.trainer.step import GadStep
 from gad_verl.trainer.student_stages import StudentStages
 from gad_verl.trainer.student_update import AdversarialUpdate
@@ -71,6 +77,7 @@ class Parts:
         step: From rollouts to rewards.
         supervised: The student's supervised steps.
         student_update: Its update of the adversarial stage.
+        preference: Its update of SODA; None in other stages.
         stages: Learning rates, losses, the KL reference.
         stateful: All parts that remember something, by their names in a checkpoint.
         discriminator_shape: Sizes of the discriminator; None in SeqKD.
@@ -79,9 +86,17 @@ class Parts:
     step: GadStep
     supervised: SupervisedStep
     student_update: AdversarialUpdate
+    preference: PreferenceStep | None
     stages: StudentStages
     stateful: dict[str, HasState]
     discriminator_shape: dict[str, Any] | None
+
+    def learn_from_data(self, batch: TensorDict, info: StepInfo) -> dict[str, Any]:
+        """A step without rollouts, by its phase; returns metrics."""
+        if info.phase is Phase.PREFERENCE:
+            assert self.preference is not None
+            return self.preference.train(batch, info)
+        return self.supervised.train(self.step.rows_of_data(batch, info))
 
     def state(self, step: int, has_critic: bool) -> GadState:
         """What a checkpoint says of itself, after at least one step."""
@@ -110,12 +125,20 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     encoding = _encoding(trainer)
     training = None if group is None else DiscriminatorTraining(group, gad)
     options = reward_options(gad.reward, guardian.turns("length_penalty"))
-    asked = partial(task_rewards, manager, pad, rollouts)
+    asked, where = partial(task_rewards, manager, pad, rollouts), gad.reward.group_function
+    if where is not None:
+        asked = partial(group_rewards, load_custom(where, GROUP_FUNCTION_KEY), where, rollouts, encoding)
     rewards = Rewards(gad.reward, options, rollouts, encoding, asked, gad.thinking.unclosed_penalty)
     texts = HeldOutTexts()
     stages = StudentStages(
         config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, objective, texts, log
     )
+    reference = None if trainer.ref_in_actor or not trainer.use_reference_policy else trainer.ref_policy_wg
+    supervised = SupervisedStep(student, config, encoding.student.eos_token_id, reference)
+    preference = snapshot = None
+    if gad.stage == "soda":
+        snapshot = Snapshot(trainer.folders.root)
+        preference = PreferenceStep(gad, rollouts, encoding, snapshot, supervised, stages)
     stateful: dict[str, HasState | None] = {
         "guardian": guardian,
         "trust": trust,
@@ -123,17 +146,20 @@ def build_parts(trainer: "GadTrainer") -> Parts:
         "stages": stages,
         "discriminator": training,
         "held_out_texts": texts,
+        "snapshot": snapshot,
     }
     shape = None
     if group is not None:
         shape = discriminator_shape(group.hf_config, gad.discriminator_num_layers, config.discriminator.model)
-    supervised = SupervisedStep(student, config, encoding.student.eos_token_id)
     observers = _observers(trainer, encoding)
     readers = (trust, rewards, guardian, observers, log, supervised, texts)
     return Parts(
-        step=GadStep(rollouts, encoding, training, *readers, gad.uses_texts),
+        step=GadStep(
+            rollouts, encoding, training, *readers, gad.uses_texts, preference, gad.discriminator_updates.passing_only
+        ),
         supervised=supervised,
         student_update=AdversarialUpdate(objective, stages, supervised),
+        preference=preference,
         stages=stages,
         stateful={name: part for name, part in stateful.items() if part is not None},
         discriminator_shape=shape,
@@ -186,7 +212,7 @@ def place_discriminator(manager: Any, gad: GadConfig, spawn: Callable[[Any], Non
         spawn: Starts the processes on a pool.
     """
     manager.mapping[DISCRIMINATOR] = "global_pool"
-    if gad.stage == "seqkd":
+    if not gad.has_discriminator:
         return
     if gad.discriminator_n_gpus_per_node > 0:
         pool = [gad.discriminator_n_gpus_per_node] * gad.discriminator_nnodes

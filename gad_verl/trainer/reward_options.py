@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gad_verl.config import RewardConfig
+from gad_verl.core.combining import combined_rewards, without_unknown
 from gad_verl.core.reward_shaping import (
     GROUP_WHITENING,
     NO_CORRECTION,
@@ -184,14 +185,23 @@ class DiscriminatorWeight(RewardOption):
 
 @dataclass
 class TaskReward(RewardOption):
-    """verl's reward beside the discriminator's."""
+    """The reward of a check, with the discriminator's (:mod:`gad_verl.core.combining`)."""
 
     weight: float
+    combination: str = "sum"
+    passing: float = 0.5
 
     def apply(self, rewards: Tensor, answers: Answers) -> tuple[Tensor, Metrics]:
-        task = answers.task_rewards()
-        rewards = rewards + self.weight * task.to(rewards.dtype)
-        return rewards, {"gad/task_reward_mean": _mean(task, answers.weights)}
+        task, unknown = without_unknown(answers.task_rewards(), answers.weights)
+        passes = (task >= self.passing).float()
+        rewards = combined_rewards(
+            rewards, task, answers.teacher_scores, answers.weights, self.combination, self.weight, self.passing
+        )
+        return rewards, {
+            "gad/task_reward_mean": _mean(task, answers.weights),
+            "gad/task_passing_rate": _mean(passes, answers.weights),
+            "gad/task_rewards_unknown": float(unknown),
+        }
 
 
 @dataclass
@@ -246,7 +256,7 @@ def reward_options(config: RewardConfig, guardian_penalizes: bool) -> dict[str, 
     if config.discriminator_weight != 1.0:
         options["discriminator_weight"] = DiscriminatorWeight(config.discriminator_weight)
     if config.task_weight > 0:
-        options["task_reward"] = TaskReward(config.task_weight)
+        options["task_reward"] = TaskReward(config.task_weight, config.task_combination, config.task_passing)
     if config.unfinished_penalty > 0:
         options["unfinished_penalty"] = UnfinishedPenalty(config.unfinished_penalty)
     if config.malformed_penalty > 0:

@@ -110,6 +110,8 @@ class Rewards:
         self._config, self._rollouts, self._encoding = config, rollouts, encoding
         self._task_rewards = task_rewards
         self._options, self._unclosed_penalty = options, unclosed_penalty
+        # Of the step: the check may be asked by the discriminator first.
+        self._checked: tuple[StepRollouts, Tensor] | None = None
 
     def write_scores(self, rollouts: StepRollouts, scores: Tensor, weights: Tensor) -> dict[str, float]:
         """Write scores (G, n) as they are, for steps and validations without a policy gradient; returns metrics."""
@@ -152,6 +154,18 @@ class Rewards:
         self._rollouts.write_rewards(rollouts, of_tokens)
         return metrics | {"gad/nonfinite_scores": float(nonfinite)}
 
+    def passes(self, rollouts: StepRollouts) -> list[list[bool]]:
+        """Which responses pass the check; what it knows nothing of, and what did not come, does not."""
+        return (self._of_check(rollouts) >= self._config.task_passing).tolist()
+
+    def _of_check(self, rollouts: StepRollouts) -> Tensor:
+        """Rewards of the check, (G, n); 0 where no trajectory came. Each step is asked once."""
+        if self._checked is None or self._checked[0] is not rollouts:
+            of_rows = self._task_rewards(rollouts)
+            found = [[0.0 if one is None else of_rows[one.row] for one in group.sessions] for group in rollouts.groups]
+            self._checked = rollouts, torch.tensor(found)
+        return self._checked[1]
+
     def _on_last_tokens(self, rollouts: StepRollouts, rewards: Tensor) -> list[Tensor]:
         responses = self._rollouts.fields(rollouts, ["responses"])["responses"]
         return sequence_rewards_to_token_level(rewards, responses.offsets().diff())
@@ -167,12 +181,6 @@ class Rewards:
             text = self._encoding.text
             return [[None if one is None else text(one) for one in group.answers] for group in rollouts.groups]
 
-        def task_rewards() -> Tensor:
-            of_rows = self._task_rewards(rollouts)
-            return torch.tensor(
-                [[0.0 if one is None else of_rows[one.row] for one in group.sessions] for group in rollouts.groups]
-            )
-
         return Answers(
             teacher_scores=output.teacher_scores,
             weights=output.weights,
@@ -182,7 +190,7 @@ class Rewards:
             teacher_lengths=torch.tensor([len(one.teacher.token_ids) for one in encoded]),
             length_penalty=length_penalty,
             texts=texts,
-            task_rewards=task_rewards,
+            task_rewards=lambda: self._of_check(rollouts),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from gad_verl.guardian import Guardian
 from gad_verl.trainer.discriminator_step import DiscriminatorStep, DiscriminatorTraining
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
 from gad_verl.trainer.held_out_texts import HeldOutTexts
+from gad_verl.trainer.preference import PreferenceStep
 from gad_verl.trainer.rewards import Rewards
 from gad_verl.trainer.rollouts import KVBatchMeta, Rollouts, StepRollouts
 from gad_verl.trainer.run_log import RunLog
@@ -67,6 +68,8 @@ class GadStep:
         supervised: The student's cross-entropy, for a validation.
         held_out_texts: Takes it.
         adversarial_texts: Whether the student's steps of the adversarial stage may use the teacher's texts.
+        preference: Takes the snapshot of SODA; None in other stages.
+        passing_only: Whether the discriminator learns from answers alone that pass the check.
     """
 
     rollouts: Rollouts
@@ -80,6 +83,8 @@ class GadStep:
     supervised: SupervisedStep
     held_out_texts: HeldOutTexts
     adversarial_texts: bool = False
+    preference: PreferenceStep | None = None
+    passing_only: bool = False
     supervised_rows: list[SupervisedRow] = field(default_factory=list)
     validation: ValidationRecord = field(default_factory=ValidationRecord)
     _in_flight: _InFlight | None = None
@@ -90,14 +95,23 @@ class GadStep:
         Where it has a pool of its own, the scores are awaited where the advantages need them, its update at the end of
         the step; elsewhere all of it is done here.
         """
-        assert self.discriminator is not None, "a step with rollouts has a discriminator"
         rollouts = self.rollouts.read(batch, info.num_sessions, info.number, info.visit)
+        if info.phase is Phase.SNAPSHOT:
+            assert self.preference is not None
+            metrics.update(self.preference.take(rollouts))
+            self.rewards.write_nothing(rollouts)
+            return
+        assert self.discriminator is not None, "a step with rollouts that train has a discriminator"
         encoded = self.encoding.encode(rollouts.groups)
         adversarial = info.phase is Phase.ADVERSARIAL and self.adversarial_texts
         if info.phase.trains_student_supervised or adversarial:
             self.supervised_rows = self.encoding.supervised_rows(rollouts, encoded)
         held_out = [False] * len(encoded) if self.trust is None else self.trust.held_out(rollouts.groups)
-        sequences = [one.sequences(trains=not out) for one, out in zip(encoded, held_out, strict=True)]
+        passing = self.rewards.passes(rollouts) if self.passing_only else [None] * len(encoded)
+        sequences = [
+            one.sequences(trains=not out, student_trains=some)
+            for one, out, some in zip(encoded, held_out, passing, strict=True)
+        ]
         updates = int(self.guardian.knobs["discriminator_steps"])
         scoring = self.discriminator.begin(
             info.number, info.phase, sequences, info.num_sessions, updates_asked=updates if updates != 1 else None

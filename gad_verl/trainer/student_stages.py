@@ -29,9 +29,11 @@ from gad_verl.trainer.checkpoints import GadState
 from gad_verl.trainer.held_out_texts import HeldOutTexts
 from gad_verl.trainer.objective import Objective
 from gad_verl.trainer.run_log import RunLog
-from gad_verl.workers.student import POLICY_LOSS, SUPERVISED_LOSS
+from gad_verl.workers.student import POLICY_LOSS, ROW_GRADIENT_LOSS, SUPERVISED_LOSS
 
 logger = logging.getLogger(__name__)
+
+_LOSSES = {Phase.WARMUP: SUPERVISED_LOSS, Phase.SEQKD: SUPERVISED_LOSS, Phase.PREFERENCE: ROW_GRADIENT_LOSS}
 
 
 @dataclass
@@ -79,7 +81,7 @@ class StudentStages:
             self._begin(step, phase, stage)
         else:
             self.apply_rates(step)
-        self.student.use_loss(SUPERVISED_LOSS if phase.trains_student_supervised else POLICY_LOSS)
+        self.student.use_loss(_LOSSES.get(phase, POLICY_LOSS))
 
     def use_texts_alone(self, weight: float) -> None:
         """Until the next step the student learns from the teacher's texts alone; ``weight`` is that of the loss."""
@@ -137,7 +139,8 @@ class StudentStages:
         }
 
     def _rates(self, phase: Phase) -> StageOptimConfig:
-        return self.gad_config.adversarial if phase is Phase.ADVERSARIAL else self.gad_config.warmup
+        first = phase not in (Phase.ADVERSARIAL, Phase.PREFERENCE)
+        return self.gad_config.warmup if first else self.gad_config.adversarial
 
     def _student_rate(self, phase: Phase) -> float:
         """Peak learning rate of the student in a stage, without factors."""
@@ -151,10 +154,11 @@ class StudentStages:
     def _horizon(self, stage: str) -> int:
         """Optimizer steps of the student's schedule: of the stage, or of the run where the optimizer goes on.
 
-        In the discriminator's own steps the student, and with it its schedule, stands still.
+        In the discriminator's own steps, and while its answers are taken, the student stands still, and with it its
+        schedule.
         """
         phases = self.schedule.steps_by_phase()
-        del phases[Phase.DISCRIMINATOR_ONLY]
+        del phases[Phase.DISCRIMINATOR_ONLY], phases[Phase.SNAPSHOT]
         if self.gad_config.reset_optimizer_at_switch:
             return max(1, sum(steps for phase, steps in phases.items() if stage_of(phase) == stage))
         return phases.total()

@@ -13,7 +13,7 @@
 # limitations under the License.
 """The student's supervised steps, in the warmup and in SeqKD: cross-entropy on the teacher's text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from verl.utils.py_functional import rename_dict
 from gad_verl.core import LossWeights
 from gad_verl.data.tokens import EncodedResponse
 from gad_verl.discriminator.worker_group import data_parallel_size
+from gad_verl.workers.row_gradients import ROW_GRADIENT
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,11 @@ def supervised_row_of(prompt_ids: list[int], response: EncodedResponse, given_id
 
 
 def build_supervised_batch(
-    rows: Sequence[SupervisedRow], multiple_of: int, num_mini_batches: int, pad_token_id: int
+    rows: Sequence[SupervisedRow],
+    multiple_of: int,
+    num_mini_batches: int,
+    pad_token_id: int,
+    gradients: Sequence[float] | None = None,
 ) -> TensorDict:
     """Rows for cross-entropy on the responses (verl's ``sft_loss``), token-mean over each mini-batch.
 
@@ -85,6 +90,8 @@ def build_supervised_batch(
         multiple_of: The number of rows is raised to a multiple of this by rows without loss.
         num_mini_batches: Optimizer steps.
         pad_token_id: Fills rows without loss.
+        gradients: Of another loss by the log-probability of each row (:mod:`gad_verl.workers.row_gradients`); None for
+            cross-entropy.
 
     Raises:
         ValueError: If there is no row.
@@ -97,8 +104,13 @@ def build_supervised_batch(
     for _ in range(-len(rows) % multiple_of):
         sequences.append(torch.full((2,), pad_token_id, dtype=torch.long))
         masks.append(torch.zeros(2, dtype=torch.long))
+    of_rows = {}
+    if gradients is not None:
+        padded = [*gradients, *[0.0] * (len(sequences) - len(rows))]
+        of_rows[ROW_GRADIENT] = torch.tensor(padded, dtype=torch.float32)
     return tu.get_tensordict(
         {
+            **of_rows,
             "input_ids": torch.nested.as_nested_tensor(sequences, layout=torch.jagged),
             "position_ids": torch.nested.as_nested_tensor(
                 [torch.arange(len(sequence)) for sequence in sequences], layout=torch.jagged
@@ -175,25 +187,35 @@ class SupervisedStep:
         student: Its worker group.
         config: The whole configuration.
         pad_token_id: Of the student's tokenizer.
+        reference: Worker group of the reference; None where there is none, or where it is the student's adapter.
     """
 
-    def __init__(self, student: Any, config: DictConfig, pad_token_id: int) -> None:
+    def __init__(self, student: Any, config: DictConfig, pad_token_id: int, reference: Any = None) -> None:
         actor = config.actor_rollout_ref.actor
         self._student, self._pad_token_id = student, pad_token_id
+        self._reference = reference
         self._rollouts_of_mini_batch = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
         self._num_mini_batches = max(1, config.data.train_batch_size // actor.ppo_mini_batch_size)
         self._micro_batch = 1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu
         reads = config.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu
         self._micro_batch_read = 1 if actor.use_dynamic_bsz else reads
+        ref = config.actor_rollout_ref.ref
+        self._micro_batch_ref = 1 if ref.log_prob_use_dynamic_bsz else ref.log_prob_micro_batch_size_per_gpu
 
-    def train(self, rows: Sequence[SupervisedRow]) -> dict[str, Any]:
-        """The optimizer steps of one training step; returns metrics."""
+    def train(self, rows: Sequence[SupervisedRow], gradients: Sequence[float] | None = None) -> dict[str, Any]:
+        """The optimizer steps of one training step; returns metrics.
+
+        Args:
+            rows: At least one.
+            gradients: See :func:`build_supervised_batch`.
+        """
         ranks = data_parallel_size(self._student, "actor")
         data = build_supervised_batch(
             rows,
             multiple_of=ranks * self._num_mini_batches * self._micro_batch,
             num_mini_batches=self._num_mini_batches,
             pad_token_id=self._pad_token_id,
+            gradients=gradients,
         )
         metrics = rename_dict(self._student.update_actor(data)["metrics"], "actor/")
         metrics["perf/mfu/actor"] = metrics.pop("actor/mfu")
@@ -203,10 +225,27 @@ class SupervisedStep:
     def losses(self, rows: Sequence[SupervisedRow]) -> list[float]:
         """Cross-entropy of each row in nats, as the student is now; nobody learns."""
         multiple_of = data_parallel_size(self._student, "actor") * self._micro_batch_read
+        return self._losses(rows, multiple_of, self._student.compute_log_prob)
+
+    def reference_losses(self, rows: Sequence[SupervisedRow]) -> list[float]:
+        """The same under the reference of the KL loss."""
+        if self._reference is None:
+            multiple_of = data_parallel_size(self._student, "actor") * self._micro_batch_read
+            return self._losses(rows, multiple_of, self._student.compute_log_prob, no_lora_adapter=True)
+        multiple_of = data_parallel_size(self._reference, "ref") * self._micro_batch_ref
+        return self._losses(rows, multiple_of, self._reference.compute_ref_log_prob)
+
+    def _losses(
+        self,
+        rows: Sequence[SupervisedRow],
+        multiple_of: int,
+        read: Callable[[TensorDict], Any],
+        **options: Any,
+    ) -> list[float]:
         data = build_supervised_batch(rows, multiple_of, num_mini_batches=1, pad_token_id=self._pad_token_id)
-        tu.assign_non_tensor(data, compute_loss=False)
+        tu.assign_non_tensor(data, compute_loss=False, **options)
         # At each token the log-probability of the next one, as verl's models give it.
-        log_probs = tu.get(self._student.compute_log_prob(data), "log_probs").unbind()
+        log_probs = tu.get(read(data), "log_probs").unbind()
         masks = data["loss_mask"].unbind()[: len(rows)]
         return [-float(found[:-1] @ mask[1:].to(found)) for found, mask in zip(log_probs, masks, strict=False)]
 

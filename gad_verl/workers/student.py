@@ -33,10 +33,12 @@ from gad_verl.workers.adapter import (
 from gad_verl.workers.joint_update import StudentTraining, TextRows, weighted_sft_loss
 from gad_verl.workers.megatron_stage import checkpoint_manager, is_forward_only_megatron, load_forward_only
 from gad_verl.workers.rollout_names import send_names_of_files
+from gad_verl.workers.row_gradients import row_gradient_loss
 from gad_verl.workers.stage import begin_stage, note_rates, reset_moments, resume_stage
 
 SUPERVISED_LOSS = "supervised"
 POLICY_LOSS = "policy"
+ROW_GRADIENT_LOSS = "row_gradient"
 _OWN_ROLLOUT = "hf"
 
 
@@ -62,7 +64,8 @@ class StudentWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def use_loss(self, name: str, weight: float = 1.0) -> None:
-        """Train by ``supervised`` (cross-entropy, verl's ``sft_loss``) or ``policy`` (verl's ``ppo_loss``).
+        """Train by ``supervised`` (cross-entropy, verl's ``sft_loss``), ``policy`` (verl's ``ppo_loss``) or
+        ``row_gradient`` (:mod:`gad_verl.workers.row_gradients`).
 
         Args:
             name: Which.
@@ -75,8 +78,10 @@ class StudentWorker(ActorRolloutRefWorker):
             self.actor.set_loss_fn(partial(weighted_sft_loss, weight))
         elif name == POLICY_LOSS:
             self.actor.set_loss_fn(self.loss_fn)
+        elif name == ROW_GRADIENT_LOSS:
+            self.actor.set_loss_fn(row_gradient_loss)
         else:
-            raise ValueError(f"loss must be {SUPERVISED_LOSS!r} or {POLICY_LOSS!r}; got {name!r}")
+            raise ValueError(f"loss must be {SUPERVISED_LOSS}, {POLICY_LOSS} or {ROW_GRADIENT_LOSS}; got {name!r}")
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def learn_also_from(self, texts: TensorDict) -> TensorDict:

@@ -5,9 +5,11 @@
 # "estimate" our arithmetic (README.md, section "Memory"). NOT YET RUN ON GPUS.
 
 # ---- user-adjustable ----
-# gad: warmup, then GAD, in one launch; seqkd: the baseline, cross-entropy on the teacher's text
+# gad: warmup, then GAD, in one launch; seqkd: the baseline, cross-entropy on the teacher's text; soda: a snapshot of the
+# student's answers, SeqKD, then DPO against it (docs/methods.md)
 METHOD=${METHOD:-gad}
-# paper: the authors' settings; recommended: and the tools of gad_verl/config/gad/recommended.yaml
+# paper: the authors' settings; recommended: and the tools of gad_verl/config/gad/recommended.yaml; persistent: and past
+# pairs in the place of fresh ones, gad_verl/config/gad/persistent.yaml
 PRESET=${PRESET:-paper}
 # 1: compose, check, print the settings, and start nothing
 DRY_RUN=${DRY_RUN:-0}
@@ -218,8 +220,9 @@ gad)
             gad.reset_optimizer_at_switch=True
         )
         ;;
+    persistent) STAGES+=(gad=persistent gad.reset_optimizer_at_switch=False) ;;
     *)
-        echo "PRESET=${PRESET}: paper or recommended" >&2
+        echo "PRESET=${PRESET}: paper, recommended or persistent" >&2
         exit 2
         ;;
     esac
@@ -231,8 +234,17 @@ seqkd)
         actor_rollout_ref.actor.use_kl_loss=False
     )
     ;;
+soda)
+    # One epoch each for the snapshot, SeqKD at its rate of the paper, and preferences. The rate and gad.soda.beta of the
+    # last are estimates: of the paper of SODA the abstract alone was read.
+    STAGES=(
+        gad.stage=soda
+        gad.warmup_epochs="${WARMUP_EPOCHS}"
+        gad.warmup.actor_lr="${SEQKD_LR:-5e-6}"
+    )
+    ;;
 *)
-    echo "METHOD=${METHOD}: gad or seqkd" >&2
+    echo "METHOD=${METHOD}: gad, seqkd or soda" >&2
     exit 2
     ;;
 esac

@@ -157,7 +157,7 @@ def test_sections_that_are_none_are_named(key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "remedy"),
     [
-        ("stage", "nonsense", "auto, seqkd, warmup, gad"),
+        ("stage", "nonsense", "auto, seqkd, warmup, gad, soda"),
         ("stage", "", "auto"),
         ("teacher_overlong", "keep", "cut, drop, error"),
         ("kl_reference", "warmed-up", "warmed_up, initial"),

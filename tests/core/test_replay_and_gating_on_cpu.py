@@ -14,13 +14,14 @@
 """Memory of past responses, and when the discriminator learns."""
 
 import json
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gad_verl.core.gating import GateOptions, UpdateGate
-from gad_verl.core.replay import ReplayBuffer, replay_count
+from gad_verl.core.replay import AGE_BANDS, ReplayBuffer, age_band, replay_count, replay_reading
 
 
 def fill(buffer: ReplayBuffer, steps: range) -> None:
@@ -57,7 +58,7 @@ def test_capacity_zero_remembers_nothing() -> None:
     assert len(buffer) == 0 and buffer.sample(5, 1) == []
 
 
-@given(st.integers(0, 6), st.integers(0, 8), st.sampled_from(["uniform", "newest"]))
+@given(st.integers(0, 6), st.integers(0, 8), st.sampled_from(["uniform", "newest", "recency"]))
 def test_a_resumed_buffer_draws_what_the_whole_one_draws(capacity: int, cut: int, order: str) -> None:
     whole: ReplayBuffer = ReplayBuffer(capacity, order, seed=1)
     fill(whole, range(cut))
@@ -74,11 +75,51 @@ def test_replayed_groups_make_up_the_fraction(fresh: int, fraction: float, count
     assert replay_count(fresh, fraction) == count
 
 
+def test_items_are_drawn_by_weights_that_fall_with_age() -> None:
+    rate, draws, found = 0.7, 4000, dict.fromkeys(range(1, 5), 0)
+    buffer: ReplayBuffer = ReplayBuffer(4, order="recency", recency_rate=rate)
+    fill(buffer, range(1, 5))
+    for seed in range(draws):
+        ((step, item),) = buffer.draw(1, seed, step=5)
+        assert item[0] == step
+        found[step] += 1
+    weights = {step: math.exp(-rate * (5 - step)) for step in found}
+    for step, count in found.items():
+        share = weights[step] / sum(weights.values())
+        # Five standard errors.
+        assert abs(count / draws - share) < 5 * math.sqrt(share * (1 - share) / draws)
+
+
+@given(st.floats(0, 5), st.integers(0, 40), st.integers(0, 99))
+def test_weighted_draws_never_repeat(rate: float, count: int, seed: int) -> None:
+    buffer: ReplayBuffer = ReplayBuffer(5, order="recency", recency_rate=rate)
+    fill(buffer, range(5))
+    drawn = buffer.sample(count, seed)
+    assert len(drawn) == len(set(drawn)) == min(count, 20)
+
+
+@given(st.integers(1, 64), st.floats(0, 0.95))
+def test_pairs_that_replace_leave_the_size_of_the_update(fresh: int, fraction: float) -> None:
+    count = replay_count(fresh, fraction, "replace")
+    assert 0 <= count <= fresh and abs(count / fresh - fraction) <= 0.5 / fresh + 1e-9
+    # What is read grows by the share, or to the batch that holds it.
+    assert replay_reading(fraction, "replace") == pytest.approx(1 + fraction)
+    assert replay_reading(fraction, "add") * (1 - fraction) == pytest.approx(1)
+
+
+@given(st.integers(1, 1000))
+def test_every_age_has_one_band(age: int) -> None:
+    (bounds,) = [one for one in AGE_BANDS if one[0] <= age and (one[1] is None or age <= one[1])]
+    assert age_band(age).startswith(str(bounds[0]))
+
+
 def test_arguments_of_the_buffer_are_checked() -> None:
     with pytest.raises(ValueError, match="capacity"):
         ReplayBuffer(-1)
     with pytest.raises(ValueError, match="order"):
         ReplayBuffer(1, "oldest")
+    with pytest.raises(ValueError, match="recency_rate"):
+        ReplayBuffer(1, recency_rate=-1.0)
     with pytest.raises(ValueError, match="fraction"):
         replay_count(1, 1.0)
 

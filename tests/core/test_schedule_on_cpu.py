@@ -57,7 +57,8 @@ def test_what_a_phase_trains() -> None:
     assert [phase for phase in Phase if phase.trains_student_supervised] == [Phase.WARMUP, Phase.SEQKD]
     assert [phase for phase in Phase if phase.is_warmup] == [Phase.DISCRIMINATOR_ONLY, Phase.WARMUP]
     # Logged as gad/stage: documented numbers.
-    assert [phase.value for phase in Phase] == [0, 1, 2, 3]
+    assert [phase.value for phase in Phase] == [0, 1, 2, 3, 4, 5]
+    assert [phase for phase in Phase if not phase.generates] == [Phase.SEQKD, Phase.PREFERENCE]
 
 
 def test_stage_names_agree_with_the_configuration() -> None:
@@ -69,7 +70,7 @@ def test_stage_names_agree_with_the_configuration() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nonsense", 10), "gad.stage must be one of auto, seqkd, warmup, gad; got 'nonsense'"),
+        (("nonsense", 10), "gad.stage must be one of auto, seqkd, warmup, gad, soda; got 'nonsense'"),
         (("", 10), "gad.stage"),
         (("auto", 0), "at least one step"),
         (("gad", -1), "at least one step"),
@@ -91,4 +92,4 @@ def test_errors(arguments: tuple, message: str) -> None:
 def test_steps_count_from_one(step: int) -> None:
     for stage in STAGES:
         with pytest.raises(ValueError, match="steps count from 1"):
-            StageSchedule(stage, 10).phase(step)
+            StageSchedule(stage, 10, snapshot_steps=1).phase(step)

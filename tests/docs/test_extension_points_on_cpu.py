@@ -26,10 +26,12 @@ from page_blocks import page_blocks
 
 from gad_verl import cli
 from gad_verl.config import GuardianConfig, load_gad_config
+from gad_verl.config.custom_code import load_custom
 from gad_verl.discriminator.groups import GroupLayout
 from gad_verl.discriminator.loss import LossOptions, group_loss
 from gad_verl.guardian import Guardian
 from gad_verl.tools.evaluation.rows import load_rows
+from gad_verl.trainer.group_rewards import AnswerGroup
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
 # Each block begins with the name of its file.
@@ -58,7 +60,7 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def test_every_block_is_tested_here() -> None:
-    assert set(SOURCES) == {"losses.py", "rewards.py", "rules.py", "collect.py", "judge.py"}
+    assert set(SOURCES) == {"losses.py", "rewards.py", "group_rewards.py", "rules.py", "collect.py", "judge.py"}
 
 
 def test_a_loss_of_the_discriminator(write: Callable[[str], Path]) -> None:
@@ -93,6 +95,18 @@ def test_a_task_reward_and_a_penalty(write: Callable[[str], Path]) -> None:
     assert reward("no_lists", "", "") == 0.0
     assert reward("right_number", "It makes 42.", "42") == 1.0
     assert reward("right_number", "It makes 41.", "42") == 0.0
+
+
+def test_a_reward_over_all_answers_to_a_prompt(write: Callable[[str], Path]) -> None:
+    where = f"{write('group_rewards.py')}:said_by_few"
+    config = load_gad_config(composed(f"gad.reward.group_function={where}", "gad.reward.task_weight=1.0"))
+    assert config.reward.group_function == where
+    groups = [
+        AnswerGroup([{"role": "user", "content": "?"}], ("t",), ("a", "a", None, "b"), {}),
+        AnswerGroup([{"role": "user", "content": "?"}], ("t",), ("a", "b", "c", "a"), {}),
+    ]
+    found = load_custom(where, "gad.reward.group_function")(groups)
+    assert found == [[0.5, 0.5, None, 1.0], [0.5, 1.0, 1.0, 0.5]]
 
 
 def test_a_rule_of_the_guardian(write: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

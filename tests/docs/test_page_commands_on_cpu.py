@@ -133,7 +133,7 @@ def _main_ppo(arguments: tuple[str, ...]) -> str | None:
     try:
         with opened:
             config = compose(options["--config-name"], overrides=overrides)
-        custom = ("gad.discriminator_loss.custom", "gad.guardian.custom_rules")
+        custom = ("gad.discriminator_loss.custom", "gad.guardian.custom_rules", "gad.reward.group_function")
         if not any(word.startswith(custom) for word in overrides):
             load_gad_config(config)
     except Exception as error:  # whatever Hydra and the check raise

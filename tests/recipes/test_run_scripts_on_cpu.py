@@ -274,6 +274,28 @@ def test_seqkd_is_the_baseline_of_the_paper(script, launch):
     assert differences(config, paper_of(script) | SEQKD) == {}
 
 
+@pytest.mark.parametrize("script", ENGINES)
+def test_soda_has_its_three_parts_and_the_rates_of_seqkd_and_gad(script, launch):
+    config = launch(script, METHOD="soda").config
+    rates = {"gad.stage": "soda", "gad.warmup.actor_lr": 5e-6}
+    assert differences(config, paper_of(script) | rates) == {}
+    found = load_gad_config(config)
+    phases = found.build_schedule(30, 10).steps_by_phase()
+    assert sorted((phase.name, steps) for phase, steps in phases.items()) == [
+        ("PREFERENCE", 10),
+        ("SEQKD", 10),
+        ("SNAPSHOT", 10),
+    ]
+
+
+@pytest.mark.parametrize("script", ENGINES)
+def test_persistent_is_the_paper_and_a_memory_of_pairs(script, launch):
+    config = launch(script, PRESET="persistent").config
+    assert differences(config, paper_of(script)) == {}
+    replay = load_gad_config(config).replay
+    assert (replay.mode, replay.capacity_steps, replay.fraction, replay.order) == ("replace", 16, 0.5, "uniform")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_methods_and_presets_change_the_same_settings_for_every_student(script, launch):
     paper, recommended, seqkd = (launch(script, **variables).overrides for variables in METHODS.values())

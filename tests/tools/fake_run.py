@@ -68,7 +68,7 @@ class FakeStudent:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     workers: list[Any] = field(default_factory=list)
     kept: list[int | None] = field(default_factory=list)
-    _dispatch_info: dict[str, list[int]] = field(default_factory=lambda: {"actor": [0]})
+    _dispatch_info: dict[str, list[int]] = field(default_factory=lambda: {"actor": [0], "ref": [0]})
 
     def note(self, name: str) -> Callable[..., None]:
         """A method that only writes down."""
@@ -98,7 +98,10 @@ class FakeStudent:
         self.calls.append(("compute_log_prob", list(batch.keys)))
         return self._log_probs(batch)
 
-    def compute_ref_log_prob(self, batch: KVBatchMeta) -> KVBatchMeta:
+    def compute_ref_log_prob(self, batch: KVBatchMeta | TensorDict) -> KVBatchMeta | dict[str, Any]:
+        if not isinstance(batch, KVBatchMeta):
+            self.calls.append(("read_reference", batch))
+            return {"log_probs": torch.nested.as_nested_tensor([-(ids % 5 + 1.0) / 5 for ids in batch["input_ids"]])}
         self.calls.append(("compute_ref_log_prob", list(batch.keys)))
         return self._log_probs(batch)
 

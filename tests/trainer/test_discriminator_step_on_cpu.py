@@ -31,7 +31,8 @@ from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorOutput, PendingUpdate, UpdateOptions
 from gad_verl.errors import GadCheckpointError
 from gad_verl.trainer.checkpoints import PARTS_FILE, load_parts, save_parts
-from gad_verl.trainer.discriminator_step import DiscriminatorTraining, pack_group, unpack_group
+from gad_verl.trainer.discriminator_step import DiscriminatorTraining
+from gad_verl.trainer.replayed import pack_group, unpack_group
 
 N = 3
 
@@ -156,6 +157,54 @@ def test_past_groups_join_and_have_their_own_accuracy() -> None:
     batch = workers.calls[-1][1]
     assert batch[:4] == groups_of(3) and len(batch) == 8
     assert all(group in groups_of(1, teacher_wins=False) + groups_of(2, teacher_wins=False) for group in batch[4:])
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.75])
+def test_past_groups_take_the_place_of_fresh_ones(fraction: float) -> None:
+    workers = FakeGroup()
+    replay = ReplayConfig(capacity_steps=3, fraction=fraction, mode="replace")
+    training = DiscriminatorTraining(workers, GadConfig(replay=replay))
+    reports = run(training, range(1, 6))
+    for number, (_, groups, _) in enumerate(workers.calls):
+        fresh, past = groups[:4], groups[4:]
+        assert [group.teacher_ids for group in fresh] == [group.teacher_ids for group in groups_of(number + 1)]
+        # As many train as without past ones, and every fresh one is scored.
+        assert sum(group.trains for group in groups) == 4 and all(group.trains for group in past)
+        assert len(past) == (0 if number == 0 else round(4 * fraction))
+        assert all(group.valid_students() == [1.0] * N for group in fresh)
+    assert "replay_share" not in reports[0]
+    assert all(report["replay_share"] == pytest.approx(fraction) for report in reports[1:])
+    # What was replaced is remembered all the same.
+    assert all(len(items) == 4 for _, items in training.state_dict()["replay"]["steps"])
+
+
+def test_the_share_at_the_start_is_what_the_memory_holds() -> None:
+    workers = FakeGroup()
+    replay = ReplayConfig(capacity_steps=3, fraction=0.75)
+    reports = run(DiscriminatorTraining(workers, GadConfig(replay=replay)), range(1, 5))
+    # 12 past groups are asked for; 4, 8 and 12 are there.
+    assert [report["replay_share"] for report in reports[1:]] == pytest.approx([0.5, 8 / 12, 0.75])
+
+
+def test_accuracy_and_margin_by_age_of_the_pair() -> None:
+    workers = FakeGroup()
+    training = DiscriminatorTraining(
+        workers, GadConfig(replay=ReplayConfig(capacity_steps=9, fraction=0.9, order="newest"))
+    )
+    # The teacher loses the pairs of the first three steps.
+    run(training, range(1, 4), teacher_wins=False)
+    reports = run(training, range(4, 8))
+    for step, report in zip(range(4, 8), reports, strict=True):
+        accuracies = {
+            band: report.get(f"replay_accuracy_age_{band}") for band in ("1", "2_4", "5_16") if step > 4 or band == "1"
+        }
+        assert accuracies["1"] == (0.0 if step == 4 else 1.0)
+        if step == 7:
+            # Ages 2 to 4 are steps 5, 4, 3; ages 5 and 6 are steps 2 and 1.
+            assert accuracies["2_4"] == pytest.approx(2 / 3) and accuracies["5_16"] == 0.0
+        for band, accuracy in accuracies.items():
+            if accuracy in (0.0, 1.0):
+                assert (report[f"replay_margin_age_{band}"] > 0) == bool(accuracy)
 
 
 def test_what_does_not_train_is_not_remembered() -> None:

@@ -77,7 +77,8 @@ STEP = (
     VerlUse(
         f"{_TRAINER}:PPOTrainer",
         "config tokenizer processor logger global_steps use_critic use_reference_policy val_dataset actor_rollout_wg "
-        "checkpoint_manager llm_server_manager agent_loop_manager resource_pool_manager role_worker_mapping",
+        "ref_in_actor ref_policy_wg checkpoint_manager llm_server_manager agent_loop_manager resource_pool_manager "
+        "role_worker_mapping",
         "what the stages read",
     ),
     VerlUse(_TRAINER, "register_trainer(name)", "the trainer mode gad_sync"),

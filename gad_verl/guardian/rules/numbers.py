@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gad_verl.guardian.rule import ADVERSARIAL, DISCRIMINATOR_ONLY, SEQKD, WARMUP, Reading, Rule, number
+from gad_verl.guardian.rule import ADVERSARIAL, DISCRIMINATOR_ONLY, PREFERENCE, SEQKD, WARMUP, Reading, Rule, number
 from gad_verl.guardian.settings import POLICIES, RuleConfig, chosen, limited
 from gad_verl.guardian.windows import Debounce
 
-_EVERY_STAGE = frozenset({DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD})
+_EVERY_STAGE = frozenset({DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD, PREFERENCE})
 
 # What must be finite in every step that logs it. verl logs ratios elsewhere that may rightly be nan.
 _WATCHED = (

@@ -26,6 +26,7 @@ module                    content
 ``manner``                how an API wants to be asked
 ``replies``               the answer in what comes back
 ``faults``                what an error means, in the API's own words
+``asking``                :func:`ask_for_texts`: for code that goes on without what it does not get
 ``connection``            the HTTP client, proxies and certificates
 ========================  ============================================================================================
 
@@ -43,6 +44,7 @@ _PUBLIC = {
     "Summary": "gad_verl.tools.api.client",
     "answer_all": "gad_verl.tools.api.client",
     "answer_all_sync": "gad_verl.tools.api.client",
+    "ask_for_texts": "gad_verl.tools.api.asking",
     "check_endpoint": "gad_verl.tools.api.check",
     "request_key": "gad_verl.tools.api.requests",
 }

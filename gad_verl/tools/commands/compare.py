@@ -17,6 +17,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from gad_verl.errors import GadConfigError
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
@@ -26,7 +28,16 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         description="Reads folders of gad-verl evaluate, compares the checkpoints over the same prompts, and proposes "
         "the one with the best judge score whose length is acceptable.",
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="EVAL_FOLDER", help="differences are to the first")
+    parser.add_argument("folders", type=Path, nargs="*", metavar="EVAL_FOLDER", help="differences are to the first")
+    parser.add_argument(
+        "--method",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar=("NAME", "EVAL_FOLDER"),
+        help="instead of folders, several times: the folders of a method, one a seed, in the same order of the seeds; "
+        "the intervals are over the seeds",
+    )
     parser.add_argument(
         "--length-band",
         type=float,
@@ -44,8 +55,19 @@ def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.record.files import to_json, write_atomically
     from gad_verl.tools.evaluation.comparison import compare, render
 
-    comparison = compare(arguments.folders, tuple(arguments.length_band))
-    table, as_json = render(comparison), to_json(comparison)
+    if bool(arguments.folders) == bool(arguments.method):
+        raise GadConfigError("name folders of gad-verl evaluate, or methods with --method NAME FOLDER ..., not both")
+    if arguments.method:
+        from gad_verl.tools.evaluation.seeds import compare_seeds, render_seeds
+
+        names = [name for name, *_ in arguments.method]
+        if len(set(names)) < len(names):
+            raise GadConfigError(f"--method names two methods the same: {', '.join(names)}")
+        over_seeds = compare_seeds({name: folders for name, *folders in arguments.method})
+        table, as_json = render_seeds(over_seeds), to_json(over_seeds)
+    else:
+        comparison = compare(arguments.folders, tuple(arguments.length_band))
+        table, as_json = render(comparison), to_json(comparison)
     if arguments.output is not None:
         folder = arguments.output.expanduser()
         folder.mkdir(parents=True, exist_ok=True)

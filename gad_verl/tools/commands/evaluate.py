@@ -43,6 +43,12 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--teacher-key", default="teacher_response", help="column of the teacher's text (default: %(default)s)"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
+    parser.add_argument(
+        "--checks",
+        metavar="COLUMN",
+        help="column of checks that an answer has to pass: rules, numbers, tests of code (docs/evaluation.md); "
+        "instruction_id_list for rows of IFEval",
+    )
     _add_generation(parser.add_argument_group("generation"))
     _add_measures(parser.add_argument_group("without a judge"))
     _add_teacher(parser.add_argument_group("open teacher"))
@@ -170,7 +176,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     evaluation = evaluate(
         arguments.model,
-        DataOptions(arguments.data, arguments.prompt_key, arguments.teacher_key, arguments.limit),
+        DataOptions(arguments.data, arguments.prompt_key, arguments.teacher_key, arguments.limit, arguments.checks),
         arguments.output.expanduser(),
         chosen(GenerationSettings, arguments, dtype=_dtype(arguments.dtype)),
         chosen(Compute, arguments),

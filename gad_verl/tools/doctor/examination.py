@@ -68,7 +68,7 @@ class Doctor:
 
     @property
     def _has_discriminator(self) -> bool:
-        return self.gad_config.stage != "seqkd"
+        return self.gad_config.has_discriminator
 
     def checks(self) -> Iterator[Check]:
         """Name and function of each check, to be run in this order: the first one composes the configuration."""

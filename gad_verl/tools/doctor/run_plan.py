@@ -38,6 +38,8 @@ _PHASE_NAMES = {
     Phase.WARMUP: "warmup",
     Phase.ADVERSARIAL: "adversarial",
     Phase.SEQKD: "SeqKD",
+    Phase.SNAPSHOT: "snapshot of the student's answers",
+    Phase.PREFERENCE: "preferences (SODA)",
 }
 
 
@@ -98,7 +100,7 @@ def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
     family = student_family(config)
     if family is not None:
         yield "family of the student", family
-    if gad.stage != "seqkd":
+    if gad.has_discriminator:
         own = gad.discriminator_nnodes * gad.discriminator_n_gpus_per_node
         pool = f"{own} GPUs of its own" if own else "on the student's GPUs"
         yield "discriminator", f"{discriminator.model.path}, {_engine(discriminator)}, {pool}"
@@ -116,7 +118,7 @@ def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
     rates = f"student {student.optim.lr}"
     if gad.warmup.actor_lr is not None:
         rates += f" (warmup {gad.warmup.actor_lr})"
-    if gad.stage != "seqkd":
+    if gad.has_discriminator:
         rates += f", discriminator {discriminator.optim.lr}"
     yield "learning rates", rates
     if student.use_kl_loss and gad.stage != "seqkd":

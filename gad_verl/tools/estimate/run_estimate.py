@@ -15,6 +15,7 @@
 
 from dataclasses import dataclass, replace
 
+from gad_verl.core.replay import replay_reading
 from gad_verl.core.schedule import Phase
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.estimate import memory, timing
@@ -111,6 +112,8 @@ def bounded(settings: RunSettings) -> RunSettings:
     longest = settings.max_prompt + settings.max_response
     rows = settings.prompts * settings.rollouts
     supervised = settings.gad.stage in ("seqkd", "warmup")
+    if settings.gad.stage == "soda":
+        rows = 2 * settings.prompts
     student_rows = settings.prompts if supervised else rows + settings.prompts * settings.gad.uses_texts
     judge, reference = settings.discriminator, settings.reference
     student = _batch_bound(settings.student, student_rows, longest)
@@ -157,7 +160,7 @@ def _discriminator_stage(
     high = seconds(prompts * n, students, most) + seconds(prompts, teachers, most)
     spent = Range(low.low, high.high)
     if gad.replay.capacity_steps > 0:
-        spent = spent * (1 / (1 - gad.replay.fraction))
+        spent = spent * replay_reading(gad.replay.fraction, gad.replay.mode)
     updates = gad.discriminator_updates
     spent = spent * (updates.updates_per_step if updates.updates_per_step > 1 else 1)
     return spent + timing.offload_seconds(role, True, assume)
@@ -182,14 +185,15 @@ def stage_seconds(
     """
     student, stages = settings.student, {}
     warmup = phase.is_warmup
-    n = settings.warmup_rollouts if warmup else settings.rollouts
+    n = 1 if phase is Phase.SNAPSHOT else settings.warmup_rollouts if warmup else settings.rollouts
     rows = settings.prompts * n
     sequence = lengths.prompt + lengths.response
-    if phase is not Phase.SEQKD:
+    if phase.generates:
         cache = Range.exact(float("inf")) if room is None else room.cache_tokens
         stages["rollout"] = timing.generation_seconds(
             settings.rollout, cache, settings.prompts, n, lengths, settings.max_response, gpu, assume
         )
+    if phase.trains_discriminator:
         stages["discriminator update"] = _discriminator_stage(settings, lengths, gpu, assume, n, scheme)
     if phase is Phase.ADVERSARIAL:
         scoring = replace(student, micro_tokens=settings.scoring_tokens)
@@ -202,7 +206,9 @@ def stage_seconds(
             )
         elif student.lora_rank:
             stages["reference log-probabilities"] = timing.pass_seconds(scoring, rows, sequence, 1, gpu, assume)
-    if phase is not Phase.DISCRIMINATOR_ONLY:
+    if phase is Phase.PREFERENCE:
+        stages |= _preference_stages(settings, lengths, gpu, assume)
+    elif phase not in (Phase.DISCRIMINATOR_ONLY, Phase.SNAPSHOT):
         supervised = phase.trains_student_supervised
         passes = timing.update_passes(student)
         texts = timing.pass_seconds(student, settings.prompts, lengths.prompt + lengths.teacher, passes, gpu, assume)
@@ -211,10 +217,28 @@ def stage_seconds(
             # n + 1 rows a prompt; where the discriminator knows nothing, the text alone.
             update = Range(texts.low, (update + texts).high) if settings.gad.turns_to_texts else update + texts
         stages["student update"] = update + timing.offload_seconds(student, True, assume)
-    if phase is not Phase.SEQKD:
+    if phase.generates:
         weights = settings.rollout.element * student.shape.language_model_parameters
         stages["weights to the rollout"] = Range.exact(weights).over(assume.weight_sync)
     return stages
+
+
+def _preference_stages(settings: RunSettings, lengths: Lengths, gpu: Gpu, assume: Assumptions) -> dict[str, Range]:
+    """Two rows a prompt: read under the student and its reference, then learned."""
+    student, prompts = settings.student, settings.prompts
+    chosen, rejected = lengths.prompt + lengths.teacher, lengths.prompt + lengths.response
+
+    def seconds(role: Role, passes: int) -> Range:
+        rows = (timing.pass_seconds(role, prompts, tokens, passes, gpu, assume) for tokens in (chosen, rejected))
+        return total(rows)
+
+    scoring = replace(student, micro_tokens=settings.scoring_tokens)
+    return {
+        "log-probabilities": seconds(scoring, 1) + timing.offload_seconds(student, False, assume),
+        "reference log-probabilities": seconds(settings.reference or scoring, 1),
+        "student update": seconds(student, timing.update_passes(student))
+        + timing.offload_seconds(student, True, assume),
+    }
 
 
 def run_time(
@@ -251,6 +275,7 @@ def phases_of(settings: RunSettings) -> list[Phase]:
     """Phases that the run may have."""
     by_stage = {
         "seqkd": [Phase.SEQKD],
+        "soda": [Phase.SNAPSHOT, Phase.SEQKD, Phase.PREFERENCE],
         "warmup": [Phase.DISCRIMINATOR_ONLY, Phase.WARMUP],
         "gad": [Phase.ADVERSARIAL],
     }

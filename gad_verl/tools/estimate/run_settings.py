@@ -267,14 +267,14 @@ def read_settings(config: DictConfig) -> RunSettings:
         for name, section in (("ref", ref), ("rollout", rollout))
         if gad.stage in ("auto", "gad")
     }
-    wants_reference = gad.stage in ("auto", "gad") and (actor.use_kl_loss or config.algorithm.use_kl_in_reward)
+    wants_reference = gad.stage in ("auto", "gad", "soda") and (actor.use_kl_loss or config.algorithm.use_kl_in_reward)
     reference = None
     # Under LoRA the reference is the student without (or with another) adapter: no model of its own.
     if wants_reference and role.lora_rank == 0:
         reference = _role("reference", student, ref, "actor_rollout_ref.ref", model, gpus, log_prob_tokens["ref"])
         reference = replace(reference, always_on_host=reference.layout.engine == "fsdp")
     judge, own_pool, judge_heads = None, 0, None
-    if gad.stage != "seqkd":
+    if gad.has_discriminator:
         section = _get(config, "discriminator")
         own_pool = gad.discriminator_nnodes * gad.discriminator_n_gpus_per_node
         discriminator = find_shape(str(section.model.path), "discriminator.model.path")

@@ -39,12 +39,14 @@ _CONTROLLED = f"length_controlled_{TEACHER}"
 # S is the student, T the teacher; nats an answer.
 _KL_TITLES = ("KL(S, T)", "KL(T, S)", "KL(S, T), per text", "KL(T, S), per text")
 # Name in the results, title, digits.
-_COLUMNS = (
+COLUMNS = (
     ("length", "tokens", 1),
     ("length_ratio", "length ratio", 2),
     ("score", "judge score", 1),
     (_WIN, "win rate against the teacher", 1),
     (_CONTROLLED, "at equal length", 1),
+    ("checks", "checks passed", 3),
+    ("all_checks", "answers that pass all", 3),
     ("two_sample_words", "two-sample, words", 2),
     ("two_sample_characters", "characters", 2),
     ("two_sample_features", "features", 2),
@@ -54,7 +56,7 @@ _COLUMNS = (
     ("finished", "finished", 2),
     *zip(KL_FIGURES, _KL_TITLES, (2,) * len(KL_FIGURES), strict=True),
 )
-_TABLE = tuple(column for column in _COLUMNS if not column[0].startswith("ngram_f1"))
+_TABLE = tuple(column for column in COLUMNS if not column[0].startswith("ngram_f1"))
 
 
 @dataclass
@@ -96,11 +98,11 @@ def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BA
         raise GadConfigError(
             f"--length-band {band[0]:g} {band[1]:g}: expected the lowest and the highest ratio, above 0"
         )
-    evaluations = _named([read_evaluation(folder) for folder in folders])
-    evaluations, notes = _on_common_prompts(evaluations)
+    evaluations = named([read_evaluation(folder) for folder in folders])
+    evaluations, notes = on_common_prompts(evaluations)
     notes += _notes(evaluations)
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
-    figures = {name: _figures(evaluation) for name, evaluation in by_name.items()}
+    figures = {name: figures_of(evaluation) for name, evaluation in by_name.items()}
     first = evaluations[0]
     judges = {evaluation.judge["model"] for evaluation in evaluations if evaluation.judge}
     candidates = [
@@ -130,7 +132,7 @@ def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BA
     )
 
 
-def _named(evaluations: list[Evaluation]) -> list[Evaluation]:
+def named(evaluations: list[Evaluation]) -> list[Evaluation]:
     """Names that tell all folders apart: more of the path where the last part is the same."""
     paths = [evaluation.folder.resolve() for evaluation in evaluations]
     if len(set(paths)) < len(paths):
@@ -154,7 +156,12 @@ def _keys(evaluation: Evaluation) -> list[tuple[str, int]]:
     return keys
 
 
-def _on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation], list[str]]:
+def on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation], list[str]]:
+    """The same evaluations over the prompts that all of them have, in the order of the first, and what was left out.
+
+    Raises:
+        GadDataError: If there is no such prompt.
+    """
     keys = [_keys(evaluation) for evaluation in evaluations]
     common = set(keys[0]).intersection(*keys[1:])
     if not common:
@@ -226,7 +233,8 @@ def _length_notes(evaluations: Sequence[Evaluation]) -> list[str]:
     return notes
 
 
-def _figures(evaluation: Evaluation) -> dict[str, Estimate]:
+def figures_of(evaluation: Evaluation) -> dict[str, Estimate]:
+    """Every figure of an evaluation, with its interval over the prompts."""
     figures = {}
     for name, column in evaluation.columns.items():
         if (estimate := summarize_column(name, column)) is not None:

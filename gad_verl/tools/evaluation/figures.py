@@ -24,6 +24,7 @@ from gad_verl.core.intervals import Estimate
 from gad_verl.data.overlap import ngram_f1, rouge_l
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.tools.evaluation import two_sample
+from gad_verl.tools.evaluation.checks import passed_share
 from gad_verl.tools.evaluation.diversity import distinct, self_repetition
 from gad_verl.tools.evaluation.responses import Response
 from gad_verl.tools.evaluation.rows import Row
@@ -31,7 +32,7 @@ from gad_verl.tools.evaluation.rows import Row
 NGRAMS = range(1, 7)
 DISTINCT = (1, 2)
 # Figures between 0 and 1: their intervals are, too.
-SHARES = ("finished", "rouge_l", "self_repetition", *(f"ngram_f1_{n}" for n in NGRAMS))
+SHARES = ("finished", "checks", "all_checks", "rouge_l", "self_repetition", *(f"ngram_f1_{n}" for n in NGRAMS))
 # Figures of the two-sample tests: their intervals are widened (gad_verl.tools.evaluation.two_sample).
 TWO_SAMPLE = ("two_sample_words", "two_sample_characters", "two_sample_features")
 
@@ -114,6 +115,7 @@ def measure(
     for response in responses:
         by_prompt[response.prompt].append(response)
     columns: dict[str, list[float | None]] = defaultdict(list)
+    has_checks = any(row.checks for row in rows)
     encoded_teachers = [builder.response(row.teacher, row.teacher_finished) for row in rows]
     for number, (row, teacher) in enumerate(zip(rows, encoded_teachers, strict=True)):
         answers = by_prompt[number]
@@ -127,6 +129,10 @@ def measure(
             columns[f"ngram_f1_{n}"].append(_mean([ngram_f1(row.teacher, text, n) for text in texts]))
         columns["self_repetition"].append(_mean([self_repetition(text) for text in texts]))
         columns["finished"].append(_mean([float(answer.finished) for answer in answers]))
+        if has_checks:
+            shares = [passed_share(row.checks, text) for text in texts]
+            columns["checks"].append(_mean(shares))
+            columns["all_checks"].append(_mean([None if share is None else float(share == 1) for share in shares]))
     teacher_texts = [seen_teacher_text(row, builder) for row in rows]
     # The first sample speaks for the student: several would be given more weight than the one text of the teacher.
     student_texts = [by_prompt[number][0].text for number in range(len(rows))]

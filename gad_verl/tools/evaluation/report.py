@@ -207,6 +207,8 @@ TITLES = {
     "teacher_length": ("tokens per teacher text", 1),
     "length_ratio": ("length ratio student / teacher", 2),
     "finished": ("finished within the limit", 2),
+    "checks": ("share of a prompt's checks passed", 3),
+    "all_checks": ("answers that pass all checks of their prompt", 3),
     "rouge_l": ("ROUGE-L F1", 3),
     **{f"ngram_f1_{n}": (f"{n}-gram F1", 3) for n in NGRAMS},
     "self_repetition": ("self-repetition (4-grams)", 3),

@@ -23,6 +23,7 @@ from gad_verl.data.endings import cut_texts
 from gad_verl.data.reading import open_file
 from gad_verl.data.schema import chat_id, check_file, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.evaluation.checks import Check, checks_of
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,13 @@ class Row:
         messages: The chat that waits for an answer.
         teacher: The teacher's text; the first one where there are several.
         teacher_finished: False where the row says that it was cut when it was written.
+        checks: What an answer has to pass.
     """
 
     messages: tuple[dict[str, str], ...]
     teacher: str
     teacher_finished: bool = True
+    checks: tuple[Check, ...] = ()
 
     @property
     def question(self) -> str:
@@ -53,7 +56,11 @@ class Row:
 
 
 def load_rows(
-    path: str | Path, prompt_key: str = "prompt", teacher_key: str = "teacher_response", limit: int | None = None
+    path: str | Path,
+    prompt_key: str = "prompt",
+    teacher_key: str = "teacher_response",
+    limit: int | None = None,
+    checks_key: str | None = None,
 ) -> list[Row]:
     """The rows of a data file in the schema of :mod:`gad_verl.data.schema`.
 
@@ -62,6 +69,7 @@ def load_rows(
         prompt_key: Column of the prompt.
         teacher_key: Column of the teacher's texts.
         limit: Only so many of the first rows.
+        checks_key: Column of the checks (:mod:`gad_verl.tools.evaluation.checks`); None makes none.
 
     Raises:
         GadDataError: Names file, row, column and remedy.
@@ -80,7 +88,8 @@ def load_rows(
         messages = tuple({"role": m["role"], "content": m["content"]} for m in record[prompt_key])
         where = f"{path}, row {number}"
         texts = teacher_texts(record[teacher_key], f"{where}, column {teacher_key!r}")
-        rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0]))
+        checks = () if checks_key is None else checks_of(record, checks_key, where)
+        rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0], checks))
     return rows
 
 

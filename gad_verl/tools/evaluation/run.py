@@ -76,12 +76,14 @@ class DataOptions:
         prompt_key: Column of the prompt.
         teacher_key: Column of the teacher's texts.
         limit: Only so many of the first rows.
+        checks_key: Column of the checks; None makes none.
     """
 
     path: Path
     prompt_key: str = "prompt"
     teacher_key: str = "teacher_response"
     limit: int | None = None
+    checks_key: str | None = None
 
 
 def evaluate(
@@ -111,7 +113,7 @@ def evaluate(
     Raises:
         GadDataError, GadConfigError, GadCheckpointError, GadEndpointError: One line each, with the remedy.
     """
-    rows = load_rows(data.path, data.prompt_key, data.teacher_key, data.limit)
+    rows = load_rows(data.path, data.prompt_key, data.teacher_key, data.limit, data.checks_key)
     checkpoint = find_checkpoint(model)
     if features_model is not None and not (features_model / "config.json").is_file():
         raise GadConfigError(f"--features-model {features_model}: no Hugging Face folder (it has no config.json)")

@@ -108,6 +108,17 @@ DISCRIMINATOR = Section(
             bounds=_SHARE,
         ),
         Panel(
+            "Accuracy on past pairs, by their age in steps",
+            tuple(
+                Curve(f"disc/replay_accuracy_age_{band}", label)
+                for band, label in (("1", "1"), ("2_4", "2 to 4"), ("5_16", "5 to 16"), ("17_up", "17 and more"))
+            ),
+            "Falling with age: the discriminator forgets what the student used to write (gad.replay).",
+            level=0.5,
+            level_name="guessing",
+            bounds=_SHARE,
+        ),
+        Panel(
             "Margin: teacher's score less the student's",
             (Curve("disc/margin_mean", "training"), _held_out("val-gad/margin_mean")),
             "Shrinks slowly as the student comes closer; growth without end is saturation.",
@@ -211,6 +222,15 @@ STUDENT = Section(
         Panel(
             "Cross-entropy on the teacher's texts",
             (Curve("actor/loss", "warmup, SeqKD", (WARMUP, SEQKD)),),
+        ),
+        Panel(
+            "Preferences (SODA): change since the reference, nats a text",
+            (
+                Curve("gad/preference_chosen_change", "teacher's texts"),
+                Curve("gad/preference_rejected_change", "snapshot"),
+            ),
+            "The loss falls with their distance. Both falling is known of DPO: see gad.supervised_weight.",
+            level=0.0,
         ),
         Panel("Gradient norm", (Curve("actor/grad_norm", "student"),), "Before clipping.", may_be_log=True),
     ),

@@ -29,8 +29,8 @@ from gad_verl.errors import GadDataError
 from gad_verl.record.reading import is_step
 from gad_verl.tools.report.lines import EMPTY, Series, count_lines, read_metrics, read_record
 
-STAGE_NAMES = {0: "D alone", 1: "warmup", 2: "adversarial", 3: "SeqKD"}
-DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD = STAGE_NAMES
+STAGE_NAMES = {0: "D alone", 1: "warmup", 2: "adversarial", 3: "SeqKD", 4: "snapshot", 5: "preferences"}
+DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD, SNAPSHOT, PREFERENCE = STAGE_NAMES
 STAGE_METRIC = "gad/stage"
 # Source and rule of the event of a run that was asked to end (gad.stop_file).
 STOP_FILE = ("trainer", "stop_file")
