@@ -151,15 +151,20 @@ class DiscriminatorTraining:
     def remember_alone(self, step: int, phase: Phase, fresh: list[SequenceGroup]) -> None:
         """Keep the groups of a discriminator-only step for further updates."""
         if phase is Phase.DISCRIMINATOR_ONLY:
-            self._alone.add(step, [pack_group(group) for group in fresh if group.trains])
+            self._remember(self._alone, step, fresh)
         elif len(self._alone):
             self._alone = ReplayBuffer(0)
 
     def observe(self, step: int, phase: Phase, fresh: list[SequenceGroup], accuracy: float | None) -> None:
         """Remember what the step showed."""
-        self._replay.add(step, [pack_group(group) for group in fresh if group.trains])
+        self._remember(self._replay, step, fresh)
         if phase is Phase.ADVERSARIAL:
             self._gate.observe(accuracy)
+
+    @staticmethod
+    def _remember(buffer: ReplayBuffer[_Packed], step: int, fresh: list[SequenceGroup]) -> None:
+        if buffer.remembers:
+            buffer.add(step, [pack_group(group) for group in fresh if group.trains])
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: tensors and plain containers."""
