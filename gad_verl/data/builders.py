@@ -20,7 +20,7 @@ from verl.utils.model import get_generation_config
 
 from gad_verl.config import GadConfig
 from gad_verl.data.answers import AnswerEncoder
-from gad_verl.data.thinking import marks_of
+from gad_verl.data.thinking import marks_of, without_thoughts
 from gad_verl.data.thoughts import ThoughtReader
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
 
@@ -46,7 +46,7 @@ def answer_encoder(config: DictConfig, gad: GadConfig, tokenizer: Any, other: An
     student = reader = SequenceBuilder(tokenizer, *lengths, stop_token_ids(tokenizer, generation), template_kwargs)
     if other is not None:
         reader = SequenceBuilder(other, *lengths, None, template_kwargs)
-    thoughts = None
-    if gad.thinking.hides:
-        thoughts = ThoughtReader(student, marks_of(gad.thinking, tokenizer.chat_template))
-    return AnswerEncoder(student, reader, thoughts)
+    if not gad.thinking.hides:
+        return AnswerEncoder(student, reader)
+    thoughts = ThoughtReader(student, marks_of(gad.thinking, tokenizer.chat_template))
+    return AnswerEncoder(student, without_thoughts(reader), thoughts)

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from gad_verl.config import GadConfig
 from gad_verl.data.builders import answer_encoder, has_own_tokenizer
-from gad_verl.data.thinking import without_thoughts
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
@@ -159,10 +158,10 @@ def _encoding(trainer: "GadTrainer") -> Encoding:
     other = group.tokenizer if group is not None and has_own_tokenizer(config, gad) else None
     encoder = answer_encoder(config, gad, trainer.tokenizer, other)
     trainer.rollouts.thoughts = thoughts = encoder.thoughts
-    if thoughts is None:
-        return Encoding(encoder.student, encoder.reader)
-    rows = ThinkingRows(thoughts, gad.thinking.warmup, config.data.max_response_length)
-    return Encoding(encoder.student, without_thoughts(encoder.reader), rows)
+    rows = None
+    if thoughts is not None:
+        rows = ThinkingRows(thoughts, gad.thinking.warmup, config.data.max_response_length)
+    return Encoding(encoder.student, encoder.reader, rows)
 
 
 def place_discriminator(manager: Any, gad: GadConfig, spawn: Callable[[Any], None]) -> None:
