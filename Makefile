@@ -103,6 +103,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/step.py
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/client.py
+	$(BIN)/python benchmarks/driver.py
 	$(BIN)/python benchmarks/report.py
 
 # Tables of a GPU go to benchmarks/results/gpu_*.json; what the CPU measured stays. BENCH_SIZES="0.5b 1.5b 7b" is for 80 GB.

@@ -78,7 +78,7 @@ def measure(model_folder: Path, shape: Shape, checkpointing: bool, remove_paddin
     """One row of the table."""
     from verl.utils import tensordict_utils as tu
 
-    from gad_verl.discriminator.groups import build_row_batch
+    from gad_verl.discriminator.groups import build_row_batch, complete_rows
 
     worker = build_worker(model_folder, checkpointing, remove_padding)
     schemes = Schemes(worker, random_groups(shape))
@@ -89,7 +89,7 @@ def measure(model_folder: Path, shape: Shape, checkpointing: bool, remove_paddin
     value_model = build_value_model(model_folder, checkpointing, remove_padding)
 
     def value_update() -> None:
-        rows = build_row_batch([row for group in schemes.groups for row in group.rows()])
+        rows = complete_rows(build_row_batch([row for group in schemes.groups for row in group.rows()]))
         tu.assign_non_tensor(rows, global_token_num=rows["input_ids"].offsets().diff().tolist())
         value_model.train_batch(rows)
 

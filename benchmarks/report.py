@@ -25,6 +25,7 @@ from pathlib import Path
 
 import client
 import discriminator
+import driver
 import estimate
 import growth
 import profile_update
@@ -42,6 +43,7 @@ COLUMNS = {
     "growth": growth.COLUMNS,
     "step": step.COLUMNS,
     "client": client.COLUMNS,
+    "driver": driver.COLUMNS,
     "estimate": estimate.COLUMNS,
 }
 ELSEWHERE = {"estimate": DOCS / "estimate.md", "gpu": DOCS / "gpu.md"}

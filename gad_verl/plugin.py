@@ -56,10 +56,23 @@ def _register_rollout(module: ModuleType) -> None:
     module._ROLLOUT_REGISTRY[("hf", "async")] = "gad_verl.rollout.hf_adapter.HFAdapter"
 
 
-def _register_agent_loop(module: ModuleType) -> None:
-    from gad_verl.data.thinking import AGENT_LOOP
+def _register_agent_loops(module: ModuleType) -> None:
+    from gad_verl.data.thinking import AGENT_LOOP, THINKING_AGENT_LOOP
 
-    module._agent_loop_registry[AGENT_LOOP] = {"_target_": "gad_verl.rollout.thinking_agent.ThinkingAgentLoop"}
+    module._agent_loop_registry[AGENT_LOOP] = {"_target_": "gad_verl.rollout.encoding_agent.EncodingAgentLoop"}
+    module._agent_loop_registry[THINKING_AGENT_LOOP] = {"_target_": "gad_verl.rollout.thinking_agent.ThinkingAgentLoop"}
+
+
+def _choose_interface(_: ModuleType) -> None:
+    from gad_verl.workers.surroundings import choose_interface
+
+    choose_interface()
+
+
+def _pass_on_file_logger(module: ModuleType) -> None:
+    from gad_verl.workers.surroundings import with_file_logger
+
+    module.get_ppo_ray_runtime_env = with_file_logger(module.get_ppo_ray_runtime_env)  # type: ignore[attr-defined]
 
 
 def _register_platform() -> None:
@@ -78,7 +91,13 @@ def load() -> None:
         _reported(_register_rollout, "register its rollout adapter"), "verl.workers.rollout.base"
     )
     wrapt.register_post_import_hook(
-        _reported(_register_agent_loop, "register its agent loop"), "verl.experimental.agent_loop.agent_loop"
+        _reported(_register_agent_loops, "register its agent loops"), "verl.experimental.agent_loop.agent_loop"
+    )
+    wrapt.register_post_import_hook(
+        _reported(_choose_interface, "choose gloo's interface"), "verl.workers.engine_workers"
+    )
+    wrapt.register_post_import_hook(
+        _reported(_pass_on_file_logger, "pass on where the file logger writes"), "verl.trainer.constants_ppo"
     )
     try:
         _register_platform()

@@ -18,6 +18,7 @@ docs/guardian.md has both times.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -40,7 +41,7 @@ _Array = NDArray[np.int64]
 def _flat(responses: Sequence[Ids]) -> tuple[_Array, _Array]:
     """All tokens one after another, and the response each belongs to."""
     lengths = [len(ids) for ids in responses]
-    tokens = np.fromiter((token for ids in responses for token in ids), dtype=np.int64, count=sum(lengths))
+    tokens = np.fromiter(chain.from_iterable(responses), dtype=np.int64, count=sum(lengths))
     return tokens, np.repeat(np.arange(len(responses)), lengths)
 
 
@@ -128,23 +129,31 @@ def distinct(responses: Sequence[Ids], n: int = 2) -> float | None:
 
     It falls as the amount of text grows: compare it at similar lengths only.
     """
-    tokens, owners = _flat(responses)
-    if len(tokens) < n:
+    ends = np.cumsum([len(ids) for ids in responses], dtype=np.int64)
+    count = int(ends[-1]) - n + 1 if len(ends) else 0
+    if count < 1:
         return None
-    windows = np.lib.stride_tricks.sliding_window_view(tokens, n)
-    # An n-gram lies in one response: it begins and ends in the same.
-    windows = windows[owners[: len(windows)] == owners[n - 1 :]]
-    if not len(windows):
-        return None
+    # The only one of these that sees all tokens of a batch at once: few bytes for each of them.
+    tokens = np.fromiter(chain.from_iterable(responses), dtype=np.int32, count=int(ends[-1]))
+    # An n-gram lies in one response: it spans no end.
+    inside = np.ones(count, dtype=bool)
+    for back in range(1, n):
+        spans = ends - back
+        inside[spans[(spans >= 0) & (spans < count)]] = False
     size = int(tokens.max()) + 1
-    numbered = windows[:, 0]
+    numbered = tokens[:count].astype(np.int64)
     for place in range(1, n):
         if place > 1:
             # Small numbers again, before they are multiplied once more.
             numbered = np.unique(numbered, return_inverse=True)[1]
-        numbered = numbered * size + windows[:, place]
+        numbered *= size
+        numbered += tokens[place : place + count]
+    numbered = numbered[inside]
+    if not len(numbered):
+        return None
     # Sorting is several times as fast as numpy's own count of different values, which hashes.
-    return (1 + np.count_nonzero(np.diff(np.sort(numbered)))) / len(windows)
+    numbered.sort()
+    return (1 + np.count_nonzero(numbered[1:] != numbered[:-1])) / len(numbered)
 
 
 def spread_out(groups: Sequence[Group], most: int = MOST_GROUPS) -> list[Group]:

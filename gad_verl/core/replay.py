@@ -62,6 +62,11 @@ class ReplayBuffer(Generic[Item]):
         self._order, self._seed, self._rate = order, seed, recency_rate
         self._steps: deque[tuple[int, list[Item]]] = deque(maxlen=capacity_steps)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it keeps anything that is added."""
+        return self._steps.maxlen != 0
+
     def __len__(self) -> int:
         return sum(len(items) for _, items in self._steps)
 

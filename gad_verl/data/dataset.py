@@ -94,6 +94,8 @@ class GadDataset(RLHFDataset):
         row = super().__getitem__(item)
         # verl takes extra_info.index or 0; the order of a batch must not depend on that.
         row["index"] = item
+        # It could name verl's single-turn agent loop alone, in whose place the run has its own.
+        row.pop("agent_name", None)
         # In one place for those who read the row from TransferQueue, which need not know the columns of the file.
         row[EXTRA_INFO] = {**row[EXTRA_INFO], **marks_of(row)}
         return row

@@ -28,7 +28,8 @@ from gad_verl.errors import GadConfigError, GadDataError
 SWITCHES = ("enable_thinking", "thinking")
 CHAT = ({"role": "user", "content": "Why?"},)
 OPTIONS = "apply_chat_template_kwargs"
-AGENT_LOOP = "gad_thinking_agent"
+# verl's agent loop of one answer to a prompt, and ours, which do more in the same place.
+SINGLE_TURN, AGENT_LOOP, THINKING_AGENT_LOOP = "single_turn_agent", "gad_agent", "gad_thinking_agent"
 _MODEL = "actor_rollout_ref.model"
 
 
@@ -154,7 +155,8 @@ def without_thoughts(builder: SequenceBuilder) -> SequenceBuilder:
 def settled_config(config: DictConfig) -> GadConfig:
     """Read ``gad``, and write into verl's part of the configuration what ``gad.thinking`` means for it, in place.
 
-    With ``off`` the template's switch; with a budget the agent loop that keeps it.
+    With ``off`` the template's switch; with a budget the agent loop that keeps it. In the place of verl's agent loop of
+    one answer comes the one that encodes it.
 
     Raises:
         GadConfigError: As :func:`gad_verl.config.load_gad_config`, or the student's template has no switch.
@@ -162,9 +164,12 @@ def settled_config(config: DictConfig) -> GadConfig:
     gad = load_gad_config(config)
     if gad.thinking.mode == OFF:
         _switch_off(config)
-    if gad.thinking.budget is not None:
-        with open_dict(config):
-            config.actor_rollout_ref.rollout.agent.default_agent_loop = AGENT_LOOP
+    agent = config.actor_rollout_ref.rollout.agent
+    with open_dict(config):
+        if gad.thinking.budget is not None:
+            agent.default_agent_loop = THINKING_AGENT_LOOP
+        elif agent.get("default_agent_loop", SINGLE_TURN) == SINGLE_TURN:
+            agent.default_agent_loop = AGENT_LOOP
     return gad
 
 

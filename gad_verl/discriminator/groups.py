@@ -20,7 +20,9 @@ penalty), R = G * (k + n + m) rows.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
@@ -168,14 +170,36 @@ def padding_group(num_students: int) -> SequenceGroup:
     return SequenceGroup(teacher_ids=(PLACEHOLDER,), student_ids=[None] * num_students, trains=False)
 
 
-def _row_tensors(rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
-    input_ids = [torch.tensor(ids, dtype=torch.long) for ids in rows]
-    return {
-        "input_ids": torch.nested.as_nested_tensor(input_ids, layout=torch.jagged),
-        "position_ids": torch.nested.as_nested_tensor([torch.arange(len(ids)) for ids in rows], layout=torch.jagged),
+def _nested_ids(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    offsets = torch.zeros(len(rows) + 1, dtype=torch.long)
+    torch.cumsum(torch.tensor([len(ids) for ids in rows]), dim=0, out=offsets[1:])
+    flat = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
+    return torch.nested.nested_tensor_from_jagged(torch.from_numpy(flat), offsets)
+
+
+def complete_rows(data: TensorDict) -> TensorDict:
+    """Add to the rows of a batch what verl's engines read and the ids tell, in place.
+
+    Done by each rank for its own rows: the driver holds and sends four bytes a token.
+
+    Args:
+        data: Of :func:`build_group_batch` or :func:`build_row_batch`, or a part of it.
+
+    Returns:
+        ``data`` with ``input_ids``, ``position_ids`` and ``loss_mask`` in int64.
+    """
+    offsets = data["input_ids"].offsets()
+    ids = data["input_ids"].values().long()
+    starts = torch.repeat_interleave(offsets[:-1], offsets.diff())
+    columns = {
+        "input_ids": ids,
+        "position_ids": torch.arange(len(ids), device=ids.device) - starts,
         # verl's engine counts tokens of a loss; the pair loss has its own count, num_pairs.
-        "loss_mask": torch.nested.as_nested_tensor([torch.ones_like(ids) for ids in input_ids], layout=torch.jagged),
+        "loss_mask": torch.ones_like(ids),
     }
+    for name, values in columns.items():
+        data[name] = torch.nested.nested_tensor_from_jagged(values, offsets)
+    return data
 
 
 def noise_seeds(num_groups: int, layout: GroupLayout, seed: int) -> torch.Tensor:
@@ -206,8 +230,8 @@ def build_group_batch(
         seeds: (G, group size) seed of each row's noise (:func:`noise_seeds`); read where the layout has copies.
 
     Returns:
-        TensorDict of R rows: ``input_ids``, ``position_ids``, ``loss_mask`` (nested, jagged), ``row_weight`` (R,)
-        float32, ``row_source`` (R,) distance to the row whose score each takes (:func:`take_sources`),
+        TensorDict of R rows: ``input_ids`` (nested, jagged, int32; the rest is :func:`complete_rows`), ``row_weight``
+        (R,) float32, ``row_source`` (R,) distance to the row whose score each takes (:func:`take_sources`),
         ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies. Non-tensor keys:
         ``force_group_size``, ``num_teachers``, ``noisy_students`` (-1 without copies), ``num_pairs`` and ``num_noisy``
         (sums of the weights of the WHOLE batch) and ``temperature``.
@@ -218,7 +242,7 @@ def build_group_batch(
     layout = GroupLayout.of(groups, num_students) if layout is None else layout
     row_weight = torch.tensor([layout.weights(group) for group in groups], dtype=torch.float32)
     tensors = {
-        **_row_tensors([row for group in groups for row in layout.rows(group)]),
+        "input_ids": _nested_ids([row for group in groups for row in layout.rows(group)]),
         "row_weight": row_weight.flatten(),
         "row_source": torch.tensor([layout.sources(group) for group in groups]).flatten()
         - torch.arange(layout.group_size).repeat(len(groups)),
@@ -306,11 +330,11 @@ def build_row_batch(
         seeds: (R,) seed of each row's noise, 0 for none; None means no noise.
 
     Returns:
-        TensorDict of R rows with the nested fields of :func:`build_group_batch` and ``score_gradient`` (R,) float32.
+        TensorDict of R rows with ``input_ids`` as of :func:`build_group_batch`, and ``score_gradient`` (R,) float32.
     """
     if not rows:
         raise ValueError("a batch needs at least one row")
-    tensors = _row_tensors(rows)
+    tensors = {"input_ids": _nested_ids(rows)}
     if score_gradients is not None:
         tensors["score_gradient"] = score_gradients.to(torch.float32)
     if seeds is not None:

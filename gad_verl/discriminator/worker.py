@@ -30,7 +30,7 @@ from verl.workers.config import TrainingWorkerConfig
 from verl.workers.engine_workers import TrainingWorker
 
 from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions  # registers the engine
-from gad_verl.discriminator.groups import take_sources
+from gad_verl.discriminator.groups import complete_rows, take_sources
 from gad_verl.discriminator.loss import discriminator_loss, last_token_scores
 from gad_verl.workers.adapter import save_adapter_config
 from gad_verl.workers.stage import advance_schedule, begin_stage
@@ -77,6 +77,7 @@ class DiscriminatorWorker(TrainingWorker):
             seconds of this call. Where ``data`` says ``return_values``, also the nested ``values`` at each token.
         """
         start = time.perf_counter()
+        data = complete_rows(data)
         with self.engine.train_mode():
             self.engine.optimizer_zero_grad()
             output = self._forward_backward(data)
@@ -91,6 +92,7 @@ class DiscriminatorWorker(TrainingWorker):
             ``scores``, ``loss``, ``memory_peak_gb`` and ``busy_s`` as in :meth:`update`.
         """
         start = time.perf_counter()
+        data = complete_rows(data)
         with self.engine.train_mode(zero_grad_on_exit=False):
             self.engine.optimizer_zero_grad()
             output = self._forward_backward(data)
@@ -107,8 +109,9 @@ class DiscriminatorWorker(TrainingWorker):
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="train"), blocking=False)
     def score(self, data: TensorDict) -> TensorDict | None:
         """``scores``, ``memory_peak_gb`` and ``busy_s`` of rows or groups, without an update."""
-        self._inject_defaults(data)
         start = time.perf_counter()
+        data = complete_rows(data)
+        self._inject_defaults(data)
         with self.engine.eval_mode():
             output = self.engine.infer_batch(data, loss_function=None)
         return self._rows(data, output, busy_s=time.perf_counter() - start)

@@ -21,12 +21,11 @@ from gad_verl.config import GadConfig
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.reading import BadRow, open_file
 from gad_verl.data.schema import column_names
-from gad_verl.data.thinking import AGENT_LOOP
+from gad_verl.data.thinking import AGENT_LOOP, SINGLE_TURN, THINKING_AGENT_LOOP
 from gad_verl.errors import GadConfigError, GadDataError
 
 logger = logging.getLogger(__name__)
 
-_SINGLE = "single_turn_agent"
 _KEY = "actor_rollout_ref.rollout.agent.default_agent_loop"
 _COLUMN = "agent_name"
 _WHY = (
@@ -41,13 +40,12 @@ def check_agents(config: DictConfig, gad_config: GadConfig) -> None:
     Raises:
         GadConfigError: Names the key and the remedy.
     """
-    loop = OmegaConf.select(config, _KEY, default=_SINGLE)
-    if loop == AGENT_LOOP and gad_config.thinking.budget is not None:
-        # It gives single answers too.
-        return
-    if loop != _SINGLE and gad_config.stage != "seqkd":
-        raise GadConfigError(f"{_KEY}={loop}: {_WHY}. Set it to {_SINGLE}")
-    if loop != _SINGLE:
+    loop = OmegaConf.select(config, _KEY, default=SINGLE_TURN)
+    # Ours give single answers too.
+    single = {SINGLE_TURN, AGENT_LOOP} | ({THINKING_AGENT_LOOP} if gad_config.thinking.budget is not None else set())
+    if loop not in single and gad_config.stage != "seqkd":
+        raise GadConfigError(f"{_KEY}={loop}: {_WHY}. Set it to {SINGLE_TURN}")
+    if loop not in single:
         logger.warning("%s=%s: %s. SeqKD is validated by it", _KEY, loop, _WHY)
     if OmegaConf.select(config, "actor_rollout_ref.rollout.multi_turn.enable", default=False):
         logger.warning(
@@ -69,8 +67,8 @@ def check_agent_column(config: DictConfig) -> None:
         for number, row in enumerate(open_file(path).rows([_COLUMN])):
             if isinstance(row, BadRow):
                 raise GadDataError(row.message)
-            if row[_COLUMN] != _SINGLE:
+            if row[_COLUMN] != SINGLE_TURN:
                 raise GadDataError(
                     f"{path}, row {number}, column {_COLUMN!r} names {row[_COLUMN]!r}: {_WHY}. Leave the column out, "
-                    f"or write {_SINGLE}"
+                    f"or write {SINGLE_TURN}"
                 )

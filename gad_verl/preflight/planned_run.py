@@ -30,6 +30,7 @@ from gad_verl.preflight.attention_check import check_attention
 from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.data_check import check_data, check_schedule, length_of_run
 from gad_verl.preflight.family_check import check_families
+from gad_verl.preflight.head_watch import HeadWatch
 from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers, check_weights
 from gad_verl.preflight.platform_check import choose_platform
@@ -109,6 +110,8 @@ class PreflightCallback(Callback):
         # Here and not in the trainer, so that nobody's request is lost who asks while the models are loaded.
         stop_file.clear()
         StopSignals(stop_file).install()
+        if planned.gad_config.watchdog.enable:
+            HeadWatch().start()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Of a run that failed, the last line and an exit code that says whether to start it again."""

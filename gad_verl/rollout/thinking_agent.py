@@ -18,28 +18,13 @@ agent loops do not pass it on; this one is the same for every rollout. What is p
 has no loss.
 """
 
-from functools import lru_cache
 from typing import Any
 
-from omegaconf import OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
-from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
-from verl.utils.model import get_generation_config
 from verl.workers.rollout.replica import TokenOutput
 
-from gad_verl.config import ThinkingConfig
-from gad_verl.data.thinking import Marks, marks_of
 from gad_verl.data.thoughts import ThoughtReader
-from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
-
-_NO_LIMIT = 1 << 30
-
-
-@lru_cache(maxsize=4)
-def _reader(tokenizer: Any, path: str, trust_remote_code: bool, marks: Marks) -> ThoughtReader:
-    """Of all rollouts of a process: each of them has an agent loop of its own."""
-    stop_ids = stop_token_ids(tokenizer, get_generation_config(path, trust_remote_code=trust_remote_code))
-    return ThoughtReader(SequenceBuilder(tokenizer, _NO_LIMIT, _NO_LIMIT, stop_ids), marks)
+from gad_verl.rollout.encoding_agent import EncodingAgentLoop
 
 
 class BudgetedServer:
@@ -98,19 +83,14 @@ def _first_steps(first: TokenOutput) -> dict[str, Any]:
     return {name: first.extra_fields[name] for name in ("min_global_steps",) if name in first.extra_fields}
 
 
-class ThinkingAgentLoop(SingleTurnAgentLoop):
+class ThinkingAgentLoop(EncodingAgentLoop):
     """One answer to each prompt, behind thoughts of at most ``gad.thinking.budget`` tokens."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        section = OmegaConf.to_container(self.config.gad.thinking, resolve=True)
-        assert isinstance(section, dict)
-        thinking = ThinkingConfig(**{str(key): value for key, value in section.items() if key != "_target_"})
-        assert thinking.budget is not None, "the check before a run gives this agent loop to runs with a budget"
-        model = self.config.actor_rollout_ref.model
-        marks = marks_of(thinking, self.tokenizer.chat_template)
-        reader = _reader(self.tokenizer, model.path, model.get("trust_remote_code", False), marks)
-        self.server_manager = BudgetedServer(self.server_manager, reader, thinking.budget, self.response_length)
+        budget, reader = self.config.gad.thinking.budget, self.encoder.thoughts
+        assert budget is not None and reader is not None, "the check before a run gives this agent loop to such runs"
+        self.server_manager = BudgetedServer(self.server_manager, reader, budget, self.response_length)
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **kwargs: Any) -> AgentLoopOutput:
         output = await super().run(sampling_params, priority, **kwargs)

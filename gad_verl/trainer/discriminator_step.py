@@ -23,7 +23,7 @@ from gad_verl.core.gating import UpdateGate
 from gad_verl.core.replay import ReplayBuffer
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorGroup, DiscriminatorOutput, PendingUpdate, UpdateOptions
-from gad_verl.trainer.replayed import MixedBatch, Packed, Replay, pack_group, unpack_group
+from gad_verl.trainer.replayed import MixedBatch, Packed, Replay, remember, unpack_group
 
 
 class DiscriminatorTraining:
@@ -116,7 +116,7 @@ class DiscriminatorTraining:
     def remember_alone(self, step: int, phase: Phase, fresh: list[SequenceGroup]) -> None:
         """Keep the groups of a discriminator-only step for further updates."""
         if phase is Phase.DISCRIMINATOR_ONLY:
-            self._alone.add(step, [pack_group(group) for group in fresh if group.trains])
+            remember(self._alone, step, fresh)
         elif len(self._alone):
             self._alone = ReplayBuffer(0)
 

@@ -87,12 +87,16 @@ class Encoding:
                     self.student.response_for(self.reader, teacher.text, teacher.finished) for teacher in group.teachers
                 ),
                 teacher_weights=tuple(teacher.weight for teacher in group.teachers),
-                students=tuple(
-                    None if ids is None else self.student.student_response(ids, self.reader) for ids in group.answer_ids
-                ),
+                students=tuple(None if one is None else self._student_response(one) for one in group.answers),
             )
             for group in groups
         ]
+
+    def _student_response(self, session: Session) -> EncodedResponse:
+        if session.encoded is not None:
+            return session.encoded
+        assert session.answer_ids is not None
+        return self.student.student_response(session.answer_ids, self.reader)
 
     def text(self, session: Session) -> str:
         """What the student answered; all that it wrote, where it hides no thoughts or has no answer."""

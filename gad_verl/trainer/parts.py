@@ -19,14 +19,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tensordict import TensorDict
-from verl.utils.model import get_generation_config
 
 from gad_verl.config import GadConfig
 from gad_verl.config.custom_code import load_custom
 from gad_verl.core import Phase
-from gad_verl.data.thinking import marks_of, without_thoughts
-from gad_verl.data.thoughts import ThoughtReader
-from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
+from gad_verl.data.builders import answer_encoder, has_own_tokenizer
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
@@ -184,21 +181,14 @@ def _observers(trainer: "GadTrainer", encoding: Encoding) -> list[Observer]:
 
 
 def _encoding(trainer: "GadTrainer") -> Encoding:
-    data, model, gad = trainer.config.data, trainer.config.actor_rollout_ref.model, trainer.gad_config
-    template_kwargs = dict(data.get("apply_chat_template_kwargs", {}) or {})
-    lengths = (data.max_prompt_length, gad.longest_answer(data.max_response_length))
-    generation = get_generation_config(model.path, trust_remote_code=model.get("trust_remote_code", False))
-    stop_ids = stop_token_ids(trainer.tokenizer, generation)
-    student = reader = SequenceBuilder(trainer.tokenizer, *lengths, stop_ids, template_kwargs)
-    group = trainer.discriminator
-    if group is not None and trainer.config.discriminator.model.path != model.path:
-        reader = SequenceBuilder(group.tokenizer, *lengths, None, template_kwargs)
-    if not gad.thinking.hides:
-        return Encoding(student, reader)
-    thoughts = ThoughtReader(student, marks_of(gad.thinking, trainer.tokenizer.chat_template))
-    trainer.rollouts.thoughts = thoughts
-    rows = ThinkingRows(thoughts, gad.thinking.warmup, data.max_response_length)
-    return Encoding(student, without_thoughts(reader), rows)
+    config, gad, group = trainer.config, trainer.gad_config, trainer.discriminator
+    other = group.tokenizer if group is not None and has_own_tokenizer(config, gad) else None
+    encoder = answer_encoder(config, gad, trainer.tokenizer, other)
+    trainer.rollouts.thoughts = thoughts = encoder.thoughts
+    rows = None
+    if thoughts is not None:
+        rows = ThinkingRows(thoughts, gad.thinking.warmup, config.data.max_response_length)
+    return Encoding(encoder.student, encoder.reader, rows)
 
 
 def place_discriminator(manager: Any, gad: GadConfig, spawn: Callable[[Any], None]) -> None:

@@ -57,6 +57,12 @@ def unpack_group(packed: Packed, num_students: int) -> SequenceGroup:
     )
 
 
+def remember(buffer: ReplayBuffer[Packed], step: int, fresh: Sequence[SequenceGroup]) -> None:
+    """Keep those groups of a step that may train the discriminator; a buffer that keeps nothing packs nothing."""
+    if buffer.remembers:
+        buffer.add(step, [pack_group(group) for group in fresh if group.trains])
+
+
 @dataclass(frozen=True)
 class MixedBatch:
     """What the discriminator reads in one update.
@@ -141,7 +147,7 @@ class Replay:
 
     def remember(self, step: int, fresh: Sequence[SequenceGroup]) -> None:
         """Keep those groups of a step that may train the discriminator."""
-        self._buffer.add(step, [pack_group(group) for group in fresh if group.trains])
+        remember(self._buffer, step, fresh)
 
     def state_dict(self) -> dict[str, Any]:
         """Content."""

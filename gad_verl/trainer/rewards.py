@@ -167,8 +167,7 @@ class Rewards:
         return self._checked[1]
 
     def _on_last_tokens(self, rollouts: StepRollouts, rewards: Tensor) -> list[Tensor]:
-        responses = self._rollouts.fields(rollouts, ["responses"])["responses"]
-        return sequence_rewards_to_token_level(rewards, responses.offsets().diff())
+        return sequence_rewards_to_token_level(rewards, torch.tensor(rollouts.lengths))
 
     def _answers(
         self,

@@ -28,9 +28,11 @@ from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.core.teacher_mix import TeacherMix, WeightedText
+from gad_verl.data.answers import ENCODED, shared_ids, unpack_answer
 from gad_verl.data.endings import EXTRA_INFO, cut_texts
 from gad_verl.data.schema import teacher_names, teacher_texts
 from gad_verl.data.thoughts import ReadResponse, ThoughtReader
+from gad_verl.data.tokens import EncodedResponse
 from gad_verl.errors import GadStalledError
 
 TRAIN, VALIDATION = "train", "val"
@@ -62,12 +64,14 @@ class Session:
         answer_ids: Those of them that the discriminator reads; None where there is nothing for it to read. Such a
             session is in no pair, but it has a row in the student's batch and so a reward.
         read: The response taken apart, where the student hides its thoughts; else None.
+        encoded: The answer as the discriminator reads it, where the agent loop encoded it; else None.
     """
 
     row: int
     response_ids: list[int]
     answer_ids: list[int] | None
     read: ReadResponse | None = None
+    encoded: EncodedResponse | None = None
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,6 @@ class RolloutGroup:
     teacher_finished: bool = True
 
     @property
-    def answer_ids(self) -> list[list[int] | None]:
-        """What the discriminator reads of each session; None where there is nothing."""
-        return [None if one is None else one.answer_ids for one in self.sessions]
-
-    @property
     def answers(self) -> list[Session | None]:
         """The sessions that have an answer; None for the others."""
         return [None if one is None or one.answer_ids is None else one for one in self.sessions]
@@ -112,12 +111,14 @@ class StepRollouts:
         keys: Of the trajectories, N of them; ``row`` of a session is a position here.
         groups: G of them, in the order of the data.
         lost: Prompt and teacher's text of those prompts whose rollouts all failed, in the order of the data.
+        lengths: (N,) tokens of the responses.
     """
 
     partition_id: str
     keys: list[str]
     groups: list[RolloutGroup]
     lost: list[tuple[list[dict], WeightedText]] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
 
 
 def chosen_teachers(
@@ -188,40 +189,47 @@ class Rollouts:
                 f"all rollouts of step {step} failed; the errors of the agent loops are in the log above"
             )
         mix = TeacherMix() if batch.partition_id == VALIDATION else self.teachers
-        fields = ["index", "raw_prompt", self._teacher_key, EXTRA_INFO, "prompts", "responses"]
-        data = self._get(batch.partition_id, batch.keys, [*fields, *([self._names_key] if mix.needs_names else [])])
-        order = rollout_order(batch.keys, [int(index) for index in data["index"]])
+        of_rows = _lists(self._get(batch.partition_id, batch.keys, ["index", "responses", ENCODED]))
+        order = rollout_order(batch.keys, [int(index) for index in of_rows["index"]])
         batch.reorder(order)
-        columns = {name: [values[place] for place in order] for name, values in _lists(data).items()}
+        of_rows = {name: [values[place] for place in order] for name, values in of_rows.items()}
+        by_prompt = list(sessions_by_prompt(batch.keys, num_sessions).values())
+        firsts = [next(place for place in places if place is not None) for places in by_prompt]
+        # What all trajectories of a prompt have in common comes once.
+        names = ["raw_prompt", self._teacher_key, EXTRA_INFO, "prompts", *([self._names_key] * mix.needs_names)]
+        columns = _lists(self._get(batch.partition_id, [batch.keys[first] for first in firsts], names))
         groups = []
-        for places in sessions_by_prompt(batch.keys, num_sessions).values():
-            first = next(place for place in places if place is not None)
-            index = int(columns["index"][first])
-            names = columns[self._names_key][first] if mix.needs_names else None
-            value, extra = columns[self._teacher_key][first], columns[EXTRA_INFO][first]
-            teachers, one = chosen_teachers(mix, value, names, extra, index, step, visit)
+        for number, places in enumerate(by_prompt):
+            index, prompt_ids = int(of_rows["index"][firsts[number]]), columns["prompts"][number].tolist()
+            teacher_of = columns[self._names_key][number] if mix.needs_names else None
+            value, extra = columns[self._teacher_key][number], columns[EXTRA_INFO][number]
+            teachers, one = chosen_teachers(mix, value, teacher_of, extra, index, step, visit)
             groups.append(
                 RolloutGroup(
                     index=index,
-                    messages=list(columns["raw_prompt"][first]),
-                    prompt_ids=columns["prompts"][first].tolist(),
+                    messages=list(columns["raw_prompt"][number]),
+                    prompt_ids=prompt_ids,
                     teachers=teachers,
                     teacher_text=one.text,
                     teacher_finished=one.finished,
                     sessions=tuple(
-                        None if place is None else self._session(place, columns["prompts"], columns["responses"])
-                        for place in places
+                        None if place is None else self._session(place, prompt_ids, of_rows) for place in places
                     ),
                 )
             )
         lost = [] if batch.partition_id == VALIDATION else self._lost(batch.keys, step, visit)
-        return StepRollouts(batch.partition_id, list(batch.keys), groups, lost)
+        lengths = [len(response) for response in of_rows["responses"]]
+        return StepRollouts(batch.partition_id, list(batch.keys), groups, lost, lengths)
 
-    def _session(self, place: int, prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tensor]) -> Session:
-        ids = responses[place].tolist()
+    def _session(self, place: int, prompt_ids: list[int], of_rows: Mapping[str, list[Any]]) -> Session:
+        ids = shared_ids(of_rows["responses"][place])
+        if ENCODED in of_rows:
+            answer = unpack_answer(of_rows[ENCODED][place], ids, self.thoughts is not None)
+            return Session(place, ids, answer.answer_ids(ids), answer.read, answer.encoded)
+        # An agent loop of somebody else's.
         if self.thoughts is None:
             return Session(place, ids, ids)
-        read = self.thoughts.read(prompts[place].tolist(), ids)
+        read = self.thoughts.read(prompt_ids, ids)
         return Session(place, ids, read.answer_ids, read)
 
     def _lost(self, keys: Sequence[str], step: int, visit: int) -> list[tuple[list[dict], WeightedText]]:

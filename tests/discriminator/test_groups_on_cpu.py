@@ -26,6 +26,8 @@ from gad_verl.discriminator.groups import (
     GroupLayout,
     SequenceGroup,
     build_group_batch,
+    build_row_batch,
+    complete_rows,
     noise_seeds,
     split_group_scores,
     take_sources,
@@ -49,6 +51,21 @@ def test_rows_are_teacher_then_students_and_failed_rollouts_weigh_nothing() -> N
     failed = sum(ids is None for group in groups for ids in group.student_ids)
     assert batch["num_pairs"] == len(groups) * NUM_STUDENTS - failed
     assert batch["force_group_size"] == NUM_STUDENTS + 1
+
+
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=7), min_size=1, max_size=6))
+def test_ranks_complete_the_rows_that_they_are_sent(rows: list[list[int]]) -> None:
+    sent = build_row_batch(rows)
+    assert [name for name, value in sent.items() if isinstance(value, torch.Tensor)] == ["input_ids"]
+    assert sent["input_ids"].dtype == torch.int32
+    for part in (complete_rows(sent), complete_rows(complete_rows(build_row_batch(rows)))):
+        read = {name: [row.tolist() for row in part[name].unbind()] for name in part.keys() if name != "temperature"}
+        assert read == {
+            "input_ids": rows,
+            "position_ids": [list(range(len(row))) for row in rows],
+            "loss_mask": [[1] * len(row) for row in rows],
+        }
+        assert all(part[name].dtype == torch.int64 for name in read)
 
 
 def test_wrong_groups_are_refused() -> None:

@@ -58,10 +58,10 @@ def batch() -> Any:
     from verl.utils import tensordict_utils as tu
     from worker_probe import make_groups
 
-    from gad_verl.discriminator.groups import build_row_batch
+    from gad_verl.discriminator.groups import build_row_batch, complete_rows
 
     rows = [row for group in make_groups() for row in group.rows() if len(row) > 1]
-    data = build_row_batch(rows)
+    data = complete_rows(build_row_batch(rows))
     data["loss_mask"] = torch.nested.as_nested_tensor(
         [torch.tensor([0] + [1] * (len(row) - 1)) for row in rows], layout=torch.jagged
     )

@@ -295,7 +295,7 @@ def run_student(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
     from verl.workers.utils.losses import sft_loss
     from worker_probe import make_groups
 
-    from gad_verl.discriminator.groups import build_row_batch
+    from gad_verl.discriminator.groups import build_row_batch, complete_rows
     from gad_verl.workers.stage import begin_stage, reset_moments
     from gad_verl.workers.student import StudentWorker
 
@@ -308,7 +308,7 @@ def run_student(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
     settings = {"use_remove_padding": packed, "use_dynamic_bsz": True, "max_token_len_per_gpu": 100}
 
     def batch() -> Any:
-        data = build_row_batch(rows)
+        data = complete_rows(build_row_batch(rows))
         # As in training: what a row begins with is no target (verl's loss rolls the masks of all rows together).
         data["loss_mask"] = torch.nested.as_nested_tensor(
             [torch.tensor([0] + [1] * (len(row) - 1)) for row in rows], layout=torch.jagged

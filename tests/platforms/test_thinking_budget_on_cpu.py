@@ -25,7 +25,7 @@ from tiny_model import build_tokenizer
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigWrap, _agent_loop_registry
 from verl.workers.rollout.replica import TokenOutput
 
-from gad_verl.data.thinking import AGENT_LOOP, CHAT, USUAL_MARKS
+from gad_verl.data.thinking import CHAT, THINKING_AGENT_LOOP, USUAL_MARKS
 from gad_verl.data.thoughts import ThoughtReader
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.rollout.thinking_agent import BudgetedServer, ThinkingAgentLoop
@@ -138,5 +138,5 @@ def test_the_agent_loop_masks_what_the_student_did_not_choose(tiny_config: DictC
 
 
 def test_verl_knows_the_agent_loop_by_its_name() -> None:
-    module, _, name = _agent_loop_registry[AGENT_LOOP]["_target_"].rpartition(".")
+    module, _, name = _agent_loop_registry[THINKING_AGENT_LOOP]["_target_"].rpartition(".")
     assert (module, name) == (ThinkingAgentLoop.__module__, ThinkingAgentLoop.__name__)

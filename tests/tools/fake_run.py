@@ -32,7 +32,7 @@ from omegaconf import DictConfig
 from tensordict import TensorDict
 from tiny_model import WORDS
 from transfer_queue import KVBatchMeta
-from transformers import Qwen2Config
+from transformers import AutoTokenizer, Qwen2Config
 from verl.single_controller.ray.base import ResourcePoolManager
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls
 from verl.utils import tensordict_utils as tu
@@ -40,8 +40,10 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from gad_verl.config import GadConfig
 from gad_verl.core import StageSchedule
+from gad_verl.data.answers import ENCODED, pack_answer
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorOutput, PendingUpdate, UpdateOptions
+from gad_verl.rollout.encoding_agent import encoder_of
 
 # Which text (one or more outputs) a session answers with; None is a session that fails.
 Answer = Callable[[int, int, int], str | list[str] | None]
@@ -234,6 +236,8 @@ class FakeRollouts:
         self._run = run
         self.sessions: list[int] = []
         self.validating = False
+        # As our agent loop does; without it the trainer encodes.
+        self.encodes = False
 
     def generate_sequences(self, batch: TensorDict) -> None:
         """As verl's AgentLoopWorkerTQ (trainer/ppo/v1/agent_loop_tq.py) leaves the queue once all have answered."""
@@ -277,6 +281,9 @@ class FakeRollouts:
             "num_turns": 2,
             "extra_fields": {"min_global_steps": step, "max_global_steps": step},
         }
+        if self.encodes:
+            encoder = encoder_of(self._run.config, tokenizer)
+            fields[ENCODED] = pack_answer(encoder.encode(prompt.tolist(), ids), ids)
         tag = {
             "status": "success",
             "seq_len": len(fields["input_ids"]),
@@ -328,7 +335,10 @@ class FakeRun:
 
     def _new_discriminator(self, _: DictConfig, gad: GadConfig, __: Any, schedule: StageSchedule) -> FakeDiscriminator:
         horizon = gad.discriminator_updates_of(schedule)
-        self.discriminator = FakeDiscriminator(self.score, self.trainer.tokenizer, horizon)
+        tokenizer, model = self.trainer.tokenizer, self.config.discriminator.model
+        if model.path != self.config.actor_rollout_ref.model.path:
+            tokenizer = AutoTokenizer.from_pretrained(model.path)
+        self.discriminator = FakeDiscriminator(self.score, tokenizer, horizon)
         return self.discriminator
 
     def _setup(self, trainer: Any) -> None:

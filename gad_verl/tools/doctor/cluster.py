@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""``gad-verl doctor --cluster``: wait until a Ray cluster has all nodes and GPUs of a run.
+"""``gad-verl doctor --cluster``: wait until a Ray cluster has all nodes and GPUs of a run, and ask each node.
 
 A run that starts before the last node has joined fails, or takes fewer GPUs than it was told to.
 """
@@ -21,12 +21,19 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from gad_verl.data.file_stamps import file_list
 from gad_verl.errors import GadClusterError
 from gad_verl.tools.doctor.finding import Finding, ok
+from gad_verl.tools.doctor.nodes import ask_nodes, judge
 
 logger = logging.getLogger(__name__)
+
+_PARTS = ("actor_rollout_ref", "discriminator")
 
 
 @dataclass(frozen=True)
@@ -172,4 +179,18 @@ def check_cluster(config: Any, address: str, timeout_s: float) -> list[Finding]:
         GadClusterError: If it is not whole in time; says what is missing.
     """
     nodes = wait_until_ready(lambda: read_nodes(address), need_of(config), timeout_s)
-    return [ok("Ray cluster", f"{len(nodes)} nodes and {sum(node.gpus for node in nodes)} GPUs at {address}")]
+    found = ok("Ray cluster", f"{len(nodes)} nodes and {sum(node.gpus for node in nodes)} GPUs at {address}")
+    paths, folder = paths_of(config)
+    return [found, *judge(ask_nodes(paths, folder), folder)]
+
+
+def paths_of(config: Any) -> tuple[list[str], Path | None]:
+    """What a run reads, as far as it is there on this node, and the folder that it writes to.
+
+    A path that this node lacks too is no question of the cluster: the check before a run names it.
+    """
+    models = [OmegaConf.select(config, f"{part}.model.path", default=None) for part in _PARTS]
+    data = [path for key in ("train_files", "val_files") for path in file_list(config.data.get(key, None) or [])]
+    paths = [str(path) for path in dict.fromkeys([*data, *models]) if path and Path(str(path)).exists()]
+    saves = config.trainer.get("save_freq", -1) > 0
+    return paths, Path(config.trainer.default_local_dir).absolute() if saves else None

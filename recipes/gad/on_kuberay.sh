@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# What recipes/gad/rayjob.yaml runs in the head's pod: waits for the nodes, checks the run, starts it.
+#   bash on_kuberay.sh RUN_SCRIPT [Hydra overrides]
+#   bash on_kuberay.sh --stop                          # the preStop hook: asks the run to save and end, and waits
+# Tested with stand-ins for Python; NOT YET RUN ON KUBERNETES.
+
+set -euo pipefail
+
+# ---- user-adjustable ----
+PYTHON=${PYTHON:-python3}
+NNODES=${NNODES:-1}
+NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
+# seconds for all nodes to join: images are pulled meanwhile
+JOIN_TIMEOUT_S=${JOIN_TIMEOUT_S:-1800}
+# seconds that the hook waits for the step to end and to be saved
+SAVE_TIMEOUT_S=${SAVE_TIMEOUT_S:-1020}
+# ---- end user-adjustable ----
+
+say() { echo "gad kuberay $(date '+%F %T'): $*"; }
+
+: "${GAD_STOP_FILE:?set it in rayjob.yaml to a path on the shared volume}"
+export GAD_STOP_FILE
+
+if [ "${1:-}" = --stop ]; then
+    # Every pod has the hook; the first one asks.
+    touch "${GAD_STOP_FILE}"
+    for ((waited = 0; waited < SAVE_TIMEOUT_S; waited++)); do
+        if [ -e "${GAD_STOP_FILE}.done" ] || [ ! -e "${GAD_STOP_FILE}" ]; then exit 0; fi
+        sleep 1
+    done
+    exit 0
+fi
+
+if [ $# -lt 1 ] || [ ! -f "$1" ]; then
+    say "usage: on_kuberay.sh RUN_SCRIPT [Hydra overrides]; no such file: ${1:-(none)}" >&2
+    exit 2
+fi
+run_script=$1
+shift
+rm -f "${GAD_STOP_FILE}" "${GAD_STOP_FILE}.done"
+
+# KubeRay sets it in the head's pod; ray job sets it for the entrypoint.
+: "${RAY_ADDRESS:?start this by a RayJob, or set RAY_ADDRESS=HEAD_IP:6379}"
+export NNODES NGPUS_PER_NODE PYTHON RAY_ADDRESS
+"${PYTHON}" -m gad_verl.cli doctor --cluster "${RAY_ADDRESS}" --timeout "${JOIN_TIMEOUT_S}" \
+    trainer.nnodes="${NNODES}" trainer.n_gpus_per_node="${NGPUS_PER_NODE}"
+DRY_RUN=1 bash "${run_script}" "$@"
+status=0
+bash "${run_script}" "$@" || status=$?
+say "the run ended with code ${status}"
+exit "${status}"
