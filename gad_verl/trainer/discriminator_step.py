@@ -60,16 +60,20 @@ class DiscriminatorTraining:
     Args:
         group: Its workers.
         config: The section ``gad``.
+        updates_of_step: Batches of fresh groups in a step, numbered through the run.
     """
 
-    def __init__(self, group: DiscriminatorGroup, config: GadConfig) -> None:
+    def __init__(self, group: DiscriminatorGroup, config: GadConfig, updates_of_step: int = 1) -> None:
         self._group, self._config = group, config
         self._gate = UpdateGate(config.discriminator_updates.gate_options())
         replay = config.replay
-        self._replay: ReplayBuffer[_Packed] = ReplayBuffer(replay.capacity_steps, replay.order, replay.seed)
+        self._replay: ReplayBuffer[_Packed] = ReplayBuffer(
+            replay.capacity_steps * updates_of_step, replay.order, replay.seed
+        )
         # What the discriminator-only steps showed: the student stands still in them, so nothing of it gets old.
         again = config.discriminator_only_updates > 1
-        self._alone: ReplayBuffer[_Packed] = ReplayBuffer(config.discriminator_only_steps if again else 0)
+        steps_alone = config.discriminator_only_steps * updates_of_step
+        self._alone: ReplayBuffer[_Packed] = ReplayBuffer(steps_alone if again else 0)
         self._updates_done = 0
 
     @property
@@ -92,7 +96,7 @@ class DiscriminatorTraining:
         """Start the step's scores and the update that goes with them.
 
         Args:
-            step: Training step.
+            step: Training step; where a step has several batches, the running number of the batch.
             phase: Its phase.
             groups: Fresh groups.
             num_students: Sessions of each.

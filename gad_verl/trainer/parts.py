@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from verl.utils.model import get_generation_config
 
 from gad_verl.config import GadConfig
+from gad_verl.config.modes import updates_of_step
 from gad_verl.data.thinking import marks_of, without_thoughts
 from gad_verl.data.thoughts import ThoughtReader
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
@@ -30,6 +31,7 @@ from gad_verl.trainer.encoding import Encoding
 from gad_verl.trainer.held_out_texts import HeldOutTexts
 from gad_verl.trainer.metrics import score_metrics, thinking_metrics
 from gad_verl.trainer.objective import Objective
+from gad_verl.trainer.off_policy import OffPolicy
 from gad_verl.trainer.reward_options import reward_options
 from gad_verl.trainer.rewards import Rewards
 from gad_verl.trainer.scored import Observer
@@ -83,7 +85,7 @@ class Parts:
     stateful: dict[str, HasState]
     discriminator_shape: dict[str, Any] | None
 
-    def state(self, step: int, has_critic: bool) -> GadState:
+    def state(self, step: int, has_critic: bool, has_transfer_queue: bool = False) -> GadState:
         """What a checkpoint says of itself, after at least one step."""
         assert self.stages.entered is not None
         return GadState(
@@ -94,6 +96,7 @@ class Parts:
             discriminator_shape=self.discriminator_shape,
             has_critic=has_critic,
             schedule=self.stages.schedule,
+            has_transfer_queue=has_transfer_queue,
         )
 
 
@@ -108,14 +111,14 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     rollouts, trust, guardian, log = trainer.rollouts, trainer.trust, trainer.guardian, trainer.log
     objective = Objective(gad, trust)
     encoding = _encoding(trainer)
-    training = None if group is None else DiscriminatorTraining(group, gad)
+    updates = updates_of_step(config)
+    training = None if group is None else DiscriminatorTraining(group, gad, updates)
     options = reward_options(gad.reward, guardian.turns("length_penalty"))
     asked = partial(task_rewards, manager, pad, rollouts)
     rewards = Rewards(gad.reward, options, rollouts, encoding, asked, gad.thinking.unclosed_penalty)
     texts = HeldOutTexts()
-    stages = StudentStages(
-        config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, objective, texts, log
-    )
+    reference = trainer.ref_policy_wg if trainer.use_reference_policy else None
+    stages = StudentStages(config, gad, trainer.schedule, student, group, reference, guardian, objective, texts, log)
     stateful: dict[str, HasState | None] = {
         "guardian": guardian,
         "trust": trust,
@@ -128,10 +131,11 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     if group is not None:
         shape = discriminator_shape(group.hf_config, gad.discriminator_num_layers, config.discriminator.model)
     supervised = SupervisedStep(student, config, encoding.student.eos_token_id)
-    observers = _observers(trainer, encoding)
+    off_policy = None if trainer.verl_mode == "sync" else OffPolicy(gad.off_policy, trust)
+    observers = _observers(trainer, encoding, off_policy)
     readers = (trust, rewards, guardian, observers, log, supervised, texts)
     return Parts(
-        step=GadStep(rollouts, encoding, training, *readers, gad.uses_texts),
+        step=GadStep(rollouts, encoding, training, *readers, gad.uses_texts, off_policy),
         supervised=supervised,
         student_update=AdversarialUpdate(objective, stages, supervised),
         stages=stages,
@@ -140,10 +144,12 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     )
 
 
-def _observers(trainer: "GadTrainer", encoding: Encoding) -> list[Observer]:
+def _observers(trainer: "GadTrainer", encoding: Encoding, off_policy: OffPolicy | None) -> list[Observer]:
     """Who looks at the scores of a step, as far as the configuration asks for it."""
     gad, mix = trainer.gad_config, trainer.rollouts.teachers
     observers: list[Observer] = [score_metrics]
+    if off_policy is not None:
+        observers.append(off_policy.observe)
     if gad.thinking.hides:
         observers.append(thinking_metrics)
     if mix.mode != "cycle":

@@ -32,6 +32,7 @@ from gad_verl.guardian import Guardian
 from gad_verl.trainer.discriminator_step import DiscriminatorStep, DiscriminatorTraining
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
 from gad_verl.trainer.held_out_texts import HeldOutTexts
+from gad_verl.trainer.off_policy import OffPolicy
 from gad_verl.trainer.rewards import Rewards
 from gad_verl.trainer.rollouts import KVBatchMeta, Rollouts, StepRollouts
 from gad_verl.trainer.run_log import RunLog
@@ -67,6 +68,7 @@ class GadStep:
         supervised: The student's cross-entropy, for a validation.
         held_out_texts: Takes it.
         adversarial_texts: Whether the student's steps of the adversarial stage may use the teacher's texts.
+        off_policy: The ages of rollouts, in an asynchronous mode.
     """
 
     rollouts: Rollouts
@@ -80,6 +82,7 @@ class GadStep:
     supervised: SupervisedStep
     held_out_texts: HeldOutTexts
     adversarial_texts: bool = False
+    off_policy: OffPolicy | None = None
     supervised_rows: list[SupervisedRow] = field(default_factory=list)
     validation: ValidationRecord = field(default_factory=ValidationRecord)
     _in_flight: _InFlight | None = None
@@ -97,10 +100,13 @@ class GadStep:
         if info.phase.trains_student_supervised or adversarial:
             self.supervised_rows = self.encoding.supervised_rows(rollouts, encoded)
         held_out = [False] * len(encoded) if self.trust is None else self.trust.held_out(rollouts.groups)
+        if self.off_policy is not None:
+            too_old = self.off_policy.too_old(rollouts.groups, info.number)
+            held_out = [one or other for one, other in zip(held_out, too_old, strict=True)]
         sequences = [one.sequences(trains=not out) for one, out in zip(encoded, held_out, strict=True)]
         updates = int(self.guardian.knobs["discriminator_steps"])
         scoring = self.discriminator.begin(
-            info.number, info.phase, sequences, info.num_sessions, updates_asked=updates if updates != 1 else None
+            info.update, info.phase, sequences, rollouts.num_sessions, updates_asked=updates if updates != 1 else None
         )
         self._in_flight = _InFlight(info, rollouts, encoded, scoring)
         if self.discriminator.in_background:
