@@ -25,6 +25,12 @@ def trainer_mode(config: DictConfig) -> str:
     return str(config.trainer.v1.trainer_mode)
 
 
+def shares_devices(config: DictConfig) -> bool:
+    """Whether the rollout, or a part of it, is on the devices of the training."""
+    hybrid = OmegaConf.select(config, "actor_rollout_ref.hybrid_engine", default=True)
+    return trainer_mode(config) != SEPARATE_ASYNC or bool(hybrid)
+
+
 def updates_of_step(config: DictConfig) -> int:
     """Mini-batches into which a step is cut, each with an update of student and discriminator.
 
