@@ -223,12 +223,13 @@ def test_no_prompt_is_lost_and_none_trained_twice(
     assert len(prompts) == PROMPTS
     # Trajectories of trained steps are gone: nobody would ever ask for them.
     assert all(key in prompts or key.split("_")[0] in prompts for key in waiting)
+    unfinished = [key for key in prompts if waiting[key]["status"] == "running"]
+    saved = [int(second.queue.fields["train"][key]["__rollout_n__"]) for key in waiting if key in unfinished]
     second.trainer.fit(second.rollouts)
     assert sorted(trained + sum(rest, [])) == list(range(ROWS))
-    # What was asked in the warmup for fewer rollouts is asked for as many again.
-    asked = stopped * PROMPTS + PROMPTS
-    again = [2 if asked <= 3 * PROMPTS else N] * 1
-    assert second.rollouts.sessions[: len(again)] == again
+    # What was asked for fewer rollouts, since the warmup was to train it, is asked for as many again.
+    assert saved and second.rollouts.sessions[: len(saved)] == saved
+    assert stopped > 2 or set(saved) == {2}
 
 
 def test_at_the_switch_each_prompt_has_the_rollouts_of_its_step(
