@@ -40,7 +40,7 @@ def _reported(action: Callable[[ModuleType], None], what: str) -> Callable[[Modu
 
 
 def _register_trainer(_: ModuleType) -> None:
-    import gad_verl.trainer.modes  # noqa: F401  registers itself under "gad_sync"
+    import gad_verl.trainer.modes  # noqa: F401  registers gad_sync and the asynchronous ones
 
 
 def _register_replica(module: ModuleType) -> None:

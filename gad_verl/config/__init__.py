@@ -15,6 +15,7 @@
 
 from gad_verl.config.data import CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
+from gad_verl.config.off_policy import OffPolicyConfig
 from gad_verl.config.schema import GadConfig, StageOptimConfig, WatchdogConfig, load_gad_config
 from gad_verl.config.stability import (
     DiscriminatorLossConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "DiscriminatorUpdatesConfig",
     "GadConfig",
     "GuardianConfig",
+    "OffPolicyConfig",
     "RecordConfig",
     "ReplayConfig",
     "RewardConfig",

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gad_verl.config.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, require, require_choice, require_each
 from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
+from gad_verl.config.off_policy import OffPolicyConfig
 from gad_verl.config.renamed import check_renamed
 from gad_verl.config.stability import (
     SUPERVISED,
@@ -116,6 +117,7 @@ class GadConfig:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
     soda: SodaConfig = field(default_factory=SodaConfig)
+    off_policy: OffPolicyConfig = field(default_factory=OffPolicyConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     guardian: GuardianConfig = field(default_factory=GuardianConfig)
     record: RecordConfig = field(default_factory=RecordConfig)
@@ -179,6 +181,7 @@ class GadConfig:
             self.replay,
             self.trust,
             self.soda,
+            self.off_policy,
             self.reward,
             self.guardian,
             self.record,

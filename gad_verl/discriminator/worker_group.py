@@ -28,6 +28,7 @@ from verl.utils import tensordict_utils as tu
 
 from gad_verl.config import GadConfig
 from gad_verl.config.micro_batch import tokens_per_micro_batch
+from gad_verl.config.modes import updates_of_step
 from gad_verl.core import StageSchedule
 from gad_verl.discriminator.group_config import build_worker_config
 from gad_verl.discriminator.groups import (
@@ -171,7 +172,7 @@ class DiscriminatorGroup:
     def __init__(
         self, config: DictConfig, gad_config: GadConfig, pool: RayResourcePool, schedule: StageSchedule
     ) -> None:
-        updates = gad_config.discriminator_updates_of(schedule)
+        updates = gad_config.discriminator_updates_of(schedule) * updates_of_step(config)
         worker_config, options = build_worker_config(config, gad_config, updates)
         engine = worker_config.engine_config
         self.hf_config = worker_config.model_config.hf_config

@@ -17,11 +17,10 @@ from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.data_check import check_data, check_schedule
 from gad_verl.preflight.family_check import check_families
 from gad_verl.preflight.model_check import check_discriminator
-from gad_verl.preflight.planned_run import TRAINER_MODE, PlannedRun, PreflightCallback, run_preflight
+from gad_verl.preflight.planned_run import PlannedRun, PreflightCallback, run_preflight
 from gad_verl.preflight.prompt_check import check_prompts
 
 __all__ = [
-    "TRAINER_MODE",
     "PlannedRun",
     "PreflightCallback",
     "check_config",

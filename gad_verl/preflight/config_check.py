@@ -24,6 +24,7 @@ from gad_verl.config.micro_batch import tokens_per_micro_batch
 from gad_verl.data.thinking import settled_config
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.agent_check import check_agents
+from gad_verl.preflight.async_check import check_mode
 from gad_verl.preflight.joined_cluster import check_joins
 from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
@@ -48,6 +49,7 @@ def check_config(config: DictConfig) -> GadConfig:
     check_joins(config, gad_config)
     check_counts(config)
     rollout, algorithm, trainer = config.actor_rollout_ref.rollout, config.algorithm, config.trainer
+    check_mode(config, gad_config)
     check_estimator(config, gad_config)
     filter_groups = algorithm.get("filter_groups", None)
     if filter_groups is not None and filter_groups.get("enable", False):

@@ -20,6 +20,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from gad_verl.config import GadConfig
+from gad_verl.config.modes import shares_devices
 from gad_verl.errors import GadConfigError
 
 _ROLLOUT, _ACTOR, _DISCRIMINATOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor", "discriminator"
@@ -106,17 +107,19 @@ def _check_rollout(config: DictConfig, heads: Heads | None) -> None:
         rollout.get(name, None) or 1
         for name in ("tensor_model_parallel_size", "pipeline_model_parallel_size", "data_parallel_size")
     )
-    gpus, engine = trainer.nnodes * trainer.n_gpus_per_node, tensor * pipeline * replicas
+    # Whose devices it has: those of the training, but for a rollout of its own.
+    key, section = ("trainer", trainer) if shares_devices(config) else (_ROLLOUT, rollout)
+    gpus, engine = section.nnodes * section.n_gpus_per_node, tensor * pipeline * replicas
     if gpus % engine:
         raise GadConfigError(
             f"{_ROLLOUT}: an engine of {engine} GPUs (tensor x pipeline x data parallelism {tensor} x {pipeline} x "
-            f"{replicas}) does not divide the {gpus} of trainer.nnodes x trainer.n_gpus_per_node: set "
+            f"{replicas}) does not divide the {gpus} of {key}.nnodes x {key}.n_gpus_per_node: set "
             f"{_ROLLOUT}.tensor_model_parallel_size to a divisor"
         )
-    if engine % min(trainer.n_gpus_per_node, engine):
+    if engine % min(section.n_gpus_per_node, engine):
         raise GadConfigError(
-            f"{_ROLLOUT}: an engine of {engine} GPUs fills no whole nodes of trainer.n_gpus_per_node="
-            f"{trainer.n_gpus_per_node}: set {_ROLLOUT}.tensor_model_parallel_size to a divisor or a multiple"
+            f"{_ROLLOUT}: an engine of {engine} GPUs fills no whole nodes of {key}.n_gpus_per_node="
+            f"{section.n_gpus_per_node}: set {_ROLLOUT}.tensor_model_parallel_size to a divisor or a multiple"
         )
     # The rollout "hf" has a whole model in each process.
     if heads is None or rollout.name == "hf" or tensor == 1:

@@ -24,6 +24,7 @@ from omegaconf import DictConfig
 
 from gad_verl import compat
 from gad_verl.config import GadConfig
+from gad_verl.config.modes import TRAINER_MODES, trainer_mode
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError, GadCompatError, GadConfigError, GadDataError
 from gad_verl.preflight.attention_check import check_attention
@@ -43,8 +44,6 @@ from gad_verl.trainer.begun import resume_folder
 from gad_verl.trainer.stop_file import StopFile
 
 logger = logging.getLogger(__name__)
-
-TRAINER_MODE = "gad_sync"
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class PreflightCallback(Callback):
     """Checks a run when Hydra has composed it, and lets signals end it in order. Stock trainer modes are left alone."""
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        if config.trainer.v1.trainer_mode != TRAINER_MODE:
+        if trainer_mode(config) not in TRAINER_MODES:
             return
         try:
             choose_platform(config)
@@ -115,5 +114,5 @@ class PreflightCallback(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         """Of a run that failed, the last line and an exit code that says whether to start it again."""
-        if config.trainer.v1.trainer_mode == TRAINER_MODE and job_return.status is JobStatus.FAILED:
+        if trainer_mode(config) in TRAINER_MODES and job_return.status is JobStatus.FAILED:
             raise ended_by(job_return._return_value)

@@ -13,7 +13,9 @@
 # limitations under the License.
 """Generation by transformers for many requests at once: left padding, sampling, log-probabilities. No verl, no Ray."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,10 +50,17 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class GeneratedResponse:
-    """One response: token ids (with the EOS where it was generated) and log-probabilities, if asked for."""
+    """One response.
+
+    Args:
+        token_ids: With the EOS where it was generated.
+        log_probs: Of each of them, if asked for.
+        aborted: Whether it was stopped before its end; what is there so far can be continued.
+    """
 
     token_ids: list[int]
     log_probs: list[float] | None
+    aborted: bool = False
 
 
 def left_padded(prompts: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -78,6 +87,20 @@ def _cut_after_stop(token_ids: list[int], stop_token_ids: frozenset[int]) -> lis
     return token_ids
 
 
+def _done(prompt_length: int, limits: Tensor, stop: Callable[[], bool]) -> Callable[..., Tensor]:
+    """What transformers asks after each token: which rows of a batch are done."""
+
+    def rows(input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        return (input_ids.shape[1] - prompt_length >= limits) | stop()
+
+    return rows
+
+
+def _is_whole(token_ids: list[int], limit: int, settings: SamplingSettings, stop_token_ids: frozenset[int]) -> bool:
+    ended = not settings.ignore_eos and bool(token_ids) and token_ids[-1] in stop_token_ids
+    return ended or len(token_ids) >= limit
+
+
 @torch.inference_mode()
 def generate_batch(
     model: nn.Module,
@@ -85,6 +108,8 @@ def generate_batch(
     settings: SamplingSettings,
     stop_token_ids: frozenset[int],
     pad_token_id: int,
+    limits: Sequence[int] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[GeneratedResponse]:
     """Continue every prompt.
 
@@ -97,14 +122,18 @@ def generate_batch(
         settings: Sampling settings, shared by the batch.
         stop_token_ids: Any of these ends a response.
         pad_token_id: Fills the batch, never part of a response.
+        limits: Longest response to each prompt, at most that of the settings, which holds where this is None: what an
+            aborted request still has to say is shorter than what others have.
+        stop: Asked after each token; the batch ends where it says so, with what there is.
 
     Returns:
         One response per prompt, in order.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, StoppingCriteriaList
 
     device = next(model.parameters()).device
     ids, mask = (tensor.to(device) for tensor in left_padded(prompts, pad_token_id))
+    limits = [settings.max_new_tokens] * len(prompts) if limits is None else limits
     greedy = settings.temperature == 0
     sampling = {} if greedy else {"temperature": settings.temperature, "top_p": settings.top_p}
     if not greedy:
@@ -122,7 +151,14 @@ def generate_batch(
     # distribution would not be the one whose log-probabilities are reported.
     own_defaults, model.generation_config = model.generation_config, GenerationConfig(pad_token_id=pad_token_id)
     try:
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            stopping_criteria=StoppingCriteriaList(
+                [_done(ids.shape[1], torch.tensor(list(limits), device=device), stop)]
+            ),
+        )
     finally:
         model.generation_config = own_defaults
     generated = output.sequences[:, ids.shape[1] :]
@@ -136,10 +172,11 @@ def generate_batch(
         ]
         log_probs = torch.cat(steps, dim=1)
     responses = []
-    for row in range(len(prompts)):
-        token_ids = generated[row].tolist()
+    for row, limit in enumerate(limits):
+        token_ids = generated[row, :limit].tolist()
         if not settings.ignore_eos:
             token_ids = _cut_after_stop(token_ids, stop_token_ids)
         row_log_probs = None if log_probs is None else log_probs[row, : len(token_ids)].tolist()
-        responses.append(GeneratedResponse(token_ids, row_log_probs))
+        aborted = not _is_whole(token_ids, limit, settings, stop_token_ids)
+        responses.append(GeneratedResponse(token_ids, row_log_probs, aborted))
     return responses

@@ -15,29 +15,36 @@
 
 import logging
 import os
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import ray
 import torch
 from verl.workers.rollout.base import BaseRollout
+from verl.workers.rollout.utils import ensure_async_iterator
 
 from gad_verl.rollout.hf_replica import server_name
 
 logger = logging.getLogger(__name__)
 
+# From the training worker of the same process, or from a checkpoint engine, which receives them.
+Weights = Generator[tuple[str, torch.Tensor], None, None] | AsyncGenerator[tuple[str, torch.Tensor], None]
+
 
 class HFAdapter(BaseRollout):
     """Counterpart of verl's ``ServerAdapter`` for :class:`gad_verl.rollout.hf_server.HFServer`."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    is_leader_rank = True
+
+    def __init__(self, *args: Any, replica_rank: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._replica_rank = int(os.environ["RANK"])
+        # A rollout with devices of its own is counted behind those that share the training's.
+        self.replica_rank = int(os.environ["RANK"]) if replica_rank is None else replica_rank
         self._server: ray.actor.ActorHandle | None = None
 
     def _the_server(self) -> ray.actor.ActorHandle:
         if self._server is None:
-            self._server = ray.get_actor(server_name(self._replica_rank))
+            self._server = ray.get_actor(server_name(self.replica_rank))
         return self._server
 
     async def resume(self, tags: list[str]) -> None:
@@ -51,7 +58,7 @@ class HFAdapter(BaseRollout):
     @torch.no_grad()
     async def update_weights(
         self,
-        weights: Generator[tuple[str, torch.Tensor], None, None],
+        weights: Weights,
         global_steps: int | None = None,
         wire_format: str = "named_tensors",
         peft_config: dict[str, Any] | None = None,
@@ -71,18 +78,19 @@ class HFAdapter(BaseRollout):
             raise NotImplementedError(f"the rollout hf takes full tensors only; got {wire_format!r}")
         server = self._the_server()
         if peft_config and base_sync_done:
-            unknown = await server.load_adapter.remote({name: ours.cpu() for name, ours in weights}, peft_config)
+            adapter = {name: ours.cpu() async for name, ours in ensure_async_iterator(weights)}
+            unknown = await server.load_adapter.remote(adapter, peft_config)
             self._refuse(unknown)
         else:
             await self._send_weights(weights)
         if global_steps is not None:
             await server.set_global_steps.remote(global_steps)
 
-    async def _send_weights(self, weights: Generator[tuple[str, torch.Tensor], None, None]) -> None:
+    async def _send_weights(self, weights: Weights) -> None:
         limit = self.config.checkpoint_engine.update_weights_bucket_megabytes << 20
         bucket: list[tuple[str, torch.Tensor]] = []
         size, unknown = 0, []
-        for name, tensor in weights:
+        async for name, tensor in ensure_async_iterator(weights):
             # verl names the base under an adapter as vLLM does.
             bucket.append((name.replace(".base_layer.", "."), tensor.detach().cpu()))
             size += tensor.nbytes

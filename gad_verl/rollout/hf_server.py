@@ -15,7 +15,9 @@
 
 import asyncio
 import logging
+import threading
 from collections import defaultdict
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,10 +35,40 @@ logger = logging.getLogger(__name__)
 
 # Requests of one prompt group arrive one after the other: wait this long for companions before a batch starts.
 _GATHER_SECONDS = 0.05
+_NOTHING = GeneratedResponse([], [], aborted=True)
+
+
+def _output(response: GeneratedResponse, version: int | None) -> TokenOutput:
+    """As verl reads it; the first version that wrote a token of a response counts, so none where there is no token."""
+    return TokenOutput(
+        token_ids=list(response.token_ids),
+        log_probs=None if response.log_probs is None else list(response.log_probs),
+        stop_reason="aborted" if response.aborted else "completed",
+        extra_fields={"global_steps": version},
+    )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One that waits for its batch.
+
+    Args:
+        prompt_ids: What is to be continued.
+        limit: Longest response in tokens.
+        answer: Takes the response and the version of the weights that made it.
+    """
+
+    prompt_ids: list[int]
+    limit: int
+    answer: asyncio.Future
 
 
 class HFServer:
-    """Ray actor with the part of verl's rollout server that the synchronous trainer calls."""
+    """Ray actor with the part of verl's rollout server that verl's trainers call.
+
+    Aborted requests return what they have; verl's client asks for the rest (partial rollout). While the gate is closed
+    new requests wait, or are sent away where the replica leaves the rollout.
+    """
 
     def __init__(self, config: RolloutConfig, model_config: HFModelConfig, replica_rank: int) -> None:
         from verl.utils.model import get_hf_auto_model_class
@@ -45,8 +77,13 @@ class HFServer:
         self.config: RolloutConfig = omega_conf_to_dataclass(config)
         self.model_config: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
         self.global_steps: int | None = None
-        self._pending: dict[SamplingSettings, list[tuple[list[int], asyncio.Future]]] = defaultdict(list)
+        # By what they must share to be in one batch; their limits may differ.
+        self._pending: dict[SamplingSettings, list[_Request]] = defaultdict(list)
         self._worker: asyncio.Task | None = None
+        self._gate = asyncio.Condition()
+        self._is_open, self._sends_away = True, False
+        # Asked by the thread that generates.
+        self._stop = threading.Event()
         torch.manual_seed(self.config.seed + replica_rank)
         # The weights come with the first sync; loading the checkpoint keeps buffers and tied weights right.
         # The actor's class: of a family with images, AutoModelForCausalLM has other names for the same weights.
@@ -71,6 +108,10 @@ class HFServer:
         self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, **_: Any
     ) -> TokenOutput:
         """Continue ``prompt_ids`` (verl/workers/rollout/vllm_rollout/vllm_async_server.py, ``generate``)."""
+        async with self._gate:
+            await self._gate.wait_for(lambda: self._is_open or self._sends_away)
+        if not self._is_open:
+            return _output(_NOTHING, None)
         if not self._weights.awake:
             raise RuntimeError(
                 "the rollout hf was asked while the training has its memory: nobody woke it up, which verl does with "
@@ -79,8 +120,9 @@ class HFServer:
         limit = min(
             self.config.response_length, self.config.prompt_length + self.config.response_length - len(prompt_ids)
         )
+        limit = max(1, int(sampling_params.get("max_tokens", limit)))
         settings = SamplingSettings(
-            max_new_tokens=max(1, int(sampling_params.get("max_tokens", limit))),
+            max_new_tokens=1,
             temperature=float(sampling_params.get("temperature", self.config.temperature)),
             top_p=float(sampling_params.get("top_p", 1.0)),
             top_k=int(sampling_params.get("top_k", -1)),
@@ -88,39 +130,39 @@ class HFServer:
             ignore_eos=bool(self.config.ignore_eos),
         )
         future: asyncio.Future = asyncio.get_running_loop().create_future()
-        self._pending[settings].append((list(prompt_ids), future))
+        self._pending[settings].append(_Request(list(prompt_ids), limit, future))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
-        response: GeneratedResponse = await future
-        return TokenOutput(
-            token_ids=response.token_ids,
-            log_probs=response.log_probs,
-            stop_reason="completed",
-            extra_fields={"global_steps": self.global_steps},
-        )
+        return _output(*await future)
 
     async def _work(self) -> None:
         while any(self._pending.values()):
             await asyncio.sleep(_GATHER_SECONDS)
-            settings, requests = next((key, value) for key, value in self._pending.items() if value)
+            waiting = next(((key, value) for key, value in self._pending.items() if value), None)
+            if waiting is None:
+                return
+            settings, requests = waiting
             batch, self._pending[settings] = requests[: self.config.max_num_seqs], requests[self.config.max_num_seqs :]
+            limits, version = [request.limit for request in batch], self.global_steps
             try:
                 responses = await asyncio.to_thread(
                     generate_batch,
                     self.model,
-                    [prompt for prompt, _ in batch],
-                    settings,
+                    [request.prompt_ids for request in batch],
+                    replace(settings, max_new_tokens=max(limits)),
                     self._stop_token_ids,
                     self._pad_token_id,
+                    limits,
+                    self._stop.is_set,
                 )
-                for (_, future), response in zip(batch, responses, strict=True):
-                    if not future.done():
-                        future.set_result(response)
+                for request, response in zip(batch, responses, strict=True):
+                    if not request.answer.done():
+                        request.answer.set_result((response, version))
             except Exception as error:
                 logger.exception("generation of %d requests failed", len(batch))
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                for request in batch:
+                    if not request.answer.done():
+                        request.answer.set_exception(error)
 
     async def load_weights(self, named_tensors: list[tuple[str, torch.Tensor]]) -> list[str]:
         """Take a bucket of weights; returns the names that the model does not have."""
@@ -137,6 +179,47 @@ class HFServer:
     async def set_global_steps(self, global_steps: int) -> None:
         """Version of the weights, reported with each response."""
         self.global_steps = global_steps
+
+    async def abort_all_requests(self, reset_prefix_cache: bool = True, reject_request: bool = False) -> dict[str, Any]:
+        """Close the gate: running requests return what they have.
+
+        Args:
+            reset_prefix_cache: There is none.
+            reject_request: Send new requests away instead of letting them wait for :meth:`resume_generation`.
+
+        Returns:
+            How many requests had not begun.
+        """
+        await self._set_gate(is_open=False, sends_away=reject_request)
+        waiting = [one.answer for requests in self._pending.values() for one in requests if not one.answer.done()]
+        self._pending.clear()
+        for answer in waiting:
+            answer.set_result((_NOTHING, None))
+        self._stop.set()
+        try:
+            if self._worker is not None:
+                await asyncio.gather(self._worker, return_exceptions=True)
+        finally:
+            self._stop.clear()
+        return {"aborted_count": len(waiting)}
+
+    async def resume_generation(self) -> None:
+        """Open the gate again."""
+        await self._set_gate(is_open=True, sends_away=False)
+
+    async def _set_gate(self, is_open: bool, sends_away: bool) -> None:
+        async with self._gate:
+            self._is_open, self._sends_away = is_open, sends_away
+            self._gate.notify_all()
+
+    async def clear_kv_cache(self) -> None:
+        """None is kept between two batches."""
+
+    async def release_kv_cache(self) -> None:
+        """None is kept between two batches."""
+
+    async def resume_kv_cache(self) -> None:
+        """None is kept between two batches."""
 
     async def sleep(self) -> None:
         """Wait until no request is running, and give the memory of the device to the training."""

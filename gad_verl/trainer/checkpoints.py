@@ -59,6 +59,7 @@ class GadState:
         discriminator_shape: Sizes of the discriminator (``discriminator_shape``).
         has_critic: Whether the folder ``critic`` belongs to it (PPO with verl's critic).
         schedule: Where the stages of the run begin and end, in steps; None in checkpoints of older versions.
+        has_transfer_queue: Whether the folder ``transfer_queue`` belongs to it: prompts on their way, asynchronous.
     """
 
     step: int
@@ -68,6 +69,7 @@ class GadState:
     discriminator_shape: dict[str, Any] | None
     has_critic: bool = False
     schedule: StageSchedule | None = None
+    has_transfer_queue: bool = False
 
     def write(self, folder: Path) -> None:
         """Write ``gad_state.json``; the file is there whole or not at all."""
@@ -103,7 +105,7 @@ def missing_parts(folder: Path) -> list[str]:
     except GadCheckpointError:
         return [f"{STATE_FILE} is missing or damaged"]
     wanted = ["actor", "data.pt", PARTS_FILE]
-    wanted += [name for name in ("discriminator", "critic") if getattr(state, f"has_{name}")]
+    wanted += [name for name in ("discriminator", "critic", "transfer_queue") if getattr(state, f"has_{name}")]
     missing = [f"{name} is missing" for name in wanted if not (folder / name).exists()] or damages(folder)
     if state.kl_reference is not None and not (folder.parent / state.kl_reference).is_dir():
         missing.append(f"../{state.kl_reference} is missing")

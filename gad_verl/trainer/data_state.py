@@ -36,6 +36,7 @@ class DataState:
         batch_size: Prompts of a step; None in checkpoints of older versions.
         passes: How often the data were gone through; counted with ``gad.reload_data=epoch``.
         reloads: How often they were replaced.
+        fetched: Rows that verl's loader gives at once; None in checkpoints of older versions.
         files: The files as they were loaded; empty in checkpoints of older versions.
     """
 
@@ -45,6 +46,7 @@ class DataState:
     batch_size: int | None = None
     passes: int = 0
     reloads: int = 0
+    fetched: int | None = None
     files: list[FileStamp] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:

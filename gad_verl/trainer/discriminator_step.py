@@ -32,15 +32,17 @@ class DiscriminatorTraining:
     Args:
         group: Its workers.
         config: The section ``gad``.
+        updates_of_step: Batches of fresh groups in a step, numbered through the run.
     """
 
-    def __init__(self, group: DiscriminatorGroup, config: GadConfig) -> None:
+    def __init__(self, group: DiscriminatorGroup, config: GadConfig, updates_of_step: int = 1) -> None:
         self._group, self._config = group, config
         self._gate = UpdateGate(config.discriminator_updates.gate_options())
-        self._replay = Replay(config.replay)
+        self._replay = Replay(config.replay, updates_of_step)
         # What the discriminator-only steps showed: the student stands still in them, so nothing of it gets old.
         again = config.discriminator_only_updates > 1
-        self._alone: ReplayBuffer[Packed] = ReplayBuffer(config.discriminator_only_steps if again else 0)
+        steps_alone = config.discriminator_only_steps * updates_of_step
+        self._alone: ReplayBuffer[Packed] = ReplayBuffer(steps_alone if again else 0)
         self._updates_done = 0
 
     @property
@@ -63,7 +65,7 @@ class DiscriminatorTraining:
         """Start the step's scores and the update that goes with them.
 
         Args:
-            step: Training step.
+            step: Training step; where a step has several batches, the running number of the batch.
             phase: Its phase.
             groups: Fresh groups.
             num_students: Sessions of each.

@@ -57,6 +57,7 @@ class GadTrainer(PPOTrainer):
 
     # The mode of verl whose semantics a subclass has; verl compares with the literal.
     verl_mode: str
+    student_worker: type[StudentWorker] = StudentWorker
     # verl's, which mypy does not see.
     steps_per_epoch: int
     total_training_steps: int
@@ -69,7 +70,7 @@ class GadTrainer(PPOTrainer):
         self.watchdog = Watchdog(gad.watchdog, partial(actors_of, self), progress=lambda: len(vars(self)))
         teachers = gad.teachers.build()
         self.data = TrainingData(config, gad, teachers, self.watchdog.beat)
-        self.rollouts = Rollouts(gad.teacher_key, gad.teachers.column, teachers)
+        self.rollouts = Rollouts(gad.teacher_key, gad.teachers.column, teachers, self.verl_mode != "sync")
         self.folders = CheckpointFolders(config.trainer, gad.keep_checkpoints, gad.save_minutes)
         self.guardian = Guardian(gad.guardian)
         self.log = RunLog(gad.record)
@@ -129,8 +130,8 @@ class GadTrainer(PPOTrainer):
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
         for role in self.role_worker_mapping:
-            if "actor" in str(role):
-                self.role_worker_mapping[role] = ray.remote(StudentWorker)
+            if "actor" in str(role) or str(role) == "ref":
+                self.role_worker_mapping[role] = ray.remote(self.student_worker)
         place_discriminator(self.resource_pool_manager, self.gad_config, self._spawn_discriminator)
 
     def _spawn_discriminator(self, pool: Any) -> None:
@@ -188,8 +189,9 @@ class GadTrainer(PPOTrainer):
         return self.schedule.phase(max(1, self.global_steps))
 
     def _info(self, num_sessions: int) -> StepInfo:
-        visit = (max(1, self.global_steps) - 1) // self.steps_per_epoch
-        return StepInfo(self.global_steps, self.phase, visit, num_sessions)
+        before = max(1, self.global_steps) - 1
+        update = before * self.parameter_sync_step + self.local_trigger_step + 1
+        return StepInfo(self.global_steps, self.phase, before // self.steps_per_epoch, num_sessions, update)
 
     @property
     def _num_sessions(self) -> int:
@@ -387,7 +389,7 @@ class GadTrainer(PPOTrainer):
         self.data.save(folder)
         if self.discriminator is not None:
             self.discriminator.save(folder / DISCRIMINATOR_FOLDER, self.global_steps)
-        self.parts.state(self.global_steps, self.use_critic).write(folder)
+        self.parts.state(self.global_steps, self.use_critic, self.verl_mode != "sync").write(folder)
         checkpoints.save_parts(folder, self.parts.stateful)
         with self.folders.without_rotation():
             super()._save_checkpoint()

@@ -31,7 +31,7 @@ def score_metrics(step: "ScoredStep") -> dict[str, float]:
     found = discriminator_metrics(output.teacher_scores, output.student_scores, output.weights)
     found |= text_metrics(step.encoded, output.student_scores)
     # A rollout that came may have no answer.
-    failed = sum(session is None for group in step.rollouts.groups for session in group.sessions)
+    failed = sum(group.num_failed for group in step.rollouts.groups)
     return found | {"gad/failed_rollouts": float(failed)}
 
 

@@ -22,6 +22,7 @@ from tensordict import TensorDict
 
 from gad_verl.config import GadConfig
 from gad_verl.config.custom_code import load_custom
+from gad_verl.config.modes import updates_of_step
 from gad_verl.core import Phase
 from gad_verl.data.builders import answer_encoder, has_own_tokenizer
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
@@ -31,6 +32,7 @@ from gad_verl.trainer.group_rewards import GROUP_FUNCTION_KEY, group_rewards
 from gad_verl.trainer.held_out_texts import HeldOutTexts
 from gad_verl.trainer.metrics import score_metrics, thinking_metrics
 from gad_verl.trainer.objective import Objective
+from gad_verl.trainer.off_policy import OffPolicy
 from gad_verl.trainer.preference import PreferenceStep
 from gad_verl.trainer.reward_options import reward_options
 from gad_verl.trainer.rewards import Rewards
@@ -95,7 +97,7 @@ class Parts:
             return self.preference.train(batch, info)
         return self.supervised.train(self.step.rows_of_data(batch, info))
 
-    def state(self, step: int, has_critic: bool) -> GadState:
+    def state(self, step: int, has_critic: bool, has_transfer_queue: bool = False) -> GadState:
         """What a checkpoint says of itself, after at least one step."""
         assert self.stages.entered is not None
         return GadState(
@@ -106,6 +108,7 @@ class Parts:
             discriminator_shape=self.discriminator_shape,
             has_critic=has_critic,
             schedule=self.stages.schedule,
+            has_transfer_queue=has_transfer_queue,
         )
 
 
@@ -120,18 +123,18 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     rollouts, trust, guardian, log = trainer.rollouts, trainer.trust, trainer.guardian, trainer.log
     objective = Objective(gad, trust)
     encoding = _encoding(trainer)
-    training = None if group is None else DiscriminatorTraining(group, gad)
+    updates = updates_of_step(config)
+    training = None if group is None else DiscriminatorTraining(group, gad, updates)
     options = reward_options(gad.reward, guardian.turns("length_penalty"))
     asked, where = partial(task_rewards, manager, pad, rollouts), gad.reward.group_function
     if where is not None:
         asked = partial(group_rewards, load_custom(where, GROUP_FUNCTION_KEY), where, rollouts, encoding)
     rewards = Rewards(gad.reward, options, rollouts, encoding, asked, gad.thinking.unclosed_penalty)
     texts = HeldOutTexts()
-    stages = StudentStages(
-        config, gad, trainer.schedule, student, group, trainer.use_reference_policy, guardian, objective, texts, log
-    )
-    reference = None if trainer.ref_in_actor or not trainer.use_reference_policy else trainer.ref_policy_wg
-    supervised = SupervisedStep(student, config, encoding.student.eos_token_id, reference)
+    reference = trainer.ref_policy_wg if trainer.use_reference_policy else None
+    stages = StudentStages(config, gad, trainer.schedule, student, group, reference, guardian, objective, texts, log)
+    apart = None if trainer.ref_in_actor else reference
+    supervised = SupervisedStep(student, config, encoding.student.eos_token_id, apart)
     preference = snapshot = None
     if gad.stage == "soda":
         snapshot = Snapshot(trainer.folders.root)
@@ -148,12 +151,12 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     shape = None
     if group is not None:
         shape = discriminator_shape(group.hf_config, gad.discriminator_num_layers, config.discriminator.model)
-    observers = _observers(trainer, encoding)
+    off_policy = None if trainer.verl_mode == "sync" else OffPolicy(gad.off_policy, trust)
+    observers = _observers(trainer, encoding, off_policy)
     readers = (trust, rewards, guardian, observers, log, supervised, texts)
+    passing_only = gad.discriminator_updates.passing_only
     return Parts(
-        step=GadStep(
-            rollouts, encoding, training, *readers, gad.uses_texts, preference, gad.discriminator_updates.passing_only
-        ),
+        step=GadStep(rollouts, encoding, training, *readers, gad.uses_texts, preference, passing_only, off_policy),
         supervised=supervised,
         student_update=AdversarialUpdate(objective, stages, supervised),
         preference=preference,
@@ -163,10 +166,12 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     )
 
 
-def _observers(trainer: "GadTrainer", encoding: Encoding) -> list[Observer]:
+def _observers(trainer: "GadTrainer", encoding: Encoding, off_policy: OffPolicy | None) -> list[Observer]:
     """Who looks at the scores of a step, as far as the configuration asks for it."""
     gad, mix = trainer.gad_config, trainer.rollouts.teachers
     observers: list[Observer] = [score_metrics]
+    if off_policy is not None:
+        observers.append(off_policy.observe)
     if gad.thinking.hides:
         observers.append(thinking_metrics)
     if mix.mode != "cycle":

@@ -62,9 +62,9 @@ class PreferenceStep:
         """Remember the first answer to each prompt; returns metrics."""
         pairs = []
         for group in rollouts.groups:
-            ids = next((ids for ids in group.answer_ids if ids is not None), None)
-            if ids is not None:
-                answer = SnapshotAnswer(*self.encoding.student.student_text(ids))
+            first = next((one.answer_ids for one in group.answers if one is not None and one.answer_ids), None)
+            if first is not None:
+                answer = SnapshotAnswer(*self.encoding.student.student_text(first))
                 pairs.append((group.messages, group.teacher_text, answer))
         taken = self.snapshot.add(pairs)
         return {"gad/snapshot_new": float(taken), "gad/snapshot_prompts": float(len(self.snapshot))}

@@ -116,12 +116,13 @@ class Replay:
 
     Args:
         config: ``gad.replay``.
+        updates_of_step: Batches of fresh groups in a step, numbered through the run.
     """
 
-    def __init__(self, config: ReplayConfig) -> None:
+    def __init__(self, config: ReplayConfig, updates_of_step: int = 1) -> None:
         self._config = config
         self._buffer: ReplayBuffer[Packed] = ReplayBuffer(
-            config.capacity_steps, config.order, config.seed, config.recency_rate
+            config.capacity_steps * updates_of_step, config.order, config.seed, config.recency_rate
         )
 
     def mix(self, step: int, number: int, fresh: Sequence[SequenceGroup], num_students: int) -> MixedBatch:

@@ -86,6 +86,21 @@ def trajectory_rewards(
     return torch.tensor([of_session[session_of(key)] for key in rollouts.keys], dtype=torch.float32), nonfinite
 
 
+def without_direction(rewards: Tensor, rollouts: StepRollouts) -> Tensor:
+    """Rewards (N,) with 0 for a response that was asked for alone where others have siblings.
+
+    At the switch of the stages an asynchronous run still has prompts of the warmup, asked for ``gad.warmup_rollout_n``
+    rollouts. What compares siblings (GRPO and its kin) would take the only score of a group for its advantage.
+    """
+    if rollouts.num_sessions < 2:
+        return rewards
+    lonely = [group.sessions[0] for group in rollouts.groups if group.num_asked < 2]
+    alone = {session_of(rollouts.keys[one.row]) for one in lonely if one is not None}
+    if not alone:
+        return rewards
+    return torch.where(torch.tensor([session_of(key) in alone for key in rollouts.keys]), 0.0, rewards)
+
+
 class Rewards:
     """The student's rewards.
 
@@ -144,6 +159,7 @@ class Rewards:
             rewards, more = option.apply(rewards, answers)
             metrics |= more
         of_rows, nonfinite = trajectory_rewards(rollouts, rewards, output.weights, self._unclosed_penalty)
+        of_rows = without_direction(of_rows, rollouts)
         of_tokens = self._on_last_tokens(rollouts, of_rows)
         if output.student_values is not None:
             credit = [

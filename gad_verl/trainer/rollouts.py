@@ -65,6 +65,7 @@ class Session:
             session is in no pair, but it has a row in the student's batch and so a reward.
         read: The response taken apart, where the student hides its thoughts; else None.
         encoded: The answer as the discriminator reads it, where the agent loop encoded it; else None.
+        versions: First and last version of the weights that wrote it, as steps; None where nobody asks for them.
     """
 
     row: int
@@ -72,6 +73,7 @@ class Session:
     answer_ids: list[int] | None
     read: ReadResponse | None = None
     encoded: EncodedResponse | None = None
+    versions: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class RolloutGroup:
         teacher_text: The one that the supervised stages train on.
         sessions: The rollouts; None where no trajectory came.
         teacher_finished: Whether that text was ended by its author; False where it was cut when it was written.
+        asked: How many rollouts were asked for; None for all of ``sessions``. Groups of one batch may differ in it.
     """
 
     index: int
@@ -95,6 +98,17 @@ class RolloutGroup:
     teacher_text: str
     sessions: tuple[Session | None, ...]
     teacher_finished: bool = True
+    asked: int | None = None
+
+    @property
+    def num_asked(self) -> int:
+        """Rollouts that were asked for."""
+        return len(self.sessions) if self.asked is None else self.asked
+
+    @property
+    def num_failed(self) -> int:
+        """Those of them of which no trajectory came."""
+        return sum(session is None for session in self.sessions[: self.num_asked])
 
     @property
     def answers(self) -> list[Session | None]:
@@ -119,6 +133,11 @@ class StepRollouts:
     groups: list[RolloutGroup]
     lost: list[tuple[list[dict], WeightedText]] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+
+    @property
+    def num_sessions(self) -> int:
+        """n, of every group: one that was asked for fewer is filled up."""
+        return len(self.groups[0].sessions)
 
 
 def chosen_teachers(
@@ -155,30 +174,38 @@ def sessions_by_prompt(keys: Sequence[str], num_sessions: int) -> dict[str, list
     }
 
 
+def versions_of(tags: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    """First and last version of the weights that wrote each trajectory, as verl's agent loops note them."""
+    return [(int(tag["min_global_steps"]), int(tag["max_global_steps"])) for tag in tags]
+
+
 class Rollouts:
     """Reads rollouts and writes what is made of them.
 
     Args:
         teacher_key, names_key: Columns of the teacher's texts and of the teachers' names.
         teachers: Which of several texts take part in training; a validation takes the first.
+        whole_groups: Whether verl samples whole groups alone, and replaces those of which a rollout has failed. A batch
+            then holds prompts of several steps, asked for as many rollouts as each of these steps wants.
     """
 
-    def __init__(self, teacher_key: str, names_key: str, teachers: TeacherMix) -> None:
+    def __init__(self, teacher_key: str, names_key: str, teachers: TeacherMix, whole_groups: bool = False) -> None:
         self._teacher_key, self._names_key, self.teachers = teacher_key, names_key, teachers
+        self._whole_groups = whole_groups
         self._asked: TensorDict | None = None
         # Of a student that hides its thoughts; there once verl has read the tokenizer.
         self.thoughts: ThoughtReader | None = None
 
     def note_asked(self, batch: TensorDict) -> None:
         """Remember the rows of data that the rollouts of a step are asked for: some may bring no trajectory."""
-        self._asked = batch
+        self._asked = None if self._whole_groups else batch
 
     def read(self, batch: KVBatchMeta, num_sessions: int, step: int, visit: int) -> StepRollouts:
         """Groups of a step's trajectories, whose batch is brought into the order of the data.
 
         Args:
             batch: verl's; reordered in place.
-            num_sessions: Rollouts per prompt; missing ones have failed.
+            num_sessions: Rollouts per prompt; missing ones have failed. Whole groups tell it themselves.
             step, visit: See :func:`chosen_teachers`.
 
         Raises:
@@ -193,6 +220,10 @@ class Rollouts:
         order = rollout_order(batch.keys, [int(index) for index in of_rows["index"]])
         batch.reorder(order)
         of_rows = {name: [values[place] for place in order] for name, values in of_rows.items()}
+        whole = self._whole_groups and batch.partition_id != VALIDATION
+        versions = versions_of(batch.tags) if whole else None
+        if whole:
+            num_sessions = 1 + max(parse_key(key)[1] for key in batch.keys)
         by_prompt = list(sessions_by_prompt(batch.keys, num_sessions).values())
         firsts = [next(place for place in places if place is not None) for places in by_prompt]
         # What all trajectories of a prompt have in common comes once.
@@ -213,24 +244,32 @@ class Rollouts:
                     teacher_text=one.text,
                     teacher_finished=one.finished,
                     sessions=tuple(
-                        None if place is None else self._session(place, prompt_ids, of_rows) for place in places
+                        None if place is None else self._session(place, prompt_ids, of_rows, versions)
+                        for place in places
                     ),
+                    asked=1 + max(n for n, place in enumerate(places) if place is not None) if whole else None,
                 )
             )
         lost = [] if batch.partition_id == VALIDATION else self._lost(batch.keys, step, visit)
         lengths = [len(response) for response in of_rows["responses"]]
         return StepRollouts(batch.partition_id, list(batch.keys), groups, lost, lengths)
 
-    def _session(self, place: int, prompt_ids: list[int], of_rows: Mapping[str, list[Any]]) -> Session:
-        ids = shared_ids(of_rows["responses"][place])
+    def _session(
+        self,
+        place: int,
+        prompt_ids: list[int],
+        of_rows: Mapping[str, list[Any]],
+        versions: Sequence[tuple[int, int]] | None,
+    ) -> Session:
+        ids, written_by = shared_ids(of_rows["responses"][place]), None if versions is None else versions[place]
         if ENCODED in of_rows:
             answer = unpack_answer(of_rows[ENCODED][place], ids, self.thoughts is not None)
-            return Session(place, ids, answer.answer_ids(ids), answer.read, answer.encoded)
+            return Session(place, ids, answer.answer_ids(ids), answer.read, answer.encoded, written_by)
         # An agent loop of somebody else's.
         if self.thoughts is None:
-            return Session(place, ids, ids)
+            return Session(place, ids, ids, versions=written_by)
         read = self.thoughts.read(prompt_ids, ids)
-        return Session(place, ids, read.answer_ids, read)
+        return Session(place, ids, read.answer_ids, read, versions=written_by)
 
     def _lost(self, keys: Sequence[str], step: int, visit: int) -> list[tuple[list[dict], WeightedText]]:
         asked, self._asked = self._asked, None
@@ -278,6 +317,20 @@ class Rollouts:
         rewards = self._get(batch.partition_id, batch.keys, ["rm_scores"])["rm_scores"]
         zeros = {name: torch.zeros_like(rewards) for name in names}
         self._put(batch.partition_id, batch.keys, TensorDict(zeros, batch_size=len(batch)))
+
+    @staticmethod
+    def clear_orphans() -> int:
+        """Forget trajectories whose prompt is gone, of a checkpoint: their step was trained before it was saved.
+
+        Returns:
+            How many there were.
+        """
+        tags = (tq.kv_list(TRAIN) or {}).get(TRAIN, {})
+        prompts = {key for key, tag in tags.items() if tag.get("is_prompt", False)}
+        orphans = [key for key in tags if key not in prompts and key.split("_", 1)[0] not in prompts]
+        if orphans:
+            tq.kv_clear(keys=orphans, partition_id=TRAIN)
+        return len(orphans)
 
     @staticmethod
     def without_rollouts(uids: Sequence[str], step: int) -> KVBatchMeta:

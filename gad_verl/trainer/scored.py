@@ -30,13 +30,15 @@ class StepInfo:
         number: Training step, from 1.
         phase: Its phase.
         visit: How often the data were gone through before.
-        num_sessions: Rollouts of each prompt.
+        num_sessions: Rollouts of each prompt, where none has failed.
+        update: Running number of the update: that of the step, where a step has one.
     """
 
     number: int
     phase: Phase
     visit: int
     num_sessions: int
+    update: int = 1
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from gad_verl.guardian import Guardian
 from gad_verl.trainer.discriminator_step import DiscriminatorStep, DiscriminatorTraining
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
 from gad_verl.trainer.held_out_texts import HeldOutTexts
+from gad_verl.trainer.off_policy import OffPolicy
 from gad_verl.trainer.preference import PreferenceStep
 from gad_verl.trainer.rewards import Rewards
 from gad_verl.trainer.rollouts import KVBatchMeta, Rollouts, StepRollouts
@@ -70,6 +71,7 @@ class GadStep:
         adversarial_texts: Whether the student's steps of the adversarial stage may use the teacher's texts.
         preference: Takes the snapshot of SODA; None in other stages.
         passing_only: Whether the discriminator learns from answers alone that pass the check.
+        off_policy: The ages of rollouts, in an asynchronous mode.
     """
 
     rollouts: Rollouts
@@ -85,6 +87,7 @@ class GadStep:
     adversarial_texts: bool = False
     preference: PreferenceStep | None = None
     passing_only: bool = False
+    off_policy: OffPolicy | None = None
     supervised_rows: list[SupervisedRow] = field(default_factory=list)
     validation: ValidationRecord = field(default_factory=ValidationRecord)
     _in_flight: _InFlight | None = None
@@ -107,6 +110,9 @@ class GadStep:
         if info.phase.trains_student_supervised or adversarial:
             self.supervised_rows = self.encoding.supervised_rows(rollouts, encoded)
         held_out = [False] * len(encoded) if self.trust is None else self.trust.held_out(rollouts.groups)
+        if self.off_policy is not None:
+            too_old = self.off_policy.too_old(rollouts.groups, info.number)
+            held_out = [one or other for one, other in zip(held_out, too_old, strict=True)]
         passing = self.rewards.passes(rollouts) if self.passing_only else [None] * len(encoded)
         sequences = [
             one.sequences(trains=not out, student_trains=some)
@@ -114,7 +120,7 @@ class GadStep:
         ]
         updates = int(self.guardian.knobs["discriminator_steps"])
         scoring = self.discriminator.begin(
-            info.number, info.phase, sequences, info.num_sessions, updates_asked=updates if updates != 1 else None
+            info.update, info.phase, sequences, rollouts.num_sessions, updates_asked=updates if updates != 1 else None
         )
         self._in_flight = _InFlight(info, rollouts, encoded, scoring)
         if self.discriminator.in_background:

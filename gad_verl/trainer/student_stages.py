@@ -21,6 +21,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig, StageOptimConfig
+from gad_verl.config.modes import updates_of_step
 from gad_verl.core import Phase
 from gad_verl.core.schedule import ADVERSARIAL, StageSchedule, stage_of
 from gad_verl.discriminator.worker_group import DiscriminatorGroup
@@ -46,7 +47,7 @@ class StudentStages:
         schedule: Phases of the run.
         student: Worker group of the student.
         discriminator: Worker group of the discriminator; None in SeqKD.
-        has_reference: Whether the student's loss has a KL term.
+        reference: Worker group of the KL term's reference, the student's own where they share workers; None without.
         guardian: Its factors act on the learning rates.
         objective: The student's rate in the adversarial stage.
         texts: Whether the teacher's texts still teach where the adversarial stage begins.
@@ -58,7 +59,7 @@ class StudentStages:
     schedule: StageSchedule
     student: Any
     discriminator: DiscriminatorGroup | None
-    has_reference: bool
+    reference: Any
     guardian: Guardian
     objective: Objective
     texts: HeldOutTexts
@@ -67,6 +68,7 @@ class StudentStages:
     def __post_init__(self) -> None:
         # Its learning-rate stage; None before the first step.
         self.entered: str | None = None
+        self._updates = updates_of_step(self.config)
         self.kl_reference: str | None = None
         # Whether the student's optimizer is to start anew with the first step on scores.
         self._reset_is_due = False
@@ -102,7 +104,7 @@ class StudentStages:
             self.kl_reference = f"kl_reference_step_{step - 1}"
             path = str(Path(self.config.trainer.default_local_dir).absolute() / self.kl_reference)
             self.student.save_student_weights(path)
-            self.student.load_reference_weights(path)
+            self.reference.load_reference_weights(path)
         self.entered = stage
         rate = self._student_rate(phase)
         text = f"stage {stage} begins, learning rate of the student {rate:g}"
@@ -125,7 +127,7 @@ class StudentStages:
         if wanted["actor"] != self._applied.get("actor"):
             self.student.begin_stage(wanted["actor"], self._horizon(stage_of(phase)), restart_schedule)
         if self.discriminator is not None and wanted["discriminator"] != self._applied.get("discriminator"):
-            self.discriminator.begin_stage(wanted["discriminator"], self.schedule.total_steps)
+            self.discriminator.begin_stage(wanted["discriminator"], self.schedule.total_steps * self._updates)
         self._applied = wanted
 
     def _wanted(self, phase: Phase) -> dict[str, float]:
@@ -160,12 +162,12 @@ class StudentStages:
         phases = self.schedule.steps_by_phase()
         del phases[Phase.DISCRIMINATOR_ONLY], phases[Phase.SNAPSHOT]
         if self.gad_config.reset_optimizer_at_switch:
-            return max(1, sum(steps for phase, steps in phases.items() if stage_of(phase) == stage))
-        return phases.total()
+            return max(1, sum(steps for phase, steps in phases.items() if stage_of(phase) == stage)) * self._updates
+        return phases.total() * self._updates
 
     @property
     def _renews_reference(self) -> bool:
-        return self.has_reference and self.gad_config.kl_reference == "warmed_up"
+        return self.reference is not None and self.gad_config.kl_reference == "warmed_up"
 
     @property
     def _starts_from_adapter(self) -> bool:
@@ -183,7 +185,7 @@ class StudentStages:
         self.entered, self.kl_reference = state.stage, state.kl_reference
         self.student.resume_stage(self._horizon(state.stage))
         if state.kl_reference is not None and self._renews_reference:
-            self.student.load_reference_weights(str(root / state.kl_reference))
+            self.reference.load_reference_weights(str(root / state.kl_reference))
 
     def state_dict(self) -> dict[str, Any]:
         """The rates that the workers have, and what is still to be done to the optimizer."""

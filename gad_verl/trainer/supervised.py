@@ -24,6 +24,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import reduce_metrics
 from verl.utils.py_functional import rename_dict
 
+from gad_verl.config.modes import updates_of_step
 from gad_verl.core import LossWeights
 from gad_verl.data.tokens import EncodedResponse
 from gad_verl.discriminator.worker_group import data_parallel_size
@@ -195,7 +196,8 @@ class SupervisedStep:
         self._student, self._pad_token_id = student, pad_token_id
         self._reference = reference
         self._rollouts_of_mini_batch = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
-        self._num_mini_batches = max(1, config.data.train_batch_size // actor.ppo_mini_batch_size)
+        prompts = config.data.train_batch_size // updates_of_step(config)
+        self._num_mini_batches = max(1, prompts // actor.ppo_mini_batch_size)
         self._micro_batch = 1 if actor.use_dynamic_bsz else actor.ppo_micro_batch_size_per_gpu
         reads = config.actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu
         self._micro_batch_read = 1 if actor.use_dynamic_bsz else reads

@@ -65,8 +65,10 @@ class TrainingData:
         self.steps_per_epoch = 0
         self._total_steps = 0
         self._model: tuple[Any, Any] = (None, None)
-        self._step = 0
+        self._step, self._turned = 0, -1
         self._events: list[dict[str, Any]] = []
+        # An asynchronous run fetches row by row, several times a step.
+        self._noted_draw: Any = None
         self.begun = BegunRun()
         self._stamps: list[FileStamp] = []
         self._refused: list[FileStamp] = []
@@ -184,7 +186,8 @@ class TrainingData:
     def end_draw(self) -> None:
         """It has drawn them: note what has changed by it."""
         draw = None if self._sampler is None else self._sampler.last_draw
-        if draw is not None and draw.growth:
+        if draw is not None and draw.growth and draw is not self._noted_draw:
+            self._noted_draw = draw
             self._note(
                 "curriculum",
                 "fraction",
@@ -193,7 +196,8 @@ class TrainingData:
                 f"{len(self.dataset)})",
                 {"fraction": draw.fraction, "available": float(draw.available), "place": draw.place},
             )
-        if self._step in self._teachers.turning_points():
+        if self._step in self._teachers.turning_points() and self._step != self._turned:
+            self._turned = self._step
             weights = self._teachers.teacher_weights(self._step)
             named = ", ".join(f"{teacher} {weight:.3g}" for teacher, weight in weights.items())
             self._note("teacher", "mixture", "info", f"weights of the teachers: {named}", weights)
@@ -330,6 +334,7 @@ class TrainingData:
             steps_per_epoch=self.steps_per_epoch,
             rows=len(self.dataset),
             batch_size=self._config.data.train_batch_size,
+            fetched=self.loader.batch_size,
             passes=self._passes,
             reloads=self._reloads,
             files=self._stamps,
@@ -375,6 +380,8 @@ class TrainingData:
             yield f"{rows} rows instead of {saved.rows}"
         if batch != (saved.batch_size or batch):
             yield f"{batch} prompts a step instead of {saved.batch_size}"
+        if saved.fetched not in (None, self.loader.batch_size):
+            yield f"prompts are fetched {self.loader.batch_size} at a time instead of {saved.fetched} (trainer mode)"
 
     def _start_pass_anew(self) -> None:
         """Forget verl's place in the data: a fresh loader, in another order than the first pass had."""

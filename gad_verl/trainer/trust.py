@@ -65,7 +65,7 @@ class StudentTrust:
         self._trust = DiscriminatorTrust(config.options())
         # Of the last adversarial step; None before the first.
         self._factor: float | None = None
-        self._ever_knew = False
+        self._ever_knew = self._concluded = False
 
     @property
     def knowledge(self) -> float:
@@ -99,8 +99,9 @@ class StudentTrust:
 
     def conclude(self, step: int) -> None:
         """At the end of the run: say so if the student never learned from scores."""
-        if self._ever_knew or self._factor is None:
+        if self._ever_knew or self._factor is None or self._concluded:
             return
+        self._concluded = True
         text = f"in no adversarial step the discriminator could tell teacher from student. {UNTRUSTED_REMEDY}"
         logger.warning("step %d: %s", step, text)
         self._log.event(step, "trust", "trust_factor", "warn", text, {"factor": 0.0})

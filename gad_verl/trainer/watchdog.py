@@ -86,6 +86,7 @@ def actors_of(trainer: Any) -> dict[str, Any]:
         "student": ("actor_rollout_wg", "workers"),
         "discriminator": ("discriminator", "workers"),
         "rollout server": ("llm_server_manager", "server_handles"),
+        "separate rollout server": ("standalone_server_manager", "server_handles"),
         "agent loop": ("agent_loop_manager", "agent_loop_workers"),
     }
     return {

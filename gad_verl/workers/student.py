@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from verl.experimental.separation.engine_workers import DetachActorWorker
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
@@ -56,6 +57,9 @@ class StudentWorker(ActorRolloutRefWorker):
     def init_model(self) -> None:
         """verl's; under LoRA the rollout gets every weight of the adapter. Rollouts but our own read names of files."""
         super().init_model()
+        if "actor" not in self.role:
+            # The reference of a student that shares no worker with the rollout has one of its own.
+            return
         note_rates(self.actor.engine)
         if self.config.rollout.name != _OWN_ROLLOUT:
             send_names_of_files(self.actor.engine)
@@ -139,7 +143,7 @@ class StudentWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def load_reference_weights(self, path: str) -> None:
         """Load weights written by :meth:`save_student_weights` into the reference of the KL loss."""
-        if adapter_config(self.actor.engine) is None:
+        if "actor" not in self.role or adapter_config(self.actor.engine) is None:
             _load_weights(self.ref, path)
             return
         live = FrozenAdapter(self.actor.engine)
@@ -161,6 +165,10 @@ class StudentWorker(ActorRolloutRefWorker):
         tu.assign_non_tensor(data, no_lora_adapter=False)
         with self._reference_adapter.in_place():
             return super().compute_log_prob(data)
+
+
+class DetachedStudentWorker(StudentWorker, DetachActorWorker):
+    """A student beside whose rollout it goes on training: with verl's copies of the weights of a step's begin."""
 
 
 def _load_weights(worker: TrainingWorker, path: str) -> None:

@@ -115,6 +115,8 @@ CPU_ONLY = (
     "actor_rollout_ref.actor.fsdp_config.mixed_precision",
     "actor_rollout_ref.ref.fsdp_config",
     "actor_rollout_ref.rollout.name",
+    "actor_rollout_ref.rollout.checkpoint_engine.backend",
+    "actor_rollout_ref.rollout.checkpoint_engine.custom_backend_module",
     "actor_rollout_ref.rollout.n",
     "actor_rollout_ref.rollout.dtype",
     "actor_rollout_ref.rollout.tensor_model_parallel_size",

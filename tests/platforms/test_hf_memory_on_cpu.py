@@ -51,6 +51,7 @@ def test_weights_reach_a_model_that_was_moved() -> None:
 def test_a_server_that_sleeps_is_not_asked(sleeps: bool) -> None:
     server = HFServer.__new__(HFServer)
     server._weights, server._worker = ServedWeights(Counting(), sleeps=sleeps), None
+    server._gate, server._is_open = asyncio.Condition(), True
     before = {name: tensor.clone() for name, tensor in server._weights._model.state_dict().items()}
 
     async def scenario() -> None:

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 # Imports verl and prints every function and class attribute of some of its modules, by the content of its code.
+MODES = ("'gad_sync'", "'gad_colocate_async'", "'gad_separate_async'")
 FINGERPRINT = """
 import functools, hashlib, importlib, inspect, json, sys, types
 import torch
@@ -214,9 +215,9 @@ def test_only_entries_of_registries_are_added(processes: tuple[dict[str, Any], d
         if after - before:
             added[key] = after - before
     entries = set().union(*added.values())
-    assert entries <= {"'gad_sync'", "('hf', 'async')", "'hf'", "'cpu'", "'gad_discriminator'"}
-    assert {"'gad_sync'", "('hf', 'async')", "'hf'", "'cpu'"} <= entries
-    assert set(with_plugin["trainers"]) - set(without["trainers"]) == {"gad_sync"}
+    assert entries <= {*MODES, "('hf', 'async')", "'hf'", "'cpu'", "'gad_discriminator'"}
+    assert {*MODES, "('hf', 'async')", "'hf'", "'cpu'"} <= entries
+    assert set(with_plugin["trainers"]) - set(without["trainers"]) == {mode.strip("'") for mode in MODES}
 
 
 def test_no_patch_on_another_platform(processes: tuple[dict[str, Any], dict[str, Any]]) -> None:

@@ -42,6 +42,7 @@ RECIPE = ROOT / "recipes" / "gad"
 CONFIG_DIR = RECIPE / "config"
 MEGATRON = "run_qwen3_30b_a3b_megatron.sh"
 GPT_OSS = "run_gpt_oss_20b_fsdp.sh"
+ASYNC = "run_qwen2_5_7b_fsdp_async.sh"
 FINAL = "<|start|>assistant<|channel|>final<|message|>"
 THINKING_OFF = {"data.apply_chat_template_kwargs.enable_thinking": False}
 PADDED = {f"{model}.use_remove_padding": False for model in ("actor_rollout_ref.model", "discriminator.model")}
@@ -53,6 +54,7 @@ EAGER = {
 SCRIPTS = {
     "run_qwen2_5_3b_fsdp.sh": ({}, (1, 8), "Qwen/Qwen2.5-3B-Instruct"),
     "run_qwen2_5_7b_fsdp.sh": ({}, (1, 8), "Qwen/Qwen2.5-7B-Instruct"),
+    ASYNC: ({"trainer.v1.trainer_mode": "gad_separate_async"}, (1, 8), "Qwen/Qwen2.5-7B-Instruct"),
     "run_qwen2_5_14b_fsdp.sh": ({}, (2, 8), "Qwen/Qwen2.5-14B-Instruct"),
     "run_llama3_2_3b_fsdp.sh": ({}, (1, 8), "meta-llama/Llama-3.2-3B-Instruct"),
     "run_llama3_1_8b_fsdp.sh": ({}, (1, 8), "meta-llama/Llama-3.1-8B-Instruct"),
@@ -190,6 +192,9 @@ TINY_ARGUMENTS = [
     "actor_rollout_ref.rollout.name=hf",
 ]
 TINY_TRUST = ["gad.trust.held_out_fraction=0.5"]
+# nccl wants what is here on no CPU.
+ENGINE = "actor_rollout_ref.rollout.checkpoint_engine"
+TINY_WEIGHTS = [f"{ENGINE}.backend=gad_gloo", f"{ENGINE}.custom_backend_module=gad_verl.rollout.gloo_engine"]
 
 
 # ------------------------------ the presets ------------------------------
@@ -399,6 +404,7 @@ def test_a_wrong_choice_is_refused_before_anything_starts(variable, value, tmp_p
 @pytest.mark.parametrize(("script", "method"), DRY_RUNS)
 def test_script_dry_runs_on_tiny_files(script, method, launch, tiny, tmp_path, megatron_on_path, capsys):
     arguments = TINY_ARGUMENTS + (TINY_TRUST if method == "recommended" else [])
+    arguments = arguments + (TINY_WEIGHTS if script == ASYNC else [])
     started = launch(script, arguments, DRY_RUN="1", **tiny_variables(tiny, script, tmp_path), **METHODS[method])
     assert started.entry == ["gad_verl.cli", "doctor", "--plan"]
     assert started.overrides[-len(arguments) :] == arguments
@@ -445,6 +451,26 @@ def test_gpt_oss_answers_in_its_final_channel(launch):
             "<|start|>developer<|message|>Be 'brief'.<|end|><|start|>user<|message|>One?<|end|>"
             f"{FINAL}1<|end|><|start|>user<|message|>Two?<|end|>{FINAL}"
         )
+
+
+@pytest.mark.parametrize(
+    ("variables", "arguments", "expected"),
+    [
+        ({"METHOD": "seqkd"}, TINY_WEIGHTS, "SeqKD generates nothing"),
+        ({"ROLLOUT_NNODES": "0"}, TINY_WEIGHTS, "machines of its own"),
+        ({"SYNC_STEP": "3"}, TINY_WEIGHTS, "parameter_sync_step (3)"),
+        ({"WEIGHTS_BY": "naive"}, [], "moves weights within one process"),
+        ({"WEIGHTS_BY": "carrier_pigeon"}, [], "carrier_pigeon not registered"),
+        ({"MAX_AGE": "0"}, TINY_WEIGHTS, "max_off_policy_threshold=0"),
+    ],
+)
+def test_dry_run_of_the_asynchronous_script_refuses_what_verl_would_assert(
+    variables, arguments, expected, launch, tiny, tmp_path, capsys
+):
+    sizes = tiny_variables(tiny, ASYNC, tmp_path)
+    started = launch(ASYNC, [*TINY_ARGUMENTS, *arguments], DRY_RUN="1", **sizes, **variables)
+    assert main([*started.entry[1:], *started.arguments]) == 2
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -13,6 +13,8 @@
 # limitations under the License.
 """TransferQueue in one process: the functions that verl's trainer and gad_verl call, on dictionaries."""
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +36,7 @@ class FakeTransferQueue:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Take the place of the real one in this process."""
-        for name in ("kv_batch_put", "kv_batch_get", "kv_list", "kv_clear"):
+        for name in ("kv_batch_put", "kv_batch_get", "kv_list", "kv_clear", "save_checkpoint", "load_checkpoint"):
             monkeypatch.setattr(f"transfer_queue.{name}", getattr(self, name))
 
     def kv_batch_put(
@@ -77,6 +79,15 @@ class FakeTransferQueue:
         """Tags by key."""
         wanted = self.tags if partition_id is None else {partition_id: self.tags.get(partition_id, {})}
         return {name: {key: dict(tag) for key, tag in tags.items()} for name, tags in wanted.items()}
+
+    def save_checkpoint(self, path: str, metadata: dict[str, Any] | None = None) -> None:
+        """All that is there."""
+        Path(path).mkdir(parents=True)
+        (Path(path) / "queue.pkl").write_bytes(pickle.dumps((self.fields, self.tags)))
+
+    def load_checkpoint(self, path: str) -> None:
+        """What was there."""
+        self.fields, self.tags = pickle.loads((Path(path) / "queue.pkl").read_bytes())
 
     def kv_clear(self, keys: list[str], partition_id: str) -> None:
         """Forget keys."""

@@ -34,6 +34,7 @@ from tiny_model import WORDS
 from transfer_queue import KVBatchMeta
 from transformers import AutoTokenizer, Qwen2Config
 from verl.single_controller.ray.base import ResourcePoolManager
+from verl.trainer.ppo.v1 import trainer_separate_async
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer, get_trainer_cls
 from verl.utils import tensordict_utils as tu
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
@@ -48,6 +49,13 @@ from gad_verl.rollout.encoding_agent import encoder_of
 # Which text (one or more outputs) a session answers with; None is a session that fails.
 Answer = Callable[[int, int, int], str | list[str] | None]
 Score = Callable[[list[int]], float]
+# First and last version of the weights that wrote the answer to (row, session, step).
+Versions = Callable[[int, int, int], tuple[int, int]]
+
+
+def on_policy(index: int, session: int, step: int) -> tuple[int, int]:
+    """The weights of the step before."""
+    return step - 1, step - 1
 
 
 def random_answer(index: int, session: int, step: int) -> str:
@@ -77,7 +85,9 @@ class FakeStudent:
         return lambda *args, **_: self.calls.append((name, args[0] if len(args) == 1 else args))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        if name in ("learn_also_from", "begin_stage", "reset_moments", "resume_stage", "use_loss", "load_checkpoint"):
+        copies = ("save_model_to_cpu", "restore_model_from_cpu", "clear_cpu_model")
+        stages = ("learn_also_from", "begin_stage", "reset_moments", "resume_stage", "use_loss", "load_checkpoint")
+        if name in (*stages, *copies):
             return self.note(name)
         raise AttributeError(name)
 
@@ -229,6 +239,37 @@ class FakeCritic:
         return SimpleNamespace(get=lambda: {"metrics": {"vf_loss": [0.25], "mfu": [0.1]}})
 
 
+def _rows(column: Any) -> list[Any]:
+    if isinstance(column, torch.Tensor) and column.is_nested:
+        return [one.tolist() for one in column.unbind()]
+    return list(column.tolist() if hasattr(column, "tolist") else column)
+
+
+class FakeActor:
+    """An actor that does whatever it is asked, and answers nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *_, **__: None)
+
+
+class FakeServers:
+    """verl's manager of rollout servers: none."""
+
+    global_load_balancer = FakeActor()
+    server_handles: list[Any] = []
+    server_addresses: list[str] = []
+    rollout_replicas: list[Any] = []
+
+    @classmethod
+    def create(cls, **_: Any) -> "FakeServers":
+        """As verl's."""
+        return cls()
+
+    def get_replicas(self) -> list[Any]:
+        """None."""
+        return []
+
+
 class FakeRollouts:
     """verl's agent loops: writes the answers of all sessions to the queue, in an order of its own."""
 
@@ -238,6 +279,10 @@ class FakeRollouts:
         self.validating = False
         # As our agent loop does; without it the trainer encodes.
         self.encodes = False
+        # Rows of the data that were asked for in training, in order.
+        self.asked: list[int] = []
+        # Of those that nobody has answered yet: a run that is killed leaves them in the queue.
+        self.holds: Callable[[int, int], bool] = lambda index, step: False
 
     def generate_sequences(self, batch: TensorDict) -> None:
         """As verl's AgentLoopWorkerTQ (trainer/ppo/v1/agent_loop_tq.py) leaves the queue once all have answered."""
@@ -246,12 +291,17 @@ class FakeRollouts:
         self.validating = validating
         rollout = run.config.actor_rollout_ref.rollout
         count = rollout.val_kwargs.n if validating else tu.get(batch, "__rollout_n__", rollout.n)
-        self.sessions.append(int(count))
+        # One for all rows, or a column.
+        counts = [int(one) for one in count] if isinstance(count, torch.Tensor) else [int(count)] * len(batch)
+        self.sessions += counts if isinstance(count, torch.Tensor) else [int(count)]
         partition = "val" if validating else "train"
-        rows = [(row, session) for row in range(len(batch)) for session in range(int(count))]
+        indices = [int(index) for index in batch["index"]]
+        self.asked += [] if validating else indices
+        held = {row for row, index in enumerate(indices) if not validating and self.holds(index, step)}
+        rows = [(row, session) for row in range(len(batch)) for session in range(counts[row]) if row not in held]
         random.Random(step).shuffle(rows)
         columns = {
-            name: batch[name].tolist() if hasattr(batch[name], "tolist") else list(batch[name])
+            name: _rows(batch[name])
             for name in batch.keys()
             if name not in ("global_steps", "validate", "__rollout_n__", "agent_name")
         }
@@ -260,7 +310,11 @@ class FakeRollouts:
             answer = run.answer(int(sample["index"]), session, step)
             for output, text in enumerate([] if answer is None else [answer] if isinstance(answer, str) else answer):
                 self._write(partition, sample, f"{sample['uid']}_{session}_{output}", text, step)
-        run.queue.kv_batch_put(columns["uid"], partition, tags=[{"status": "finished"}] * len(batch))
+        running, failed, done = ({"status": status} for status in ("running", "failure", "finished"))
+        asynchronous = run.config.trainer.v1.trainer_mode != "gad_sync"
+        lost = {row for row, session in rows if asynchronous and run.answer(indices[row], session, step) is None}
+        tags = [running if row in held else failed if row in lost else done for row in range(len(batch))]
+        run.queue.kv_batch_put(columns["uid"], partition, tags=tags)
 
     def _write(self, partition: str, sample: dict[str, Any], key: str, text: str, step: int) -> None:
         tokenizer = self._run.trainer.tokenizer
@@ -279,17 +333,18 @@ class FakeRollouts:
             "position_ids": torch.arange(len(prompt) + len(response)),
             "rollout_log_probs": -torch.ones(len(response)),
             "num_turns": 2,
-            "extra_fields": {"min_global_steps": step, "max_global_steps": step},
+            "extra_fields": {},
         }
         if self.encodes:
             encoder = encoder_of(self._run.config, tokenizer)
             fields[ENCODED] = pack_answer(encoder.encode(prompt.tolist(), ids), ids)
+        first, last = self._run.versions(int(sample["index"]), int(key.rsplit("_", 2)[1]), step)
         tag = {
             "status": "success",
             "seq_len": len(fields["input_ids"]),
             "global_steps": step,
-            "min_global_steps": step,
-            "max_global_steps": step,
+            "min_global_steps": first,
+            "max_global_steps": last,
         }
         self._run.queue.kv_batch_put([key], partition, list_of_dict_to_tensordict([fields]), [tag])
 
@@ -304,6 +359,7 @@ class FakeRun:
             session) or None (the session fails).
         score: The discriminator's score of token ids.
         task_reward: verl's reward of a response's text, for ``gad.reward.task_weight``.
+        versions: Which weights wrote it.
     """
 
     def __init__(
@@ -313,9 +369,11 @@ class FakeRun:
         answer: Answer = random_answer,
         score: Score = random_score,
         task_reward: Callable[[str], float] = len,
+        versions: Versions = on_policy,
     ) -> None:
         config.trainer.logger = ["file"]
         self.config, self.answer, self.score, self.task_reward = config, answer, score, task_reward
+        self.versions = versions
         self.log_file = Path(config.trainer.default_local_dir).parent / "metrics.jsonl"
         monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(self.log_file))
         self.queue = FakeTransferQueue()
@@ -330,6 +388,8 @@ class FakeRun:
         monkeypatch.setattr("gad_verl.trainer.gad_trainer.DiscriminatorGroup", self._new_discriminator)
         monkeypatch.setattr(ResourcePoolManager, "create_resource_pool", lambda manager: None)
         monkeypatch.setattr(ResourcePoolManager, "get_resource_pool", lambda manager, role: None)
+        monkeypatch.setattr(trainer_separate_async, "LLMServerManager", FakeServers)
+        monkeypatch.setattr(trainer_separate_async, "CheckpointEngineManager", self._replicas_of_its_own)
         self.trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config)
         self.rollouts = FakeRollouts(self)
 
@@ -354,12 +414,25 @@ class FakeRun:
         trainer.reward_loop_manager = SimpleNamespace(
             compute_rm_score=self._compute_rm_score, reward_loop_worker_handles=[]
         )
-        trainer.llm_server_manager, trainer.distillation_config = None, None
-        trainer.checkpoint_manager = SimpleNamespace(
-            update_weights=lambda *_: self.replicas.append("awake"),
-            sleep_replicas=lambda: self.replicas.append("asleep"),
-        )
+        trainer.llm_server_manager, trainer.distillation_config = FakeServers(), None
+        trainer.checkpoint_manager = self._manager("")
         trainer._load_checkpoint()
+
+    def _manager(self, whose: str) -> Any:
+        """verl's manager of a rollout: writes down what it is told."""
+
+        def note(what: str) -> Callable[..., None]:
+            return lambda *_, **__: self.replicas.append(whose + what)
+
+        return SimpleNamespace(
+            update_weights=note("awake"),
+            sleep_replicas=note("asleep"),
+            abort_replicas=note("aborted"),
+            resume_generation_replicas=note("resumed"),
+        )
+
+    def _replicas_of_its_own(self, **_: Any) -> Any:
+        return self._manager("own ")
 
     def _compute_rm_score(self, data: Any) -> Any:
         ids, tokenizer = data.batch["responses"], self.trainer.tokenizer

@@ -74,6 +74,20 @@ ROLLOUT = (
     ),
     VerlUse(f"{_REPLICA}:TokenOutput", "extra_fields", "the budget of thoughts"),
     VerlUse("verl.utils.model", "get_hf_auto_model_class(hf_config)", "the rollout hf loads the student's class"),
+    VerlUse(
+        "verl.workers.rollout.utils",
+        "ensure_async_iterator(iterable)",
+        "weights of a checkpoint engine come one by one",
+    ),
+    VerlUse(
+        "verl.checkpoint_engine.base:CheckpointEngine",
+        "build_topology(cls, actor_wg_world_size, rollout_world_size, metadata) finalize(self) "
+        "init_process_group(self, **kwargs) prepare(self) receive_weights(self, global_steps) "
+        "send_weights(self, weights, global_steps)",
+        "weights over gloo",
+        IMPLEMENTED,
+    ),
+    VerlUse("verl.checkpoint_engine.base:CheckpointEngineRegistry", "register(backend)", "weights over gloo"),
     VerlUse("verl.utils.device", "get_device_name()", "where the rollout hf generates"),
 )
 

@@ -62,6 +62,57 @@ STEP = (
         read_in=_TRAINER,
     ),
     VerlUse(
+        f"{_V1}.trainer_colocate_async:PPOTrainerColocateAsync",
+        "on_sample_end(self) on_step_end(self) on_train_begin(self)",
+        "the mode gad_colocate_async",
+        OVERRIDDEN,
+        read_in=_TRAINER,
+    ),
+    VerlUse(
+        f"{_V1}.trainer_separate_async:PPOTrainerSeparateAsync",
+        "_compute_old_log_prob(self, batch, metrics) _init_resource_pool_mgr(self) _setup(self) on_sample_end(self) "
+        "on_step_end(self) on_train_begin(self) on_validate_begin(self)",
+        "the mode gad_separate_async",
+        OVERRIDDEN,
+        read_in=_TRAINER,
+    ),
+    VerlUse(
+        f"{_V1}.trainer_separate_async:PPOTrainerSeparateAsync",
+        "__init__(self, config)",
+        "the mode gad_separate_async",
+        OVERRIDDEN,
+        read_in="verl.trainer.main_ppo",
+    ),
+    VerlUse(
+        f"{_V1}.trainer_separate_async:PPOTrainerSeparateAsync",
+        "_enable_hybrid_replicas add_replicas_to_balancer(self) remove_replicas_from_balancer(self)",
+        "a validation wants the memory of the training's devices",
+    ),
+    VerlUse(f"{_V1}.trainer_separate_async", "logger", "a call of it that is an error at the level INFO"),
+    VerlUse(
+        f"{_TRAINER}:PPOTrainer",
+        "_add_prompts_to_generate(self, num_prompts) _restored_tq_prompt_count local_trigger_step parameter_sync_step "
+        "ref_policy_wg",
+        "prompts on their way, several updates a step, a reference with workers of its own",
+    ),
+    VerlUse(
+        f"{_TRAINER}:PPOTrainer",
+        "checkpoint_manager",
+        "a validation must not stop prompts that are on their way",
+        REPLACED,
+    ),
+    VerlUse(
+        f"{_V1}.replay_buffer:ReplayBuffer",
+        "refill_fn",
+        "groups that are thrown away are counted",
+        REPLACED,
+    ),
+    VerlUse(
+        "verl.checkpoint_engine.base:CheckpointEngineRegistry",
+        "get(cls, backend)",
+        "a weight transfer that is not there is refused before the run",
+    ),
+    VerlUse(
         f"{_TRAINER}:PPOTrainer",
         "total_training_steps steps_per_epoch train_dataloader_it reward_loop_manager",
         "an early end, files that change, the discriminator as the reward",
@@ -77,8 +128,7 @@ STEP = (
     VerlUse(
         f"{_TRAINER}:PPOTrainer",
         "config tokenizer processor logger global_steps use_critic use_reference_policy val_dataset actor_rollout_wg "
-        "ref_in_actor ref_policy_wg checkpoint_manager llm_server_manager agent_loop_manager resource_pool_manager "
-        "role_worker_mapping",
+        "ref_in_actor llm_server_manager agent_loop_manager resource_pool_manager role_worker_mapping",
         "what the stages read",
     ),
     VerlUse(_TRAINER, "register_trainer(name)", "the trainer mode gad_sync"),
@@ -131,12 +181,13 @@ TRANSFER_QUEUE = (
     VerlUse(
         "transfer_queue",
         "kv_batch_get(*, keys, partition_id, select_fields) kv_batch_put(*, keys, partition_id, fields, tags) "
+        "kv_clear(*, keys, partition_id) kv_list(partition_id) "
         "KVBatchMeta(*, keys, tags, partition_id)",
         "rows of a step are read and rewards written",
     ),
     VerlUse(
         "transfer_queue.metadata:KVBatchMeta",
-        "keys partition_id reorder(self, indexes)",
+        "keys partition_id tags reorder(self, indexes)",
         "order of rows: a step must not depend on which rollout ended first",
     ),
 )

@@ -88,8 +88,13 @@ WORKER_CLASSES = (
     ),
     VerlUse(
         f"{_WORKERS}:ActorRolloutRefWorker",
-        "actor ref loss_fn config",
+        "actor ref loss_fn config role",
         "losses and weights of the student, its rollout",
+    ),
+    VerlUse(
+        "verl.experimental.separation.engine_workers:DetachActorWorker",
+        "save_model_to_cpu",
+        "weights with which a step of several updates began",
     ),
     VerlUse("verl.workers.utils.losses", "sft_loss(config, model_output, data, dp_group)", "supervised steps"),
     VerlUse("verl.workers.utils.padding", "no_padding_2_padding(tensor, data)", "the loss of texts"),

@@ -27,9 +27,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
+from gad_verl.config.modes import SYNC, TRAINER_MODES, trainer_mode
 from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import GadConfigError
-from gad_verl.preflight import TRAINER_MODE, PlannedRun, run_preflight
+from gad_verl.preflight import PlannedRun, run_preflight
 from gad_verl.preflight.thinking_check import thinking_of_run
 from gad_verl.tools.doctor.families import discriminator_family, student_family
 
@@ -140,10 +141,10 @@ def plan(config: DictConfig) -> list[tuple[str, str]]:
     Raises:
         GadConfigError, GadDataError, GadCheckpointError, GadCompatError: One error with the remedy.
     """
-    if config.trainer.v1.trainer_mode != TRAINER_MODE:
+    if trainer_mode(config) not in TRAINER_MODES:
         raise GadConfigError(
             f"trainer.v1.trainer_mode={config.trainer.v1.trainer_mode} is stock verl: a plan is made for "
-            f"trainer.v1.trainer_mode={TRAINER_MODE}"
+            f"trainer.v1.trainer_mode={SYNC}"
         )
     check_verl(config)
     return list(_lines(config, run_preflight(config)))

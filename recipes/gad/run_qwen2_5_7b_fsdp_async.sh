@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# GAD, asynchronous | Qwen2.5-7B-Instruct | FSDP training on one node, vLLM rollout on another, 8 GPUs of 80 GB each
+# The rollout never waits for the training, nor the training for the slowest answers (docs/async.md of gad_verl).
+# PRESET=recommended: the paper's settings and tools. METHOD=seqkd is refused: it generates nothing. DRY_RUN=1: check only.
+# A student of the paper, which trained synchronously.
+# NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").
+
+set -xeuo pipefail
+
+# ---- user-adjustable: what is particular to this script; common.sh has the rest ----
+MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-7B-Instruct}
+MODEL_TAG=${MODEL_TAG:-qwen2_5_7b_async}
+# shellcheck disable=SC2034  # read by common.sh
+BACKEND=fsdp
+# nodes that generate, beside NNODES that train
+ROLLOUT_NNODES=${ROLLOUT_NNODES:-1}
+ROLLOUT_NGPUS_PER_NODE=${ROLLOUT_NGPUS_PER_NODE:-8}
+# estimate: no training state beside the engines
+ROLLOUT_GPU_MEM_UTIL=${ROLLOUT_GPU_MEM_UTIL:-0.85}
+# updates of student and discriminator between two sets of weights for the rollout; one is the paper's step
+SYNC_STEP=${SYNC_STEP:-1}
+TRAIN_BATCH_SIZE=${TRAIN_BATCH_SIZE:-256}
+PPO_MINI_BATCH_SIZE=$((TRAIN_BATCH_SIZE / SYNC_STEP))
+# batches of prompts that are on their way when a step begins
+PREFETCH=${PREFETCH:-1}
+# oldest weights, in steps, that may have begun a group of answers
+MAX_AGE=${MAX_AGE:-8}
+# over the network between the nodes
+WEIGHTS_BY=${WEIGHTS_BY:-nccl}
+# ---- end user-adjustable ----
+
+# shellcheck source-path=SCRIPTDIR source=common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+ASYNC=(
+    +gad_mode=async
+    trainer.v1.trainer_mode=gad_separate_async
+    trainer.v1.separate_async.parameter_sync_step="${SYNC_STEP}"
+    trainer.v1.separate_async.num_warmup_batches="${PREFETCH}"
+    trainer.v1.sampler.max_off_policy_threshold="${MAX_AGE}"
+    # no engine on the GPUs that train
+    actor_rollout_ref.hybrid_engine=False
+    actor_rollout_ref.rollout.nnodes="${ROLLOUT_NNODES}"
+    actor_rollout_ref.rollout.n_gpus_per_node="${ROLLOUT_NGPUS_PER_NODE}"
+    actor_rollout_ref.rollout.checkpoint_engine.backend="${WEIGHTS_BY}"
+)
+
+launch "${ASYNC[@]}" "$@"
