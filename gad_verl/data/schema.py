@@ -138,7 +138,10 @@ def check_messages(value: Any, where: str) -> None:
         check_unicode(message["content"], where)
         _check_role(message["role"], where)
     if value[-1]["role"] == "assistant":
-        raise GadDataError(f"{where}: the last message is the assistant's; the prompt must end before the answer")
+        raise GadDataError(
+            f"{where}: the last message is the assistant's; the prompt must end before the answer (gad-verl data "
+            "import takes whole chats apart)"
+        )
 
 
 def _check_role(role: Any, where: str) -> None:
@@ -202,9 +205,12 @@ def check_file(
     optional = [name for name in (EXTRA_INFO, *MARKS) if name in source.columns and name not in wanted]
     for key, setting in wanted.items():
         if key not in source.columns:
+            remedy = (
+                "turn the file into rows with it (gad-verl data import)" if key in (prompt_key, teacher_key) else ""
+            )
             raise GadDataError(
-                f"{path} has no column {key!r}; it has {', '.join(source.columns)}. Set {setting} to the right one or "
-                "add it"
+                f"{path} has no column {key!r}; it has {', '.join(source.columns)}. Set {setting} to the right one, or "
+                f"{remedy or 'add it'}"
             )
     count = 0
     for row in source.rows([*wanted, *optional]):

@@ -41,7 +41,8 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("input", help="parquet, JSON, JSONL or CSV file, or the name of a Hugging Face data set")
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write; a card stands beside it")
     parser.add_argument(
-        "--layout", help="gad, lmsys, dolly, selfinst, alpaca, sharegpt, plain or preference (default: by the columns)"
+        "--layout",
+        help="gad, lmsys, dolly, selfinst, alpaca, sharegpt, plain, preference or batch (default: by the columns)",
     )
     parser.add_argument(
         "--template", default="none", help="wrapper around instructions: none, alpaca, or a text file (default: none)"
@@ -53,6 +54,9 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     )
     parser.add_argument(
         "--rename", action="append", default=[], metavar="OLD=NEW", help="rename a column first; may be repeated"
+    )
+    parser.add_argument(
+        "--requests", type=Path, metavar="FILE", help="for the output of a batch of an API: the file that was sent"
     )
     parser.add_argument("--split", default="train", help="split of a Hugging Face data set (default: train)")
     parser.add_argument("--config", help="configuration of a Hugging Face data set")

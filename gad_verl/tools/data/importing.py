@@ -28,6 +28,7 @@ from gad_verl.data.endings import EXTRA_INFO, LENGTH, MARKS, STOP, marks_of
 from gad_verl.data.reading import BadRow, Source
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import plain
+from gad_verl.tools.data.batches import open_replies
 from gad_verl.tools.data.hub import open_source
 from gad_verl.tools.data.layouts import Example, Layout, find_layout
 from gad_verl.tools.data.row_values import Unusable, WrongType, is_written_list
@@ -76,6 +77,7 @@ class ImportOptions:
         limit: Only so many rows of the input.
         split: Split of a hub data set.
         config: Configuration of a hub data set.
+        requests: For the output of a batch: the file that was sent.
     """
 
     layout: str | None = None
@@ -88,6 +90,7 @@ class ImportOptions:
     limit: int | None = None
     split: str = "train"
     config: str | None = None
+    requests: Path | None = None
 
 
 @dataclass
@@ -222,7 +225,7 @@ def import_file(
     """
     if output.suffix != ".parquet":
         raise GadConfigError(f"--output {output}: the name must end in .parquet")
-    source = open_source(name, options.split, options.config)
+    source = open_replies(open_source(name, options.split, options.config), options.requests)
     columns = _renamed_columns(source, options.rename)
     layout = find_layout(columns, source.name, options.layout)
     if options.template is not NONE and layout.is_chat:
@@ -280,7 +283,7 @@ def _card(
     read_from = {"name": source.name} | source.details if source.path is None else describe_file(source.path)
     return {
         "command": "data import",
-        "inputs": [read_from],
+        "inputs": [read_from] + ([] if options.requests is None else [describe_file(options.requests)]),
         "output": describe_file(temporary, output.name) | {"rows": result.written},
         "choices": plain(options) | {"layout": result.layout, "layout_detected": options.layout is None},
         "columns_left_behind": result.unused_columns,

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from gad_verl.data.endings import MARKS, cut_marks
 from gad_verl.data.schema import teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data.batches import FAILED
 from gad_verl.tools.data.chats import (
     HISTORY,
     PICTURE_COLUMNS,
@@ -215,6 +216,12 @@ def _sharegpt(row: Row) -> Iterator[Example]:
     yield Example(text({"answer": answer["content"]}, "answer"), messages=checked_turns(prompt), **_about(row))
 
 
+def _batch(row: Row) -> Iterator[Example]:
+    if row.get(FAILED):
+        raise Unusable(row[FAILED])
+    yield from _gad(row)
+
+
 def _preference(row: Row) -> Iterator[Example]:
     prompt, answer = chosen_pair(row)
     yield Example(answer, messages=prompt, **_about(row))
@@ -224,6 +231,8 @@ LAYOUTS = {
     layout.name: layout
     for layout in (
         Layout("gad", (("prompt",), ("teacher_response",)), _gad, is_chat=True, optional=("extra_info",)),
+        # Replies of an API, as open_replies turns them into rows.
+        Layout("batch", (("prompt",), ("teacher_response",), (FAILED,)), _batch, is_chat=True),
         Layout("lmsys", (("content",), ("teacher_response",)), _lmsys, is_chat=True),
         Layout(
             "dolly",
@@ -245,6 +254,21 @@ LAYOUTS = {
         ),
     )
 }
+
+
+_ASKED = ("instruction", "question", "query", "input", "user", "human", "problem")
+_ANSWERED = ("response", "answer", "output", "completion", "reply", "assistant", "chatgpt", "gpt", "solution", "text")
+
+
+def _renaming(columns: Collection[str]) -> str:
+    """The options that make one of the layouts of the columns, where their names tell; else an example."""
+    asked = next((name for name in ("prompt", *_ASKED) if name in columns), "question")
+    answered = next((name for name in _ANSWERED if name in columns and name != asked), "answer")
+    new = {asked: "instruction", answered: "response"}
+    if asked == "prompt":
+        # The one name under which a chat is read too.
+        new = {answered: "teacher_response"}
+    return " ".join(f"--rename {old}={name}" for old, name in new.items() if old != name)
 
 
 def find_layout(columns: Collection[str], where: str, name: str | None = None) -> Layout:
@@ -285,7 +309,7 @@ def find_layout(columns: Collection[str], where: str, name: str | None = None) -
     if not fitting:
         raise GadDataError(
             f"{where}: the columns fit none of the layouts {', '.join(LAYOUTS)}; the file has {has}. Rename them by "
-            "--rename OLD=NEW, for example --rename question=instruction --rename answer=response"
+            f"--rename OLD=NEW, for example {_renaming(columns)}"
         )
     if len(fitting) > 1:
         names = ", ".join(layout.name for layout in fitting)

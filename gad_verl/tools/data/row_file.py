@@ -103,6 +103,6 @@ def open_gad_file(path: str | Path, prompt_key: str, teacher_key: str) -> GadFil
     Raises:
         GadDataError: Names the file, row and column, and the remedy.
     """
-    opened = open_table(path)
-    check_file(opened.path, prompt_key, teacher_key, ("--prompt-key", "--teacher-key"))
-    return opened
+    # First, since what is wrong with its columns says more than that some other column is no table.
+    check_file(check_path(path, SUFFIXES), prompt_key, teacher_key, ("--prompt-key", "--teacher-key"))
+    return open_table(path)
