@@ -95,21 +95,18 @@ def run(case: Case, regime: str, arm: str, seed: int) -> dict[str, Any]:
 
 
 def all_runs(seeds: Sequence[int]) -> list[Run]:
-    """Seed by seed, so that an interrupted study has the same seeds in every arm."""
+    """Regime by regime and in it seed by seed, so that an interrupted regime has the same seeds in every arm."""
 
     def one(case: Case, regime: str, arm: str, seed: int) -> Run:
         work: Callable[[], dict[str, Any]] = lambda: run(case, regime, arm, seed)  # noqa: E731
         return Run(f"{regime}/{arm}/seed={seed}", work)
 
-    runs = []
-    for seed in seeds:
-        for regime, arms in ARMS.items():
-            runs += [one(CASES[regime], regime, arm, seed) for arm in arms]
-        for kind in (EQUAL_ROWS, EQUAL_QUERIES):
-            for count in COUNTS[kind == EQUAL_QUERIES :]:
-                case, name = texts_case(kind, count), f"{count} texts, {kind}"
-                runs += [one(case, name, arm, seed) for arm in (SEQKD, SEQKD_ON, GAD)]
-    return runs
+    cases = {regime: (CASES[regime], arms) for regime, arms in ARMS.items()}
+    for kind in (EQUAL_ROWS, EQUAL_QUERIES):
+        # One text a prompt is the same in both.
+        for count in COUNTS[kind == EQUAL_QUERIES :]:
+            cases[f"{count} texts, {kind}"] = (texts_case(kind, count), [SEQKD, SEQKD_ON, GAD])
+    return [one(case, name, arm, seed) for name, (case, arms) in cases.items() for seed in seeds for arm in arms]
 
 
 # ------------------------------------------------------ tables ------------------------------------------------------
