@@ -65,12 +65,12 @@ CHECKED = {
 }
 METHODS = {GAD: Method(), **MEMORY, **ROLLOUTS, **CHECKED}
 MAIN = "small student"
-# Of which regime which arms are run: memory where D can learn, the check in one.
+# Of which regime which arms are run: memory where D can learn, the check in one. The quick ones come first.
 ARMS = {
-    MAIN: [SEQKD, SEQKD_ON, *METHODS],
-    "weak D": [SEQKD, SEQKD_ON, GAD, *MEMORY, *ROLLOUTS],
+    "weak D": [SEQKD, SEQKD_ON, GAD, *ROLLOUTS, *MEMORY],
     "good student": [SEQKD, SEQKD_ON, GAD, *ROLLOUTS],
     "few texts": [SEQKD, SEQKD_ON, GAD, *ROLLOUTS],
+    MAIN: [SEQKD, SEQKD_ON, *METHODS],
 }
 COUNTS = (1, 2, 4, 8)
 EQUAL_ROWS, EQUAL_QUERIES = "equal prompts", "equal queries"
@@ -95,21 +95,18 @@ def run(case: Case, regime: str, arm: str, seed: int) -> dict[str, Any]:
 
 
 def all_runs(seeds: Sequence[int]) -> list[Run]:
-    """Seed by seed, so that an interrupted study has the same seeds in every arm."""
+    """Regime by regime and in it seed by seed, so that an interrupted regime has the same seeds in every arm."""
 
     def one(case: Case, regime: str, arm: str, seed: int) -> Run:
         work: Callable[[], dict[str, Any]] = lambda: run(case, regime, arm, seed)  # noqa: E731
         return Run(f"{regime}/{arm}/seed={seed}", work)
 
-    runs = []
-    for seed in seeds:
-        for regime, arms in ARMS.items():
-            runs += [one(CASES[regime], regime, arm, seed) for arm in arms]
-        for kind in (EQUAL_ROWS, EQUAL_QUERIES):
-            for count in COUNTS[kind == EQUAL_QUERIES :]:
-                case, name = texts_case(kind, count), f"{count} texts, {kind}"
-                runs += [one(case, name, arm, seed) for arm in (SEQKD, SEQKD_ON, GAD)]
-    return runs
+    cases = {regime: (CASES[regime], arms) for regime, arms in ARMS.items()}
+    for kind in (EQUAL_ROWS, EQUAL_QUERIES):
+        # One text a prompt is the same in both.
+        for count in COUNTS[kind == EQUAL_QUERIES :]:
+            cases[f"{count} texts, {kind}"] = (texts_case(kind, count), [SEQKD, SEQKD_ON, GAD])
+    return [one(case, name, arm, seed) for name, (case, arms) in cases.items() for seed in seeds for arm in arms]
 
 
 # ------------------------------------------------------ tables ------------------------------------------------------
@@ -161,7 +158,7 @@ def memory_table(rows: Sequence[Row]) -> str:
 
 
 def rollouts_table(rows: Sequence[Row]) -> str:
-    regimes = [regime for regime, arms in ARMS.items() if SODA in arms]
+    regimes = sorted((regime for regime, arms in ARMS.items() if SODA in arms), key=lambda regime: regime != MAIN)
     lines = [["SeqKD, where all start, % valid", *(show(of(rows, r, SEQKD, "valid"), 1, 100) for r in regimes)]]
     for arm in (SEQKD_ON, GAD, *ROLLOUTS):
         lines.append([arm, *(against(rows, regime, SEQKD, arm) for regime in regimes)])

@@ -128,6 +128,11 @@ class GadConfig:
         return self.stage not in ("seqkd", "soda")
 
     @property
+    def compares_with_reference(self) -> bool:
+        """Whether log-probabilities of the student, and of a reference if there is one, are read before its updates."""
+        return self.stage in ("auto", "gad", "soda")
+
+    @property
     def turns_to_texts(self) -> bool:
         """Whether the student of the adversarial stage learns from texts as far as the discriminator does not know."""
         return self.trust.enabled and self.trust.otherwise == SUPERVISED

@@ -193,7 +193,7 @@ def test_the_one_step_is_small_and_saves_nothing(tiny_config: DictConfig, tmp_pa
     assert (chosen["gad.trust.otherwise"], chosen["gad.supervised_weight"]) == ("hold", "0.5")
 
 
-@pytest.mark.parametrize("stage", ["auto", "warmup"])
+@pytest.mark.parametrize("stage", ["auto", "warmup", "soda"])
 def test_the_one_step_passes_the_check_before_a_run(compose_config: Any, tiny_folder: Path, stage: str) -> None:
     from gad_verl.preflight import check_config, check_data, check_schedule
 
@@ -209,7 +209,7 @@ def test_the_one_step_passes_the_check_before_a_run(compose_config: Any, tiny_fo
     config = compose_config("gad_cpu", *own)
     # As in the process: the step's settings stand behind the user's own and win.
     dry = compose_config("gad_cpu", *own, *one_step.small_overrides(config, Path("/nowhere")))
-    assert dry.trainer.total_training_steps == 1 and dry.data.train_batch_size == 2
+    assert dry.trainer.total_training_steps == (2 if stage == "soda" else 1) and dry.data.train_batch_size == 2
     gad_config = check_config(dry)
     check_schedule(dry, gad_config, check_data(dry, gad_config))
 

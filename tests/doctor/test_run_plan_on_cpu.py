@@ -30,10 +30,11 @@ from gad_verl.tools.doctor.run_plan import stages
     total=st.integers(1, 40),
     warmup=st.integers(0, 40),
     alone=st.integers(0, 40),
+    snapshot=st.integers(0, 20),
 )
-def test_stages_cover_every_step_once_with_its_phase(stage, total, warmup, alone):
+def test_stages_cover_every_step_once_with_its_phase(stage, total, warmup, alone, snapshot):
     try:
-        schedule = StageSchedule(stage, total, warmup, alone)
+        schedule = StageSchedule(stage, total, warmup, alone, snapshot)
     except ValueError:
         return
     found = list(stages(schedule))

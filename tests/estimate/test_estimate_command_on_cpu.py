@@ -71,6 +71,31 @@ def test_texts_that_join_an_update_are_counted(capsys: pytest.CaptureFixture[str
     assert evidence["low"] == pytest.approx(update("warmup")["low"])
 
 
+def test_soda_has_three_kinds_of_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    lengths = ("--rows", "19200", "--prompt-tokens", "100", "--response-tokens", "300")
+    found = as_json(capsys, *SEVEN, "gad.stage=soda", *lengths)["seconds"]
+    assert set(found) == {"snapshot", "seqkd", "preference"}
+    rollouts = {name for name, stages in found.items() if "rollout" in stages}
+    updates = {name for name, stages in found.items() if "student update" in stages}
+    assert rollouts == {"snapshot"} and updates == {"seqkd", "preference"}
+    assert not any("discriminator update" in stages for stages in found.values())
+    # Two rows a prompt instead of one.
+    texts, pairs = (found[name]["student update"]["low"] for name in ("seqkd", "preference"))
+    assert pairs > 1.5 * texts
+
+
+def test_past_pairs_that_replace_cost_less_than_added_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    lengths = ("--rows", "19200", "--prompt-tokens", "100", "--response-tokens", "300")
+
+    def update(*overrides: str) -> float:
+        found = as_json(capsys, *SEVEN, *overrides, *lengths)["seconds"]
+        return found["adversarial"]["discriminator update"]["low"]
+
+    plain, added = update(), update("gad.replay.capacity_steps=16")
+    replaced = update("gad.replay.capacity_steps=16", "gad.replay.mode=replace")
+    assert (replaced - plain) == pytest.approx((added - plain) / 2, rel=1e-6) and replaced > plain
+
+
 def test_flags_replace_what_is_assumed(capsys: pytest.CaptureFixture[str]) -> None:
     base = as_json(capsys, *SEVEN, "--rows", "19200", "--prompt-tokens", "100", "--response-tokens", "300")
     fast = as_json(

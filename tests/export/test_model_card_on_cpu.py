@@ -356,6 +356,10 @@ def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp
     baseline = rows("gad.stage=seqkd", "actor_rollout_ref.model.lora_rank=8")
     assert not [name for name in baseline if name.startswith(("discriminator", "KL", "warmup"))]
     assert baseline["student: LoRA rank / alpha"] == "8 / 16"
+    soda = rows("gad.stage=soda", "gad.soda.beta=0.3", "gad.soda.snapshot_steps=7")
+    assert (soda["preferences, beta"], soda["snapshot of the student's answers, steps"]) == ("0.3", "7")
+    assert soda["warmup, epochs"] == "1" and soda["preferences, reference"] == "warmed_up"
+    assert not [name for name in soda if name.startswith(("discriminator", "KL", "first steps", "advantages"))]
     short = rows("gad.warmup_steps=5", "actor_rollout_ref.actor.use_kl_loss=False", "gad.replay.capacity_steps=3")
     assert short["warmup, steps"] == "5" and "warmup, epochs" not in short
     assert not [name for name in short if name.startswith("KL")]

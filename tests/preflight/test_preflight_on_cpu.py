@@ -115,6 +115,15 @@ def test_every_stage_passes(tiny_config: DictConfig, stage: str) -> None:
     preflight.run_preflight(changed(tiny_config, gad__stage=stage))
 
 
+def test_soda_passes(tiny_config: DictConfig) -> None:
+    config = changed(tiny_config, gad__stage="soda", gad__warmup_steps=1)
+    config.gad.soda.snapshot_steps = 1
+    preflight.run_preflight(config)
+    config.gad.soda.snapshot_steps = 10**6
+    with pytest.raises(GadConfigError, match="leaves no step for preferences"):
+        preflight.run_preflight(config)
+
+
 def test_several_files_are_counted_together(tiny_config: DictConfig, tmp_path: Path) -> None:
     files = [data_file(tmp_path, rows(5)), data_file(tmp_path, rows(6), "more.parquet")]
     config = changed(tiny_config, data__train_files=files)

@@ -24,6 +24,7 @@ import pytest
 import torch
 from fake_run import FakeRun, random_answer
 from omegaconf import DictConfig
+from verl.utils import tensordict_utils as tu
 
 from gad_verl.config import load_gad_config
 from gad_verl.core.preference import PreferenceLogProbs, preference_gradients
@@ -115,6 +116,16 @@ def test_the_rows_carry_the_gradient_of_the_loss(config: DictConfig, start: Call
     expected = torch.cat([of_chosen - 0.5 / tokens, of_rejected]).float()
     assert torch.allclose(batch[ROW_GRADIENT], expected, atol=1e-6)
     assert run.metrics[STEPS]["actor/loss"] == run.metrics[STEPS]["gad/preference_loss"]
+
+
+def test_under_lora_the_reference_is_the_adapter_of_that_moment(
+    config: DictConfig, start: Callable[..., FakeRun]
+) -> None:
+    config.actor_rollout_ref.model.lora_rank = 8
+    run = start()
+    assert run.student.named("read_reference") == []
+    flags = [bool(tu.get(batch, "no_lora_adapter", False)) for batch in run.student.named("read_texts")]
+    assert flags == [False, True] * 3
 
 
 def test_prompts_without_an_answer_make_no_pair(config: DictConfig, start: Callable[..., FakeRun]) -> None:

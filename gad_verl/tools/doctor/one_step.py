@@ -96,6 +96,15 @@ def small_overrides(config: Any, folder: Path) -> list[str]:
     ]
     if gad.stage == "auto":
         overrides += ["gad.warmup_steps=0"]
+    if gad.stage == "soda":
+        # One of each kind, on the same prompts: without a snapshot of them nobody would learn.
+        overrides += [
+            "trainer.total_training_steps=2",
+            "trainer.total_epochs=2",
+            f"data.train_max_samples={prompts}",
+            "gad.soda.snapshot_steps=1",
+            "gad.warmup_steps=0",
+        ]
     if gad.stage == "warmup":
         overrides += ["gad.discriminator_only_steps=0"]
     if gad.trust.held_out_fraction > 0:

@@ -64,7 +64,8 @@ def check_verl(config: DictConfig) -> None:
 def stages(schedule: StageSchedule) -> Iterator[tuple[Phase, int, int]]:
     """Phases of a run with their first and last step, in order."""
     first = 1
-    borders = {schedule.discriminator_only_steps, schedule.warmup_steps, schedule.total_steps}
+    snapshot, warmup = schedule.snapshot_steps, schedule.warmup_steps
+    borders = {schedule.discriminator_only_steps, snapshot, warmup, snapshot + warmup, schedule.total_steps}
     for last in sorted(border for border in borders if 1 <= border <= schedule.total_steps):
         phase = schedule.phase(first)
         # SeqKD and a stage alone have one phase over a border of "auto".

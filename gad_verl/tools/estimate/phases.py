@@ -122,7 +122,7 @@ def phase_memory(settings: RunSettings, gpu: Gpu) -> list[PhaseMemory]:
         others = {**rest, **_asleep(student, reference)} if shares_pool else {}
         parts = {**libraries, **others, **_working(judge, trains=True)}
         phases.append(PhaseMemory("discriminator update", parts, own_pool=not shares_pool))
-    if settings.gad.stage in ("auto", "gad"):
+    if settings.gad.compares_with_reference:
         scoring = _working(replace(student, micro_tokens=settings.scoring_tokens), False)
         phases.append(
             PhaseMemory("old log-probabilities", {**libraries, **rest, **_asleep(beside, reference), **scoring})

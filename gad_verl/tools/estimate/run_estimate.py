@@ -88,7 +88,7 @@ def checkpoint_size(settings: RunSettings) -> float:
 
 def reference_size(settings: RunSettings) -> float:
     """Bytes of the warmed-up KL reference beside the checkpoints; 0 where there is none."""
-    wanted = settings.gad.stage == "auto" and settings.gad.kl_reference == "warmed_up"
+    wanted = settings.gad.stage in ("auto", "soda") and settings.gad.kl_reference == "warmed_up"
     if not wanted or settings.reference is None:
         return 0.0
     return memory.checkpoint_bytes(settings.student, ("model",))
@@ -253,7 +253,10 @@ def run_time(
     steps = settings.total_steps or (None if per_epoch is None else per_epoch * settings.epochs)
     if steps is None:
         return None
-    if per_epoch is None and settings.gad.stage == "auto" and settings.gad.warmup_steps is None:
+    gad = settings.gad
+    snapshot_is_a_pass = gad.stage == "soda" and gad.soda.snapshot_steps is None
+    warmup_is_in_passes = gad.stage in ("auto", "soda") and gad.warmup_steps is None
+    if per_epoch is None and (snapshot_is_a_pass or warmup_is_in_passes):
         return None
     try:
         schedule = settings.gad.build_schedule(steps, per_epoch or 0)

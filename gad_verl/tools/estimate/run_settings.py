@@ -265,9 +265,9 @@ def read_settings(config: DictConfig) -> RunSettings:
             f"actor_rollout_ref.{name}",
         )
         for name, section in (("ref", ref), ("rollout", rollout))
-        if gad.stage in ("auto", "gad")
+        if gad.compares_with_reference
     }
-    wants_reference = gad.stage in ("auto", "gad", "soda") and (actor.use_kl_loss or config.algorithm.use_kl_in_reward)
+    wants_reference = gad.compares_with_reference and (actor.use_kl_loss or config.algorithm.use_kl_in_reward)
     reference = None
     # Under LoRA the reference is the student without (or with another) adapter: no model of its own.
     if wants_reference and role.lora_rank == 0:

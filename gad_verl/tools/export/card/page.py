@@ -31,6 +31,8 @@ from gad_verl.tools.export.reward_model import Scoring
 _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 _OF_DISCRIMINATOR = ("disc/accuracy", "disc/margin_mean", "disc/loss", "val-gad/accuracy")
 _UNKNOWN = "unknown"
+# What a student is called by the learning-rate stage of its checkpoint; GAD for all others.
+_METHODS: Mapping[str | None, str] = {"seqkd": "SeqKD", "preference": "SODA"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class CardFacts:
         """Heading of the card."""
         base = f" from {self.base_model}" if self.base_model else ""
         step = "" if self.run.step is None else f", step {self.run.step}"
-        return f"{'SeqKD' if self.run.stage == 'seqkd' else 'GAD'} {self.part}{base}{step}"
+        return f"{_METHODS.get(self.run.stage, 'GAD')} {self.part}{base}{step}"
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,8 @@ def _front_matter(facts: CardFacts, exported: Exported, evaluations: Sequence[Ev
         for name, value in evaluation.figures.items()
     ]
     of_scores = "text-classification" if exported.sequence_classifier else "token-classification"
-    tags = ["seqkd"] if facts.run.stage == "seqkd" else ["gad", "generative-adversarial-distillation"]
+    method = _METHODS.get(facts.run.stage)
+    tags = ["gad", "generative-adversarial-distillation"] if method is None else [method.lower()]
     more: Mapping[str, Any] = {}
     if facts.base_model is not None:
         more = {"base_model_relation": "adapter" if exported.adapter else "finetune"}
