@@ -69,6 +69,12 @@ def sudden_deaths() -> dict[str, str]:
     return found
 
 
+def _place(text: str) -> str:
+    """Process and node of a death of :func:`sudden_deaths`; nothing where there was none."""
+    _, opening, place = text.partition(" (")
+    return opening + place
+
+
 def watched(method: Any) -> Any:
     """Decorator of a method of an object with a ``watchdog``: tells it that this stage began."""
 
@@ -208,10 +214,12 @@ class Watchdog:
         return None
 
     def _death(self) -> str | None:
-        known = self._actors()
-        dead = [name for name, actor in known.items() if actor_is_dead(actor)]
-        ids = {actor_id(actor) for actor in known.values()}
-        dead += [text for identity, text in self._deaths().items() if identity not in ids]
+        known = {actor_id(actor): (name, actor) for name, actor in self._actors().items()}
+        gone = {identity: name for identity, (name, actor) in known.items() if actor_is_dead(actor)}
+        deaths = self._deaths()
+        # Our name of it, and Ray's word for where it was.
+        dead = [name + _place(deaths.get(identity, "")) for identity, name in gone.items()]
+        dead += [text for identity, text in deaths.items() if identity not in known]
         if not dead:
             return None
         return f"worker {', '.join(dead)} died during '{self._stage}'; its last words are in the log above"

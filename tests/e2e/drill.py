@@ -34,10 +34,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
 
-from hosts import Hosts, environment, why_not  # noqa: E402
+from hosts import Host, Hosts, environment, why_not  # noqa: E402
 from main_ppo import TINY, read_metrics  # noqa: E402
 
 # A fault ends a run within this; what takes longer is ended by hand and says so in the table.
@@ -226,7 +228,7 @@ class Drill:
         if code is None:
             self._end_all()
         time.sleep(LEAVE_S)
-        left = sum(len(host.named("ray::")) for host in self.hosts.hosts) if code is not None else 0
+        left = sum(len(of_the_run(host)) for host in self.hosts.hosts) if code is not None else 0
         if not fault.keeps_cluster or code is None:
             self._end_all()
         # A shell's count of a signal.
@@ -236,6 +238,12 @@ class Drill:
         for host in self.hosts.hosts:
             host.end()
         self.lose_cluster()
+
+
+def of_the_run(host: Host) -> list[psutil.Process]:
+    """Processes of a run; those that Ray keeps for the next one are none."""
+    idle = {process.pid for process in host.named("ray::IDLE")}
+    return [process for process in host.named("ray::", "verl.trainer.main_ppo") if process.pid not in idle]
 
 
 def last_line(log: Path) -> str:
@@ -313,6 +321,8 @@ def main() -> int:
     if reason is not None:
         print(f"no drill: {reason}")
         return 0
+    # The hosts go with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = sys.argv[1:] or list(FAULTS)
     with tempfile.TemporaryDirectory(prefix="gad_drill_") as place:
         if names == ["equal"]:

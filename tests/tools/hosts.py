@@ -17,6 +17,7 @@ As on Debian and Ubuntu, a host's own name resolves to 127.0.1.1. Needs the righ
 """
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,7 @@ import psutil
 
 _BRIDGE = "gadbr0"
 _PORT = 6379
+_TOKEN = secrets.token_hex(32)
 # In the mount namespace of one process: a name, a file of hosts and a temporary folder of Ray's of its own.
 _ENTER = 'hostname "$1" && mount --bind "$2/hosts" /etc/hosts && mount --bind "$2/ray" /tmp/ray && shift 2 && exec "$@"'
 
@@ -200,11 +202,13 @@ class Hosts:
         while not host.named("raylet/raylet"):
             if time.monotonic() > end:
                 log = (self._folder / f"ray{host.number}.log").read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"Ray did not start on {host.name}:\n{log}")
+                raise OSError(f"Ray did not start on {host.name}:\n{log}")
             time.sleep(0.5)
 
 
 def environment(**more: str) -> dict[str, str]:
     """Of all programs on the hosts."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "VERL_FILE_LOGGER"))}
-    return kept | {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1", "RAY_DISABLE_IMPORT_WARNING": "1"} | more
+    # Newer versions of Ray ask for a token, which all nodes have to share.
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
+    return kept | {"VERL_PLATFORM": "cpu", "HF_HUB_OFFLINE": "1"} | token | more

@@ -101,7 +101,8 @@ def test_what_belongs_to_nobody_is_named_too_and_nothing_twice(clock: Clock) -> 
     student.dead = True
     deaths[str(id(student))] = "WorkerDict (process 8 on 10.0.0.2)"
     reason = watchdog.look()
-    assert "student 0, TransferQueueController" in reason and "WorkerDict" not in reason
+    # By our name, and where it was.
+    assert "student 0 (process 8 on 10.0.0.2), TransferQueueController" in reason and "WorkerDict" not in reason
 
 
 def test_a_death_behind_an_error_of_verl_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
