@@ -29,6 +29,8 @@ SWITCHES = ("enable_thinking", "thinking")
 CHAT = ({"role": "user", "content": "Why?"},)
 OPTIONS = "apply_chat_template_kwargs"
 AGENT_LOOP = "gad_thinking_agent"
+# verl's.
+SINGLE_TURN, TOOL_AGENT = "single_turn_agent", "tool_agent"
 _MODEL = "actor_rollout_ref.model"
 
 
@@ -154,7 +156,8 @@ def without_thoughts(builder: SequenceBuilder) -> SequenceBuilder:
 def settled_config(config: DictConfig) -> GadConfig:
     """Read ``gad``, and write into verl's part of the configuration what ``gad.thinking`` means for it, in place.
 
-    With ``off`` the template's switch; with a budget the agent loop that keeps it.
+    With ``off`` the template's switch; with a budget the agent loop that keeps it. And what ``gad.trajectory`` means:
+    verl's loop with tools.
 
     Raises:
         GadConfigError: As :func:`gad_verl.config.load_gad_config`, or the student's template has no switch.
@@ -165,6 +168,11 @@ def settled_config(config: DictConfig) -> GadConfig:
     if gad.thinking.budget is not None:
         with open_dict(config):
             config.actor_rollout_ref.rollout.agent.default_agent_loop = AGENT_LOOP
+    if gad.trajectory.enable:
+        agent = config.actor_rollout_ref.rollout.agent
+        with open_dict(config):
+            if agent.default_agent_loop == SINGLE_TURN:
+                agent.default_agent_loop = TOOL_AGENT
     return gad
 
 

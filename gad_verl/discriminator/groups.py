@@ -38,6 +38,8 @@ class SequenceGroup:
         prompt_length: Tokens of the prompt, with which all of these sequences begin; 0 where that is not so.
         teacher_weights: Share of each teacher response in the group's pairs.
         trains: Whether the discriminator learns from the group; else it is scored only.
+        ends: Of each teacher response, then of each session: positions in its sequence whose values are averaged to its
+            score (none of a session that is not read); None takes the value at the last token of all of them.
 
     Raises:
         ValueError: Without a teacher response, or without a weight for each.
@@ -48,6 +50,7 @@ class SequenceGroup:
     prompt_length: int = 0
     teacher_weights: tuple[float, ...] = (1.0,)
     trains: bool = True
+    ends: tuple[list[int], ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.teacher_ids or len(self.teacher_weights) != len(self.teacher_ids):
@@ -68,6 +71,13 @@ class SequenceGroup:
     def pair_weights(self) -> list[float]:
         """Weight of each student response in the loss: 0 where it is not read or the group does not train."""
         return self.valid_students() if self.trains else [0.0] * len(self.student_ids)
+
+    def rows_ends(self, num_teachers: int) -> list[list[int]]:
+        """Of each row of :meth:`rows` the positions whose values make its score; none means the last one."""
+        if self.ends is None:
+            return [[]] * (num_teachers + len(self.student_ids))
+        count = len(self.teacher_ids)
+        return [*self.ends[:count], *[[]] * (num_teachers - count), *self.ends[count:]]
 
     def padded_teacher_weights(self, num_teachers: int) -> list[float]:
         """Weight of each teacher response, 0 up to ``num_teachers``."""
@@ -127,6 +137,15 @@ class GroupLayout:
         read = [row if sources[place] == place else PLACEHOLDER for place, row in enumerate(rows)]
         return read + [rows[position] for position in self.noisy_rows]
 
+    def score_weights(self, group: SequenceGroup) -> list[list[float]] | None:
+        """Of each row of :meth:`rows` the share of each token's value in its score; None means the last token's."""
+        if group.ends is None:
+            return None
+        ends, sources = group.rows_ends(self.num_teachers), self.sources(group)
+        read = [ends[place] if sources[place] == place else [] for place in range(self.clean_size)]
+        every = read + [ends[position] for position in self.noisy_rows]
+        return [shares(len(row), places) for row, places in zip(self.rows(group), every, strict=True)]
+
     def weights(self, group: SequenceGroup) -> list[float]:
         """Weight of each row: of a teacher, of a student, and of a copy (0 where the penalty leaves it out)."""
         clean = group.padded_teacher_weights(self.num_teachers) + group.pair_weights()
@@ -157,14 +176,29 @@ class GroupLayout:
         return cls(num_teachers, num_students, None if noisy_students is None else min(noisy_students, num_students))
 
 
+def shares(length: int, places: Sequence[int]) -> list[float]:
+    """Share of the value of each of ``length`` tokens: equal ones at ``places``, or all of it at the last token."""
+    found = [0.0] * length
+    for place in places or (length - 1,):
+        found[place] += 1.0 / max(1, len(places))
+    return found
+
+
 def padding_group(num_students: int) -> SequenceGroup:
     """A group without a pair: fills up ranks and micro-batches."""
     return SequenceGroup(teacher_ids=(PLACEHOLDER,), student_ids=[None] * num_students, trains=False)
 
 
-def _row_tensors(rows: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+def _row_tensors(
+    rows: Sequence[Sequence[int]], score_weights: Sequence[Sequence[float]] | None = None
+) -> dict[str, torch.Tensor]:
     input_ids = [torch.tensor(ids, dtype=torch.long) for ids in rows]
+    weights = {}
+    if score_weights is not None:
+        of_rows = [torch.tensor(row, dtype=torch.float32) for row in score_weights]
+        weights["score_weight"] = torch.nested.as_nested_tensor(of_rows, layout=torch.jagged)
     return {
+        **weights,
         "input_ids": torch.nested.as_nested_tensor(input_ids, layout=torch.jagged),
         "position_ids": torch.nested.as_nested_tensor([torch.arange(len(ids)) for ids in rows], layout=torch.jagged),
         # verl's engine counts tokens of a loss; the pair loss has its own count, num_pairs.
@@ -200,11 +234,12 @@ def build_group_batch(
         seeds: (G, group size) seed of each row's noise (:func:`noise_seeds`); read where the layout has copies.
 
     Returns:
-        TensorDict of R rows: ``input_ids``, ``position_ids``, ``loss_mask`` (nested, jagged), ``row_weight`` (R,)
-        float32, ``row_source`` (R,) distance to the row whose score each takes (:func:`take_sources`),
-        ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies. Non-tensor keys:
-        ``force_group_size``, ``num_teachers``, ``noisy_students`` (-1 without copies), ``num_pairs`` and ``num_noisy``
-        (sums of the weights of the WHOLE batch) and ``temperature``.
+        TensorDict of R rows: ``input_ids``, ``position_ids``, ``loss_mask`` (nested, jagged), where a group has
+        ``ends`` ``score_weight`` (nested, jagged, float32, the share of each value in the score),
+        ``row_weight`` (R,) float32, ``row_source`` (R,) distance to the row whose score each takes
+        (:func:`take_sources`), ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies.
+        Non-tensor keys: ``force_group_size``, ``num_teachers``, ``noisy_students`` (-1 without copies), ``num_pairs``
+        and ``num_noisy`` (sums of the weights of the WHOLE batch) and ``temperature``.
 
     Raises:
         ValueError: If there is no group, a group has another number of sessions, or copies have no seeds.
@@ -212,7 +247,7 @@ def build_group_batch(
     layout = GroupLayout.of(groups, num_students) if layout is None else layout
     row_weight = torch.tensor([layout.weights(group) for group in groups], dtype=torch.float32)
     tensors = {
-        **_row_tensors([row for group in groups for row in layout.rows(group)]),
+        **_row_tensors([row for group in groups for row in layout.rows(group)], score_weights_of(groups, layout)),
         "row_weight": row_weight.flatten(),
         "row_source": torch.tensor([layout.sources(group) for group in groups]).flatten()
         - torch.arange(layout.group_size).repeat(len(groups)),
@@ -238,6 +273,16 @@ def build_group_batch(
     )
 
 
+def score_weights_of(groups: Sequence[SequenceGroup], layout: GroupLayout) -> list[list[float]] | None:
+    """Of all rows of groups the shares of their tokens' values; None where all scores are those of last tokens."""
+    if all(group.ends is None for group in groups):
+        return None
+    found = []
+    for group in groups:
+        found += layout.score_weights(group) or [shares(len(row), ()) for row in layout.rows(group)]
+    return found
+
+
 def take_sources(data: TensorDict, values: torch.Tensor) -> torch.Tensor:
     """Values (R,) of the rows of a batch or a micro-batch, each that of the row whose score it takes.
 
@@ -258,11 +303,13 @@ class DistinctRows:
         rows: The distinct rows, group by group.
         places: Position of each in the list of all rows of all groups.
         take: (R,) position in ``rows`` of each row of all groups.
+        score_weights: Of the rows (:func:`score_weights_of`).
     """
 
     rows: list[list[int]]
     places: list[int]
     take: torch.Tensor
+    score_weights: list[list[float]] | None = None
 
     @classmethod
     def of(cls, groups: Sequence[SequenceGroup], layout: GroupLayout) -> "DistinctRows":
@@ -273,7 +320,13 @@ class DistinctRows:
         places = [place for place, source in enumerate(sources) if source == place]
         number_of = {place: number for number, place in enumerate(places)}
         take = torch.tensor([number_of[source] for source in sources])
-        return cls([rows[place] for place in places], places, take)
+        weights = score_weights_of(groups, layout)
+        return cls(
+            [rows[place] for place in places],
+            places,
+            take,
+            None if weights is None else [weights[place] for place in places],
+        )
 
     def summed(self, values: torch.Tensor) -> torch.Tensor:
         """Values (R,) of all rows, summed over those that are read as one."""
@@ -289,7 +342,10 @@ def num_pairs(row_weight: torch.Tensor, layout: GroupLayout) -> float:
 
 
 def build_row_batch(
-    rows: Sequence[Sequence[int]], score_gradients: torch.Tensor | None = None, seeds: torch.Tensor | None = None
+    rows: Sequence[Sequence[int]],
+    score_gradients: torch.Tensor | None = None,
+    seeds: torch.Tensor | None = None,
+    score_weights: Sequence[Sequence[float]] | None = None,
 ) -> TensorDict:
     """Single sequences as verl's engines read them.
 
@@ -298,13 +354,14 @@ def build_row_batch(
         score_gradients: (R,) gradient of the batch's loss with respect to each row's score
             (:func:`gad_verl.discriminator.loss.group_score_gradients`); None to score only.
         seeds: (R,) seed of each row's noise, 0 for none; None means no noise.
+        score_weights: Of each row the shares of its tokens' values in its score; None takes the last token's.
 
     Returns:
         TensorDict of R rows with the nested fields of :func:`build_group_batch` and ``score_gradient`` (R,) float32.
     """
     if not rows:
         raise ValueError("a batch needs at least one row")
-    tensors = _row_tensors(rows)
+    tensors = _row_tensors(rows, score_weights)
     if score_gradients is not None:
         tensors["score_gradient"] = score_gradients.to(torch.float32)
     if seeds is not None:

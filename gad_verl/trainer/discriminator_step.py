@@ -40,17 +40,22 @@ def pack_group(group: SequenceGroup) -> _Packed:
         "teacher_weights": list(group.teacher_weights),
         "students": [tensor(ids) for ids in group.student_ids],
         "prompt_length": group.prompt_length,
+        "ends": group.ends,
     }
 
 
 def unpack_group(packed: _Packed, num_students: int) -> SequenceGroup:
     """The group again, with ``num_students`` sessions: surplus ones are left out, missing ones are not read."""
     students = [None if ids is None else ids.tolist() for ids in packed["students"][:num_students]]
+    ends, count = packed.get("ends"), len(packed["teachers"]) + num_students
+    if ends is not None:
+        ends = tuple([*ends, *[[]] * count][:count])
     return SequenceGroup(
         teacher_ids=tuple(ids.tolist() for ids in packed["teachers"]),
         student_ids=students + [None] * (num_students - len(students)),
         prompt_length=packed["prompt_length"],
         teacher_weights=tuple(packed["teacher_weights"]),
+        ends=ends,
     )
 
 

@@ -24,6 +24,8 @@ from gad_verl.config import GadConfig
 from gad_verl.data.thinking import marks_of, without_thoughts
 from gad_verl.data.thoughts import ThoughtReader
 from gad_verl.data.tokens import SequenceBuilder, stop_token_ids
+from gad_verl.data.tools import call_reader
+from gad_verl.data.trajectories import trajectory_builder
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
@@ -39,6 +41,7 @@ from gad_verl.trainer.student_update import AdversarialUpdate
 from gad_verl.trainer.supervised import SupervisedStep
 from gad_verl.trainer.task_rewards import task_rewards
 from gad_verl.trainer.thinking import ThinkingRows
+from gad_verl.trainer.trajectory_encoding import TrajectoryEncoding
 
 if TYPE_CHECKING:
     from gad_verl.trainer.gad_trainer import GadTrainer
@@ -146,6 +149,8 @@ def _observers(trainer: "GadTrainer", encoding: Encoding) -> list[Observer]:
     observers: list[Observer] = [score_metrics]
     if gad.thinking.hides:
         observers.append(thinking_metrics)
+    if isinstance(encoding, TrajectoryEncoding):
+        observers.append(encoding.metrics)
     if mix.mode != "cycle":
         observers.append(lambda step: mix.metrics([group.teachers for group in step.rollouts.groups]))
     if gad.curriculum.enabled:
@@ -164,6 +169,10 @@ def _encoding(trainer: "GadTrainer") -> Encoding:
     generation = get_generation_config(model.path, trust_remote_code=model.get("trust_remote_code", False))
     stop_ids = stop_token_ids(trainer.tokenizer, generation)
     student = reader = SequenceBuilder(trainer.tokenizer, *lengths, stop_ids, template_kwargs)
+    if gad.trajectory.enable:
+        trainer.rollouts.reads_masks = True
+        builder = trajectory_builder(trainer.config, gad, student)
+        return TrajectoryEncoding(builder, call_reader(trainer.config, trainer.tokenizer), gad.trajectory.scores_turns)
     group = trainer.discriminator
     if group is not None and trainer.config.discriminator.model.path != model.path:
         reader = SequenceBuilder(group.tokenizer, *lengths, None, template_kwargs)

@@ -62,12 +62,14 @@ class Session:
         answer_ids: Those of them that the discriminator reads; None where there is nothing for it to read. Such a
             session is in no pair, but it has a row in the student's batch and so a reward.
         read: The response taken apart, where the student hides its thoughts; else None.
+        mask: 1 for each token that the student sampled, of trajectories (``Rollouts.reads_masks``); else empty.
     """
 
     row: int
     response_ids: list[int]
     answer_ids: list[int] | None
     read: ReadResponse | None = None
+    mask: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class Rollouts:
         self._asked: TensorDict | None = None
         # Of a student that hides its thoughts; there once verl has read the tokenizer.
         self.thoughts: ThoughtReader | None = None
+        # Whether responses are trajectories, of which the student sampled a part.
+        self.reads_masks = False
 
     def note_asked(self, batch: TensorDict) -> None:
         """Remember the rows of data that the rollouts of a step are asked for: some may bring no trajectory."""
@@ -189,6 +193,7 @@ class Rollouts:
             )
         mix = TeacherMix() if batch.partition_id == VALIDATION else self.teachers
         fields = ["index", "raw_prompt", self._teacher_key, EXTRA_INFO, "prompts", "responses"]
+        fields += ["response_mask"] if self.reads_masks else []
         data = self._get(batch.partition_id, batch.keys, [*fields, *([self._names_key] if mix.needs_names else [])])
         order = rollout_order(batch.keys, [int(index) for index in data["index"]])
         batch.reorder(order)
@@ -208,20 +213,18 @@ class Rollouts:
                     teachers=teachers,
                     teacher_text=one.text,
                     teacher_finished=one.finished,
-                    sessions=tuple(
-                        None if place is None else self._session(place, columns["prompts"], columns["responses"])
-                        for place in places
-                    ),
+                    sessions=tuple(None if place is None else self._session(place, columns) for place in places),
                 )
             )
         lost = [] if batch.partition_id == VALIDATION else self._lost(batch.keys, step, visit)
         return StepRollouts(batch.partition_id, list(batch.keys), groups, lost)
 
-    def _session(self, place: int, prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tensor]) -> Session:
-        ids = responses[place].tolist()
+    def _session(self, place: int, columns: Mapping[str, Sequence[Any]]) -> Session:
+        ids = columns["responses"][place].tolist()
         if self.thoughts is None:
-            return Session(place, ids, ids)
-        read = self.thoughts.read(prompts[place].tolist(), ids)
+            mask = columns["response_mask"][place].tolist() if self.reads_masks else ()
+            return Session(place, ids, ids, mask=mask)
+        read = self.thoughts.read(columns["prompts"][place].tolist(), ids)
         return Session(place, ids, read.answer_ids, read)
 
     def _lost(self, keys: Sequence[str], step: int, visit: int) -> list[tuple[list[dict], WeightedText]]:
@@ -244,6 +247,15 @@ class Rollouts:
             chosen_teachers(self.teachers, value, name, extra, int(index), step, visit)[1]
             for value, name, extra, index in zip(*columns, strict=True)
         ]
+
+    def last_sampled(self, rollouts: StepRollouts) -> torch.Tensor:
+        """Position of the last token of each of the N responses that the student sampled."""
+        data = self.fields(rollouts, ["responses", *(["response_mask"] if self.reads_masks else [])])
+        last = data["responses"].offsets().diff() - 1
+        if not self.reads_masks:
+            return last
+        sampled = [mask.nonzero().flatten() for mask in data["response_mask"].unbind()]
+        return torch.stack([places[-1] if len(places) else at for places, at in zip(sampled, last, strict=True)])
 
     def fields(self, rollouts: StepRollouts, names: Sequence[str]) -> TensorDict:
         """Fields of all trajectories, (N, ...)."""

@@ -43,8 +43,9 @@ from gad_verl.core import StageSchedule
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorOutput, PendingUpdate, UpdateOptions
 
-# Which text (one or more outputs) a session answers with; None is a session that fails.
-Answer = Callable[[int, int, int], str | list[str] | None]
+# Which text (one or more outputs) a session answers with, or token ids and mask of a trajectory; None is a session that
+# fails.
+Answer = Callable[[int, int, int], str | list[str] | tuple[list[int], list[int]] | None]
 Score = Callable[[list[int]], float]
 
 
@@ -251,23 +252,31 @@ class FakeRollouts:
         for row, session in rows:
             sample = {name: column[row] for name, column in columns.items()}
             answer = run.answer(int(sample["index"]), session, step)
-            for output, text in enumerate([] if answer is None else [answer] if isinstance(answer, str) else answer):
+            for output, text in enumerate([] if answer is None else answer if isinstance(answer, list) else [answer]):
                 self._write(partition, sample, f"{sample['uid']}_{session}_{output}", text, step)
         run.queue.kv_batch_put(columns["uid"], partition, tags=[{"status": "finished"}] * len(batch))
 
-    def _write(self, partition: str, sample: dict[str, Any], key: str, text: str, step: int) -> None:
+    def _write(
+        self, partition: str, sample: dict[str, Any], key: str, text: str | tuple[list[int], list[int]], step: int
+    ) -> None:
         tokenizer = self._run.trainer.tokenizer
-        rendered = tokenizer.apply_chat_template(list(sample["raw_prompt"]), add_generation_prompt=True, tokenize=False)
+        rendered = tokenizer.apply_chat_template(
+            list(sample["raw_prompt"]), add_generation_prompt=True, tokenize=False, tools=self._run.tools
+        )
         prompt = torch.tensor(tokenizer(rendered, add_special_tokens=False)["input_ids"])
         limit = self._run.config.data.max_response_length
-        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id][:limit]
+        if isinstance(text, str):
+            ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id][:limit]
+            mask = [1] * len(ids)
+        else:
+            ids, mask = text
         response = torch.tensor(ids)
         fields = {
             **sample,
             "prompts": prompt,
             "responses": response,
-            "response_mask": torch.ones_like(response),
-            "loss_mask": torch.ones_like(response),
+            "response_mask": torch.tensor(mask),
+            "loss_mask": torch.tensor(mask),
             "input_ids": torch.cat([prompt, response]),
             "position_ids": torch.arange(len(prompt) + len(response)),
             "rollout_log_probs": -torch.ones(len(response)),
@@ -294,6 +303,7 @@ class FakeRun:
             session) or None (the session fails).
         score: The discriminator's score of token ids.
         task_reward: verl's reward of a response's text, for ``gad.reward.task_weight``.
+        tools: That the agent loops show the student.
     """
 
     def __init__(
@@ -303,8 +313,10 @@ class FakeRun:
         answer: Answer = random_answer,
         score: Score = random_score,
         task_reward: Callable[[str], float] = len,
+        tools: list[dict[str, Any]] | None = None,
     ) -> None:
         config.trainer.logger = ["file"]
+        self.tools = tools
         self.config, self.answer, self.score, self.task_reward = config, answer, score, task_reward
         self.log_file = Path(config.trainer.default_local_dir).parent / "metrics.jsonl"
         monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(self.log_file))
