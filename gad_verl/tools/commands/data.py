@@ -41,7 +41,9 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("input", help="parquet, JSON, JSONL or CSV file, or the name of a Hugging Face data set")
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write; a card stands beside it")
     parser.add_argument(
-        "--layout", help="gad, lmsys, dolly, selfinst, alpaca, sharegpt, plain or preference (default: by the columns)"
+        "--layout",
+        help="gad, lmsys, dolly, selfinst, alpaca, sharegpt, plain or preference (default: by the columns), or "
+        "trajectory (conversations with calls of tools)",
     )
     parser.add_argument(
         "--template", default="none", help="wrapper around instructions: none, alpaca, or a text file (default: none)"
