@@ -27,6 +27,7 @@ from gad_verl.config.stability import (
     TrustConfig,
 )
 from gad_verl.config.thinking import ThinkingConfig
+from gad_verl.config.trajectory import TrajectoryConfig
 
 __all__ = [
     "CurriculumConfig",
@@ -42,6 +43,7 @@ __all__ = [
     "StageOptimConfig",
     "TeacherMixConfig",
     "ThinkingConfig",
+    "TrajectoryConfig",
     "TrustConfig",
     "WatchdogConfig",
     "load_gad_config",

@@ -34,8 +34,10 @@ from gad_verl.config.stability import (
     SodaConfig,
     TrustConfig,
 )
-from gad_verl.config.thinking import ThinkingConfig
+from gad_verl.config.thinking import HIDDEN, ThinkingConfig
+from gad_verl.config.trajectory import TrajectoryConfig
 from gad_verl.core.schedule import STAGES, Phase, StageSchedule
+from gad_verl.core.token_credit import TURN
 from gad_verl.errors import GadConfigError
 
 OVERLONG_CHOICES = ("cut", "drop", "error")
@@ -95,6 +97,7 @@ class GadConfig:
     teacher_key: str = "teacher_response"
     teacher_overlong: str = "cut"
     thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
+    trajectory: TrajectoryConfig = field(default_factory=TrajectoryConfig)
     max_answer_length: int | None = None
     teachers: TeacherMixConfig = field(default_factory=TeacherMixConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
@@ -174,6 +177,7 @@ class GadConfig:
             "gad.reward.task_weight above 0",
         )
         self._validate_thinking()
+        self._validate_trajectory()
         self.teachers.validate()
         self.curriculum.validate(self.stage)
         require_choice("reload_data", self.reload_data, RELOAD_CHOICES)
@@ -204,6 +208,34 @@ class GadConfig:
             not self.thinking.hides or not self.reward.credits_tokens,
             "gad.thinking.mode=hidden with gad.reward.phrase_weight or gad.reward.token_weight: the discriminator "
             "reads no thoughts, so it has no score for their tokens. Set both weights to 0",
+        )
+
+    def _validate_trajectory(self) -> None:
+        self.trajectory.validate()
+        on, reward = self.trajectory.enable, self.reward
+        named = "gad.trajectory.enable=True"
+        require(
+            not on or self.thinking.mode != HIDDEN,
+            f"{named} with gad.thinking.mode=hidden: thoughts are not hidden in trajectories; set the mode to off",
+        )
+        require(
+            not on or self.teacher_overlong != "drop",
+            f"{named} with gad.teacher_overlong=drop: trajectories that are too long are cut as rollouts are, or end "
+            "the check before the run; set it to cut or error",
+        )
+        require(
+            not on or reward.token_weight == 0,
+            f"{named} with gad.reward.token_weight={reward.token_weight}: of a trajectory turns are rewarded, not "
+            "tokens; set it to 0 (gad.reward.phrase_weight with phrase_unit=turn)",
+        )
+        require(
+            not (on and reward.phrase_weight > 0 and reward.phrase_unit != TURN),
+            f"{named} with gad.reward.phrase_unit={reward.phrase_unit}: of a trajectory turns are rewarded; set it to "
+            f"{TURN}, or gad.reward.phrase_weight to 0",
+        )
+        require(
+            on or reward.phrase_unit != TURN,
+            f"gad.reward.phrase_unit={TURN} is read with {named} alone; set it to sentence or phrase",
         )
 
     def longest_answer(self, max_response_length: int) -> int:

@@ -17,15 +17,18 @@ import torch
 from torch import Tensor
 
 
-def sequence_rewards_to_token_level(rewards: Tensor, response_lengths: Tensor) -> list[Tensor]:
+def sequence_rewards_to_token_level(
+    rewards: Tensor, response_lengths: Tensor, places: Tensor | None = None
+) -> list[Tensor]:
     """Put the reward of each sequence on its last response token (verl's ``rm_scores``).
 
     Args:
         rewards: (N,) reward of each sequence.
         response_lengths: (N,) number of response tokens of each sequence, at least 1.
+        places: (N,) positions in the responses that get the rewards; None means their last tokens.
 
     Returns:
-        N tensors of shape (response_length,), float32, zero but for the last entry.
+        N tensors of shape (response_length,), float32, zero but for the last entry (or that at ``places``).
 
     Raises:
         ValueError: If shapes differ, a reward is not finite, or a response has no token.
@@ -41,8 +44,9 @@ def sequence_rewards_to_token_level(rewards: Tensor, response_lengths: Tensor) -
         bad = torch.nonzero(response_lengths < 1).flatten().tolist()
         raise ValueError(f"responses without any token cannot carry a reward: rows {bad[:8]}")
     token_level = []
-    for reward, length in zip(rewards.float(), response_lengths.tolist(), strict=True):
+    at = response_lengths - 1 if places is None else places
+    for reward, length, place in zip(rewards.float(), response_lengths.tolist(), at.tolist(), strict=True):
         row = torch.zeros(int(length), dtype=torch.float32)
-        row[-1] = reward
+        row[int(place)] = reward
         token_level.append(row)
     return token_level

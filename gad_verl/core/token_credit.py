@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 # What credit may be summed over (gad_verl.data.alignment finds where each ends).
-SENTENCE, PHRASE = "sentence", "phrase"
-UNITS = (SENTENCE, PHRASE)
+SENTENCE, PHRASE, TURN = "sentence", "phrase", "turn"
+UNITS = (SENTENCE, PHRASE, TURN)
 
 
 def value_credit(values: Tensor, start: float = 0.0) -> Tensor:
@@ -64,7 +64,7 @@ def sum_by_segment(credit: Tensor, ends: Sequence[int]) -> Tensor:
 
 
 def mix_granularities(
-    reward: float, credit: Tensor, ends: Sequence[int], sequence: float, phrase: float, token: float
+    reward: float, credit: Tensor, ends: Sequence[int], sequence: float, phrase: float, token: float, last: int = -1
 ) -> Tensor:
     """Token-level rewards: the sequence's on the last token, those of phrases on their last tokens, those of tokens.
 
@@ -73,10 +73,11 @@ def mix_granularities(
         credit: (T,) credit that sum to the score.
         ends: Last tokens of the phrases (:func:`sum_by_segment`).
         sequence, phrase, token: Weights of the three.
+        last: Position of the last token that was sampled.
 
     Returns:
         (T,) with sum ``sequence * reward + (phrase + token) * credit.sum()``.
     """
     result = token * credit + phrase * sum_by_segment(credit, ends)
-    result[-1] += sequence * reward
+    result[last] += sequence * reward
     return result

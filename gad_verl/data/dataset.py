@@ -21,7 +21,10 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from gad_verl.data.endings import EXTRA_INFO, cut_texts, marks_of
 from gad_verl.data.schema import teacher_texts
+from gad_verl.data.trajectory_messages import trajectory_texts
 from gad_verl.errors import GadDataError
+
+_TEXTS = "gad_trajectories"
 
 logger = logging.getLogger(__name__)
 
@@ -29,19 +32,32 @@ logger = logging.getLogger(__name__)
 class GadDataset(RLHFDataset):
     """Rows of ``gad_verl.data.schema``, by ``data.custom_cls`` of ``gad_trainer.yaml``.
 
-    Reads three more keys of the section ``data``, which follow ``gad``: ``teacher_key``, ``teacher_overlong`` and
-    ``max_answer_length``.
+    Reads four more keys of the section ``data``, which follow ``gad``: ``teacher_key``, ``trajectories``,
+    ``teacher_overlong`` and ``max_answer_length``.
 
     Raises:
         GadDataError: If a teacher text is too long under ``teacher_overlong=error``, or ``drop`` leaves no row.
     """
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset | None = None) -> datasets.Dataset:
+        if self.config.get("trajectories", False):
+            # The check before the run has looked at their lengths: with all that stands between turns.
+            return super().maybe_filter_out_long_prompts(self._with_trajectories(dataframe))
         mode = self.config.get("teacher_overlong", "cut")
         if mode != "cut":
             # Before verl filters: the numbers of the rows are still those of the files.
             dataframe = self._check_teacher_lengths(dataframe, mode)
         return super().maybe_filter_out_long_prompts(dataframe)
+
+    def _with_trajectories(self, dataframe: datasets.Dataset) -> datasets.Dataset:
+        """Trajectories as JSON texts, whatever form the files have: as text they travel with a row to its rollouts."""
+        key = self.config.teacher_key
+
+        def texts(row: dict[str, Any]) -> dict[str, Any]:
+            return {_TEXTS: trajectory_texts(row[key], f"column {key!r}")}
+
+        found = dataframe.map(texts, remove_columns=[key], desc="Reading trajectories")
+        return found.rename_column(_TEXTS, key)
 
     def _check_teacher_lengths(self, dataframe: datasets.Dataset, mode: str) -> datasets.Dataset:
         key, longest_answer = self.config.get("teacher_key", "teacher_response"), self.config.get("max_answer_length")

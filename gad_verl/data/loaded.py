@@ -60,14 +60,20 @@ def _is_chat(feature: Any) -> bool:
     return isinstance(message, dict) and all(_is_text(message.get(name)) for name in ("role", "content"))
 
 
-def _check_values(path: str, loaded: datasets.Dataset, prompt_key: str, teacher_key: str) -> None:
+def _check_values(
+    path: str,
+    loaded: datasets.Dataset,
+    prompt_key: str,
+    teacher_key: str,
+    read_texts: Callable[[Any, str], list[str]],
+) -> None:
     """Look at every row of columns whose type alone does not tell that they are texts."""
     prompt, teacher = loaded.features[prompt_key], loaded.features[teacher_key]
     checks: dict[str, tuple[Callable[[Any, str], Any], Any]] = {}
     if not _is_chat(prompt):
         checks[prompt_key] = (check_messages, prompt)
     if not _is_text(teacher) and not _is_text(_inner(teacher)):
-        checks[teacher_key] = (teacher_texts, teacher)
+        checks[teacher_key] = (read_texts, teacher)
     for key, (check, feature) in checks.items():
         for number, value in enumerate(loaded[key]):
             try:
@@ -99,7 +105,12 @@ def _check_alike(paths: Sequence[str], loaded: Sequence[datasets.Dataset]) -> No
         raise GadDataError(f"the files {', '.join(paths)} cannot be read together: {one_line(error)}") from None
 
 
-def check_loaded(paths: Sequence[str], prompt_key: str, teacher_key: str) -> None:
+def check_loaded(
+    paths: Sequence[str],
+    prompt_key: str,
+    teacher_key: str,
+    read_texts: Callable[[Any, str], list[str]] = teacher_texts,
+) -> None:
     """Load files as the run will, and check that prompts and teacher texts are still texts, and the files alike.
 
     The rows themselves were checked before (:func:`gad_verl.data.schema.check_file`): a JSON reader that guesses types
@@ -109,11 +120,12 @@ def check_loaded(paths: Sequence[str], prompt_key: str, teacher_key: str) -> Non
         paths: Files that are read together.
         prompt_key: Column of the prompts.
         teacher_key: Column of the teacher texts.
+        read_texts: Reads that column.
 
     Raises:
         GadDataError: Names the files, the row and the column, and the remedy.
     """
     loaded = [load_file(path) for path in paths]
     for path, one in zip(paths, loaded, strict=True):
-        _check_values(path, one, prompt_key, teacher_key)
+        _check_values(path, one, prompt_key, teacher_key, read_texts)
     _check_alike(paths, loaded)

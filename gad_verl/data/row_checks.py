@@ -14,7 +14,7 @@
 """Checks of training rows beyond the schema: what the settings of teachers and curriculum need of each."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from gad_verl.config import GadConfig
 from gad_verl.core.curriculum import as_difficulty
 from gad_verl.data.endings import cut_texts
 from gad_verl.data.schema import check_file, teacher_names, teacher_texts
+from gad_verl.data.trajectory_messages import trajectory_texts
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class TrainingRowChecks:
 
     def __init__(self, gad_config: GadConfig) -> None:
         self._teacher_key, self._overlong = gad_config.teacher_key, gad_config.teacher_overlong
+        self._read_texts = trajectory_texts if gad_config.trajectory.enable else teacher_texts
         self._mix = gad_config.teachers.build()
         self._name_column = gad_config.teachers.column if self._mix.needs_names else None
         curriculum = gad_config.curriculum
@@ -58,7 +60,14 @@ class TrainingRowChecks:
         """
         self._texts = self._cut = 0
         rows = sum(
-            check_file(Path(path), prompt_key, self._teacher_key, more_columns=self.columns, check_row=self._check_row)
+            check_file(
+                Path(path),
+                prompt_key,
+                self._teacher_key,
+                more_columns=self.columns,
+                check_row=self._check_row,
+                read_texts=self._read_texts,
+            )
             for path in paths
         )
         if self._cut and self._overlong == "cut":
@@ -71,7 +80,7 @@ class TrainingRowChecks:
         return rows
 
     def _check_row(self, row: Mapping[str, Any], where: str) -> None:
-        texts = teacher_texts(row.get(self._teacher_key), where)
+        texts = self._read_texts(row.get(self._teacher_key), where)
         self._texts += len(texts)
         self._cut += sum(cut_texts(row, len(texts), where))
         if self._difficulty_column is not None:
@@ -80,6 +89,11 @@ class TrainingRowChecks:
         if self._name_column is not None:
             names = teacher_names(row.get(self._name_column), len(texts), f"{where}, column {self._name_column!r}")
             self._teachers.setdefault(tuple(names), where)
+
+    @property
+    def read_texts(self) -> Callable[[Any, str], list[str]]:
+        """Reads the column of the teacher."""
+        return self._read_texts
 
     def check_together(self, first_step: int, last_step: int) -> None:
         """Check that the mixture of teachers works for every row that was checked, at every step of the run.

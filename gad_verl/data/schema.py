@@ -18,6 +18,8 @@ column                    type                                    meaning
 ========================  ======================================  ===================================================
 ``prompt``                list of chat messages                   what the student is asked (``data.prompt_key``)
 ``teacher_response``      text, or list of texts                  one or several teacher texts (``gad.teacher_key``)
+``teacher_messages``      list of messages, or their JSON text    a teacher's trajectory, with ``gad.trajectory.enable``
+``tools``                 list of tools, or JSON text, optional   what the teacher could call, to be checked
 ``teacher``               text, or list of texts, optional        which teacher, or the teacher of each text
 ``data_source``           text, optional                          groups the validation metrics
 ``reward_model``          dict, optional                          ground truth of a verifiable task
@@ -177,6 +179,7 @@ def check_file(
     settings: tuple[str, str] = ("data.prompt_key", "gad.teacher_key"),
     more_columns: Mapping[str, str] | None = None,
     check_row: Callable[[Mapping[str, Any], str], None] | None = None,
+    read_texts: Callable[[Any, str], list[str]] = teacher_texts,
 ) -> int:
     """Check every row of a data file.
 
@@ -188,6 +191,8 @@ def check_file(
         more_columns: Further columns that must be there, with what the user calls each.
         check_row: Called with each row (of the columns above, and what says how texts ended) and its place, after the
             other checks.
+        read_texts: Reads the column of the teacher, of trajectories
+            :func:`gad_verl.data.trajectory_messages.trajectory_texts`.
 
     Returns:
         The number of rows.
@@ -217,7 +222,7 @@ def check_file(
         if isinstance(row, BadRow):
             raise GadDataError(row.message)
         check_messages(row.get(prompt_key), f"{path}, row {count}, column {prompt_key!r}")
-        texts = teacher_texts(row.get(teacher_key), f"{path}, row {count}, column {teacher_key!r}")
+        texts = read_texts(row.get(teacher_key), f"{path}, row {count}, column {teacher_key!r}")
         cut_marks(row, len(texts), f"{path}, row {count}")
         if check_row is not None:
             check_row(row, f"{path}, row {count}")

@@ -30,6 +30,8 @@ CHAT = ({"role": "user", "content": "Why?"},)
 OPTIONS = "apply_chat_template_kwargs"
 # verl's agent loop of one answer to a prompt, and ours, which do more in the same place.
 SINGLE_TURN, AGENT_LOOP, THINKING_AGENT_LOOP = "single_turn_agent", "gad_agent", "gad_thinking_agent"
+# verl's with tools.
+TOOL_AGENT = "tool_agent"
 _MODEL = "actor_rollout_ref.model"
 
 
@@ -155,8 +157,8 @@ def without_thoughts(builder: SequenceBuilder) -> SequenceBuilder:
 def settled_config(config: DictConfig) -> GadConfig:
     """Read ``gad``, and write into verl's part of the configuration what ``gad.thinking`` means for it, in place.
 
-    With ``off`` the template's switch; with a budget the agent loop that keeps it. In the place of verl's agent loop of
-    one answer comes the one that encodes it.
+    With ``off`` the template's switch; with a budget the agent loop that keeps it; with ``gad.trajectory`` verl's loop
+    with tools. Else in the place of verl's agent loop of one answer comes the one that encodes it.
 
     Raises:
         GadConfigError: As :func:`gad_verl.config.load_gad_config`, or the student's template has no switch.
@@ -169,7 +171,7 @@ def settled_config(config: DictConfig) -> GadConfig:
         if gad.thinking.budget is not None:
             agent.default_agent_loop = THINKING_AGENT_LOOP
         elif agent.get("default_agent_loop", SINGLE_TURN) == SINGLE_TURN:
-            agent.default_agent_loop = AGENT_LOOP
+            agent.default_agent_loop = TOOL_AGENT if gad.trajectory.enable else AGENT_LOOP
     return gad
 
 

@@ -64,6 +64,11 @@ class EncodedResponse:
     finished: bool
     cut: bool
 
+    @property
+    def own_ids(self) -> list[int]:
+        """What its author wrote: all of it, but for trajectories (:mod:`gad_verl.data.trajectories`)."""
+        return self.token_ids
+
 
 class SequenceBuilder:
     """Builds prompt and response ids for one tokenizer.
@@ -147,14 +152,15 @@ class SequenceBuilder:
             raise GadDataError(f"the chat template renders no token for the prompt {messages!r}")
         return ids[-self.max_prompt_length :]
 
-    def response(self, text: str, finished: bool = True) -> EncodedResponse:
+    def response(self, text: str, finished: bool = True, limit: int | None = None) -> EncodedResponse:
         """Encode a response text; the one function for teacher and student.
 
         Args:
             text: The text without its end-of-text token.
             finished: Whether the author ended it there. An unfinished text gets no EOS.
+            limit: Room for it in tokens; None means ``max_response_length``.
         """
-        limit = self.max_response_length
+        limit = self.max_response_length if limit is None else limit
         ids = self.text_ids(text)
         if finished and len(ids) < limit:
             return EncodedResponse([*ids, self.eos_token_id], finished=True, cut=False)

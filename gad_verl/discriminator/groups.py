@@ -20,12 +20,12 @@ penalty), R = G * (k + n + m) rows.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
-import numpy as np
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
+
+from gad_verl.discriminator.row_tensors import row_tensors
 
 PLACEHOLDER = [0]
 
@@ -41,6 +41,8 @@ class SequenceGroup:
         teacher_weights: Share of each teacher response in the group's pairs.
         trains: Whether the discriminator learns from the group; else it is scored only.
         student_trains: The same of each student response; None means all of them.
+        ends: Of each teacher response, then of each session: positions in its sequence whose values are averaged to its
+            score (none of a session that is not read); None takes the value at the last token of all of them.
 
     Raises:
         ValueError: Without a teacher response, or without a weight for each.
@@ -52,6 +54,7 @@ class SequenceGroup:
     teacher_weights: tuple[float, ...] = (1.0,)
     trains: bool = True
     student_trains: tuple[bool, ...] | None = None
+    ends: tuple[list[int], ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.teacher_ids or len(self.teacher_weights) != len(self.teacher_ids):
@@ -76,6 +79,13 @@ class SequenceGroup:
         if self.student_trains is None:
             return self.valid_students()
         return [weight * trains for weight, trains in zip(self.valid_students(), self.student_trains, strict=True)]
+
+    def rows_ends(self, num_teachers: int) -> list[list[int]]:
+        """Of each row of :meth:`rows` the positions whose values make its score; none means the last one."""
+        if self.ends is None:
+            return [[]] * (num_teachers + len(self.student_ids))
+        count = len(self.teacher_ids)
+        return [*self.ends[:count], *[[]] * (num_teachers - count), *self.ends[count:]]
 
     def padded_teacher_weights(self, num_teachers: int) -> list[float]:
         """Weight of each teacher response, 0 up to ``num_teachers``."""
@@ -135,6 +145,15 @@ class GroupLayout:
         read = [row if sources[place] == place else PLACEHOLDER for place, row in enumerate(rows)]
         return read + [rows[position] for position in self.noisy_rows]
 
+    def score_weights(self, group: SequenceGroup) -> list[list[float]] | None:
+        """Of each row of :meth:`rows` the share of each token's value in its score; None means the last token's."""
+        if group.ends is None:
+            return None
+        ends, sources = group.rows_ends(self.num_teachers), self.sources(group)
+        read = [ends[place] if sources[place] == place else [] for place in range(self.clean_size)]
+        every = read + [ends[position] for position in self.noisy_rows]
+        return [shares(len(row), places) for row, places in zip(self.rows(group), every, strict=True)]
+
     def weights(self, group: SequenceGroup) -> list[float]:
         """Weight of each row: of a teacher, of a student, and of a copy (0 where the penalty leaves it out)."""
         clean = group.padded_teacher_weights(self.num_teachers) + group.pair_weights()
@@ -165,41 +184,17 @@ class GroupLayout:
         return cls(num_teachers, num_students, None if noisy_students is None else min(noisy_students, num_students))
 
 
+def shares(length: int, places: Sequence[int]) -> list[float]:
+    """Share of the value of each of ``length`` tokens: equal ones at ``places``, or all of it at the last token."""
+    found = [0.0] * length
+    for place in places or (length - 1,):
+        found[place] += 1.0 / max(1, len(places))
+    return found
+
+
 def padding_group(num_students: int) -> SequenceGroup:
     """A group without a pair: fills up ranks and micro-batches."""
     return SequenceGroup(teacher_ids=(PLACEHOLDER,), student_ids=[None] * num_students, trains=False)
-
-
-def _nested_ids(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    offsets = torch.zeros(len(rows) + 1, dtype=torch.long)
-    torch.cumsum(torch.tensor([len(ids) for ids in rows]), dim=0, out=offsets[1:])
-    flat = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=int(offsets[-1]))
-    return torch.nested.nested_tensor_from_jagged(torch.from_numpy(flat), offsets)
-
-
-def complete_rows(data: TensorDict) -> TensorDict:
-    """Add to the rows of a batch what verl's engines read and the ids tell, in place.
-
-    Done by each rank for its own rows: the driver holds and sends four bytes a token.
-
-    Args:
-        data: Of :func:`build_group_batch` or :func:`build_row_batch`, or a part of it.
-
-    Returns:
-        ``data`` with ``input_ids``, ``position_ids`` and ``loss_mask`` in int64.
-    """
-    offsets = data["input_ids"].offsets()
-    ids = data["input_ids"].values().long()
-    starts = torch.repeat_interleave(offsets[:-1], offsets.diff())
-    columns = {
-        "input_ids": ids,
-        "position_ids": torch.arange(len(ids), device=ids.device) - starts,
-        # verl's engine counts tokens of a loss; the pair loss has its own count, num_pairs.
-        "loss_mask": torch.ones_like(ids),
-    }
-    for name, values in columns.items():
-        data[name] = torch.nested.nested_tensor_from_jagged(values, offsets)
-    return data
 
 
 def noise_seeds(num_groups: int, layout: GroupLayout, seed: int) -> torch.Tensor:
@@ -230,11 +225,12 @@ def build_group_batch(
         seeds: (G, group size) seed of each row's noise (:func:`noise_seeds`); read where the layout has copies.
 
     Returns:
-        TensorDict of R rows: ``input_ids`` (nested, jagged, int32; the rest is :func:`complete_rows`), ``row_weight``
-        (R,) float32, ``row_source`` (R,) distance to the row whose score each takes (:func:`take_sources`),
-        ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies. Non-tensor keys:
-        ``force_group_size``, ``num_teachers``, ``noisy_students`` (-1 without copies), ``num_pairs`` and ``num_noisy``
-        (sums of the weights of the WHOLE batch) and ``temperature``.
+        TensorDict of R rows: ``input_ids`` (nested, jagged, int32; the rest is ``row_tensors.complete_rows``), where a
+        group has ``ends`` ``score_weight`` (nested, jagged, float32, the share of each value in the score),
+        ``row_weight`` (R,) float32, ``row_source`` (R,) distance to the row whose score each takes
+        (:func:`take_sources`), ``prompt_length`` (R,) where prompts are in common, ``noise_seed`` (R,) with copies.
+        Non-tensor keys: ``force_group_size``, ``num_teachers``, ``noisy_students`` (-1 without copies), ``num_pairs``
+        and ``num_noisy`` (sums of the weights of the WHOLE batch) and ``temperature``.
 
     Raises:
         ValueError: If there is no group, a group has another number of sessions, or copies have no seeds.
@@ -242,7 +238,7 @@ def build_group_batch(
     layout = GroupLayout.of(groups, num_students) if layout is None else layout
     row_weight = torch.tensor([layout.weights(group) for group in groups], dtype=torch.float32)
     tensors = {
-        "input_ids": _nested_ids([row for group in groups for row in layout.rows(group)]),
+        **row_tensors([row for group in groups for row in layout.rows(group)], score_weights_of(groups, layout)),
         "row_weight": row_weight.flatten(),
         "row_source": torch.tensor([layout.sources(group) for group in groups]).flatten()
         - torch.arange(layout.group_size).repeat(len(groups)),
@@ -268,6 +264,16 @@ def build_group_batch(
     )
 
 
+def score_weights_of(groups: Sequence[SequenceGroup], layout: GroupLayout) -> list[list[float]] | None:
+    """Of all rows of groups the shares of their tokens' values; None where all scores are those of last tokens."""
+    if all(group.ends is None for group in groups):
+        return None
+    found = []
+    for group in groups:
+        found += layout.score_weights(group) or [shares(len(row), ()) for row in layout.rows(group)]
+    return found
+
+
 def take_sources(data: TensorDict, values: torch.Tensor) -> torch.Tensor:
     """Values (R,) of the rows of a batch or a micro-batch, each that of the row whose score it takes.
 
@@ -288,11 +294,13 @@ class DistinctRows:
         rows: The distinct rows, group by group.
         places: Position of each in the list of all rows of all groups.
         take: (R,) position in ``rows`` of each row of all groups.
+        score_weights: Of the rows (:func:`score_weights_of`).
     """
 
     rows: list[list[int]]
     places: list[int]
     take: torch.Tensor
+    score_weights: list[list[float]] | None = None
 
     @classmethod
     def of(cls, groups: Sequence[SequenceGroup], layout: GroupLayout) -> "DistinctRows":
@@ -303,7 +311,13 @@ class DistinctRows:
         places = [place for place, source in enumerate(sources) if source == place]
         number_of = {place: number for number, place in enumerate(places)}
         take = torch.tensor([number_of[source] for source in sources])
-        return cls([rows[place] for place in places], places, take)
+        weights = score_weights_of(groups, layout)
+        return cls(
+            [rows[place] for place in places],
+            places,
+            take,
+            None if weights is None else [weights[place] for place in places],
+        )
 
     def summed(self, values: torch.Tensor) -> torch.Tensor:
         """Values (R,) of all rows, summed over those that are read as one."""
@@ -319,7 +333,10 @@ def num_pairs(row_weight: torch.Tensor, layout: GroupLayout) -> float:
 
 
 def build_row_batch(
-    rows: Sequence[Sequence[int]], score_gradients: torch.Tensor | None = None, seeds: torch.Tensor | None = None
+    rows: Sequence[Sequence[int]],
+    score_gradients: torch.Tensor | None = None,
+    seeds: torch.Tensor | None = None,
+    score_weights: Sequence[Sequence[float]] | None = None,
 ) -> TensorDict:
     """Single sequences as verl's engines read them.
 
@@ -328,13 +345,14 @@ def build_row_batch(
         score_gradients: (R,) gradient of the batch's loss with respect to each row's score
             (:func:`gad_verl.discriminator.loss.group_score_gradients`); None to score only.
         seeds: (R,) seed of each row's noise, 0 for none; None means no noise.
+        score_weights: Of each row the shares of its tokens' values in its score; None takes the last token's.
 
     Returns:
         TensorDict of R rows with ``input_ids`` as of :func:`build_group_batch`, and ``score_gradient`` (R,) float32.
     """
     if not rows:
         raise ValueError("a batch needs at least one row")
-    tensors = {"input_ids": _nested_ids(rows)}
+    tensors = row_tensors(rows, score_weights)
     if score_gradients is not None:
         tensors["score_gradient"] = score_gradients.to(torch.float32)
     if seeds is not None:

@@ -58,6 +58,24 @@ def last_token_scores(values: torch.Tensor) -> torch.Tensor:
     return jagged.values()[jagged.offsets()[1:] - 1].float()
 
 
+def row_scores(values: torch.Tensor, data: TensorDict) -> torch.Tensor:
+    """Score of each row of a batch: the value at its last token, or what ``score_weight`` makes of all of its values.
+
+    Args:
+        values: Nested (rows, tokens), jagged.
+        data: The batch.
+
+    Returns:
+        (rows,) in float32, with gradient.
+    """
+    if "score_weight" not in data.keys():
+        return last_token_scores(values)
+    jagged: Any = values
+    shares: Any = data["score_weight"]
+    flat = jagged.values().float() * shares.values().to(jagged.values().device)
+    return torch.segment_reduce(flat, "sum", lengths=jagged.offsets().diff())
+
+
 def group_loss(
     scores: torch.Tensor,
     row_weight: torch.Tensor,
@@ -119,7 +137,7 @@ def discriminator_loss(
         dp_group: Unused.
         options: None means the paper's loss.
     """
-    scores = last_token_scores(model_output["values"])
+    scores = row_scores(model_output["values"], data)
     dp_size = tu.get_non_tensor_data(data, "dp_size", default=1)
     with torch.autocast(device_type=scores.device.type, enabled=False):
         if "score_gradient" in data.keys():

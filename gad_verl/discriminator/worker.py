@@ -30,8 +30,9 @@ from verl.workers.config import TrainingWorkerConfig
 from verl.workers.engine_workers import TrainingWorker
 
 from gad_verl.discriminator.engine import MODEL_TYPE, DiscriminatorOptions  # registers the engine
-from gad_verl.discriminator.groups import complete_rows, take_sources
-from gad_verl.discriminator.loss import discriminator_loss, last_token_scores
+from gad_verl.discriminator.groups import take_sources
+from gad_verl.discriminator.loss import discriminator_loss, row_scores
+from gad_verl.discriminator.row_tensors import complete_rows
 from gad_verl.workers.adapter import save_adapter_config
 from gad_verl.workers.stage import advance_schedule, begin_stage
 
@@ -151,7 +152,7 @@ class DiscriminatorWorker(TrainingWorker):
         if not self.engine.is_mp_src_rank_with_outputs():
             return None
         values = output["model_output"]["values"]
-        scores = take_sources(data, last_token_scores(values).detach().cpu())
+        scores = take_sources(data, row_scores(values, data).detach().cpu())
         scalars["memory_peak_gb"] = get_torch_device().max_memory_allocated() / _GIBIBYTE
         rows = {name: torch.full((len(scores),), value, dtype=torch.float64) for name, value in scalars.items()}
         if tu.get_non_tensor_data(data, "return_values", default=False):

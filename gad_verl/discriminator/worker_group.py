@@ -330,7 +330,9 @@ class DiscriminatorGroup:
         if layout.noisy_students is not None:
             seeds = noise_seeds(len(groups), layout, options.noise_seed or 0).flatten()[distinct.places]
             seeds = torch.stack(plan.padded(list(seeds), seeds.new_zeros(())))
-        data = build_row_batch(plan.padded(rows, PLACEHOLDER), gradients, seeds)
+        shares = distinct.score_weights
+        weights = None if shares is None else plan.padded(shares, [1.0])
+        data = build_row_batch(plan.padded(rows, PLACEHOLDER), gradients, seeds, weights)
         if self._max_tokens is None:
             tu.assign_non_tensor(data, micro_batch_size_per_gpu=per_micro_batch)
         if options.return_values and gradients is None:

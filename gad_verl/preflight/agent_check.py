@@ -21,7 +21,7 @@ from gad_verl.config import GadConfig
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.reading import BadRow, open_file
 from gad_verl.data.schema import column_names
-from gad_verl.data.thinking import AGENT_LOOP, SINGLE_TURN, THINKING_AGENT_LOOP
+from gad_verl.data.thinking import AGENT_LOOP, SINGLE_TURN, THINKING_AGENT_LOOP, TOOL_AGENT
 from gad_verl.errors import GadConfigError, GadDataError
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 _KEY = "actor_rollout_ref.rollout.agent.default_agent_loop"
 _COLUMN = "agent_name"
 _WHY = (
-    "several turns and tools are not supported: the discriminator would read the whole transcript, tool results and "
-    "markers of the template included, as the student's answer, and win by them"
+    "the discriminator would read the whole transcript, tool results and markers of the template included, as the "
+    "student's answer, and win by them; several turns and tools need gad.trajectory.enable=True"
 )
 
 
@@ -41,6 +41,12 @@ def check_agents(config: DictConfig, gad_config: GadConfig) -> None:
         GadConfigError: Names the key and the remedy.
     """
     loop = OmegaConf.select(config, _KEY, default=SINGLE_TURN)
+    if gad_config.trajectory.enable:
+        if loop != TOOL_AGENT:
+            raise GadConfigError(
+                f"{_KEY}={loop} with gad.trajectory.enable=True: leave it out, or set it to {TOOL_AGENT}"
+            )
+        return
     # Ours give single answers too.
     single = {SINGLE_TURN, AGENT_LOOP} | ({THINKING_AGENT_LOOP} if gad_config.thinking.budget is not None else set())
     if loop not in single and gad_config.stage != "seqkd":
@@ -55,20 +61,22 @@ def check_agents(config: DictConfig, gad_config: GadConfig) -> None:
         )
 
 
-def check_agent_column(config: DictConfig) -> None:
-    """Check that no row asks for another agent loop.
+def check_agent_column(config: DictConfig, gad_config: GadConfig) -> None:
+    """Check that no row asks for another agent loop than the run.
 
     Raises:
         GadDataError: Names the file and the row.
     """
+    wanted = TOOL_AGENT if gad_config.trajectory.enable else SINGLE_TURN
     for path in (*file_list(config.data.train_files), *file_list(config.data.val_files)):
         if _COLUMN not in column_names(path):
             continue
         for number, row in enumerate(open_file(path).rows([_COLUMN])):
             if isinstance(row, BadRow):
                 raise GadDataError(row.message)
-            if row[_COLUMN] != SINGLE_TURN:
+            if row[_COLUMN] != wanted:
+                why = "" if gad_config.trajectory.enable else f": {_WHY}"
                 raise GadDataError(
-                    f"{path}, row {number}, column {_COLUMN!r} names {row[_COLUMN]!r}: {_WHY}. Leave the column out, "
-                    f"or write {SINGLE_TURN}"
+                    f"{path}, row {number}, column {_COLUMN!r} names {row[_COLUMN]!r}{why}. Leave the column out, "
+                    f"or write {wanted}"
                 )

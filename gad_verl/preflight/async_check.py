@@ -48,6 +48,11 @@ def check_mode(config: DictConfig, gad_config: GadConfig) -> None:
         f"gad.stage={gad_config.stage} with trainer.v1.trainer_mode={mode}: its steps that learn generate nothing, so "
         "there is nothing to be asynchronous. Set trainer.v1.trainer_mode=gad_sync",
     )
+    require(
+        not gad_config.trajectory.enable,
+        f"gad.trajectory.enable=True with trainer.v1.trainer_mode={mode}: conversations with tools were not tried in "
+        "an asynchronous mode. Set trainer.v1.trainer_mode=gad_sync",
+    )
     _check_sampler(config)
     _check_correction(config)
     require(

@@ -44,9 +44,9 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
     if not config.data.val_files:
         raise GadDataError("data.val_files names no file: give held-out rows (a few of the training rows will do)")
     for path in file_list(config.data.val_files):
-        check_file(path, config.data.prompt_key, gad_config.teacher_key)
+        check_file(path, config.data.prompt_key, gad_config.teacher_key, read_texts=checks.read_texts)
     for files in (config.data.train_files, config.data.val_files):
-        check_loaded(file_list(files), config.data.prompt_key, gad_config.teacher_key)
+        check_loaded(file_list(files), config.data.prompt_key, gad_config.teacher_key, checks.read_texts)
     source, samples = "data.train_files", config.data.get("train_max_samples", -1)
     if 0 < samples < rows:
         source, rows = "data.train_max_samples", samples
@@ -55,7 +55,7 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
             f"{source} gives {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not "
             "one step could be made. Lower data.train_batch_size or add data"
         )
-    check_agent_column(config)
+    check_agent_column(config, gad_config)
     checks.check_together(1, length_of_run(config, rows)[1])
     check_task_columns(config, gad_config)
     check_held_out(gad_config, rows)

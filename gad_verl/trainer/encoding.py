@@ -35,12 +35,14 @@ class EncodedGroup:
         teachers: The teacher's responses, at least one.
         teacher_weights: Share of each of them in the pairs.
         students: The student's; None for a session that has no answer or did not come.
+        ends: See :class:`gad_verl.discriminator.groups.SequenceGroup`.
     """
 
     prompt_ids: list[int]
     teachers: tuple[EncodedResponse, ...]
     teacher_weights: tuple[float, ...]
     students: tuple[EncodedResponse | None, ...]
+    ends: tuple[list[int], ...] | None = None
 
     @property
     def teacher(self) -> EncodedResponse:
@@ -61,6 +63,7 @@ class EncodedGroup:
             teacher_weights=self.teacher_weights,
             trains=trains,
             student_trains=None if student_trains is None else tuple(student_trains),
+            ends=self.ends,
         )
 
 
@@ -102,6 +105,10 @@ class Encoding:
         """What the student answered; all that it wrote, where it hides no thoughts or has no answer."""
         ids = session.response_ids if session.answer_ids is None else session.answer_ids
         return self.student.student_text(ids)[0]
+
+    def teacher_text(self, group: RolloutGroup) -> str:
+        """The teacher's text that the student's is held against."""
+        return group.teacher_text
 
     def supervised_row(self, messages: Messages, text: str, finished: bool) -> SupervisedRow:
         """The student's row for a teacher's text, with an end-of-text token if its author finished it."""

@@ -58,12 +58,12 @@ def text_metrics(groups: "list[EncodedGroup]", student_scores: torch.Tensor) -> 
     teachers = [group.teacher for group in groups]
     if not students:
         return {}
-    lengths = torch.tensor([len(student.token_ids) for student, _ in students], dtype=torch.float64)
-    teacher_lengths = torch.tensor([len(teacher.token_ids) for teacher in teachers], dtype=torch.float64)
+    lengths = torch.tensor([len(student.own_ids) for student, _ in students], dtype=torch.float64)
+    teacher_lengths = torch.tensor([len(teacher.own_ids) for teacher in teachers], dtype=torch.float64)
     scores = torch.tensor([score for _, score in students], dtype=torch.float64)
     diversity = rollout_diversity(
-        [[student.token_ids for student in group.students if student is not None] for group in groups],
-        [teacher.token_ids for teacher in teachers],
+        [[student.own_ids for student in group.students if student is not None] for group in groups],
+        [teacher.own_ids for teacher in teachers],
     )
     return {
         "gad/prompts": float(len(groups)),

@@ -25,6 +25,8 @@ from gad_verl.config.custom_code import load_custom
 from gad_verl.config.modes import updates_of_step
 from gad_verl.core import Phase
 from gad_verl.data.builders import answer_encoder, has_own_tokenizer
+from gad_verl.data.tools import call_reader
+from gad_verl.data.trajectories import trajectory_builder
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
@@ -44,6 +46,7 @@ from gad_verl.trainer.student_update import AdversarialUpdate
 from gad_verl.trainer.supervised import SupervisedStep
 from gad_verl.trainer.task_rewards import task_rewards
 from gad_verl.trainer.thinking import ThinkingRows
+from gad_verl.trainer.trajectory_encoding import TrajectoryEncoding
 
 if TYPE_CHECKING:
     from gad_verl.trainer.gad_trainer import GadTrainer
@@ -174,6 +177,8 @@ def _observers(trainer: "GadTrainer", encoding: Encoding, off_policy: OffPolicy 
         observers.append(off_policy.observe)
     if gad.thinking.hides:
         observers.append(thinking_metrics)
+    if isinstance(encoding, TrajectoryEncoding):
+        observers.append(encoding.metrics)
     if mix.mode != "cycle":
         observers.append(lambda step: mix.metrics([group.teachers for group in step.rollouts.groups]))
     if gad.curriculum.enabled:
@@ -189,6 +194,10 @@ def _encoding(trainer: "GadTrainer") -> Encoding:
     config, gad, group = trainer.config, trainer.gad_config, trainer.discriminator
     other = group.tokenizer if group is not None and has_own_tokenizer(config, gad) else None
     encoder = answer_encoder(config, gad, trainer.tokenizer, other)
+    if gad.trajectory.enable:
+        trainer.rollouts.reads_masks = True
+        builder = trajectory_builder(config, gad, encoder.student)
+        return TrajectoryEncoding(builder, call_reader(config, trainer.tokenizer), gad.trajectory.scores_turns)
     trainer.rollouts.thoughts = thoughts = encoder.thoughts
     rows = None
     if thoughts is not None:

@@ -43,17 +43,22 @@ def pack_group(group: SequenceGroup) -> Packed:
         # What did not train then does not train later.
         "students": [tensor(ids if weight else None) for ids, weight in zip(group.student_ids, weights, strict=True)],
         "prompt_length": group.prompt_length,
+        "ends": group.ends,
     }
 
 
 def unpack_group(packed: Packed, num_students: int) -> SequenceGroup:
     """The group again, with ``num_students`` sessions: surplus ones are left out, missing ones are not read."""
     students = [None if ids is None else ids.tolist() for ids in packed["students"][:num_students]]
+    ends, count = packed.get("ends"), len(packed["teachers"]) + num_students
+    if ends is not None:
+        ends = tuple([*ends, *[[]] * count][:count])
     return SequenceGroup(
         teacher_ids=tuple(ids.tolist() for ids in packed["teachers"]),
         student_ids=students + [None] * (num_students - len(students)),
         prompt_length=packed["prompt_length"],
         teacher_weights=tuple(packed["teacher_weights"]),
+        ends=ends,
     )
 
 

@@ -24,11 +24,13 @@ from torch import Tensor
 from gad_verl.config import RewardConfig
 from gad_verl.core.reward_shaping import unanswered_rewards
 from gad_verl.core.rewards import sequence_rewards_to_token_level
+from gad_verl.core.token_credit import TURN
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
 from gad_verl.trainer.reward_options import Answers, Metrics, RewardOption
 from gad_verl.trainer.rollouts import Rollouts, StepRollouts, session_of
 from gad_verl.trainer.token_credit import mix_credit, response_credit
+from gad_verl.trainer.turn_credit import turn_credit
 
 # Rewards of verl's reward interface for all trajectories.
 TaskRewards = Callable[[StepRollouts], list[float]]
@@ -162,8 +164,11 @@ class Rewards:
         of_rows = without_direction(of_rows, rollouts)
         of_tokens = self._on_last_tokens(rollouts, of_rows)
         if output.student_values is not None:
+            unit = self._config.phrase_unit
             credit = [
-                response_credit(group, encoding, values, self._encoding, self._config.phrase_unit)
+                turn_credit(group, encoding, values, mean=encoding.ends is not None)
+                if unit == TURN
+                else response_credit(group, encoding, values, self._encoding, unit)
                 for group, encoding, values in zip(rollouts.groups, encoded, output.student_values, strict=True)
             ]
             metrics |= mix_credit(of_tokens, of_rows, rollouts.groups, credit, self._config)
@@ -183,7 +188,8 @@ class Rewards:
         return self._checked[1]
 
     def _on_last_tokens(self, rollouts: StepRollouts, rewards: Tensor) -> list[Tensor]:
-        return sequence_rewards_to_token_level(rewards, torch.tensor(rollouts.lengths))
+        lengths = torch.tensor(rollouts.lengths)
+        return sequence_rewards_to_token_level(rewards, lengths, self._rollouts.last_sampled(rollouts))
 
     def _answers(
         self,
@@ -200,9 +206,9 @@ class Rewards:
             teacher_scores=output.teacher_scores,
             weights=output.weights,
             valid=output.weights * torch.isfinite(output.student_scores),
-            lengths=torch.tensor([[1 if s is None else len(s.token_ids) for s in one.students] for one in encoded]),
+            lengths=torch.tensor([[1 if s is None else len(s.own_ids) for s in one.students] for one in encoded]),
             finished=torch.tensor([[s is None or s.finished for s in one.students] for one in encoded]),
-            teacher_lengths=torch.tensor([len(one.teacher.token_ids) for one in encoded]),
+            teacher_lengths=torch.tensor([len(one.teacher.own_ids) for one in encoded]),
             length_penalty=length_penalty,
             texts=texts,
             task_rewards=lambda: self._of_check(rollouts),

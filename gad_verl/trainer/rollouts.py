@@ -66,6 +66,7 @@ class Session:
         read: The response taken apart, where the student hides its thoughts; else None.
         encoded: The answer as the discriminator reads it, where the agent loop encoded it; else None.
         versions: First and last version of the weights that wrote it, as steps; None where nobody asks for them.
+        mask: 1 for each token that the student sampled, of trajectories (``Rollouts.reads_masks``); else empty.
     """
 
     row: int
@@ -74,6 +75,7 @@ class Session:
     read: ReadResponse | None = None
     encoded: EncodedResponse | None = None
     versions: tuple[int, int] | None = None
+    mask: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,8 @@ class Rollouts:
         self._asked: TensorDict | None = None
         # Of a student that hides its thoughts; there once verl has read the tokenizer.
         self.thoughts: ThoughtReader | None = None
+        # Whether responses are trajectories, of which the student sampled a part.
+        self.reads_masks = False
 
     def note_asked(self, batch: TensorDict) -> None:
         """Remember the rows of data that the rollouts of a step are asked for: some may bring no trajectory."""
@@ -216,7 +220,8 @@ class Rollouts:
                 f"all rollouts of step {step} failed; the errors of the agent loops are in the log above"
             )
         mix = TeacherMix() if batch.partition_id == VALIDATION else self.teachers
-        of_rows = _lists(self._get(batch.partition_id, batch.keys, ["index", "responses", ENCODED]))
+        names = ["index", "responses", ENCODED, *(["response_mask"] if self.reads_masks else [])]
+        of_rows = _lists(self._get(batch.partition_id, batch.keys, names))
         order = rollout_order(batch.keys, [int(index) for index in of_rows["index"]])
         batch.reorder(order)
         of_rows = {name: [values[place] for place in order] for name, values in of_rows.items()}
@@ -265,9 +270,10 @@ class Rollouts:
         if ENCODED in of_rows:
             answer = unpack_answer(of_rows[ENCODED][place], ids, self.thoughts is not None)
             return Session(place, ids, answer.answer_ids(ids), answer.read, answer.encoded, written_by)
-        # An agent loop of somebody else's.
+        # An agent loop of verl's, with tools, or of somebody else's.
         if self.thoughts is None:
-            return Session(place, ids, ids, versions=written_by)
+            mask = of_rows["response_mask"][place].tolist() if self.reads_masks else ()
+            return Session(place, ids, ids, versions=written_by, mask=mask)
         read = self.thoughts.read(prompt_ids, ids)
         return Session(place, ids, read.answer_ids, read, versions=written_by)
 
@@ -291,6 +297,15 @@ class Rollouts:
             chosen_teachers(self.teachers, value, name, extra, int(index), step, visit)[1]
             for value, name, extra, index in zip(*columns, strict=True)
         ]
+
+    def last_sampled(self, rollouts: StepRollouts) -> torch.Tensor:
+        """Position of the last token of each of the N responses that the student sampled."""
+        last = torch.tensor(rollouts.lengths) - 1
+        if not self.reads_masks:
+            return last
+        masks = self.fields(rollouts, ["response_mask"])["response_mask"]
+        sampled = [mask.nonzero().flatten() for mask in masks.unbind()]
+        return torch.stack([places[-1] if len(places) else at for places, at in zip(sampled, last, strict=True)])
 
     def fields(self, rollouts: StepRollouts, names: Sequence[str]) -> TensorDict:
         """Fields of all trajectories, (N, ...)."""

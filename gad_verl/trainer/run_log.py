@@ -90,7 +90,7 @@ def _samples(rollouts: StepRollouts, encoding: Encoding, output: DiscriminatorOu
         yield Sample(
             index=group.index,
             prompt=encoding.student.decode(group.prompt_ids),
-            teacher=group.teacher_text,
+            teacher=encoding.teacher_text(group),
             students=[encoding.text(session) for _, session in answers],
             teacher_score=None if output is None else output.teacher_scores[number].item(),
             student_scores=None if output is None else [output.student_scores[number, at].item() for at, _ in answers],

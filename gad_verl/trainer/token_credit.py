@@ -21,6 +21,7 @@ import torch
 from gad_verl.config import RewardConfig
 from gad_verl.core.token_credit import mix_granularities
 from gad_verl.data.alignment import credit_of_response, token_ends, unit_ends
+from gad_verl.data.trajectories import turn_ends
 from gad_verl.trainer.encoding import EncodedGroup, Encoding
 from gad_verl.trainer.rollouts import RolloutGroup
 
@@ -117,5 +118,6 @@ def mix_credit(
                 config.sequence_weight,
                 config.phrase_weight,
                 config.token_weight,
+                last=turn_ends(session.mask)[-1] if any(session.mask) else -1,
             )
     return {"gad/token_credit_missing": missing / total if total else 0.0}

@@ -294,7 +294,7 @@ class TrainingData:
         data = self._config.data
         checks = TrainingRowChecks(self._gad_config)
         checks.check_files(self._files, data.prompt_key)
-        check_loaded(self._files, data.prompt_key, self._gad_config.teacher_key)
+        check_loaded(self._files, data.prompt_key, self._gad_config.teacher_key, checks.read_texts)
         for reader in prompt_readers(self._config, self._gad_config):
             for path in self._files:
                 reader.check_file(path, data.prompt_key)

@@ -49,9 +49,9 @@ class ValidationRecord:
             self.thoughts_closed += [read.answer_ids is not None for read in reads if read is not None]
             for session, student in zip(group.answers, one.students, strict=True):
                 if session is not None and student is not None:
-                    self.rouge_l.append(rouge_l(group.teacher_text, encoding.text(session)))
-                    self.teacher_lengths.append(len(one.teacher.token_ids))
-                    self.student_lengths.append(len(student.token_ids))
+                    self.rouge_l.append(rouge_l(encoding.teacher_text(group), encoding.text(session)))
+                    self.teacher_lengths.append(len(one.teacher.own_ids))
+                    self.student_lengths.append(len(student.own_ids))
                     self.students_finished.append(student.finished)
 
     def metrics(self) -> dict[str, float]:

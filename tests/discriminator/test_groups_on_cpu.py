@@ -29,10 +29,11 @@ from gad_verl.discriminator.groups import (
     build_row_batch,
     complete_rows,
     noise_seeds,
+    score_weights_of,
     split_group_scores,
     take_sources,
 )
-from gad_verl.discriminator.loss import batch_layout, last_token_scores
+from gad_verl.discriminator.loss import batch_layout, last_token_scores, row_scores
 
 
 def test_rows_are_teacher_then_students_and_failed_rollouts_weigh_nothing() -> None:
@@ -175,3 +176,45 @@ def test_the_score_of_a_row_is_the_value_at_its_last_token() -> None:
     teacher, student, noisy = split_group_scores(scores, GroupLayout(1, 3))
     assert torch.equal(teacher.flatten(), scores[::4]) and student.shape == (2, 3) and noisy.shape == (2, 0)
     assert torch.equal(torch.cat([teacher, student], dim=1).flatten(), scores)
+
+
+@given(st.data(), st.integers(1, 2), st.integers(1, 3), st.none() | st.integers(0, 2))
+@settings(max_examples=50, deadline=None)
+def test_scores_of_turns_are_means_of_values(
+    data: st.DataObject, teachers: int, students: int, noisy: int | None
+) -> None:
+    groups = []
+    for number in range(data.draw(st.integers(1, 3))):
+        rows = [data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=5)) for _ in range(teachers + students)]
+        ends = [sorted(data.draw(st.sets(st.integers(0, len(row) - 1), max_size=3))) for row in rows]
+        # Rows that are one are scored alike.
+        ends = [ends[rows.index(row)] for row in rows]
+        shares = (1 / teachers,) * teachers
+        groups.append(
+            SequenceGroup(
+                tuple(rows[:teachers]),
+                rows[teachers:],
+                teacher_weights=shares,
+                ends=None if number == 2 else tuple(ends),
+            )
+        )
+    layout = GroupLayout.of(groups, students, noisy)
+    seeds = noise_seeds(len(groups), layout, 1)
+    batch = build_group_batch(groups, students, layout, seeds)
+    values = [torch.randn(len(ids), dtype=torch.float32) for ids in batch["input_ids"].unbind()]
+    found = row_scores(torch.nested.as_nested_tensor(values, layout=torch.jagged), batch)
+    if all(group.ends is None for group in groups):
+        assert "score_weight" not in batch.keys()
+    for number, group in enumerate(groups):
+        first = number * layout.group_size
+        places = group.rows_ends(layout.num_teachers)
+        places += [places[position] for position in layout.noisy_rows]
+        for row, (of_row, read) in enumerate(zip(places, layout.rows(group), strict=True)):
+            if read == PLACEHOLDER and layout.sources(group)[row] != row:
+                continue
+            value = values[first + row]
+            expected = value[of_row].mean() if of_row else value[-1]
+            assert found[first + row].item() == pytest.approx(expected.item(), abs=1e-6)
+    distinct = DistinctRows.of(groups, layout)
+    every = score_weights_of(groups, layout)
+    assert distinct.score_weights == (None if every is None else [every[place] for place in distinct.places])

@@ -23,7 +23,7 @@ from probe_cases import Case, Probes, Results
 from reward_scores import classifier_scores
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig
-from worker_probe import NUM_STUDENTS, copied_groups, make_groups
+from worker_probe import NUM_STUDENTS, copied_groups, make_groups, turning_groups
 
 from gad_verl.core import bradley_terry_loss
 from gad_verl.discriminator.model import load_discriminator, prepare_config
@@ -42,21 +42,21 @@ def probe(probes: Probes) -> Results:
     return probes.of("worker_probe")
 
 
-@pytest.fixture(scope="module")
-def reference(model_folder: Path) -> dict[str, Any]:
-    """The same batch through plain transformers and autograd, with the worker's head."""
+def computed(model_folder: Path, groups: list[Any]) -> dict[str, Any]:
+    """A batch through plain transformers and autograd, with the worker's head."""
     config = AutoConfig.from_pretrained(model_folder, attn_implementation="sdpa")
     prepare_config(config, None)
     model = load_discriminator(model_folder, config, torch.float32, fresh_head=True, seed=3)
-    groups = make_groups()
-    rows, weights = [], []
+    rows, weights, ends = [], [], []
     for group in groups:
         rows += [*group.teacher_ids, *([0] if ids is None else ids for ids in group.student_ids)]
+        ends += group.rows_ends(1)
         weights.append([0.0 if ids is None else 1.0 for ids in group.student_ids])
     ids = [torch.tensor(row) for row in rows]
     mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
     logits = model(input_ids=pad_sequence(ids, batch_first=True), attention_mask=mask).logits.squeeze(-1)
-    scores = logits[torch.arange(len(ids)), mask.sum(1) - 1].view(len(groups), NUM_STUDENTS + 1)
+    values = [row[places or [len(one) - 1]].mean() for row, one, places in zip(logits, ids, ends, strict=True)]
+    scores = torch.stack(values).view(len(groups), NUM_STUDENTS + 1)
     loss = bradley_terry_loss(scores[:, 0], scores[:, 1:], weights=torch.tensor(weights))
     loss.backward()
     return {
@@ -65,6 +65,31 @@ def reference(model_folder: Path) -> dict[str, Any]:
         "weights": torch.tensor(weights),
         "gradient": {name: parameter.grad for name, parameter in model.named_parameters()},
     }
+
+
+@pytest.fixture(scope="module")
+def reference(model_folder: Path) -> dict[str, Any]:
+    """What the worker should compute."""
+    return computed(model_folder, make_groups())
+
+
+@pytest.fixture(scope="module")
+def reference_of_turns(model_folder: Path) -> dict[str, Any]:
+    """The same of groups whose scores are means over turns."""
+    return computed(model_folder, turning_groups())
+
+
+@pytest.mark.parametrize("path", ["turns", "turns_two_passes", "turns_shared_packed"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
+def test_the_score_of_a_trajectory_is_the_mean_over_its_turns(
+    probe: Results, reference_of_turns: dict, layout: tuple[int, str], path: str
+) -> None:
+    result, expected = probe[layout][path], reference_of_turns
+    assert result["loss"] == pytest.approx(expected["loss"], abs=TOLERANCE)
+    used = torch.cat([torch.ones(len(expected["weights"]), 1), expected["weights"]], dim=1).flatten() > 0
+    torch.testing.assert_close(result["scores"][used], expected["scores"][used], atol=TOLERANCE, rtol=0)
+    for name, gradient in result["gradient"].items():
+        torch.testing.assert_close(gradient, expected["gradient"][name], atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("split", SPLITS)

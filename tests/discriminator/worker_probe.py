@@ -62,6 +62,20 @@ def prompted_groups(seed: int = 5, count: int = 4) -> list[Any]:
     return groups
 
 
+def turning_groups() -> list[Any]:
+    """Groups whose scores are means over ends of turns, one to three in each row that is read."""
+    from dataclasses import replace
+
+    found = []
+    for number, group in enumerate(prompted_groups(seed=11)):
+        ends = []
+        for row in [*group.teacher_ids, *group.student_ids]:
+            places = [] if row is None else [max(0, len(row) - 1 - step) for step in (0, 1 + number, 5)]
+            ends.append(sorted(set(places[: 1 + (number + len(ends)) % 3])))
+        found.append(replace(group, ends=tuple(ends)))
+    return found
+
+
 def identical_groups() -> list[Any]:
     """Student texts equal to the teacher's."""
     from gad_verl.discriminator.groups import SequenceGroup
@@ -172,6 +186,7 @@ def run_scenario(
         build_group_batch,
         build_row_batch,
         padding_group,
+        score_weights_of,
     )
     from gad_verl.discriminator.loss import LossOptions, group_score_gradients
     from gad_verl.discriminator.plan import plan_batch
@@ -192,7 +207,9 @@ def run_scenario(
     def row_batch(gradients: torch.Tensor | None = None) -> Any:
         if gradients is not None:
             gradients = torch.stack(rows_plan.padded(list(gradients.flatten()), torch.zeros(())))
-        return mine(build_row_batch(rows_plan.padded(rows, PLACEHOLDER), gradients))
+        shares = score_weights_of(groups, GroupLayout(1, NUM_STUDENTS))
+        weights = None if shares is None else rows_plan.padded(shares, [1.0])
+        return mine(build_row_batch(rows_plan.padded(rows, PLACEHOLDER), gradients, score_weights=weights))
 
     worker.reset()
     before = full_weights(worker)
@@ -259,6 +276,11 @@ def run_case(rank: int, world_size: int, strategy: str, model_folder: str, folde
     results["prompt_shared"] = run_scenario(sharing, prompted, world_size)
     packing = build_worker(model_folder, strategy, share_prompt="always", use_remove_padding=True, **medium)
     results["prompt_shared_packed"] = run_scenario(packing, prompted, world_size)
+    turning = turning_groups()
+    results["turns"] = run_scenario(build_worker(model_folder, strategy), turning, world_size)
+    results["turns_two_passes"] = run_scenario(build_worker(model_folder, strategy), turning, world_size, form="two")
+    packing = build_worker(model_folder, strategy, share_prompt="always", use_remove_padding=True, **medium)
+    results["turns_shared_packed"] = run_scenario(packing, turning, world_size)
     copied = copied_groups()
     results["copied"] = run_scenario(build_worker(model_folder, strategy), copied, world_size)
     results["copied_as_rows"] = run_scenario(build_worker(model_folder, strategy), copied, world_size, form="two")

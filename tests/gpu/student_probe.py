@@ -58,7 +58,8 @@ def batch() -> Any:
     from verl.utils import tensordict_utils as tu
     from worker_probe import make_groups
 
-    from gad_verl.discriminator.groups import build_row_batch, complete_rows
+    from gad_verl.discriminator.groups import build_row_batch
+    from gad_verl.discriminator.row_tensors import complete_rows
 
     rows = [row for group in make_groups() for row in group.rows() if len(row) > 1]
     data = complete_rows(build_row_batch(rows))

@@ -295,7 +295,8 @@ def run_student(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
     from verl.workers.utils.losses import sft_loss
     from worker_probe import make_groups
 
-    from gad_verl.discriminator.groups import build_row_batch, complete_rows
+    from gad_verl.discriminator.groups import build_row_batch
+    from gad_verl.discriminator.row_tensors import complete_rows
     from gad_verl.workers.stage import begin_stage, reset_moments
     from gad_verl.workers.student import StudentWorker
 

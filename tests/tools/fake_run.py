@@ -46,8 +46,9 @@ from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorOutput, PendingUpdate, UpdateOptions
 from gad_verl.rollout.encoding_agent import encoder_of
 
-# Which text (one or more outputs) a session answers with; None is a session that fails.
-Answer = Callable[[int, int, int], str | list[str] | None]
+# Which text (one or more outputs) a session answers with, or token ids and mask of a trajectory; None is a session that
+# fails.
+Answer = Callable[[int, int, int], str | list[str] | tuple[list[int], list[int]] | None]
 Score = Callable[[list[int]], float]
 # First and last version of the weights that wrote the answer to (row, session, step).
 Versions = Callable[[int, int, int], tuple[int, int]]
@@ -308,7 +309,7 @@ class FakeRollouts:
         for row, session in rows:
             sample = {name: column[row] for name, column in columns.items()}
             answer = run.answer(int(sample["index"]), session, step)
-            for output, text in enumerate([] if answer is None else [answer] if isinstance(answer, str) else answer):
+            for output, text in enumerate([] if answer is None else answer if isinstance(answer, list) else [answer]):
                 self._write(partition, sample, f"{sample['uid']}_{session}_{output}", text, step)
         running, failed, done = ({"status": status} for status in ("running", "failure", "finished"))
         asynchronous = run.config.trainer.v1.trainer_mode != "gad_sync"
@@ -316,19 +317,27 @@ class FakeRollouts:
         tags = [running if row in held else failed if row in lost else done for row in range(len(batch))]
         run.queue.kv_batch_put(columns["uid"], partition, tags=tags)
 
-    def _write(self, partition: str, sample: dict[str, Any], key: str, text: str, step: int) -> None:
+    def _write(
+        self, partition: str, sample: dict[str, Any], key: str, text: str | tuple[list[int], list[int]], step: int
+    ) -> None:
         tokenizer = self._run.trainer.tokenizer
-        rendered = tokenizer.apply_chat_template(list(sample["raw_prompt"]), add_generation_prompt=True, tokenize=False)
+        rendered = tokenizer.apply_chat_template(
+            list(sample["raw_prompt"]), add_generation_prompt=True, tokenize=False, tools=self._run.tools
+        )
         prompt = torch.tensor(tokenizer(rendered, add_special_tokens=False)["input_ids"])
         limit = self._run.config.data.max_response_length
-        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id][:limit]
+        if isinstance(text, str):
+            ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id][:limit]
+            mask = [1] * len(ids)
+        else:
+            ids, mask = text
         response = torch.tensor(ids)
         fields = {
             **sample,
             "prompts": prompt,
             "responses": response,
-            "response_mask": torch.ones_like(response),
-            "loss_mask": torch.ones_like(response),
+            "response_mask": torch.tensor(mask),
+            "loss_mask": torch.tensor(mask),
             "input_ids": torch.cat([prompt, response]),
             "position_ids": torch.arange(len(prompt) + len(response)),
             "rollout_log_probs": -torch.ones(len(response)),
@@ -360,6 +369,7 @@ class FakeRun:
         score: The discriminator's score of token ids.
         task_reward: verl's reward of a response's text, for ``gad.reward.task_weight``.
         versions: Which weights wrote it.
+        tools: That the agent loops show the student.
     """
 
     def __init__(
@@ -370,8 +380,10 @@ class FakeRun:
         score: Score = random_score,
         task_reward: Callable[[str], float] = len,
         versions: Versions = on_policy,
+        tools: list[dict[str, Any]] | None = None,
     ) -> None:
         config.trainer.logger = ["file"]
+        self.tools = tools
         self.config, self.answer, self.score, self.task_reward = config, answer, score, task_reward
         self.versions = versions
         self.log_file = Path(config.trainer.default_local_dir).parent / "metrics.jsonl"

@@ -192,7 +192,30 @@ TRANSFER_QUEUE = (
     ),
 )
 
+_TOKENS = "verl.utils.tokenizer.continuous_token:ContinuousTokenBuilder"
+_TRAJECTORIES = "trajectories of the teacher as rollouts have them"
+
 DATA = (
+    VerlUse(
+        "verl.utils.tokenizer.continuous_token_wiring",
+        "create_continuous_token_builder(tokenizer, *, hf_model_type, chat_template_kwargs)",
+        _TRAJECTORIES,
+    ),
+    VerlUse(
+        _TOKENS,
+        "merge_assistant_tokens(runtime_token_ids, assistant_token_ids) "
+        "merge_context_tokens(previous_messages, updated_messages, runtime_token_ids, *, tools) "
+        "align_response_metadata(merge_result, response_mask)",
+        _TRAJECTORIES,
+    ),
+    VerlUse("verl.tools.tool_registry", "load_all_tools(*, tool_config_path, function_tool_path)", _TRAJECTORIES),
+    VerlUse("verl.utils.import_utils", "resolve_config_path(config_path)", _TRAJECTORIES),
+    VerlUse("verl.experimental.agent_loop.tool_parser", "FunctionCall", "the student's calls"),
+    VerlUse(
+        "verl.experimental.agent_loop.tool_parser:ToolParser",
+        "_registry get_tool_parser(cls, name, tokenizer) extract_tool_calls(self, responses_ids, tools)",
+        "the student's calls",
+    ),
     VerlUse(
         "verl.utils.dataset.rl_dataset:RLHFDataset",
         "maybe_filter_out_long_prompts(self, dataframe) __getitem__(self, item)",

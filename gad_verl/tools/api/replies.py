@@ -24,6 +24,8 @@ from gad_verl.tools.api.endpoint import Endpoint
 from gad_verl.tools.api.faults import PassingError, detail_of, meaning_of
 from gad_verl.tools.api.requests import ChatAnswer, ChatRequest
 
+# A request that offers tools gets the whole message as its text, as JSON: content and calls.
+WITH_TOOLS = "tools"
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -48,7 +50,12 @@ def answer_of(endpoint: Endpoint, request: ChatRequest, content: bytes, content_
         raise PassingError("broken_answer", f"the content has a part of the kind {error.kind}") from None
     except (AttributeError, KeyError, IndexError, TypeError):
         raise PassingError("broken_answer", "the JSON has no choices with a message and a text") from None
-    if not text and isinstance(refusal, str) and refusal:
+    if WITH_TOOLS in request.sampling:
+        calls = message.get("tool_calls") or []
+        if not isinstance(calls, list) or (not calls and not text and not refusal):
+            raise PassingError("broken_answer", "the message has neither text nor calls", counted=True)
+        text = json.dumps({"content": text or refusal or "", "tool_calls": calls}, ensure_ascii=False)
+    elif not text and isinstance(refusal, str) and refusal:
         text, reason = refusal, "refusal"
     if reason in BROKEN_OFF:
         raise PassingError("broken_answer", f"the API broke off ({reason})", counted=True)

@@ -32,14 +32,14 @@ class ChatRequest:
 
     Attributes:
         key: The caller's unique name of the request; an answer is stored under it. :func:`request_key` makes one.
-        messages: The chat, ``{"role": ..., "content": ...}`` each.
+        messages: The chat, ``{"role": ..., "content": ...}`` each, with calls of tools where there are some.
         sampling: Everything else of the request's body: ``temperature``, ``top_p``, ``max_tokens``, ``seed``, ``stop``
             and whatever else the API understands.
         optional: Fields of ``sampling`` that nobody asked for by hand: they are left out where the API takes none.
     """
 
     key: str
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     sampling: Mapping[str, Any] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
 
@@ -69,7 +69,7 @@ class ChatAnswer:
     thoughts: bool = False
 
 
-def request_key(messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any], *more: str | int) -> str:
+def request_key(messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any], *more: str | int) -> str:
     """A key that is the same for the same content in every process and on every machine.
 
     Args:
@@ -84,9 +84,9 @@ def request_key(messages: Sequence[Mapping[str, str]], sampling: Mapping[str, An
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def estimate_prompt_tokens(messages: Sequence[Mapping[str, str]]) -> int:
+def estimate_prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
     """Tokens of a chat, roughly: no tokenizer is known. Good to some 30 % for most languages."""
-    size = sum(len(message["content"].encode("utf-8", "replace")) for message in messages)
+    size = sum(len((message["content"] or "").encode("utf-8", "replace")) for message in messages)
     return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages)
 
 

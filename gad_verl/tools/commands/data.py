@@ -42,7 +42,8 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     parser.add_argument("--output", type=Path, required=True, help="parquet file to write; a card stands beside it")
     parser.add_argument(
         "--layout",
-        help="gad, lmsys, dolly, selfinst, alpaca, sharegpt, plain, preference or batch (default: by the columns)",
+        help="gad, lmsys, dolly, selfinst, alpaca, sharegpt, plain, preference or batch (default: by the columns), or "
+        "trajectory (conversations with calls of tools)",
     )
     parser.add_argument(
         "--template", default="none", help="wrapper around instructions: none, alpaca, or a text file (default: none)"

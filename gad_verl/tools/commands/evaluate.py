@@ -25,6 +25,7 @@ from gad_verl.tools.commands import chosen, positive, template_options
 if TYPE_CHECKING:
     from gad_verl.tools.evaluation.open_teacher import TeacherOptions
     from gad_verl.tools.evaluation.run import JudgeOptions
+    from gad_verl.tools.evaluation.tool_turns import ToolOptions
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -50,6 +51,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "instruction_id_list for rows of IFEval",
     )
     _add_generation(parser.add_argument_group("generation"))
+    _add_tools(parser.add_argument_group("trajectories"))
     _add_measures(parser.add_argument_group("without a judge"))
     _add_teacher(parser.add_argument_group("open teacher"))
     _add_judge(parser.add_argument_group("judge"))
@@ -91,6 +93,22 @@ def _add_generation(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument("--trust-remote-code", action="store_true", help="run code from the checkpoint's folder")
     group.add_argument("--keep-export", action="store_true", help="keep the Hugging Face folder of a global_step_N")
+
+
+def _add_tools(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--tools",
+        type=Path,
+        metavar="FILE",
+        help="function tools that the student may call, as multi_turn.function_tool_path names them; the column of the "
+        "teacher holds messages then (docs/trajectories.md)",
+    )
+    group.add_argument("--tool-format", default="hermes", help="verl's parser of calls (default: %(default)s)")
+    group.add_argument("--max-turns", type=positive, metavar="N", help="turns of the student (default: no limit)")
+    group.add_argument("--max-parallel-calls", type=positive, default=1, help="in a turn (default: %(default)s)")
+    group.add_argument(
+        "--max-tool-response-length", type=positive, default=256, help="characters of a result (default: %(default)s)"
+    )
 
 
 def _add_measures(group: "argparse._ArgumentGroup") -> None:
@@ -184,8 +202,23 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.features_model,
         arguments.two_sample_splits,
         _teacher(arguments),
+        _tools(arguments),
     )
     sys.stdout.write(render(evaluation))
+
+
+def _tools(arguments: argparse.Namespace) -> "ToolOptions | None":
+    if arguments.tools is None:
+        return None
+    from gad_verl.data.tools import ToolLimits
+    from gad_verl.tools.evaluation.tool_turns import ToolOptions
+
+    limits = ToolLimits(
+        max_assistant_turns=arguments.max_turns,
+        max_parallel_calls=arguments.max_parallel_calls,
+        max_tool_response_length=arguments.max_tool_response_length,
+    )
+    return ToolOptions(arguments.tools, arguments.tool_format, limits)
 
 
 def _dtype(name: str) -> str:

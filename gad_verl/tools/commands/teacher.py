@@ -76,6 +76,15 @@ def _add_teacher(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--name", help="value of the column teacher (default: the model)")
     group.add_argument("--api-key-env", default="OPENAI_API_KEY", help="variable with the key (default: %(default)s)")
     group.add_argument("--settings", type=Path, help="YAML file with several teachers (docs/teacher.md)")
+    group.add_argument(
+        "--tools",
+        type=Path,
+        metavar="FILE",
+        help="function tools that the teacher may call; they are run here (docs/trajectories.md)",
+    )
+    group.add_argument(
+        "--max-turns", type=positive, default=10, help="with --tools: turns until it must answer (default: %(default)s)"
+    )
     group.add_argument("--price", type=float, nargs=2, metavar=("PROMPT", "COMPLETION"), help="per million tokens")
 
 
@@ -156,6 +165,9 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.limit,
     )
     plan = Plan(prompts, settings)
+    if arguments.tools is not None:
+        _run_tools(arguments, plan)
+        return
     if arguments.dry_run:
         sys.stdout.write(dry_run(plan, arguments.output) + "\n")
         return
@@ -168,6 +180,24 @@ def _run(arguments: argparse.Namespace) -> None:
         f"{answers['missing']} missing\n"
         f"{card_path(arguments.output)}: counts, settings, checksum\n"
         f"{store_path(arguments.output)}: all answers as they came\n"
+    )
+
+
+def _run_tools(arguments: argparse.Namespace, plan: Any) -> None:
+    from gad_verl.tools.data.writing import card_path
+    from gad_verl.tools.teacher.tool_collect import ToolCollection
+
+    if arguments.dry_run:
+        raise GadConfigError(
+            "--tools with --dry-run: how many turns a teacher takes is not known before; leave one out"
+        )
+    collection = ToolCollection(plan, arguments.tools, arguments.max_turns)
+    card = collection.collect(arguments.output, overwrite=arguments.overwrite, allow_missing=arguments.allow_missing)
+    ended = ", ".join(f"{name} {number}" for name, number in card["trajectories"]["ended"].items())
+    sys.stdout.write(
+        f"{arguments.output}: {card['output']['rows']} trajectories of {card['trajectories']['wanted']} ({ended}), "
+        f"{card['turns']:.2f} turns and {card['calls']:.2f} calls each\n"
+        f"{card_path(arguments.output)}: counts, settings, checksum\n"
     )
 
 

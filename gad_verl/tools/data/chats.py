@@ -155,9 +155,14 @@ def history_of(row: Row) -> Messages:
     return messages
 
 
-def refuse_more_than_text(row: Row) -> None:
-    """Raise Unusable for a row whose answer rests on pictures or tools that the prompt would not have."""
-    for columns, reason in ((PICTURE_COLUMNS, PICTURES), (TOOL_COLUMNS, TOOLS)):
+def refuse_more_than_text(row: Row, with_tools: bool = False) -> None:
+    """Raise Unusable for a row whose answer rests on pictures or tools that the prompt would not have.
+
+    Args:
+        row: Of the file.
+        with_tools: Whether tools may be there.
+    """
+    for columns, reason in ((PICTURE_COLUMNS, PICTURES), (TOOL_COLUMNS, TOOLS))[: 1 if with_tools else 2]:
         for name in columns:
             value = row.get(name)
             if not is_missing(value) and value not in ("", "[]", "{}", "null", "None") and value not in ([], {}, b""):

@@ -40,13 +40,15 @@ logger = logging.getLogger(__name__)
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
-def row_schema(several_texts: bool, says_ends: bool = False) -> pa.Schema:
+def row_schema(several_texts: bool, says_ends: bool = False, has_tools: bool = False) -> pa.Schema:
     """Schema of an imported file.
 
     Args:
         several_texts: Whether rows have several texts: ``teacher_response`` is a list then.
         says_ends: Whether rows say how their texts ended. Else the schema is without, as files of one schema alone can
             be read together.
+        has_tools: Whether rows hold trajectories: ``teacher_messages`` and ``tools``, both as JSON text, in the place
+            of ``teacher_response``.
     """
     about = [("index", pa.int64()), ("id", pa.string()), ("category", pa.string())]
     if says_ends:
@@ -54,7 +56,11 @@ def row_schema(several_texts: bool, says_ends: bool = False) -> pa.Schema:
     return pa.schema(
         [
             ("prompt", MESSAGES),
-            ("teacher_response", pa.list_(pa.string()) if several_texts else pa.string()),
+            *(
+                [("teacher_messages", pa.string()), ("tools", pa.string())]
+                if has_tools
+                else [("teacher_response", pa.list_(pa.string()) if several_texts else pa.string())]
+            ),
             ("teacher", pa.string()),
             ("data_source", pa.string()),
             ("extra_info", pa.struct(about)),
@@ -187,7 +193,7 @@ def _check_unicode(examples: list[Example]) -> None:
 
 def _has_several_texts(source: Source, layout: Layout) -> bool:
     """Whether any row has a list of teacher texts: a column of a file has one type."""
-    if not layout.is_chat or layout.name == "sharegpt":
+    if not layout.is_chat or layout.name == "sharegpt" or layout.has_tools:
         return False
     return any(isinstance(row, dict) and isinstance(row.get("teacher_response"), list) for row in source.rows())
 
@@ -197,6 +203,14 @@ def _says_ends(source: Source, columns: list[str], rename: dict[str, str]) -> bo
     if not {EXTRA_INFO, *MARKS} & set(columns):
         return False
     return any(isinstance(row, dict) and bool(marks_of(_rename(row, rename))) for row in source.rows())
+
+
+def _teacher_columns(example: Example, layout: Layout, several: bool) -> dict[str, Any]:
+    texts = example.teacher_response
+    if layout.has_tools:
+        tools = json.dumps(example.tools, ensure_ascii=False) if example.tools else None
+        return {"teacher_messages": texts, "tools": tools}
+    return {"teacher_response": [texts] if several and isinstance(texts, str) else texts}
 
 
 def _finish_reasons(example: Example, several: bool) -> dict[str, Any]:
@@ -239,7 +253,7 @@ def import_file(
         listing = files.add(rejected) if rejected is not None else None
         handle = listing.open("w", encoding="utf-8") if listing is not None else None
         try:
-            with RowWriter(temporary, row_schema(several, says_ends)) as writer:
+            with RowWriter(temporary, row_schema(several, says_ends, layout.has_tools)) as writer:
                 progress = tqdm(
                     _examples(source, layout, options, result),
                     total=source.count,
@@ -255,12 +269,12 @@ def import_file(
                             handle.write(json.dumps({"row": number, "reason": reason}, ensure_ascii=False) + "\n")
                         continue
                     texts = example.teacher_response
-                    result.written_lists += isinstance(texts, str) and is_written_list(texts)
+                    result.written_lists += isinstance(texts, str) and not layout.has_tools and is_written_list(texts)
                     about = {"index": writer.rows, "id": example.id, "category": example.category}
                     writer.write(
                         {
                             "prompt": _prompt(example, options),
-                            "teacher_response": [texts] if several and isinstance(texts, str) else texts,
+                            **_teacher_columns(example, layout, several),
                             "teacher": example.teacher or options.teacher,
                             "data_source": example.source or data_source,
                             "extra_info": about | (_finish_reasons(example, several) if says_ends else {}),

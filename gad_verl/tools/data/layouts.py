@@ -19,6 +19,7 @@ answer) and :class:`WrongType` for one that is not of its layout (a number where
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from gad_verl.data.endings import MARKS, cut_marks
 from gad_verl.data.schema import teacher_texts
@@ -45,6 +46,7 @@ from gad_verl.tools.data.row_values import (
     optional_text,
     text,
 )
+from gad_verl.tools.data.tool_layouts import read_trajectory
 
 # Read in any layout: who asks with them is answered otherwise, or not at all.
 _SYSTEM = ("system", "system_prompt")
@@ -66,6 +68,7 @@ class Example:
         source: Which data set, where the row says so.
         category: Kind of task, where the row says so.
         cut: Whether each teacher text was cut when it was written; None where the row does not say.
+        tools: What the teacher could call, of trajectories.
     """
 
     teacher_response: str | list[str]
@@ -78,6 +81,7 @@ class Example:
     source: str | None = None
     category: str | None = None
     cut: tuple[bool | None, ...] | None = None
+    tools: list[dict[str, Any]] | None = None
 
 
 Converter = Callable[[Row], Iterator[Example]]
@@ -94,6 +98,7 @@ class Layout:
         is_chat: Whether rows hold whole chats, which no template is put around.
         optional: Further columns that the converter reads, besides those that are read in any layout.
         before: Layouts that would read the same file, and would take the wrong answer for the teacher's.
+        has_tools: Whether teacher's texts are trajectories with calls of tools; found only where it is named.
     """
 
     name: str
@@ -102,6 +107,7 @@ class Layout:
     is_chat: bool = False
     optional: tuple[str, ...] = ()
     before: tuple[str, ...] = ()
+    has_tools: bool = False
 
     def examples(self, row: Row) -> Iterator[Example]:
         """What a row gives to learn from.
@@ -110,7 +116,7 @@ class Layout:
             Unusable, WrongType: See the module.
         """
         refuse_unwanted(row)
-        refuse_more_than_text(row)
+        refuse_more_than_text(row, with_tools=self.has_tools)
         if HISTORY not in self.optional and row.get(HISTORY):
             raise WrongType(
                 f"column {HISTORY!r} holds earlier turns, which the layout {self.name} does not read. If it is "
@@ -222,6 +228,11 @@ def _batch(row: Row) -> Iterator[Example]:
     yield from _gad(row)
 
 
+def _trajectory(row: Row) -> Iterator[Example]:
+    prompt, trajectory, tools = read_trajectory(row)
+    yield Example(trajectory, messages=prompt, tools=tools, **_about(row))
+
+
 def _preference(row: Row) -> Iterator[Example]:
     prompt, answer = chosen_pair(row)
     yield Example(answer, messages=prompt, **_about(row))
@@ -243,6 +254,7 @@ LAYOUTS = {
         Layout("selfinst", (("instruction",), ("instances",)), _selfinst),
         Layout("alpaca", (("instruction",), ("output",)), _single("output", "input"), optional=("input", HISTORY)),
         Layout("sharegpt", (("conversations", "messages"),), _sharegpt, is_chat=True),
+        Layout("trajectory", (("conversations", "messages"),), _trajectory, is_chat=True, has_tools=True),
         Layout("plain", (("instruction",), ("response",)), _single("response", "input"), optional=("input", HISTORY)),
         Layout(
             "preference",
@@ -303,7 +315,7 @@ def find_layout(columns: Collection[str], where: str, name: str | None = None) -
                     f"which say which answer is wanted; the layout {other.name} reads them"
                 )
         return layout
-    fitting = [layout for layout in LAYOUTS.values() if layout.fits(columns)]
+    fitting = [layout for layout in LAYOUTS.values() if layout.fits(columns) and not layout.has_tools]
     fitting = [one for one in fitting if not any(set(one.needed) < set(other.needed) for other in fitting)]
     fitting = [one for one in fitting if not any(one.name in other.before for other in fitting)]
     if not fitting:

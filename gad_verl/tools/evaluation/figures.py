@@ -159,6 +159,12 @@ def measure(
     if hidden := [response for response in responses if response.thought_tokens is not None]:
         figures.plain["thought_tokens"] = _mean([float(response.thought_tokens or 0) for response in hidden])
         figures.plain["unclosed"] = _mean([float(response.finish_reason == "thoughts") for response in hidden])
+    if rolled := [response for response in responses if response.turns is not None]:
+        calls = sum(response.calls or 0 for response in rolled)
+        figures.plain["turns"] = _mean([float(response.turns or 0) for response in rolled])
+        figures.plain["calls"] = calls / len(rolled)
+        invalid = sum(response.invalid_calls or 0 for response in rolled)
+        figures.plain["invalid_calls"] = invalid / calls if calls else 0.0
     return figures
 
 

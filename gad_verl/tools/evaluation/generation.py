@@ -23,7 +23,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -39,6 +39,9 @@ from gad_verl.tools.evaluation.rows import Row, digest
 from gad_verl.tools.export.checkpoint import Checkpoint, load_tokenizer
 from gad_verl.tools.export.prompt_options import PromptOptions, find_prompt_options
 from gad_verl.tools.export.weights import export_part
+
+if TYPE_CHECKING:
+    from gad_verl.tools.evaluation.tool_turns import ToolTurns
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +178,7 @@ def generate(
     builder: SequenceBuilder,
     data: dict[str, Any],
     thoughts: ThoughtReader | None = None,
+    tools: "ToolTurns | None" = None,
 ) -> list[Response]:
     """All responses, sorted by prompt and sample, from ``output`` as far as they are there.
 
@@ -187,6 +191,7 @@ def generate(
         builder: Of :func:`build_sequences`.
         data: What is noted about the data file.
         thoughts: Of :func:`find_thoughts`.
+        tools: Rolls trajectories with tools out; None asks for single answers.
 
     Raises:
         GadConfigError: If ``output`` belongs to other settings, or the engine cannot run this.
@@ -221,7 +226,7 @@ def generate(
             jobs.sort(key=lambda job: -len(job.prompt_ids))
             folder = student_folder(checkpoint, output)
             engine = _open_engine(engine_name, folder, settings, compute, builder, jobs)
-            _run(engine, jobs, rows, file, builder, thoughts)
+            _run(engine, jobs, rows, file, builder, thoughts, tools)
             del engine
             # The model's memory is wanted back now: teacher, features and judge come next.
             gc.collect()
@@ -274,14 +279,19 @@ def _run(
     file: ResponseFile,
     builder: SequenceBuilder,
     thoughts: ThoughtReader | None,
+    tools: "ToolTurns | None",
 ) -> None:
     done = len(file.responses)
     with tqdm(total=done + len(jobs), initial=done, desc="Generating", unit="response") as bar:
-        for job, token_ids in engine.run(jobs):
+        for job, token_ids in engine.run(jobs) if tools is None else tools.run(engine, jobs, rows):
             read = None if thoughts is None else thoughts.read(job.prompt_ids, token_ids)
             answer_ids = token_ids if read is None else read.answer_ids
             text, finished = ("", False) if answer_ids is None else builder.student_text(answer_ids)
-            unfinished = "thoughts" if answer_ids is None else "length"
+            unfinished, counts = "thoughts" if answer_ids is None else "length", dict[str, int]()
+            if tools is not None:
+                turns = tools.read(job, token_ids)
+                text, finished = turns.text, turns.finished
+                counts = {"turns": turns.turns, "calls": turns.calls, "invalid_calls": turns.invalid_calls}
             file.append(
                 Response(
                     prompt=job.prompt,
@@ -294,6 +304,7 @@ def _run(
                     response_tokens=len(token_ids),
                     token_ids=token_ids,
                     thought_tokens=None if read is None else read.num_thoughts,
+                    **counts,
                 )
             )
             bar.update()

@@ -239,7 +239,7 @@ def render(evaluation: Evaluation) -> str:
     settings, plain = evaluation.settings, evaluation.plain
     way = "greedy" if settings["temperature"] == 0 else f"temperature {settings['temperature']:g}"
     options = settings.get("chat_template_kwargs") or {}
-    given = ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items())
+    given = ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items() if name != "tools")
     rendered = f", prompts rendered with {given}" if given else ""
     lines = [
         f"# {settings['model']}",
@@ -264,6 +264,11 @@ def render(evaluation: Evaluation) -> str:
     if "unclosed" in plain:
         lines.append(f"| tokens of thoughts, hidden | {_plain(plain['thought_tokens'], 1)} |")
         lines.append(f"| never came to an answer | {_plain(plain['unclosed'], 2)} |")
+    if "turns" in plain:
+        lines.append(f"| turns of a trajectory | {_plain(plain['turns'], 2)} |")
+        lines.append(
+            f"| calls of tools, invalid ones | {_plain(plain['calls'], 2)}, {_plain(plain['invalid_calls'], 3)} |"
+        )
     lines += ["", "Two-sample accuracy 0.5: a classifier cannot tell student from teacher."]
     if evaluation.teacher:
         lines += ["", _render_teacher(evaluation.teacher)]

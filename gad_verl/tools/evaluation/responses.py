@@ -42,6 +42,7 @@ class Response:
         response_tokens: As sampled, the end-of-text token included.
         token_ids: The same; None in folders of gad-verl that did not write them.
         thought_tokens: Of them, those of thoughts; None where thoughts are not hidden.
+        turns, calls, invalid_calls: Of a trajectory with tools; None of others.
     """
 
     prompt: int
@@ -53,6 +54,9 @@ class Response:
     response_tokens: int
     token_ids: list[int] | None = None
     thought_tokens: int | None = None
+    turns: int | None = None
+    calls: int | None = None
+    invalid_calls: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -109,8 +113,9 @@ class ResponseFile:
     def append(self, response: Response) -> None:
         """Write a response; it survives the end of the process from here on."""
         content = asdict(response)
-        if response.thought_tokens is None:
-            del content["thought_tokens"]
+        for name in ("thought_tokens", "turns", "calls", "invalid_calls"):
+            if content[name] is None:
+                del content[name]
         self._handle.write(json.dumps(content, ensure_ascii=False) + "\n")
         self._handle.flush()
         self.responses[response.key] = response

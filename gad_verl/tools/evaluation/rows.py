@@ -15,9 +15,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gad_verl.data.endings import cut_texts
 from gad_verl.data.reading import open_file
@@ -61,6 +62,7 @@ def load_rows(
     teacher_key: str = "teacher_response",
     limit: int | None = None,
     checks_key: str | None = None,
+    read_texts: Callable[[Any, str], list[str]] = teacher_texts,
 ) -> list[Row]:
     """The rows of a data file in the schema of :mod:`gad_verl.data.schema`.
 
@@ -70,6 +72,7 @@ def load_rows(
         teacher_key: Column of the teacher's texts.
         limit: Only so many of the first rows.
         checks_key: Column of the checks (:mod:`gad_verl.tools.evaluation.checks`); None makes none.
+        read_texts: Reads the column of the teacher.
 
     Raises:
         GadDataError: Names file, row, column and remedy.
@@ -80,14 +83,14 @@ def load_rows(
         raise GadConfigError(f"--limit must be at least 1; got {limit}")
     if not path.is_file():
         raise GadDataError(f"{path}: no such data file (--data)")
-    check_file(path, prompt_key, teacher_key, ("--prompt-key", "--teacher-key"))
+    check_file(path, prompt_key, teacher_key, ("--prompt-key", "--teacher-key"), read_texts=read_texts)
     rows = []
     for number, record in enumerate(open_file(path).rows()):
         if number == limit:
             break
         messages = tuple({"role": m["role"], "content": m["content"]} for m in record[prompt_key])
         where = f"{path}, row {number}"
-        texts = teacher_texts(record[teacher_key], f"{where}, column {teacher_key!r}")
+        texts = read_texts(record[teacher_key], f"{where}, column {teacher_key!r}")
         checks = () if checks_key is None else checks_of(record, checks_key, where)
         rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0], checks))
     return rows

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gad_verl.data.schema import teacher_texts
+from gad_verl.data.trajectory_messages import trajectory_texts
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.evaluation.engines import load_model
 from gad_verl.tools.evaluation.figures import measure
@@ -44,6 +46,7 @@ from gad_verl.tools.export.checkpoint import Checkpoint, find_checkpoint
 if TYPE_CHECKING:
     from gad_verl.tools.api import Endpoint
     from gad_verl.tools.evaluation.judge import JudgeSettings
+    from gad_verl.tools.evaluation.tool_turns import ToolOptions
 
 JUDGE_STORE = "judge.sqlite"
 
@@ -96,6 +99,7 @@ def evaluate(
     features_model: Path | None = None,
     splits: int = SPLITS,
     teacher: TeacherOptions | None = None,
+    tools: "ToolOptions | None" = None,
 ) -> Evaluation:
     """Generate what is missing, measure, ask the judge, and write the results into ``output``.
 
@@ -109,11 +113,13 @@ def evaluate(
         features_model: Model of the third two-sample test; None leaves it out.
         splits: Random halves of the two-sample tests.
         teacher: An open teacher, for both divergences; None leaves them out.
+        tools: That the student may call; the rows hold trajectories then.
 
     Raises:
         GadDataError, GadConfigError, GadCheckpointError, GadEndpointError: One line each, with the remedy.
     """
-    rows = load_rows(data.path, data.prompt_key, data.teacher_key, data.limit, data.checks_key)
+    read_texts = teacher_texts if tools is None else trajectory_texts
+    rows = load_rows(data.path, data.prompt_key, data.teacher_key, data.limit, data.checks_key, read_texts)
     checkpoint = find_checkpoint(model)
     if features_model is not None and not (features_model / "config.json").is_file():
         raise GadConfigError(f"--features-model {features_model}: no Hugging Face folder (it has no config.json)")
@@ -125,6 +131,14 @@ def evaluate(
             f"--teacher-model with a student whose thoughts are hidden ({model}): its probability of an answer depends "
             "on thoughts that the teacher's text has none of. Leave the teacher out, or take --thinking none"
         )
+    rolled = None
+    if tools is not None:
+        from gad_verl.tools.evaluation.engines import read_config
+        from gad_verl.tools.evaluation.tool_turns import ToolTurns, check_alone
+
+        check_alone(tools, thoughts, teacher)
+        rolled = ToolTurns(tools, builder, read_config(checkpoint.config_folder).get("model_type"))
+        rows, builder = rolled.described(rows), rolled.builder
     compared = open_teacher(teacher, checkpoint, builder, rows, settings) if teacher is not None else None
     opponents = [find_opponent(name, rows) for name in judge.against] if judge else []
     names = [opponent.name for opponent in opponents]
@@ -137,7 +151,7 @@ def evaluate(
         check_endpoint(judge.endpoint, judge.settings.sampling(1), judge.settings.optional)
     # Of a global_step_N the teacher's student is exported as well: once for both.
     kept = replace(compute, keep_export=compute.keep_export or compared is not None)
-    responses = generate(checkpoint, rows, output, settings, kept, builder, {"data": str(data.path)}, thoughts)
+    responses = generate(checkpoint, rows, output, settings, kept, builder, {"data": str(data.path)}, thoughts, rolled)
     divergence = None
     if compared is not None:
         texts = scored_texts(rows, responses, compared, builder)
