@@ -21,13 +21,16 @@
 | 128 + n | the second signal n |
 """
 
+import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 
 from gad_verl.errors import USER_ERRORS, GadStalledError
 
 FAILED, USERS_ERROR, WORTH_A_RESTART = 1, 2, 75
+_ASK_S = 5.0
 # By name, since the check before a run is not to import Ray.
 _LOST = frozenset(
     {
@@ -65,9 +68,31 @@ def ended_by(error: BaseException) -> SystemExit:
     reason, code = reason_and_code(error)
     goes_on = "; the same command goes on from the last checkpoint" if code == WORTH_A_RESTART else ""
     lines = str(reason).strip().splitlines() or [""]
+    lost = _named_actor(str(reason)) if code == WORTH_A_RESTART else None
+    text = lines[0] if lost is None else f"{lost} was lost: {lines[0]}"
     sys.stderr.write("".join(traceback.format_exception(error)))
-    sys.stderr.write(f"gad_verl: {type(reason).__name__}: {lines[0]} (exit code {code}{goes_on})\n")
+    sys.stderr.write(f"gad_verl: {type(reason).__name__}: {text} (exit code {code}{goes_on})\n")
     return SystemExit(code)
+
+
+def _named_actor(text: str) -> str | None:
+    """The actor of an error of Ray, which says its number alone, with its process and node; None if it is not known."""
+    ray, found = sys.modules.get("ray"), re.search(r"\b[0-9a-f]{32}\b", text)
+    if ray is None or found is None or not ray.is_initialized():
+        return None
+    names: list[str] = []
+
+    def ask(identity: str) -> None:
+        info = ray._private.state.actors(identity)
+        if info:
+            kind = info["ActorClassName"].rpartition(".")[2]
+            names.append(f"{kind} (process {info['Pid']} on {info['Address']['IPAddress']})")
+
+    # Of a head that may be gone too: its silence is not waited for.
+    asked = threading.Thread(target=ask, args=(found[0],), daemon=True)
+    asked.start()
+    asked.join(_ASK_S)
+    return names[0] if names else None
 
 
 def _code_of(error: BaseException) -> int | None:

@@ -254,6 +254,7 @@ def entered(
     for name, value in options.items():
         OmegaConf.update(config, name, value)
     run = FakeRun(config, monkeypatch)
+    run.rollouts.encodes = True
     if real_group:
         monkeypatch.setattr("gad_verl.trainer.gad_trainer.DiscriminatorGroup", worker_group.DiscriminatorGroup)
         monkeypatch.setattr(worker_group, "RayWorkerGroup", Workers)
@@ -292,8 +293,9 @@ def entered(
     return whole, stage
 
 
-# Files of the table that belong to the data loader and to the discriminator's processes.
+# Files of the table that belong to the data loader, to the agent loops and to the discriminator's processes.
 OF_THE_LOADER = {"gad_verl/data/dataset.py"}
+OF_THE_LOOPS = {"gad_verl/rollout/encoding_agent.py"}
 OF_THE_RANKS = {
     f"gad_verl/discriminator/{name}.py" for name in ("worker", "engine", "model", "loss", "embedding_noise")
 }
@@ -302,7 +304,7 @@ OF_THE_RANKS = {
 def test_the_walk_names_every_file_that_a_row_enters(tiny_config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, stage = entered(tiny_config, monkeypatch)
     said = files("walk", 1) | files("beside", 0)
-    assert sorted(stage) == sorted(said - OF_THE_LOADER - OF_THE_RANKS)
+    assert sorted(stage) == sorted(said - OF_THE_LOADER - OF_THE_LOOPS - OF_THE_RANKS)
     assert whole >= OF_THE_LOADER
 
 

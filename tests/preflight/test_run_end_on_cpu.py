@@ -16,13 +16,14 @@
 from typing import Any
 
 import pytest
+import ray
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
-from ray.exceptions import ActorDiedError, RayTaskError, WorkerCrashedError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, WorkerCrashedError
 
 from gad_verl.errors import GadCheckpointError, GadDataError, GadStalledError
 from gad_verl.preflight import PreflightCallback
-from gad_verl.preflight.run_end import reason_and_code
+from gad_verl.preflight.run_end import ended_by, reason_and_code
 
 
 def of_ray(cause: Exception) -> Exception:
@@ -81,3 +82,18 @@ def test_errors_that_lead_to_one_another_end() -> None:
     first, second = RuntimeError("1"), RuntimeError("2")
     first.__cause__, second.__cause__ = second, first
     assert reason_and_code(first) == (first, 1)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_actor_that_ray_names_by_its_number_is_named(
+    known: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    identity = "f5b4f55e22464ecd6f4fc1ef04000000"
+    info = {"ActorClassName": "main_ppo.TaskRunnerV1", "Pid": 7, "Address": {"IPAddress": "10.0.0.2"}}
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray._private.state, "actors", lambda asked: info if known and asked == identity else {})
+    error = ActorUnavailableError("Socket closed", bytes.fromhex(identity))
+    assert ended_by(error).code == 75
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ("TaskRunnerV1 (process 7 on 10.0.0.2) was lost: " in line) == known
+    assert identity in line and "exit code 75" in line
