@@ -30,6 +30,9 @@ from gad_verl.trainer.rollouts import RolloutGroup
 from gad_verl.trainer.scored import ScoredStep
 from gad_verl.trainer.trust import StudentTrust
 
+# Of the names of what is known of pairs of prompts that never train the discriminator.
+_HELD_OUT = "trust_"
+
 
 def session_ages(groups: Sequence[RolloutGroup], step: int) -> Tensor:
     """Ages (G, n) of all sessions, int64; -1 where there is none.
@@ -104,5 +107,5 @@ class OffPolicy:
         metrics |= pairs_by_age(*scores, output.weights, ages, "disc/")
         if self.trust is not None:
             held_out = torch.tensor(self.trust.held_out(groups))[:, None]
-            metrics |= pairs_by_age(*scores, output.weights * held_out, ages, "gad/trust_")
+            metrics |= pairs_by_age(*scores, output.weights * held_out, ages, f"gad/{_HELD_OUT}")
         return metrics

@@ -22,6 +22,7 @@ import torch
 from fake_run import FakeRun, random_answer
 from omegaconf import DictConfig, OmegaConf
 
+from gad_verl.core.replay import ReplayBuffer
 from gad_verl.errors import GadStalledError
 
 PROMPTS, N, STEPS, ROWS = 8, 4, 6, 48
@@ -299,18 +300,20 @@ def test_a_step_of_several_updates_is_counted_as_one(
     separate(config, updates)
     config.gad.replay.capacity_steps, config.gad.replay.fraction = 2, 0.5
     config.gad.warmup.actor_lr, config.gad.adversarial.actor_lr = 2e-3, 1e-3
-    run = FakeRun(config, monkeypatch)
-    drawn: list[list[int]] = []
-    run.fit()
+    seeds: list[int] = []
+    sample = ReplayBuffer.sample
+    monkeypatch.setattr(
+        ReplayBuffer, "sample", lambda buffer, count, step: seeds.append(step) or sample(buffer, count, step)
+    )
+    run = FakeRun(config, monkeypatch).fit()
     assert run.discriminator is not None
     rates = run.discriminator.named("begin_stage")
     assert rates and {horizon for _, horizon in rates} == {STEPS * updates}
-    for groups in run.discriminator.named("update"):
-        drawn.append([hash(tuple(group.teacher_ids[0])) for group in groups[PROMPTS // updates :]])
-    assert len(drawn) == STEPS * updates and drawn[0] == []
-    # Two steps are remembered, whatever the number of their updates; and no two updates draw the same.
-    late_draws = [tuple(one) for one in drawn[2 * updates :]]
-    assert len(set(late_draws)) == len(late_draws)
+    # No two updates draw by the same number, and two steps are remembered, whatever the number of their updates.
+    assert len(set(seeds)) == len(seeds) == STEPS * updates
+    replayed = [len(groups) - PROMPTS // updates for groups in run.discriminator.named("update")]
+    assert replayed == [0, *[PROMPTS // updates] * (STEPS * updates - 1)]
+    assert len(run.trainer.parts.stateful["discriminator"].state_dict()["replay"]["steps"]) == 2 * updates
     # Horizons of the student's stages in its own updates, which come `updates` a step.
     horizons = [given[1] for given in run.student.named("begin_stage")]
     assert horizons == [2 * updates, 3 * updates]
