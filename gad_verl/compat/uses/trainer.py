@@ -144,9 +144,9 @@ DATA = (
     ),
     VerlUse(
         _TOKENS,
-        "merge_assistant_tokens(runtime_token_ids, assistant_token_ids) "
-        "merge_context_tokens(previous_messages, updated_messages, runtime_token_ids, *, tools) "
-        "align_response_metadata(merge_result, response_mask)",
+        "merge_assistant_tokens(self, runtime_token_ids, assistant_token_ids) "
+        "merge_context_tokens(self, previous_messages, updated_messages, runtime_token_ids, *, tools) "
+        "align_response_metadata(self, merge_result, response_mask)",
         _TRAJECTORIES,
     ),
     VerlUse("verl.tools.tool_registry", "load_all_tools(*, tool_config_path, function_tool_path)", _TRAJECTORIES),
