@@ -149,7 +149,7 @@ DATA = (
         "align_response_metadata(self, merge_result, response_mask)",
         _TRAJECTORIES,
     ),
-    VerlUse("verl.tools.tool_registry", "load_all_tools()", _TRAJECTORIES),
+    VerlUse("verl.tools.tool_registry", "load_all_tools(*, tool_config_path, function_tool_path)", _TRAJECTORIES),
     VerlUse("verl.utils.import_utils", "resolve_config_path(config_path)", _TRAJECTORIES),
     VerlUse("verl.experimental.agent_loop.tool_parser", "FunctionCall(*, arguments, name)", "the student's calls"),
     VerlUse("verl.experimental.agent_loop.tool_parser:FunctionCall", "arguments name", "the student's calls"),
