@@ -88,7 +88,8 @@ def load_tools(multi_turn: Any) -> list[Any]:
             f"{PATHS[1]}"
         )
     try:
-        tools = load_all_tools(**{name: resolve_config_path(path) if path else None for name, path in paths.items()})
+        functions, classes = (resolve_config_path(paths[name]) if paths[name] else None for name in PATHS)
+        tools = load_all_tools(tool_config_path=classes, function_tool_path=functions)
     except Exception as error:  # whatever the user's file raises
         named = ", ".join(f"{name}={path}" for name, path in paths.items() if path)
         raise GadConfigError(f"{MULTI_TURN}: the tools of {named} cannot be loaded: {one_line(error)}") from None

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "export.md": "tests/export/test_export_docs_on_cpu.py",
     "extending.md": "tests/docs/test_extension_points_on_cpu.py",
     "teacher.md": "tests/teacher/test_teacher_docs_on_cpu.py",
+    "trajectories.md": "tests/docs/test_trajectories_page_on_cpu.py",
 }
 
 

@@ -259,6 +259,20 @@ def test_a_row_that_names_another_agent_loop(tiny_config: DictConfig, tmp_path: 
     assert message.startswith(f"{path}, row 2, column 'agent_name' names 'tool_agent'")
 
 
+@pytest.mark.parametrize("column", ["images", "videos", "audios"])
+def test_a_row_with_more_than_text(tiny_config: DictConfig, tmp_path: Path, column: str) -> None:
+    rows = pd.read_parquet(tiny_config.data.train_files)
+    rows[column] = [[]] * len(rows)
+    path = str(tmp_path / "rows.parquet")
+    rows.to_parquet(path)
+    preflight.run_preflight(changed(tiny_config, data__train_files=path))
+    rows.at[3, column] = ["x.png"]
+    path = str(tmp_path / "other.parquet")
+    rows.to_parquet(path)
+    message = refused(preflight.run_preflight, changed(tiny_config, data__train_files=path))
+    assert message.startswith(f"{path}, row 3, column {column!r}: pictures, films and sound are not supported")
+
+
 # ------------------------------ thoughts ------------------------------
 
 SWITCH = "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"

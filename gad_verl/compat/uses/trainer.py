@@ -203,14 +203,26 @@ DATA = (
     ),
     VerlUse(
         _TOKENS,
-        "merge_assistant_tokens(runtime_token_ids, assistant_token_ids) "
-        "merge_context_tokens(previous_messages, updated_messages, runtime_token_ids, *, tools) "
-        "align_response_metadata(merge_result, response_mask)",
+        "merge_assistant_tokens(self, runtime_token_ids, assistant_token_ids) "
+        "merge_context_tokens(self, previous_messages, updated_messages, runtime_token_ids, *, tools) "
+        "align_response_metadata(self, merge_result, response_mask)",
         _TRAJECTORIES,
     ),
     VerlUse("verl.tools.tool_registry", "load_all_tools(*, tool_config_path, function_tool_path)", _TRAJECTORIES),
     VerlUse("verl.utils.import_utils", "resolve_config_path(config_path)", _TRAJECTORIES),
-    VerlUse("verl.experimental.agent_loop.tool_parser", "FunctionCall", "the student's calls"),
+    VerlUse("verl.experimental.agent_loop.tool_parser", "FunctionCall(*, arguments, name)", "the student's calls"),
+    VerlUse("verl.experimental.agent_loop.tool_parser:FunctionCall", "arguments name", "the student's calls"),
+    VerlUse(
+        "verl.experimental.agent_loop.agent_loop",
+        "DictConfigWrap(*, config) ToolListWrap(tools)",
+        "evaluation of students with tools",
+    ),
+    VerlUse("verl.experimental.agent_loop.tool_agent_loop", "ToolAgentLoop", "evaluation and collection with tools"),
+    VerlUse(
+        "verl.experimental.agent_loop.tool_agent_loop:ToolAgentLoop",
+        "_call_tool(self, tool_call, tools_kwargs, agent_data)",
+        "collection with tools",
+    ),
     VerlUse(
         "verl.experimental.agent_loop.tool_parser:ToolParser",
         "_registry get_tool_parser(cls, name, tokenizer) extract_tool_calls(self, responses_ids, tools)",

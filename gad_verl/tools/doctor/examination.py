@@ -168,6 +168,11 @@ class Doctor:
 
         check_prompts(self.config, self.gad_config)
         found = [ok("prompts", "the chat templates render every one, and what is asked is in it")]
+        if self.gad_config.trajectory.enable:
+            from gad_verl.preflight.trajectory_check import check_trajectories
+
+            check_trajectories(self.config, self.gad_config)
+            found.append(ok("trajectories", "rollouts with the same tools could be what the teacher's rows are"))
         return [*found, ok("thinking", thinking_of_run(self.config, self.gad_config))]
 
     def _sizes(self) -> list[Finding]:

@@ -59,6 +59,9 @@ def measured_lengths(config: DictConfig, teacher_key: str) -> Lengths | None:
     model = config.actor_rollout_ref.model
     tokenizer = Path(str(model.get("tokenizer_path", None) or model.path)).expanduser()
     paths = [Path(path).expanduser() for path in file_list(config.data.train_files or [])]
+    if OmegaConf.select(config, "gad.trajectory.enable"):
+        logger.warning("the lengths of trajectories are not measured: name them by --teacher-tokens, --response-tokens")
+        return None
     if not tokenizer.is_dir() or not paths or not all(path.is_file() for path in paths):
         return None
     from gad_verl.tools.data.token_stats import count_tokens, run_builder
