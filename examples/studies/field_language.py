@@ -129,6 +129,11 @@ def _seeds(rows: Sequence[Row], regime: str, arm: str) -> str:
     return str(len(of(rows, regime, arm, "valid")))
 
 
+def _run(lines: list[list[str]]) -> list[list[str]]:
+    """Those of the lines, which end with a number of seeds, that have any."""
+    return [line for line in lines if line[-1] != "0"]
+
+
 def memory_table(rows: Sequence[Row]) -> str:
     heads = [
         "memory of D",
@@ -154,11 +159,11 @@ def memory_table(rows: Sequence[Row]) -> str:
                     _seeds(rows, regime, arm),
                 ]
             )
-    return table(heads, lines)
+    return table(heads, _run(lines))
 
 
 def rollouts_table(rows: Sequence[Row]) -> str:
-    regimes = sorted((regime for regime, arms in ARMS.items() if SODA in arms), key=lambda regime: regime != MAIN)
+    regimes = sorted((regime for regime in ARMS if of(rows, regime, SODA, "valid")), key=lambda regime: regime != MAIN)
     lines = [["SeqKD, where all start, % valid", *(show(of(rows, r, SEQKD, "valid"), 1, 100) for r in regimes)]]
     for arm in (SEQKD_ON, GAD, *ROLLOUTS):
         lines.append([arm, *(against(rows, regime, SEQKD, arm) for regime in regimes)])
@@ -184,7 +189,7 @@ def check_table(rows: Sequence[Row]) -> str:
         figures = [show(of(rows, MAIN, arm, key), 1, 100) for key in ("valid", "passes", "hacks")]
         figures += [show(of(rows, MAIN, arm, key), 2) for key in ("auc_start", "auc")]
         lines.append(["D alone (GAD)" if arm == GAD else arm, *figures, _seeds(rows, MAIN, arm)])
-    return table(heads, lines)
+    return table(heads, _run(lines))
 
 
 def texts_table(rows: Sequence[Row]) -> str:
@@ -194,7 +199,7 @@ def texts_table(rows: Sequence[Row]) -> str:
             name = f"{count} texts, {EQUAL_ROWS if count == 1 else kind}"
             cells = [show(of(rows, name, arm, "valid"), 1, 100) for arm in (SEQKD, SEQKD_ON, GAD)]
             lines.append([f"{count}, {kind}", *cells, _seeds(rows, name, GAD)])
-    return table(["texts a prompt", "SeqKD, % valid", "goes on", "GAD from there", "seeds"], lines)
+    return table(["texts a prompt", "SeqKD, % valid", "goes on", "GAD from there", "seeds"], _run(lines))
 
 
 def tables(rows: Sequence[Row]) -> list[str]:
