@@ -13,16 +13,18 @@
 # limitations under the License.
 """Dataclasses behind the key ``gad`` of the configuration. ``gad/gad.yaml`` carries the same fields with comments."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from gad_verl.config.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, require, require_choice, require_each
 from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
 from gad_verl.config.off_policy import OffPolicyConfig
+from gad_verl.config.near_keys import did_you_mean
 from gad_verl.config.renamed import check_renamed
 from gad_verl.config.stability import (
     SUPERVISED,
@@ -285,6 +287,15 @@ def _without_targets(value: Any) -> Any:
     return value
 
 
+def _keys(section: DictConfig, above: str = "gad") -> Iterator[str]:
+    for name in section:
+        value = section[name]
+        if isinstance(value, DictConfig):
+            yield from _keys(value, f"{above}.{name}")
+        else:
+            yield f"{above}.{name}"
+
+
 def load_gad_config(config: DictConfig) -> GadConfig:
     """Read and validate the key ``gad`` of a composed configuration.
 
@@ -305,6 +316,9 @@ def load_gad_config(config: DictConfig) -> GadConfig:
     except OmegaConfBaseException as error:
         key = f"gad.{error.full_key}" if error.full_key else "gad"
         key = key.replace("gad.gad", "gad")
+        if isinstance(error, ConfigKeyError):
+            known = list(_keys(OmegaConf.structured(GadConfig)))
+            raise GadConfigError(f"{key}: no such key.{did_you_mean(key, known)}") from None
         raise GadConfigError(f"{key}: {str(error).splitlines()[0]}") from None
     except ValueError as error:
         raise GadConfigError(f"gad must be a section of fields, not {section!r}: {error}") from None

@@ -19,6 +19,33 @@ from typing import Any
 from gad_verl.errors import GadConfigError
 
 
+def may_be_of_the_hub(path: str) -> bool:
+    """Whether a model's path may be a name of the Hub (``ORGANISATION/NAME``), and not only a folder."""
+    return not path.startswith(("/", ".", "~")) and path.count("/") <= 1
+
+
+def why_not(path: str, error: BaseException) -> str:
+    """Why a tokenizer was not loaded: what is wrong with the folder, else the error's own words.
+
+    Args:
+        path: A folder, or a name of the Hub.
+        error: Of transformers, which takes a folder that is not there for a name.
+    """
+    local = Path(path).expanduser()
+    if local.is_file():
+        return "this is a file; the folder of a model is needed"
+    if local.is_dir() and not any(local.glob("*token*")):
+        return "the folder has no tokenizer.json and no tokenizer_config.json: is it the folder of a model?"
+    said = " ".join(str(error).split())[:300]
+    if local.exists():
+        return said
+    return (
+        "there is no such folder"
+        if not may_be_of_the_hub(path)
+        else f"there is no such folder, and as a name of the Hub: {said}"
+    )
+
+
 def load_tokenizer(key: str, model: Any) -> Any:
     """The tokenizer of a model, with the chat template that it will have.
 
@@ -38,8 +65,7 @@ def load_tokenizer(key: str, model: Any) -> Any:
             local if local.exists() else path, trust_remote_code=model.get("trust_remote_code", False)
         )
     except (OSError, ValueError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise GadConfigError(f"{key}.path={path}: no tokenizer can be loaded: {text}") from None
+        raise GadConfigError(f"{key}.path={path}: no tokenizer can be loaded: {why_not(str(path), error)}") from None
     if model.get("custom_chat_template", None) is not None:
         tokenizer.chat_template = model.custom_chat_template
     return tokenizer

@@ -14,17 +14,21 @@
 """A run's configuration as ``python -m verl.trainer.main_ppo`` composes it, for commands that do not train."""
 
 import importlib.util
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from gad_verl.config.near_keys import did_you_mean
 from gad_verl.errors import GadCompatError, GadConfigError
 
 DEFAULT_NAME = "gad_trainer"
+_UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: object) -> str:
     return " ".join(str(error).split())[:500]
 
 
@@ -66,4 +70,42 @@ def compose_config(
         with initialize_config_dir(str(folder), version_base=None):
             return compose(name.removesuffix(".yaml"), overrides=list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise GadConfigError(f"--config-name {name} cannot be composed: {_one_line(error)}") from None
+        raise _refusal(name, folder, str(error)) from None
+
+
+def _refusal(name: str, folder: Path, said: str) -> GadConfigError:
+    """Hydra's words, or better ones: what it proposes for a key that is spelled wrongly makes another error."""
+    own = sorted(path.stem for path in Path(__file__).parents[1].joinpath("config").glob("*.yaml"))
+    if said.startswith("Cannot find primary config") and name.removesuffix(".yaml") not in own:
+        return GadConfigError(
+            f"--config-name {name}: no such configuration; gad_verl has {', '.join(own)}. One in a folder of your own "
+            "needs --config-path FOLDER"
+        )
+    unknown = _UNKNOWN_KEY.match(said)
+    if unknown is None:
+        return GadConfigError(f"--config-name {name} cannot be composed: {_one_line(said)}")
+    key = unknown.group(1)
+    return GadConfigError(f"{key}: no such key in {name}.{did_you_mean(key, _keys(name, folder))}")
+
+
+def _keys(name: str, folder: Path) -> list[str]:
+    """All keys of a configuration as it is without overrides; of an empty section its name."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    try:
+        with initialize_config_dir(str(folder), version_base=None):
+            return list(_dotted(OmegaConf.to_container(compose(name.removesuffix(".yaml")), resolve=False)))
+    except HydraException:
+        # It cannot be composed without one of the overrides.
+        return []
+
+
+def _dotted(section: Any, above: str = "") -> Iterator[str]:
+    for name, value in section.items():
+        if name == "_target_":
+            continue
+        if isinstance(value, dict) and value:
+            yield from _dotted(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}"

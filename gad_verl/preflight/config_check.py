@@ -28,12 +28,14 @@ from gad_verl.preflight.async_check import check_mode
 from gad_verl.preflight.joined_cluster import check_joins
 from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
+from gad_verl.preflight.numbers_check import check_folder, check_numbers
 from gad_verl.preflight.objective_check import check_objective
 from gad_verl.preflight.options import check_estimator, check_tools
 from gad_verl.preflight.parallel_check import check_counts
 from gad_verl.preflight.size_check import check_heads
 from gad_verl.preflight.surroundings_check import check_context, check_loggers
 from gad_verl.preflight.thinking_check import check_thinking
+from gad_verl.preflight.unread_check import check_read
 from gad_verl.trainer.stop_file import StopFile
 
 logger = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ def check_config(config: DictConfig) -> GadConfig:
     gad_config = settled_config(config)
     check_joins(config, gad_config)
     check_counts(config)
+    check_numbers(config, gad_config)
+    check_folder(config.trainer)
+    check_read(config, gad_config)
     rollout, algorithm, trainer = config.actor_rollout_ref.rollout, config.algorithm, config.trainer
     check_mode(config, gad_config)
     check_estimator(config, gad_config)

@@ -47,8 +47,9 @@ def test_events_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     )
     events = [json.loads(line) for line in output.splitlines()]
     assert code == 0 and [(event["step"], event["action"]) for event in events][:2] == [(45, "warn"), (45, "adapt")]
-    code, output, _ = run(capsys, path, "--set", "policy=off")
-    assert code == 0 and output == "steps 1 to 80: 0 events; standing at the end: nothing\n"
+    for key in ("policy", "gad.guardian.policy"):
+        code, output, _ = run(capsys, path, "--set", f"{key}=off")
+        assert code == 0 and output == "steps 1 to 80: 0 events; standing at the end: nothing\n"
 
 
 def test_a_run_that_still_writes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

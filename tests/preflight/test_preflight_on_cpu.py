@@ -370,7 +370,14 @@ def test_an_index_of_weights_that_is_damaged(
 
 def test_no_tokenizer_at_all(tiny_config: DictConfig, tmp_path: Path) -> None:
     config = changed(tiny_config, actor_rollout_ref__model__path=str(tmp_path))
-    rejects(config, GadConfigError, f"actor_rollout_ref.model.path={tmp_path}", "no tokenizer")
+    rejects(config, GadConfigError, f"actor_rollout_ref.model.path={tmp_path}", "no tokenizer", "folder of a model?")
+
+
+@pytest.mark.parametrize(("name", "why"), [("missing", "there is no such folder"), ("file.bin", "this is a file")])
+def test_a_model_at_a_wrong_path(tiny_config: DictConfig, tmp_path: Path, name: str, why: str) -> None:
+    (tmp_path / "file.bin").write_bytes(b"weights")
+    config = changed(tiny_config, actor_rollout_ref__model__path=str(tmp_path / name))
+    rejects(config, GadConfigError, f"actor_rollout_ref.model.path={tmp_path / name}", why)
 
 
 # ------------------------------ discriminator ------------------------------

@@ -192,10 +192,17 @@ def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.tools.evaluation.report import render
     from gad_verl.tools.evaluation.run import DataOptions, evaluate
 
+    output = arguments.output.expanduser()
+    if output.exists() and not output.is_dir():
+        raise GadConfigError(f"--output {output} is a file: the name of a folder is needed")
+    if not 0 < arguments.memory_share <= 1:
+        raise GadConfigError(f"--gpu-memory {arguments.memory_share:g}: a share of the GPU, above 0 and at most 1")
     evaluation = evaluate(
         arguments.model,
         DataOptions(arguments.data, arguments.prompt_key, arguments.teacher_key, arguments.limit, arguments.checks),
         arguments.output.expanduser(),
+        DataOptions(arguments.data, arguments.prompt_key, arguments.teacher_key, arguments.limit),
+        output,
         chosen(GenerationSettings, arguments, dtype=_dtype(arguments.dtype)),
         chosen(Compute, arguments),
         _judge(arguments),
@@ -247,6 +254,10 @@ def _teacher(arguments: argparse.Namespace) -> "TeacherOptions | None":
 
 def _judge(arguments: argparse.Namespace) -> "JudgeOptions | None":
     if arguments.judge_base_url is None and arguments.judge_model is None:
+        if arguments.judge_teacher or set(arguments.against) - {"teacher", "none"}:
+            raise GadConfigError(
+                "--against and --judge-teacher are for a judge: name it by --judge-base-url, --judge-model"
+            )
         return None
     if arguments.judge_base_url is None or arguments.judge_model is None:
         raise GadConfigError("a judge needs both --judge-base-url and --judge-model")

@@ -39,7 +39,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a setting below gad.guardian, such as saturated.accuracy=0.95; may be repeated",
+        help="a setting of gad.guardian, such as saturated.accuracy=0.95; may be repeated",
     )
     parser.add_argument("--json", action="store_true", help="print one line of JSON an event")
     parser.set_defaults(run=_run)
@@ -53,7 +53,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
     run = read_run(arguments.run_path.expanduser())
     recorded, about = recorded_settings(run)
-    config = load_settings(OmegaConf.merge(recorded, OmegaConf.from_dotlist(arguments.set)))
+    # With the whole key, too, as a run's command line has it.
+    settings = [setting.removeprefix("gad.guardian.") for setting in arguments.set]
+    config = load_settings(OmegaConf.merge(recorded, OmegaConf.from_dotlist(settings)))
     # The events are printed below.
     logging.getLogger("gad_verl.guardian").setLevel(logging.ERROR)
     guardian, events = replay(config, run)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from gad_verl.data.endings import EXTRA_INFO, MARKS, cut_texts
 from gad_verl.data.schema import teacher_texts
-from gad_verl.data.tokenizer import load_tokenizer
+from gad_verl.data.tokenizer import load_tokenizer, why_not
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.data.row_file import open_gad_file
@@ -49,8 +49,8 @@ def load_builder(tokenizer_path: str, chat_template_kwargs: dict[str, Any] | Non
     try:
         tokenizer = AutoTokenizer.from_pretrained(local if local.exists() else tokenizer_path)
     except Exception as error:
-        message = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise GadConfigError(f"--tokenizer {tokenizer_path}: no tokenizer can be loaded: {message}") from None
+        why = why_not(tokenizer_path, error)
+        raise GadConfigError(f"--tokenizer {tokenizer_path}: no tokenizer can be loaded: {why}") from None
     return SequenceBuilder(tokenizer, _NO_LIMIT, _NO_LIMIT, chat_template_kwargs=chat_template_kwargs)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from gad_verl.data.tokenizer import may_be_of_the_hub
 from gad_verl.errors import GadCompatError, GadConfigError
 from gad_verl.tools.doctor.finding import Finding, error, ok, run_check, warning
 from gad_verl.tools.doctor.lengths import check_lengths
@@ -192,6 +193,8 @@ class Doctor:
             folder = Path(str(path)).expanduser()
             if folder.is_dir():
                 found += check_weights(key, folder)
+            elif not may_be_of_the_hub(str(path)):
+                found.append(error(key, f"{path}: there is no such folder", f"Set {key} to the folder of the model"))
             else:
                 found.append(ok(key, f"{path} is no folder here: it will be loaded from the hub"))
         check_discriminator(self.config, self.gad_config)

@@ -88,6 +88,10 @@ def read_evaluation(folder: str | Path) -> Evaluation:
         GadDataError: If it has not, or the files are damaged.
     """
     folder = Path(folder).expanduser()
+    if folder.is_file():
+        raise GadDataError(f"{folder} is a file of an evaluation, or of something else: name its folder")
+    if not folder.is_dir():
+        raise GadDataError(f"{folder}: no such folder; gad-verl evaluate --output {folder} would make it")
     if not (folder / RESULTS).is_file() or not (folder / PROMPTS).is_file():
         raise GadDataError(f"{folder} has no {RESULTS}: run gad-verl evaluate with --output {folder} to its end first")
     try:

@@ -81,6 +81,8 @@ def load_rows(
     path = Path(path).expanduser()
     if limit is not None and limit < 1:
         raise GadConfigError(f"--limit must be at least 1; got {limit}")
+    if path.is_dir():
+        raise GadDataError(f"--data {path} is a folder: name a file in it")
     if not path.is_file():
         raise GadDataError(f"{path}: no such data file (--data)")
     check_file(path, prompt_key, teacher_key, ("--prompt-key", "--teacher-key"), read_texts=read_texts)

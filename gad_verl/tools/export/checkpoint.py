@@ -14,6 +14,7 @@
 """A checkpoint by its path: verl's ``global_step_N`` or a Hugging Face folder."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ _WEIGHTS = {".safetensors", ".bin", ".pt"}
 # Of a file of weights so many blocks are read for the fingerprint: training changes nearly every number, and a whole
 # checkpoint of 100 GB takes minutes to read.
 _BLOCKS, _BLOCK_BYTES = 64, 1 << 16
+_STEP = re.compile(r"global_step_\d+")
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,42 @@ def find_checkpoint(path: str | Path) -> Checkpoint:
         if not any(file.suffix in _WEIGHTS for file in path.iterdir()):
             raise GadCheckpointError(f"{path} has a config.json but no weights (*.safetensors)")
         return Checkpoint(path, path, path, False)
-    steps = (
-        sorted(child.name for child in path.iterdir() if child.name.startswith("global_step_")) if path.is_dir() else []
-    )
-    hint = f"; did you mean {path / steps[-1]}?" if steps else ""
     raise GadCheckpointError(
-        f"{path} is neither a folder global_step_N of verl (actor/) nor a Hugging Face folder (config.json){hint}"
+        f"{path} is neither a folder global_step_N of verl (actor/) nor a Hugging Face folder (config.json)"
+        f"{newest_in(path)}"
     )
+
+
+def newest_in(path: Path) -> str:
+    """What to name in the place of the folder of a run: its newest checkpoint, as the end of an error."""
+    found = [child for child in path.iterdir() if _STEP.fullmatch(child.name)] if path.is_dir() else []
+    if not found:
+        return ""
+    # By number: global_step_50 is older than global_step_200.
+    return f"; did you mean {max(found, key=lambda child: int(child.name.rpartition('_')[2]))}?"
+
+
+def check_exportable(path: str | Path, part: str, folder: str) -> None:
+    """Check that a checkpoint of verl holds a part.
+
+    Args:
+        path: As the user named it.
+        part: ``student`` or ``discriminator``.
+        folder: The part's folder in a checkpoint.
+
+    Raises:
+        GadCheckpointError: Says what the path is instead, and what to name.
+    """
+    place = Path(path)
+    if (place / folder).is_dir():
+        return
+    if not place.is_dir():
+        raise GadCheckpointError(
+            f"{path}: {'a file' if place.exists() else 'no such folder'}; name a folder global_step_N"
+        )
+    if (place / "config.json").is_file():
+        raise GadCheckpointError(f"{path} is a Hugging Face folder already, and no checkpoint of a run (global_step_N)")
+    raise GadCheckpointError(f"{path} holds no {part} ({folder}/ is missing){newest_in(place)}")
 
 
 def load_tokenizer(folder: Path) -> Any:

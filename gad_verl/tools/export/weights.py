@@ -38,7 +38,7 @@ from gad_verl.discriminator.form import HEAD_NAMES, discriminator_form, empty_di
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import follow_umask, replaced
 from gad_verl.tools.export.adapter import build_adapted, has_adapter
-from gad_verl.tools.export.checkpoint import load_tokenizer
+from gad_verl.tools.export.checkpoint import check_exportable, load_tokenizer
 from gad_verl.tools.export.megatron import is_megatron, load_megatron_state, transformers_folder
 from gad_verl.tools.export.prompt_options import write_prompt_options
 from gad_verl.tools.export.reward_model import Scoring, add_reward_form, lm_head_class, saved_weights
@@ -214,8 +214,7 @@ def export_part(
     if part not in PARTS:
         raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
     output, folder = Path(output), Path(checkpoint) / _FOLDERS[part]
-    if not folder.is_dir():
-        raise GadCheckpointError(f"{checkpoint} holds no {part} ({folder.name}/ is missing)")
+    check_exportable(checkpoint, part, folder.name)
     if output.exists() and any(output.iterdir()):
         raise FileExistsError(f"{output} is not empty: remove it or choose another folder")
     run = read_run_facts(checkpoint)

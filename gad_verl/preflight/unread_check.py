@@ -1,0 +1,56 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Options that are set and would not be read, or contradict the stage: another run than was asked for."""
+
+import logging
+
+from omegaconf import DictConfig
+
+from gad_verl.config import GadConfig
+from gad_verl.errors import GadConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def check_read(config: DictConfig, gad_config: GadConfig) -> None:
+    """Check that what is set is read by this run; where it only costs something, a warning says so.
+
+    Raises:
+        GadConfigError: A checkpoint is named that the run would not go on from.
+    """
+    trainer = config.trainer
+    if trainer.get("resume_from_path", None) and trainer.resume_mode == "auto":
+        raise GadConfigError(
+            f"trainer.resume_from_path={trainer.resume_from_path} is not read with trainer.resume_mode=auto, which "
+            "goes on from the newest checkpoint of trainer.default_local_dir: set trainer.resume_mode=resume_path, or "
+            "leave the path out"
+        )
+    if gad_config.warmup_steps is not None and gad_config.stage != "auto":
+        logger.warning(
+            "gad.warmup_steps=%d is read with gad.stage=auto alone: this run (gad.stage=%s) is of one stage from its "
+            "first step to its last",
+            *(gad_config.warmup_steps, gad_config.stage),
+        )
+    if gad_config.stage == "gad" and _begins_fresh(config, gad_config):
+        logger.warning(
+            "gad.stage=gad begins with a discriminator that has learned nothing, so the student's first rewards are "
+            "noise: with gad.stage=auto, gad.warmup_steps=20 gad.discriminator_only_steps=20 train it alone first, or "
+            "discriminator.model.path names one that gad-verl export wrote"
+        )
+
+
+def _begins_fresh(config: DictConfig, gad_config: GadConfig) -> bool:
+    """Whether the discriminator has a new head, if the run begins at its beginning."""
+    is_students = config.discriminator.model.path == config.actor_rollout_ref.model.path
+    return gad_config.discriminator_head == "fresh" or (gad_config.discriminator_head == "auto" and is_students)

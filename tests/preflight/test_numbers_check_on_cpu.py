@@ -1,0 +1,128 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a user mistypes in verl's sections: rates that are no numbers, a greedy rollout, options that nobody reads."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from gad_verl.config import load_gad_config
+from gad_verl.errors import GadConfigError
+from gad_verl.preflight import check_config
+from gad_verl.preflight.numbers_check import check_folder, check_numbers
+from gad_verl.preflight.unread_check import check_read
+
+ROLLOUT = "actor_rollout_ref.rollout"
+
+
+def refused(config: DictConfig, key: str, value: Any) -> str:
+    OmegaConf.update(config, key, value, force_add=True)
+    with pytest.raises(GadConfigError) as raised:
+        check_config(config)
+    message = str(raised.value)
+    assert key in message and str(value) in message and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (f"{ROLLOUT}.temperature", 0),
+        (f"{ROLLOUT}.temperature", -1.0),
+        (f"{ROLLOUT}.temperature", "warm"),
+        (f"{ROLLOUT}.top_p", 90),
+        (f"{ROLLOUT}.top_p", 0.0),
+        (f"{ROLLOUT}.top_k", 0.5),
+        ("actor_rollout_ref.actor.optim.lr", "1e-6x"),
+        ("actor_rollout_ref.actor.optim.lr", float("nan")),
+        ("actor_rollout_ref.actor.kl_loss_coef", "small"),
+        ("discriminator.optim.lr", -1e-6),
+        ("discriminator.optim.clip_grad", 0),
+        ("trainer.save_freq", 0.5),
+        ("trainer.test_freq", "often"),
+        ("trainer.total_epochs", 1.5),
+        ("data.seed", "abc"),
+    ],
+)
+def test_a_number_that_is_none_or_out_of_range_is_named(tiny_config: DictConfig, key: str, value: Any) -> None:
+    refused(tiny_config, key, value)
+
+
+def test_greedy_rollouts_are_refused_with_the_reason_but_not_where_there_are_none(tiny_config: DictConfig) -> None:
+    assert "all answers to a prompt are the same" in refused(tiny_config, f"{ROLLOUT}.temperature", 0.0)
+    tiny_config.gad.stage = "seqkd"
+    check_numbers(tiny_config, load_gad_config(tiny_config))
+
+
+def test_what_is_legal_stays_legal(tiny_config: DictConfig) -> None:
+    legal = {
+        "data.seed": None,
+        "trainer.save_freq": -1,
+        "trainer.test_freq": 0,
+        f"{ROLLOUT}.top_k": 1,
+        f"{ROLLOUT}.top_p": 1,
+        "actor_rollout_ref.actor.optim.lr": 0,
+    }
+    for key, value in legal.items():
+        OmegaConf.update(tiny_config, key, value, force_add=True)
+    check_numbers(tiny_config, load_gad_config(tiny_config))
+
+
+@pytest.mark.parametrize("below", ["", "run", "run/deeper"])
+def test_a_file_in_the_place_of_the_folder_of_the_run(tiny_config: DictConfig, tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    message = refused(tiny_config, "trainer.default_local_dir", str(tmp_path / "file" / below))
+    assert f"{tmp_path / 'file'} is a file" in message
+    for place in (tmp_path, tmp_path / "new" / "run"):
+        tiny_config.trainer.default_local_dir = str(place)
+        check_folder(tiny_config.trainer)
+
+
+def test_a_checkpoint_that_is_named_is_gone_on_from_or_an_error_says_why_not(tiny_config: DictConfig) -> None:
+    message = refused(tiny_config, "trainer.resume_from_path", "/checkpoints/global_step_5")
+    assert "trainer.resume_mode=resume_path" in message
+    for mode in ("resume_path", "disable"):
+        tiny_config.trainer.resume_mode = mode
+        check_read(tiny_config, load_gad_config(tiny_config))
+
+
+def warnings_of(config: DictConfig, caplog: pytest.LogCaptureFixture) -> list[str]:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        check_read(config, load_gad_config(config))
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_warmup_of_a_run_without_one_is_warned_of(tiny_config: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
+    tiny_config.gad.warmup_steps = 7
+    assert warnings_of(tiny_config, caplog) == []
+    for stage in ("seqkd", "warmup"):
+        tiny_config.gad.stage = stage
+        (said,) = warnings_of(tiny_config, caplog)
+        assert "gad.warmup_steps=7" in said and f"gad.stage={stage}" in said
+
+
+def test_gad_with_a_discriminator_that_knows_nothing_is_warned_of(
+    tiny_config: DictConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_config.gad.stage, tiny_config.gad.warmup_steps = "gad", None
+    (said,) = warnings_of(tiny_config, caplog)
+    assert "gad.discriminator_only_steps" in said and "discriminator.model.path" in said
+    tiny_config.discriminator.model.path = "/exported/discriminator"
+    assert warnings_of(tiny_config, caplog) == []
+    tiny_config.gad.discriminator_head = "fresh"
+    assert len(warnings_of(tiny_config, caplog)) == 1
