@@ -23,8 +23,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from gad_verl.config.checks import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, require, require_choice, require_each
 from gad_verl.config.data import RELOAD_CHOICES, CurriculumConfig, TeacherMixConfig
 from gad_verl.config.guardian import GuardianConfig
-from gad_verl.config.off_policy import OffPolicyConfig
 from gad_verl.config.near_keys import did_you_mean
+from gad_verl.config.off_policy import OffPolicyConfig
 from gad_verl.config.renamed import check_renamed
 from gad_verl.config.stability import (
     SUPERVISED,

@@ -200,8 +200,6 @@ def _run(arguments: argparse.Namespace) -> None:
     evaluation = evaluate(
         arguments.model,
         DataOptions(arguments.data, arguments.prompt_key, arguments.teacher_key, arguments.limit, arguments.checks),
-        arguments.output.expanduser(),
-        DataOptions(arguments.data, arguments.prompt_key, arguments.teacher_key, arguments.limit),
         output,
         chosen(GenerationSettings, arguments, dtype=_dtype(arguments.dtype)),
         chosen(Compute, arguments),
