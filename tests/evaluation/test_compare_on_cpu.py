@@ -152,7 +152,8 @@ def test_errors_are_one_line(write: Write, tmp_path: Path, capsys: pytest.Captur
     damaged = write("c", [10.0] * 4)
     (damaged / "prompts.jsonl").write_text("{}\n")
     for arguments, expected in (
-        ([tmp_path / "nowhere"], "has no results.json"),
+        ([tmp_path / "nowhere"], "no such folder"),
+        ([tmp_path], "has no results.json"),
         ([one, stranger], "share no prompt"),
         ([one, one], "is named twice"),
         ([damaged], "is damaged"),
