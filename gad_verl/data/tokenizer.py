@@ -18,6 +18,9 @@ from typing import Any
 
 from gad_verl.errors import GadConfigError
 
+# What verl's configuration has where nobody names a model (trainer/config/model/hf_model.yaml).
+NOT_SET = "~/models/deepseek-llm-7b-chat"
+
 
 def may_be_of_the_hub(path: str) -> bool:
     """Whether a model's path may be a name of the Hub (``ORGANISATION/NAME``), and not only a folder."""
@@ -32,6 +35,8 @@ def why_not(path: str, error: BaseException) -> str:
         error: Of transformers, which takes a folder that is not there for a name.
     """
     local = Path(path).expanduser()
+    if path == NOT_SET and not local.exists():
+        return "this is verl's default, for no model was named: set the key to a model's folder, or its name on the Hub"
     if local.is_file():
         return "this is a file; the folder of a model is needed"
     if local.is_dir() and not any(local.glob("*token*")):

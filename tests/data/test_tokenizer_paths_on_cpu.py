@@ -16,8 +16,10 @@
 from pathlib import Path
 
 import pytest
+import verl
+from omegaconf import OmegaConf
 
-from gad_verl.data.tokenizer import may_be_of_the_hub, why_not
+from gad_verl.data.tokenizer import NOT_SET, may_be_of_the_hub, why_not
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,10 @@ def test_the_librarys_words_are_kept_where_they_say_more(tmp_path: Path) -> None
     (tmp_path / "tokenizer.json").write_text("broken")
     assert why_not(str(tmp_path), OSError("several\nwords")) == "several words"
     assert "file" in why_not(str(tmp_path / "tokenizer.json"), OSError("words"))
+
+
+def test_a_model_that_nobody_named_is_told_from_one_that_is_missing() -> None:
+    default = Path(verl.__file__).parent / "trainer" / "config" / "model" / "hf_model.yaml"
+    assert OmegaConf.load(default).path == NOT_SET
+    assert "no model was named" in why_not(NOT_SET, OSError("words"))
+    assert "no model was named" not in why_not("~/models/another", OSError("words"))
