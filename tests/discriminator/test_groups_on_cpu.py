@@ -27,13 +27,13 @@ from gad_verl.discriminator.groups import (
     SequenceGroup,
     build_group_batch,
     build_row_batch,
-    complete_rows,
     noise_seeds,
     score_weights_of,
     split_group_scores,
     take_sources,
 )
 from gad_verl.discriminator.loss import batch_layout, last_token_scores, row_scores
+from gad_verl.discriminator.row_tensors import complete_rows
 
 
 def test_rows_are_teacher_then_students_and_failed_rollouts_weigh_nothing() -> None:
