@@ -108,7 +108,7 @@ def student_part(strategy: str, folder: str, device: str) -> dict[str, Any]:
             found[f"losses_{name}"] = torch.tensor([*losses, update(student)])
             found[f"end_{name}"] = log_probs(student)
             path = f"{folder}_{strategy}_{name}_reference"
-            whole: Any = SimpleNamespace(actor=student, save_checkpoint=student.save_checkpoint)
+            whole: Any = SimpleNamespace(actor=student, role="actor_ref", save_checkpoint=student.save_checkpoint)
             StudentWorker.save_student_weights(whole, path)
             reference_dtype = {} if precision == BF16 else {"model_dtype": FP32}
             whole.ref = build(folder, strategy, precision, forward_only=True, **reference_dtype)

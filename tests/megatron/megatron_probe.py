@@ -339,7 +339,7 @@ def run_student(folder: Path, megatron: bool, packed: bool) -> dict[str, Any]:
     found["updates"].append(update(student))
     found["end"] = log_probs(student)
     path = folder / f"reference_{'megatron' if megatron else 'fsdp'}"
-    whole = SimpleNamespace(actor=student, save_checkpoint=student.save_checkpoint)
+    whole = SimpleNamespace(actor=student, role="actor_ref", save_checkpoint=student.save_checkpoint)
     StudentWorker.save_student_weights(whole, str(path))
     whole.ref = build_student(folder / "model", megatron, forward_only=True, packed=packed)
     found["reference_before"] = log_probs(whole.ref)
