@@ -69,12 +69,6 @@ def _choose_interface(_: ModuleType) -> None:
     choose_interface()
 
 
-def _pass_on_file_logger(module: ModuleType) -> None:
-    from gad_verl.workers.surroundings import with_file_logger
-
-    module.get_ppo_ray_runtime_env = with_file_logger(module.get_ppo_ray_runtime_env)  # type: ignore[attr-defined]
-
-
 def _register_platform() -> None:
     from gad_verl.cpu.register import register_cpu_platform
 
@@ -95,9 +89,6 @@ def load() -> None:
     )
     wrapt.register_post_import_hook(
         _reported(_choose_interface, "choose gloo's interface"), "verl.workers.engine_workers"
-    )
-    wrapt.register_post_import_hook(
-        _reported(_pass_on_file_logger, "pass on where the file logger writes"), "verl.trainer.constants_ppo"
     )
     try:
         _register_platform()

@@ -21,8 +21,8 @@ TRAINER_MODES = (SYNC, *ASYNC_MODES)
 
 
 def trainer_mode(config: DictConfig) -> str:
-    """``trainer.v1.trainer_mode``."""
-    return str(config.trainer.v1.trainer_mode)
+    """``trainer.v1.trainer_mode``; without one, the synchronous mode."""
+    return str(OmegaConf.select(config, "trainer.v1.trainer_mode", default=SYNC))
 
 
 def shares_devices(config: DictConfig) -> bool:

@@ -31,6 +31,7 @@ from gad_verl.preflight.attention_check import check_attention
 from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.data_check import check_data, check_schedule, length_of_run
 from gad_verl.preflight.family_check import check_families
+from gad_verl.preflight.file_logger import pass_on_file_logger
 from gad_verl.preflight.head_watch import HeadWatch
 from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers, check_weights
@@ -107,6 +108,7 @@ class PreflightCallback(Callback):
             logger.exception("the check before the run failed")
             text = f"gad_verl: the check before the run failed: {type(error).__name__}: {error}"
             raise refuse(text, FAILED) from error
+        pass_on_file_logger(config)
         stop_file = StopFile.of_run(planned.gad_config, Path(config.trainer.default_local_dir).absolute())
         # Here and not in the trainer, so that nobody's request is lost who asks while the models are loaded.
         stop_file.clear()

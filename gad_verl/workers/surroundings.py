@@ -15,15 +15,11 @@
 
 import os
 import socket
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
 
 import psutil
 import ray
 
 _INTERFACE = "GLOO_SOCKET_IFNAME"
-_FILE, _ROOT = "VERL_FILE_LOGGER_PATH", "VERL_FILE_LOGGER_ROOT"
 
 
 def interface_of(address: str) -> str | None:
@@ -56,25 +52,3 @@ def choose_interface() -> None:
     interface = interface_of(address)
     if interface is not None:
         os.environ[_INTERFACE] = interface
-
-
-def file_logger_variables() -> dict[str, str]:
-    """Where verl's file logger writes, as the shell of the launch means it, for a trainer on any node."""
-    found = {
-        name: os.path.abspath(os.path.expanduser(os.environ[name])) for name in (_FILE, _ROOT) if name in os.environ
-    }
-    if not found and os.environ.get("RAY_ADDRESS"):
-        found[_ROOT] = os.getcwd()
-    return found
-
-
-def with_file_logger(runtime_env_of: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """verl's ``get_ppo_ray_runtime_env``, with the variables of its file logger."""
-
-    @wraps(runtime_env_of)
-    def passed_on(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        runtime_env = runtime_env_of(*args, **kwargs)
-        runtime_env["env_vars"] = {**runtime_env.get("env_vars", {}), **file_logger_variables()}
-        return runtime_env
-
-    return passed_on

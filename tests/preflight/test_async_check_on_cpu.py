@@ -60,7 +60,8 @@ def test_what_verl_takes_passes(changed: Callable[..., DictConfig], mode: dict[s
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (COLOCATE | {"gad.stage": "seqkd"}, "SeqKD generates nothing"),
+        (COLOCATE | {"gad.stage": "seqkd"}, "its steps that learn generate nothing"),
+        (COLOCATE | {"gad.stage": "soda"}, "its steps that learn generate nothing"),
         (SEPARATE | {"gad.stage": "seqkd"}, "trainer_mode=gad_sync"),
         ({"gad.off_policy.discriminator_max_age": 1}, "no rollout is older"),
         (COLOCATE | {"trainer.v1.sampler.max_off_policy_threshold": 0}, "max_off_policy_threshold=0"),

@@ -60,7 +60,7 @@ def test_a_key_that_was_added_is_answered_too() -> None:
 @pytest.mark.parametrize("name", ["gad", "gad_trainr", "ppo"])
 def test_a_configuration_of_a_wrong_name_is_answered_with_those_that_there_are(name: str) -> None:
     with pytest.raises(
-        GadConfigError, match=f"^--config-name {name}: no such configuration; gad_verl has gad_cpu, gad"
+        GadConfigError, match=f"^--config-name {name}: no such configuration; gad_verl has gad_async, gad_cpu, gad"
     ):
         compose_config(name)
 

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gad_verl import preflight
 from gad_verl.errors import GadConfigError
+from gad_verl.preflight.file_logger import pass_on_file_logger
 from gad_verl.workers import surroundings
 
 SIZES = ("num_cpus", "num_gpus", "object_store_memory")
@@ -168,17 +169,18 @@ def test_the_file_logger_writes_where_the_shell_said(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     for name in ("VERL_FILE_LOGGER_PATH", "VERL_FILE_LOGGER_ROOT", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    runtime_env = surroundings.with_file_logger(lambda config=None: {"env_vars": {"A": "1"}, "working_dir": None})
-    assert runtime_env() == {"env_vars": {"A": "1"}, "working_dir": None}
+    key = "ray_kwargs.ray_init.runtime_env.env_vars"
+
+    def passed_on(**given: str) -> dict[str, str] | None:
+        config = OmegaConf.create({"ray_kwargs": {"ray_init": {"runtime_env": {"env_vars": given} if given else {}}}})
+        OmegaConf.set_struct(config, True)
+        pass_on_file_logger(config)
+        return OmegaConf.select(config, key)
+
+    assert passed_on() is None and passed_on(A="1") == {"A": "1"}
     monkeypatch.setenv("VERL_FILE_LOGGER_PATH", "curves/one.jsonl")
-    expected = {"A": "1", "VERL_FILE_LOGGER_PATH": str(tmp_path / "curves" / "one.jsonl")}
-    assert runtime_env(None)["env_vars"] == expected
+    assert passed_on(A="1") == {"A": "1", "VERL_FILE_LOGGER_PATH": str(tmp_path / "curves" / "one.jsonl")}
+    assert passed_on(VERL_FILE_LOGGER_PATH="/mine") == {"VERL_FILE_LOGGER_PATH": "/mine"}
     monkeypatch.delenv("VERL_FILE_LOGGER_PATH")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    assert runtime_env()["env_vars"] == {"A": "1", "VERL_FILE_LOGGER_ROOT": str(tmp_path)}
-
-
-def test_verl_asks_through_it() -> None:
-    from verl.trainer import main_ppo
-
-    assert main_ppo.get_ppo_ray_runtime_env.__wrapped__ is not None
+    assert passed_on() == {"VERL_FILE_LOGGER_ROOT": str(tmp_path)}

@@ -33,6 +33,7 @@ from safetensors.torch import load_file, save_file
 
 from gad_verl import preflight
 from gad_verl.core.schedule import StageSchedule
+from gad_verl.data.thinking import AGENT_LOOP
 from gad_verl.errors import GadCheckpointError, GadConfigError, GadDataError
 from gad_verl.preflight import planned_run
 from gad_verl.trainer import checkpoints
@@ -107,6 +108,8 @@ def test_a_good_configuration_passes(tiny_config: DictConfig, monkeypatch: pytes
     installed = []
     monkeypatch.setattr(planned_run.StopSignals, "install", lambda _: installed.append(stop.exists()))
     assert preflight.PreflightCallback().on_job_start(tiny_config) is None
+    # In the place of verl's agent loop of one answer stands the one that encodes it.
+    before.actor_rollout_ref.rollout.agent.default_agent_loop = AGENT_LOOP
     assert tiny_config == before and installed == [False]
 
 

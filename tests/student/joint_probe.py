@@ -246,8 +246,9 @@ def text_losses(worker: Any, rank: int, world_size: int, layout: Layout, texts: 
 
     actor = {"ppo_mini_batch_size": 1, "use_dynamic_bsz": layout.dynamic, "ppo_micro_batch_size_per_gpu": 1}
     rollout = {"n": 1, "log_prob_micro_batch_size_per_gpu": 1}
-    config = {"actor_rollout_ref": {"actor": actor, "rollout": rollout}, "data": {"train_batch_size": 1}}
-    config |= {"trainer": {"v1": {"trainer_mode": "gad_sync"}}}
+    ref = {"log_prob_use_dynamic_bsz": layout.dynamic, "log_prob_micro_batch_size_per_gpu": 1}
+    models = {"actor": actor, "rollout": rollout, "ref": ref}
+    config = {"actor_rollout_ref": models, "data": {"train_batch_size": 1}}
     return SupervisedStep(Ranks(), OmegaConf.create(config), 0).losses([SupervisedRow(*text) for text in texts])
 
 

@@ -153,13 +153,6 @@ STEP = (
     ),
     VerlUse("verl", "DataProto(*, batch, non_tensor_batch)", "rows for verl's reward"),
     VerlUse("verl.utils.tracking:Tracking", "logger", "curves of a resumed run"),
-    VerlUse(
-        "verl.trainer.constants_ppo",
-        "get_ppo_ray_runtime_env",
-        "where the file logger writes, for a trainer on another node",
-        REPLACED,
-        read_in="verl.trainer.main_ppo",
-    ),
     VerlUse("verl.utils.tracking:FileLogger", "fp", "curves of a resumed run"),
     VerlUse(
         "verl.trainer.ppo.utils",
