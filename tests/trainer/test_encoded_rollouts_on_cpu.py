@@ -25,7 +25,7 @@ from tiny_model import build_other_model
 
 from gad_verl.data.answers import ENCODED
 from gad_verl.discriminator.groups import SequenceGroup
-from gad_verl.trainer import discriminator_step
+from gad_verl.trainer import replayed
 from gad_verl.trainer.rollouts import Rollouts
 
 PROMPTS, N = 8, 4
@@ -112,8 +112,8 @@ def test_nothing_is_fetched_twice_and_what_is_common_once(config: DictConfig, mo
 
 def test_groups_are_packed_where_something_remembers_them(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     packed: list[SequenceGroup] = []
-    pack = discriminator_step.pack_group
-    monkeypatch.setattr(discriminator_step, "pack_group", lambda group: packed.append(group) or pack(group))
+    pack = replayed.pack_group
+    monkeypatch.setattr(replayed, "pack_group", lambda group: packed.append(group) or pack(group))
     FakeRun(config, monkeypatch).fit()
     assert not packed
     config.gad.replay.capacity_steps = 1
