@@ -26,7 +26,7 @@ import logging, signal, sys, time
 from pathlib import Path
 from gad_verl.preflight.stop_signals import StopSignals
 from gad_verl.trainer.stop_file import StopFile
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
 StopSignals(StopFile(Path(sys.argv[1]) / "run" / "stop")).install()
 if sys.argv[2] == "later":
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(9))
