@@ -5,8 +5,8 @@
 # "estimate" our arithmetic (README.md, section "Memory"). NOT YET RUN ON GPUS.
 
 # ---- user-adjustable ----
-# gad: warmup, then GAD, in one launch; seqkd: the baseline, cross-entropy on the teacher's text; soda: a snapshot of the
-# student's answers, SeqKD, then DPO against it (docs/methods.md)
+# gad: warmup, then GAD, in one launch; seqkd: the baseline, cross-entropy on the teacher's text; soda: a snapshot of
+# the student's answers, SeqKD, then DPO against it (docs/methods.md)
 METHOD=${METHOD:-gad}
 # paper: the authors' settings; recommended: and the tools of gad_verl/config/gad/recommended.yaml; persistent: and past
 # pairs in the place of fresh ones, gad_verl/config/gad/persistent.yaml
@@ -235,8 +235,8 @@ seqkd)
     )
     ;;
 soda)
-    # One epoch each for the snapshot, SeqKD at its rate of the paper, and preferences. The rate and gad.soda.beta of the
-    # last are estimates: of the paper of SODA the abstract alone was read.
+    # One epoch each for the snapshot, SeqKD at its rate of the paper, and preferences. The rate and gad.soda.beta of
+    # the last are estimates: of the paper of SODA the abstract alone was read.
     STAGES=(
         gad.stage=soda
         gad.warmup_epochs="${WARMUP_EPOCHS}"

@@ -456,7 +456,7 @@ def test_gpt_oss_answers_in_its_final_channel(launch):
 @pytest.mark.parametrize(
     ("variables", "arguments", "expected"),
     [
-        ({"METHOD": "seqkd"}, TINY_WEIGHTS, "SeqKD generates nothing"),
+        ({"METHOD": "seqkd"}, TINY_WEIGHTS, "its steps that learn generate nothing"),
         ({"ROLLOUT_NNODES": "0"}, TINY_WEIGHTS, "machines of its own"),
         ({"SYNC_STEP": "3"}, TINY_WEIGHTS, "parameter_sync_step (3)"),
         ({"WEIGHTS_BY": "naive"}, [], "moves weights within one process"),

@@ -184,6 +184,9 @@ def test_the_arguments_of_the_readiness_are_those_of_its_command(start, fakes, m
     finish(start(JOIN_TIMEOUT_S="0.1"))
     arguments = next(command for _, command in steps(fakes) if "gad_verl.cli" in command)[3:]
     monkeypatch.setattr(cluster, "read_nodes", lambda address: [cluster.Node("a", 4)] * 2 + [cluster.Node("b", gpus)])
+    # Nobody is there to be asked.
+    monkeypatch.setattr(cluster, "ask_nodes", lambda paths, folder: [])
+    monkeypatch.setattr(cluster, "judge", lambda nodes, folder: [])
     assert main(arguments) == code
     said = capsys.readouterr()
     assert "3 nodes and 12 GPUs" in said.out if code == 0 else "1 of 3 nodes have fewer than 4 GPUs" in said.err
