@@ -48,7 +48,7 @@ from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import USER_ERRORS, GadConfigError, GadDataError
-from gad_verl.record.files import write_atomically
+from gad_verl.record.files import read_json_lines, write_atomically
 from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
 from gad_verl.tools.evaluation.rows import Row as TeacherRow
@@ -263,8 +263,8 @@ class Study:
         texts = {}
         for arm in arms:
             folder = self.work / "answers" / f"{arm}-{seed}"
-            lines = (folder / "responses.jsonl").read_text(encoding="utf-8").splitlines()
-            texts[arm] = {answer["prompt"]: answer["text"] for answer in map(json.loads, lines)}
+            answers = [answer for _, _, answer in read_json_lines(folder / "responses.jsonl") if answer is not None]
+            texts[arm] = {answer["prompt"]: answer["text"] for answer in answers}
         parts = []
         for number, row in enumerate(self.test[:12]):
             parts.append(f"## {row.question}\n\nteacher: {row.teacher}\n")

@@ -221,6 +221,10 @@ class GadConfig:
             f"{named} with gad.thinking.mode=hidden: thoughts are not hidden in trajectories; set the mode to off",
         )
         require(
+            not on or self.stage != "soda",
+            f"{named} with gad.stage=soda: the snapshot holds single answers, no trajectories; take another stage",
+        )
+        require(
             not on or self.teacher_overlong != "drop",
             f"{named} with gad.teacher_overlong=drop: trajectories that are too long are cut as rollouts are, or end "
             "the check before the run; set it to cut or error",

@@ -62,7 +62,7 @@ def check_trajectories(config: DictConfig, gad_config: GadConfig) -> None:
         "gad.trajectory.enable=True with a student that thinks: the teacher's turns show no thoughts, by which the "
         "discriminator would know them. Set gad.thinking.mode=off",
     )
-    if gad_config.stage != "seqkd":
+    if gad_config.has_discriminator:
         _check_reader(config, tokenizer)
     rows = _Rows(config, gad_config, builder)
     for path in dict.fromkeys([*file_list(data.train_files), *file_list(data.val_files)]):

@@ -14,6 +14,7 @@
 """What verl's two asynchronous modes have in common for GAD: prompts of several steps are on their way at any time."""
 
 import logging
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -39,13 +40,13 @@ class GadAsyncTrainer(GadTrainer):
         ahead = config.trainer.v1[self.verl_mode].num_warmup_batches
         self.prompts = PromptsInFlight(config.data.train_batch_size, ahead)
 
+    @abstractmethod
     def _pause_rollout(self, manager: Any) -> None:
         """A validation wants the memory of the training's devices. ``manager`` is verl's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _resume_rollout(self, manager: Any) -> None:
         """It has done with it."""
-        raise NotImplementedError
 
     # ------------------------------ prompts ------------------------------
 

@@ -108,7 +108,8 @@ class Snapshot:
         try:
             if len(content) < self._size:
                 raise ValueError(f"{len(content)} of {self._size} bytes are there")
-            rows = [json.loads(line) for line in content.decode().splitlines() if line]
+            # Not splitlines(): a text may hold characters that it takes for the end of a line.
+            rows = [json.loads(line) for line in content.split(b"\n") if line]
             self._answers = {
                 chat_id(row["prompt"]): SnapshotAnswer(row["rejected"][0]["content"], row["rejected_finished"])
                 for row in rows

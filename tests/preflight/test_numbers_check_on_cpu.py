@@ -109,7 +109,9 @@ def warnings_of(config: DictConfig, caplog: pytest.LogCaptureFixture) -> list[st
 
 def test_a_warmup_of_a_run_without_one_is_warned_of(tiny_config: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
     tiny_config.gad.warmup_steps = 7
-    assert warnings_of(tiny_config, caplog) == []
+    for stage in ("auto", "soda"):
+        tiny_config.gad.stage = stage
+        assert warnings_of(tiny_config, caplog) == []
     for stage in ("seqkd", "warmup"):
         tiny_config.gad.stage = stage
         (said,) = warnings_of(tiny_config, caplog)

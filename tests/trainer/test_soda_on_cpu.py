@@ -217,6 +217,15 @@ def test_what_a_killed_run_wrote_behind_its_checkpoint_is_written_again(tmp_path
         Snapshot(tmp_path).load_state_dict(state)
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\x0b", "\r\n", "\n"])
+def test_a_text_may_hold_what_others_take_for_the_end_of_a_line(tmp_path: Path, end: str) -> None:
+    messages, answer = [{"role": "user", "content": f"a{end}b"}], SnapshotAnswer(f"c{end}d", True)
+    one, two = Snapshot(tmp_path), Snapshot(tmp_path)
+    one.add([(messages, f"e{end}f", answer)])
+    two.load_state_dict(one.state_dict())
+    assert two.answer(messages) == answer
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [

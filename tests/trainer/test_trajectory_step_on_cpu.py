@@ -258,6 +258,7 @@ def test_credit_of_turns_sums_to_the_score(data: st.DataObject, mean: bool) -> N
         ({"trajectory__enable": False, "trajectory__score": "turns"}, "gad.trajectory.enable=True alone"),
         ({"trajectory__enable": False, "reward__phrase_unit": "turn"}, "sentence or phrase"),
         ({"trajectory__score": "first"}, "last"),
+        ({"stage": "soda"}, "gad.stage=soda"),
     ],
 )
 def test_what_does_not_go_together_is_refused(config: DictConfig, overrides: dict[str, Any], words: str) -> None:
