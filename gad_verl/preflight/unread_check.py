@@ -38,8 +38,8 @@ def check_read(config: DictConfig, gad_config: GadConfig) -> None:
         )
     if gad_config.warmup_steps is not None and gad_config.stage not in ("auto", "soda"):
         logger.warning(
-            "gad.warmup_steps=%d is read with gad.stage=auto or soda alone: this run (gad.stage=%s) is of one stage from "
-            "its first step to its last",
+            "gad.warmup_steps=%d is read with gad.stage=auto or soda alone: this run (gad.stage=%s) is of one stage "
+            "from its first step to its last",
             *(gad_config.warmup_steps, gad_config.stage),
         )
     if gad_config.stage == "gad" and _begins_fresh(config, gad_config):

@@ -222,6 +222,21 @@ def test_a_row_whose_checks_cannot_be_made_is_named(record: dict, words: str) ->
 
 
 @pytest.mark.parametrize(
+    "check",
+    [
+        {"kind": "length_constraints:number_words", "relation": "at least"},
+        {"kind": "number", "value": "none"},
+        {"kind": "number", "value": 1, "tolerance": -1},
+        {"kind": "tests", "seconds": 5},
+        {"kind": "tests", "code": "assert True", "minutes": 1},
+    ],
+)
+def test_a_check_that_cannot_be_made_is_named_before_anybody_answers(check: dict) -> None:
+    with pytest.raises(GadDataError, match=r"^rows.parquet, row 3, column 'checks': "):
+        checks_of({"checks": [check]}, "checks", "rows.parquet, row 3")
+
+
+@pytest.mark.parametrize(
     "check", [Check("number", {"worth": 3}), Check("tests", {}), Check("tests", {"code": "", "a": 1})]
 )
 def test_arguments_that_a_check_does_not_know_are_named(check: Check) -> None:

@@ -49,6 +49,23 @@ class Check:
     kind: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    def validate(self) -> None:
+        """Look whether the check can be made: with an empty answer, since a model may write for hours before the first.
+
+        Raises:
+            GadDataError: It cannot.
+        """
+        if self.kind != TESTS:
+            self.passes("")
+            return
+        limits = {name: value for name, value in self.arguments.items() if name != "code"}
+        try:
+            CodeLimits(**limits)
+        except TypeError as error:
+            raise GadDataError(f"the check {self.kind!r} cannot be made with {limits}: {error}") from None
+        if not isinstance(self.arguments.get("code"), str):
+            raise GadDataError(f"the check {self.kind!r} needs code: Python statements that test the answer's")
+
     def passes(self, text: str) -> bool:
         """Whether an answer passes.
 
@@ -113,6 +130,10 @@ def checks_of(record: Mapping[str, Any], column: str, where: str) -> tuple[Check
     for check in found:
         if check.kind not in known:
             raise GadDataError(f"{place}: no rule checks {check.kind!r}; known: {', '.join(sorted(known))}")
+        try:
+            check.validate()
+        except GadDataError as error:
+            raise GadDataError(f"{place}: {error}") from None
     return tuple(found)
 
 
