@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from study_common import Row, Rows, Run, arguments, mean_interval, run_all, show, table
+from study_common import Row, Run, mean_interval, run_study, show, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -252,21 +252,21 @@ def at(rows: Sequence[Row], passes: int, key: str, **wanted: Any) -> list[float]
     ]
 
 
-def varied() -> dict[str, list[dict[str, Any]]]:
-    """Lines of the table by their name in words."""
+def varied() -> dict[str, dict[str, Any]]:
+    """What each line of the table varies, by its name in words."""
     return {
-        **{f"{count} texts": [{"texts": count}] for count in TEXTS},
-        **{f"D {width} wide": [{"width": width}] for width in WIDTHS},
-        **{f"student of {updates} updates of SeqKD": [{"taught": updates}] for updates in TAUGHT},
-        "rollouts drawn anew in each pass": [{"fresh": True}],
+        **{f"{count} texts": {"texts": count} for count in TEXTS},
+        **{f"D {width} wide": {"width": width} for width in WIDTHS},
+        **{f"student of {updates} updates of SeqKD": {"taught": updates} for updates in TAUGHT},
+        "rollouts drawn anew in each pass": {"fresh": True},
     }
 
 
 def known_table(rows: Sequence[Row], student: str) -> str:
     """What D knows of one student, after one pass and after more."""
     lines = []
-    for name, (wanted,) in varied().items():
-        wanted = {"student": student, **wanted}
+    for name, changed in varied().items():
+        wanted = {"student": student, **changed}
         valid = {
             row["seed"]: row["valid"]
             for row in rows
@@ -398,12 +398,5 @@ def intervals(panel: Any, known: Sequence[tuple[int, list[float]]], color: str, 
         panel.errorbar(counts, means, np.nan_to_num(halves), fmt="o-", color=color, markersize=4, label=label)
 
 
-def main() -> int:
-    options = arguments(__doc__, NAME, seeds=10).parse_args()
-    torch.set_num_threads(1)
-    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-    return 0 if run_all(Rows(options.rows), all_runs(seeds), options.budget_s) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(__doc__, NAME, 10, FIRST_SEED, all_runs))

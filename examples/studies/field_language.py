@@ -30,9 +30,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from objective_language import CASES, SEQKD
-from study_common import Row, Rows, Run, arguments, paired_difference, run_all, show, table
+from study_common import Row, Run, paired_difference, run_study, show, table
 
 # isort: split
 from field_training import CHECK_ALONE, Method, train_method
@@ -206,12 +205,5 @@ def tables(rows: Sequence[Row]) -> list[str]:
     return [memory_table(rows), rollouts_table(rows), check_table(rows), texts_table(rows)]
 
 
-def main() -> int:
-    options = arguments(__doc__, NAME, seeds=10).parse_args()
-    torch.set_num_threads(1)
-    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-    return 0 if run_all(Rows(options.rows), all_runs(seeds), options.budget_s) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_study(__doc__, NAME, 10, FIRST_SEED, all_runs))

@@ -153,6 +153,24 @@ def arguments(description: str | None, name: str, seeds: int) -> argparse.Argume
     return parser
 
 
+def run_study(
+    description: str | None, name: str, seeds: int, first_seed: int, runs: Callable[[Sequence[int]], Iterable[Run]]
+) -> int:
+    """The command of a study that needs no other options; its exit code.
+
+    Args:
+        description, name, seeds: See :func:`arguments`.
+        first_seed: From which on they are counted.
+        runs: All runs of some seeds.
+    """
+    import torch
+
+    options = arguments(description, name, seeds).parse_args()
+    torch.set_num_threads(1)
+    some = range(first_seed, first_seed + options.seeds)
+    return 0 if run_all(Rows(options.rows), runs(some), options.budget_s) else 1
+
+
 # ------------------------------------------------- over the seeds -------------------------------------------------
 
 
