@@ -20,9 +20,10 @@ from typing import Any
 import pytest
 import ray
 
+from gad_verl.errors import GadClusterError
 from gad_verl.tools.doctor.cluster import paths_of
 from gad_verl.tools.doctor.finding import ERROR, OK, WARNING, Finding
-from gad_verl.tools.doctor.nodes import Seen, judge, look_around
+from gad_verl.tools.doctor.nodes import Seen, ask_nodes, judge, look_around
 
 VERSIONS = {"python": "3.11.7", "gad-verl": "0.2.0", "verl": "0.9.1", "ray": "2.50", "vllm": "none"}
 VARIABLES = {name: False for name in ("GLOO_SOCKET_IFNAME", "HF_TOKEN", "HF_HUB_OFFLINE", "HF_HOME", "WANDB_API_KEY")}
@@ -64,6 +65,11 @@ def test_a_folder_that_is_not_shared() -> None:
     assert found.level == ERROR and "/shared/run" in found.found and "not seen on b" in found.found
     (found,) = bad(A, replace(B, paths={"/data/train": False}))
     assert found.found == "/data/train is not there on b"
+
+
+def test_a_folder_that_cannot_be_written_to() -> None:
+    with pytest.raises(GadClusterError, match=r"default_local_dir=/proc/run/1: nothing can be written to /proc \("):
+        ask_nodes([], Path("/proc/run/1"))
 
 
 def test_a_key_that_some_nodes_lack() -> None:

@@ -97,7 +97,7 @@ def ask_nodes(paths: Sequence[str], folder: Path | None) -> list[Seen]:
         folder: That it writes to; a file is put there and taken away again. None for a run that saves nothing.
 
     Raises:
-        GadClusterError: If a node cannot be asked; names it.
+        GadClusterError: If a node cannot be asked; names it. Or the folder cannot be written to.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -105,7 +105,13 @@ def ask_nodes(paths: Sequence[str], folder: Path | None) -> list[Seen]:
     probe = None
     if folder is not None:
         probe = existing_parent(folder) / f".gad_verl_doctor_{uuid.uuid4().hex}"
-        probe.touch()
+        try:
+            probe.touch()
+        except OSError as reason:
+            raise GadClusterError(
+                f"trainer.default_local_dir={folder}: nothing can be written to {probe.parent} ({reason.strerror}). "
+                "Name a folder that this user may write to, on every node"
+            ) from None
     try:
         ask = ray.remote(num_cpus=0)(look_around)
         futures = {
