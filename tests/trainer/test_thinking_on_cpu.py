@@ -14,6 +14,7 @@
 """Whole runs of a student that thinks: the same run without its thoughts is what it is held against."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, open_dict
 from tensordict import TensorDict
 
 from gad_verl.errors import GadConfigError
+from gad_verl.trainer.snapshot import PAIRS_FILE
 
 STEPS, ONLY, WARMUP = 5, 1, 3
 PROMPTS, N = 8, 4
@@ -149,6 +151,22 @@ def test_the_teachers_text_behind_an_empty_block(hidden: Callable[..., FakeRun],
         first = mask.index(1)
         assert tokenizer.decode(ids[:first]).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
         assert mask == [0] * first + [1] * (len(ids) - first)
+
+
+def test_preferences_compare_visible_answers_behind_an_empty_block(
+    hidden: Callable[..., FakeRun], tiny_config: DictConfig
+) -> None:
+    tiny_config.data.train_max_samples = 2 * PROMPTS
+    run = hidden(stage="soda", warmup_steps=1, soda__snapshot_steps=2)
+    pairs = (Path(tiny_config.trainer.default_local_dir) / PAIRS_FILE).read_text(encoding="utf-8")
+    assert pairs.count("rejected_finished") == 2 * PROMPTS and "think" not in pairs
+    tokenizer = run.trainer.tokenizer
+    learned = [row for batch in run.student.named("supervised_update") for row in rows(batch)]
+    assert len(learned) == (1 + 2 * 2) * PROMPTS
+    for ids, mask in learned:
+        first = mask.index(1)
+        assert tokenizer.decode(ids[:first]).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+        assert "<" not in tokenizer.decode(ids[first:]).removesuffix(tokenizer.eos_token)
 
 
 def unclosed(index: int, session: int, step: int) -> bool:
