@@ -225,7 +225,7 @@ def fill(queue: Queue, tokenizer: Any, load: Load) -> tuple[list[str], int, floa
     """
     import torch
 
-    from gad_verl.data.answers import ENCODED, AnswerEncoder, pack_answer
+    from gad_verl.data.answers import ENCODED, ENCODED_TEACHER, AnswerEncoder, pack_answer, pack_teacher
     from gad_verl.data.tokens import SequenceBuilder
 
     builder = SequenceBuilder(tokenizer, 1024, load.tokens + 1)
@@ -245,6 +245,8 @@ def fill(queue: Queue, tokenizer: Any, load: Load) -> tuple[list[str], int, floa
             tokens += len(response)
             begin = time.process_time()
             encoded = pack_answer(encoder.encode(prompt_ids.tolist(), response), response)
+            row = {"index": prompt, "text": teacher}
+            of_teacher = pack_teacher(encoder.encode_teacher(row, "text") if session == 0 else None)
             seconds += time.process_time() - begin
             queue.rows[f"{prompt}_{session}_0"] = {
                 "index": torch.tensor(prompt),
@@ -254,6 +256,7 @@ def fill(queue: Queue, tokenizer: Any, load: Load) -> tuple[list[str], int, floa
                 "prompts": prompt_ids,
                 "responses": torch.tensor(response),
                 ENCODED: encoded,
+                ENCODED_TEACHER: of_teacher,
             }
     keys = list(queue.rows)
     rng.shuffle(keys)

@@ -14,19 +14,24 @@
 """A response as the discriminator reads it, made where the response is made, and its way to the trainer.
 
 The agent loops are several processes that wait for the rollout most of the time; the trainer is one, and every rank
-waits for it. So the texts are encoded there, and travel beside the sampled ids as one row of integers.
+waits for it. So the texts are encoded there, and travel beside the sampled ids as one row of integers. The teacher's
+text goes the same way, once a prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from gad_verl.data.endings import EXTRA_INFO, cut_texts
+from gad_verl.data.schema import teacher_texts
 from gad_verl.data.thoughts import ReadResponse, ThoughtReader
 from gad_verl.data.tokens import EncodedResponse, SequenceBuilder
 
-# Column of TransferQueue.
+# Columns of TransferQueue.
 ENCODED = "gad_encoded"
+ENCODED_TEACHER = "gad_encoded_teacher"
 
 # In the place of a number of ids: there is nothing, or they are those that the row has already.
 _NOTHING, _SAME = -1, -2
@@ -93,6 +98,23 @@ class AnswerEncoder:
             ids = read.answer_ids
         return Answer(read, None if ids is None else self.student.student_response(ids, self.reader))
 
+    def encode_teacher(self, row: Mapping[str, Any], teacher_key: str) -> EncodedResponse | None:
+        """The teacher's text of a row of data; None where the trainer chooses between several.
+
+        Args:
+            row: Columns of the row.
+            teacher_key: Name of the column of the teacher's texts.
+
+        Raises:
+            GadDataError: If the column holds no text.
+        """
+        where = f"row {int(row['index'])}, column {teacher_key}"
+        texts = teacher_texts(row[teacher_key], where)
+        if len(texts) > 1:
+            return None
+        (cut,) = cut_texts({EXTRA_INFO: row.get(EXTRA_INFO)}, 1, where)
+        return self.student.response_for(self.reader, texts[0], not cut)
+
 
 def pack_answer(answer: Answer, response_ids: Sequence[int]) -> torch.Tensor:
     """An answer as one row of int32: seven numbers, then those ids that the sampled ones do not tell."""
@@ -129,6 +151,21 @@ def unpack_answer(packed: torch.Tensor, response_ids: list[int], hides_thoughts:
         ReadResponse(answer_ids, thoughts, lead, bool(inside)) if hides_thoughts else None,
         None if ids is None else EncodedResponse(ids, bool(finished), bool(cut)),
     )
+
+
+def pack_teacher(encoded: EncodedResponse | None) -> torch.Tensor:
+    """The teacher's text as one row of int32: two numbers and its ids; one number if it is not encoded here."""
+    if encoded is None:
+        return torch.tensor([_NOTHING], dtype=torch.int32)
+    return torch.tensor([int(encoded.finished), int(encoded.cut), *encoded.token_ids], dtype=torch.int32)
+
+
+def unpack_teacher(packed: torch.Tensor) -> EncodedResponse | None:
+    """What :func:`pack_teacher` packed, (at least 1,) int32."""
+    if len(packed) == 1:
+        return None
+    finished, cut = packed[:2].tolist()
+    return EncodedResponse(shared_ids(packed[2:]), bool(finished), bool(cut))
 
 
 def _counted(ids: list[int] | None, known: list[int] | None) -> tuple[int, list[int]]:

@@ -13,7 +13,8 @@
 # limitations under the License.
 """verl's single-turn agent loop, which also encodes its response as the discriminator will read it.
 
-A response costs the trainer's process nothing then but the copying of its ids (``gad_verl.data.answers``).
+A response costs the trainer's process nothing then but the copying of its ids (``gad_verl.data.answers``). The first
+session of a prompt encodes the teacher's text too.
 """
 
 import copy
@@ -27,8 +28,9 @@ from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentL
 from verl.utils.config import omega_conf_to_dataclass
 
 from gad_verl.config import load_gad_config
-from gad_verl.data.answers import ENCODED, AnswerEncoder, pack_answer
+from gad_verl.data.answers import ENCODED, ENCODED_TEACHER, AnswerEncoder, pack_answer, pack_teacher
 from gad_verl.data.builders import answer_encoder, has_own_tokenizer
+from gad_verl.data.tokens import EncodedResponse
 
 # Of this process, with the configuration that it was made for: each rollout has an agent loop of its own.
 _made: list[tuple[DictConfig, AnswerEncoder]] = []
@@ -53,22 +55,32 @@ def encoder_of(config: DictConfig, tokenizer: Any) -> AnswerEncoder:
 
 
 class EncodedOutput(AgentLoopOutput):
-    """verl's output with one more column."""
+    """verl's output with two more columns."""
 
     _encoded: torch.Tensor = PrivateAttr()
+    _teacher: torch.Tensor = PrivateAttr()
 
     @classmethod
-    def of(cls, output: AgentLoopOutput, encoder: AnswerEncoder) -> "EncodedOutput":
-        """The same output, encoded."""
+    def of(
+        cls, output: AgentLoopOutput, encoder: AnswerEncoder, teacher: EncodedResponse | None = None
+    ) -> "EncodedOutput":
+        """The same output, encoded.
+
+        Args:
+            output: verl's.
+            encoder: Of the run.
+            teacher: The teacher's text, encoded; None if this session does not bring it.
+        """
         # Its fields have been checked.
         encoded = cls.model_construct(_fields_set=set(output.model_fields_set), **output.__dict__)
         answer = encoder.encode(output.prompt_ids, output.response_ids)
         encoded._encoded = pack_answer(answer, output.response_ids)
+        encoded._teacher = pack_teacher(teacher)
         return encoded
 
     def as_dict(self) -> dict[str, Any]:
         """The columns of its trajectory."""
-        return {**super().as_dict(), ENCODED: self._encoded}
+        return {**super().as_dict(), ENCODED: self._encoded, ENCODED_TEACHER: self._teacher}
 
 
 class EncodingAgentLoop(SingleTurnAgentLoop):
@@ -76,7 +88,10 @@ class EncodingAgentLoop(SingleTurnAgentLoop):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.encoder = encoder_of(self.config, self.tokenizer)
+        self.encoder, self.teacher_key = encoder_of(self.config, self.tokenizer), str(self.config.gad.teacher_key)
 
     async def run(self, sampling_params: dict[str, Any], priority: int = 0, **kwargs: Any) -> AgentLoopOutput:
-        return EncodedOutput.of(await super().run(sampling_params, priority, **kwargs), self.encoder)
+        output = await super().run(sampling_params, priority, **kwargs)
+        is_first = kwargs.get("session_id") == 0
+        teacher = self.encoder.encode_teacher(kwargs, self.teacher_key) if is_first else None
+        return EncodedOutput.of(output, self.encoder, teacher)

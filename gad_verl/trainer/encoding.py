@@ -86,14 +86,17 @@ class Encoding:
         return [
             EncodedGroup(
                 prompt_ids=self.reader.prompt(group.messages),
-                teachers=tuple(
-                    self.student.response_for(self.reader, teacher.text, teacher.finished) for teacher in group.teachers
-                ),
+                teachers=self._teacher_responses(group),
                 teacher_weights=tuple(teacher.weight for teacher in group.teachers),
                 students=tuple(None if one is None else self._student_response(one) for one in group.answers),
             )
             for group in groups
         ]
+
+    def _teacher_responses(self, group: RolloutGroup) -> tuple[EncodedResponse, ...]:
+        if group.encoded_teacher is not None:
+            return (group.encoded_teacher,)
+        return tuple(self.student.response_for(self.reader, one.text, one.finished) for one in group.teachers)
 
     def _student_response(self, session: Session) -> EncodedResponse:
         if session.encoded is not None:

@@ -28,7 +28,7 @@ from transfer_queue import KVBatchMeta
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.core.teacher_mix import TeacherMix, WeightedText
-from gad_verl.data.answers import ENCODED, shared_ids, unpack_answer
+from gad_verl.data.answers import ENCODED, ENCODED_TEACHER, shared_ids, unpack_answer, unpack_teacher
 from gad_verl.data.endings import EXTRA_INFO, cut_texts
 from gad_verl.data.schema import teacher_names, teacher_texts
 from gad_verl.data.thoughts import ReadResponse, ThoughtReader
@@ -91,6 +91,7 @@ class RolloutGroup:
         sessions: The rollouts; None where no trajectory came.
         teacher_finished: Whether that text was ended by its author; False where it was cut when it was written.
         asked: How many rollouts were asked for; None for all of ``sessions``. Groups of one batch may differ in it.
+        encoded_teacher: The only teacher text as the discriminator reads it, where an agent loop encoded it; else None.
     """
 
     index: int
@@ -101,6 +102,7 @@ class RolloutGroup:
     sessions: tuple[Session | None, ...]
     teacher_finished: bool = True
     asked: int | None = None
+    encoded_teacher: EncodedResponse | None = None
 
     @property
     def num_asked(self) -> int:
@@ -232,7 +234,8 @@ class Rollouts:
         by_prompt = list(sessions_by_prompt(batch.keys, num_sessions).values())
         firsts = [next(place for place in places if place is not None) for places in by_prompt]
         # What all trajectories of a prompt have in common comes once.
-        names = ["raw_prompt", self._teacher_key, EXTRA_INFO, "prompts", *([self._names_key] * mix.needs_names)]
+        names = ["raw_prompt", self._teacher_key, ENCODED_TEACHER, EXTRA_INFO, "prompts"]
+        names += [self._names_key] * mix.needs_names
         columns = _lists(self._get(batch.partition_id, [batch.keys[first] for first in firsts], names))
         groups = []
         for number, places in enumerate(by_prompt):
@@ -240,6 +243,7 @@ class Rollouts:
             teacher_of = columns[self._names_key][number] if mix.needs_names else None
             value, extra = columns[self._teacher_key][number], columns[EXTRA_INFO][number]
             teachers, one = chosen_teachers(mix, value, teacher_of, extra, index, step, visit)
+            encoded = unpack_teacher(columns[ENCODED_TEACHER][number]) if ENCODED_TEACHER in columns else None
             groups.append(
                 RolloutGroup(
                     index=index,
@@ -253,6 +257,7 @@ class Rollouts:
                         for place in places
                     ),
                     asked=1 + max(n for n, place in enumerate(places) if place is not None) if whole else None,
+                    encoded_teacher=encoded,
                 )
             )
         lost = [] if batch.partition_id == VALIDATION else self._lost(batch.keys, step, visit)

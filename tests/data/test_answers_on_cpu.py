@@ -19,10 +19,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import build_other_tokenizer, build_tokenizer
 
-from gad_verl.data.answers import Answer, AnswerEncoder, pack_answer, shared_ids, unpack_answer
+from gad_verl.data.answers import (
+    Answer,
+    AnswerEncoder,
+    pack_answer,
+    pack_teacher,
+    shared_ids,
+    unpack_answer,
+    unpack_teacher,
+)
 from gad_verl.data.thinking import CHAT, USUAL_MARKS
 from gad_verl.data.thoughts import ReadResponse, ThoughtReader
 from gad_verl.data.tokens import EncodedResponse, SequenceBuilder
+from gad_verl.errors import GadDataError
 
 STUDENT = SequenceBuilder(build_tokenizer(), 64, 40)
 OTHER = SequenceBuilder(build_other_tokenizer(), 64, 40)
@@ -93,3 +102,29 @@ def test_thoughts_are_taken_off(text: str, finished: bool) -> None:
     assert answer.read == thoughts.read(prompt, ids)
     assert (answer.encoded is None) == (answer.read.answer_ids is None)
     assert unpack_answer(pack_answer(answer, ids), ids, True) == answer
+
+
+@given(encoded=st.none() | st.builds(EncodedResponse, IDS, st.booleans(), st.booleans()))
+def test_a_teachers_text_that_is_packed_comes_out(encoded: EncodedResponse | None) -> None:
+    packed = pack_teacher(encoded)
+    assert packed.dtype == torch.int32 and packed.dim() == 1 and len(packed) >= 1
+    assert unpack_teacher(packed) == encoded
+
+
+@pytest.mark.parametrize("reader", [STUDENT, OTHER], ids=["own", "other"])
+@given(text=st.text(min_size=1, max_size=60).filter(str.strip), cut=st.none() | st.booleans(), listed=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_the_only_text_of_a_teacher_is_encoded(
+    reader: SequenceBuilder, text: str, cut: bool | None, listed: bool
+) -> None:
+    marks = {} if cut is None else {"finish_reason": "length" if cut else "stop"}
+    row = {"index": 3, "text": [text] if listed else text, "extra_info": marks}
+    encoder = AnswerEncoder(STUDENT, reader)
+    assert encoder.encode_teacher(row, "text") == STUDENT.response_for(reader, text, not cut)
+    # Between several the trainer chooses, at each visit anew.
+    assert encoder.encode_teacher({**row, "text": [text, "another"]}, "text") is None
+
+
+def test_a_row_without_text_is_named() -> None:
+    with pytest.raises(GadDataError, match="row 3, column text"):
+        AnswerEncoder(STUDENT, STUDENT).encode_teacher({"index": 3, "text": ""}, "text")

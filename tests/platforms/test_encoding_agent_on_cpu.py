@@ -25,7 +25,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigW
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 from verl.workers.rollout.replica import TokenOutput
 
-from gad_verl.data.answers import ENCODED, unpack_answer
+from gad_verl.data.answers import ENCODED, ENCODED_TEACHER, unpack_answer, unpack_teacher
 from gad_verl.data.thinking import AGENT_LOOP, CHAT, settled_config
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.rollout.encoding_agent import EncodingAgentLoop, encoder_of
@@ -33,6 +33,7 @@ from gad_verl.rollout.encoding_agent import EncodingAgentLoop, encoder_of
 TOKENIZER = build_tokenizer()
 BUILDER = SequenceBuilder(TOKENIZER, 64, 64)
 # A special token that is spelled out in the text.
+TEACHER = "another <|im_end|> house"
 SAYS = [*BUILDER.text_ids("a <|im_end|> house"), BUILDER.eos_token_id]
 
 
@@ -41,11 +42,12 @@ class Servers:
         return TokenOutput(token_ids=SAYS, log_probs=[-1.0] * len(SAYS), num_preempted=1, extra_fields={"a": 1})
 
 
-def answered(kind: type[SingleTurnAgentLoop], config: DictConfig) -> AgentLoopOutput:
+def answered(kind: type[SingleTurnAgentLoop], config: DictConfig, session: int = 0) -> AgentLoopOutput:
     async def run() -> AgentLoopOutput:
         data = DictConfigWrap(config=config.data)
         loop = kind(DictConfigWrap(config=config), Servers(), TOKENIZER, None, object, data)
-        return await loop.run({"temperature": 1.0}, raw_prompt=list(CHAT), priority=0)
+        row = {"index": 0, "teacher_response": TEACHER, "extra_info": {}, "session_id": session}
+        return await loop.run({"temperature": 1.0}, raw_prompt=list(CHAT), priority=0, **row)
 
     return asyncio.run(run())
 
@@ -70,6 +72,10 @@ def test_a_trajectory_has_the_answer_as_the_discriminator_reads_it(
     found = unpack_answer(columns.pop(ENCODED), SAYS, hides_thoughts=False)
     builder = SequenceBuilder(TOKENIZER, tiny_config.data.max_prompt_length, tiny_config.data.max_response_length)
     assert found.encoded == builder.student_response(SAYS, reader if other else builder)
+    # The teacher's text comes with the first session alone.
+    brought = [unpack_teacher(answered(EncodingAgentLoop, tiny_config, n).as_dict()[ENCODED_TEACHER]) for n in (0, 1)]
+    assert brought == [builder.response_for(reader if other else builder, TEACHER), None]
+    assert unpack_teacher(columns.pop(ENCODED_TEACHER)) == brought[0]
     # The rest is verl's.
     assert plain(columns) == plain(answered(SingleTurnAgentLoop, tiny_config).as_dict())
     # verl writes into it what it learns later.

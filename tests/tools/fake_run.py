@@ -41,7 +41,7 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
 from gad_verl.config import GadConfig
 from gad_verl.core import StageSchedule
-from gad_verl.data.answers import ENCODED, pack_answer
+from gad_verl.data.answers import ENCODED, ENCODED_TEACHER, pack_answer, pack_teacher
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorOutput, PendingUpdate, UpdateOptions
 from gad_verl.rollout.encoding_agent import encoder_of
@@ -331,7 +331,7 @@ class FakeRollouts:
             mask = [1] * len(ids)
         else:
             ids, mask = text
-        response = torch.tensor(ids)
+        response, session = torch.tensor(ids), int(key.rsplit("_", 2)[1])
         fields = {
             **sample,
             "prompts": prompt,
@@ -347,7 +347,11 @@ class FakeRollouts:
         if self.encodes:
             encoder = encoder_of(self._run.config, tokenizer)
             fields[ENCODED] = pack_answer(encoder.encode(prompt.tolist(), ids), ids)
-        first, last = self._run.versions(int(sample["index"]), int(key.rsplit("_", 2)[1]), step)
+            teacher_key = self._run.config.gad.teacher_key
+            fields[ENCODED_TEACHER] = pack_teacher(
+                encoder.encode_teacher(sample, teacher_key) if session == 0 else None
+            )
+        first, last = self._run.versions(int(sample["index"]), session, step)
         tag = {
             "status": "success",
             "seq_len": len(fields["input_ids"]),

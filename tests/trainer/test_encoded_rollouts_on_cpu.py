@@ -17,14 +17,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from fake_run import FakeRun, random_answer
 from omegaconf import DictConfig
 from tiny_model import build_other_model
 
-from gad_verl.data.answers import ENCODED
+from gad_verl.data.answers import ENCODED, ENCODED_TEACHER
+from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.discriminator.groups import SequenceGroup
+from gad_verl.rollout.encoding_agent import encoder_of
 from gad_verl.trainer import replayed
 from gad_verl.trainer.rollouts import Rollouts
 
@@ -68,7 +71,7 @@ def seen(run: FakeRun) -> tuple[list[Any], dict[int, dict[str, float]], list[Any
     return read, metrics, rewards
 
 
-@pytest.mark.parametrize("case", ["own tokenizer", "other tokenizer", "thoughts"])
+@pytest.mark.parametrize("case", ["own tokenizer", "other tokenizer", "thoughts", "several teachers"])
 def test_a_run_is_the_same_wherever_its_rollouts_are_encoded(
     config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, case: str
 ) -> None:
@@ -76,6 +79,11 @@ def test_a_run_is_the_same_wherever_its_rollouts_are_encoded(
         config.discriminator.model.path = str(build_other_model(tmp_path / "other"))
     if case == "thoughts":
         config.gad.thinking.mode = "hidden"
+    if case == "several teachers":
+        table = pd.read_parquet(config.data.train_files)
+        texts = [[text, f"{text}, too"] if row % 2 else [text] for row, text in enumerate(table["teacher_response"])]
+        config.data.train_files = str(tmp_path / "several.parquet")
+        table.assign(teacher_response=texts).to_parquet(config.data.train_files)
     found = []
     for encodes in (False, True):
         config.trainer.default_local_dir = str(tmp_path / str(encodes) / "checkpoints")
@@ -83,7 +91,8 @@ def test_a_run_is_the_same_wherever_its_rollouts_are_encoded(
             run = FakeRun(config, patch, thinking if case == "thoughts" else answer)
             run.rollouts.encodes = encodes
             found.append(seen(run.fit()))
-        assert any(ENCODED in row for row in run.queue.cleared) == encodes
+        for name in (ENCODED, ENCODED_TEACHER):
+            assert any(name in row for row in run.queue.cleared) == encodes
     assert found[0] == found[1]
     assert len(found[0][0]) >= 4 and len(found[0][2]) == 2
 
@@ -108,6 +117,24 @@ def test_nothing_is_fetched_twice_and_what_is_common_once(config: DictConfig, mo
     assert {name for _, names in fetched for name in names} >= {"responses", ENCODED}
     # verl may have padded its batch by copies of trajectories since.
     assert all("responses" not in names or len(set(keys)) == len(keys) for keys, names in fetched)
+
+
+def test_the_trainer_encodes_no_text_that_came_encoded(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[tuple[SequenceBuilder, str]] = []
+    response_for = SequenceBuilder.response_for
+
+    def noted(self: SequenceBuilder, reader: SequenceBuilder | None, text: str, finished: bool = True) -> Any:
+        encoded.append((self, text))
+        return response_for(self, reader, text, finished)
+
+    monkeypatch.setattr(SequenceBuilder, "response_for", noted)
+    run = FakeRun(config, monkeypatch, lambda index, session, step: None if session == index % 3 == 0 else "yes")
+    run.rollouts.encodes = True
+    run.fit()
+    of_the_loops = encoder_of(config, run.trainer.tokenizer).student
+    texts = {text for builder, text in encoded if builder is not of_the_loops}
+    # Those of prompts whose first session failed.
+    assert texts and texts <= set(pd.read_parquet(config.data.train_files)["teacher_response"][::3])
 
 
 def test_groups_are_packed_where_something_remembers_them(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
