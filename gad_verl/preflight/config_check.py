@@ -51,7 +51,7 @@ def check_config(config: DictConfig) -> GadConfig:
     check_joins(config, gad_config)
     check_counts(config)
     check_numbers(config, gad_config)
-    check_folder(config.trainer)
+    check_folder(config)
     check_read(config, gad_config)
     rollout, algorithm, trainer = config.actor_rollout_ref.rollout, config.algorithm, config.trainer
     check_mode(config, gad_config)

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from gad_verl.config import GadConfig
 from gad_verl.config.checks import NOT_NEGATIVE, POSITIVE, Range
 from gad_verl.errors import GadConfigError
+from gad_verl.preflight.joined_cluster import cluster_address
 
 _ROLLOUT = "actor_rollout_ref.rollout"
 _ANY = Range("a number", lambda value: value == value)
@@ -64,12 +65,13 @@ def check_numbers(config: DictConfig, gad_config: GadConfig) -> None:
             raise GadConfigError(f"{key}={value}: a whole number is needed")
 
 
-def check_folder(trainer: DictConfig) -> None:
-    """Check that the folder of the run is none of somebody's files.
+def check_folder(config: DictConfig) -> None:
+    """Check that the folder of the run is none of somebody's files, and can be written to.
 
     Raises:
-        GadConfigError: It, or a folder above it, is a file.
+        GadConfigError: It, or a folder above it, is a file or somebody else's.
     """
+    trainer = config.trainer
     place = os.path.abspath(trainer.default_local_dir)
     while not os.path.exists(place) and os.path.dirname(place) != place:
         place = os.path.dirname(place)
@@ -77,4 +79,10 @@ def check_folder(trainer: DictConfig) -> None:
         raise GadConfigError(
             f"trainer.default_local_dir={trainer.default_local_dir}: {place} is a file: name a folder, "
             "which the run makes"
+        )
+    # A launch that joins a cluster may start the run on another machine.
+    if cluster_address(config) is None and not os.access(place, os.W_OK | os.X_OK):
+        raise GadConfigError(
+            f"trainer.default_local_dir={trainer.default_local_dir}: nothing can be written to {place}: name a folder "
+            "of yours"
         )

@@ -99,13 +99,14 @@ def test_its_checkpoint_has_the_prompts_on_their_way(separate: tuple[Path, Run])
 # ------------------------------ in turns, with parked requests ------------------------------
 
 
-@pytest.fixture(scope="module")
-def colocated(tmp_path_factory: pytest.TempPathFactory) -> Run:
+@pytest.fixture(scope="module", params=["hf", "vllm"])
+def colocated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Small batches of the server: most requests are parked at least once."""
     folder = build_all(tmp_path_factory.mktemp("colocated"))
     overrides = (
         *SHORT,
         "+gad_mode=async",
+        f"actor_rollout_ref.rollout.name={request.param}",
         "data.max_response_length=32",
         "actor_rollout_ref.rollout.max_num_seqs=8",
         "gad.trust.held_out_fraction=0.3",

@@ -14,6 +14,7 @@
 """What a user mistypes in verl's sections: rates that are no numbers, a greedy rollout, options that nobody reads."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,20 @@ def test_a_file_in_the_place_of_the_folder_of_the_run(tiny_config: DictConfig, t
     assert f"{tmp_path / 'file'} is a file" in message
     for place in (tmp_path, tmp_path / "new" / "run"):
         tiny_config.trainer.default_local_dir = str(place)
-        check_folder(tiny_config.trainer)
+        check_folder(tiny_config)
+
+
+def test_a_folder_of_the_run_that_cannot_be_written_to(
+    tiny_config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may = os.access
+    # Whoever runs the tests may be allowed everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and may(path, mode))
+    message = refused(tiny_config, "trainer.default_local_dir", str(tmp_path / "new" / "run"))
+    assert f"nothing can be written to {tmp_path}:" in message
+    # On a cluster the run may start on another machine, and `gad-verl doctor --cluster` asks there.
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    check_folder(tiny_config)
 
 
 def test_a_checkpoint_that_is_named_is_gone_on_from_or_an_error_says_why_not(tiny_config: DictConfig) -> None:
