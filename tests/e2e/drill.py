@@ -241,8 +241,8 @@ class Drill:
 
 
 def of_the_run(host: Host) -> list[psutil.Process]:
-    """Processes of a run; those that Ray keeps for the next one are none."""
-    idle = {process.pid for process in host.named("ray::IDLE")}
+    """Processes of a run; those of Ray itself are none, nor those that it keeps for the next one."""
+    idle = {process.pid for process in host.named("ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent")}
     return [process for process in host.named("ray::", "verl.trainer.main_ppo") if process.pid not in idle]
 
 
