@@ -76,17 +76,26 @@ def ended_by(error: BaseException) -> SystemExit:
 
 
 def _named_actor(text: str) -> str | None:
-    """The actor of an error of Ray, which says its number alone, with its process and node; None if it is not known."""
+    """The actor of an error of Ray, which says its number alone, with its process and node; None if it is not known.
+
+    Another one that died before it stands before it: it may have taken this one along.
+    """
     ray, found = sys.modules.get("ray"), re.search(r"\b[0-9a-f]{32}\b", text)
     if ray is None or found is None or not ray.is_initialized():
         return None
     names: list[str] = []
 
     def ask(identity: str) -> None:
+        # Imports Ray, which is there.
+        from gad_verl.trainer.watchdog import sudden_deaths
+
         info = ray._private.state.actors(identity)
-        if info:
-            kind = info["ActorClassName"].rpartition(".")[2]
-            names.append(f"{kind} (process {info['Pid']} on {info['Address']['IPAddress']})")
+        if not info:
+            return
+        kind = info["ActorClassName"].rpartition(".")[2]
+        name = f"{kind} (process {info['Pid']} on {info['Address']['IPAddress']})"
+        first = next(iter(sudden_deaths().items()), (identity, name))
+        names.append(name if first[0] == identity else f"{first[1]}, and then {name}")
 
     # Of a head that may be gone too: its silence is not waited for.
     asked = threading.Thread(target=ask, args=(found[0],), daemon=True)

@@ -49,7 +49,7 @@ def actor_is_dead(actor: Any) -> bool:
 
 
 def sudden_deaths() -> dict[str, str]:
-    """Actors of this job that died unasked, in words, by their id.
+    """Actors of this job that died unasked, in words, by their id; who died first stands first.
 
     All of them, whoever made them: verl's load balancer and TransferQueue's controller and storage are attributes of
     nobody, and a run that has lost one waits in silence.
@@ -58,7 +58,7 @@ def sudden_deaths() -> dict[str, str]:
         return {}
     dead = ray._private.state.actors(job_id=ray.get_runtime_context().job_id, actor_state_name="DEAD")
     found = {}
-    for identity, info in dead.items():
+    for identity, info in sorted(dead.items(), key=lambda one: one[1]["EndTime"]):
         cause = info["DeathCause"]
         context = cause.actor_died_error_context
         # A worker that leaves by itself has died too, to Ray: its text tells the kind of the exit.

@@ -46,7 +46,7 @@ def test_deaths_that_nobody_asked_for() -> None:
             def leave(self) -> None:
                 ray.actor.exit_actor()
 
-        parts = {name: Part.remote() for name in ("lives", "crashes", "leaves", "ended", "forgotten")}
+        parts = {name: Part.remote() for name in ("lives", "crashes", "crashes_too", "leaves", "ended", "forgotten")}
         pids = {name: ray.get(part.pid.remote()) for name, part in parts.items()}
         assert sudden_deaths() == {}
         os.kill(pids["crashes"], signal.SIGKILL)
@@ -60,6 +60,11 @@ def test_deaths_that_nobody_asked_for() -> None:
         time.sleep(3)
         (text,) = sudden_deaths().values()
         assert text.startswith(f"Part (process {pids['crashes']} on ")
+        os.kill(pids["crashes_too"], signal.SIGKILL)
+        while len(sudden_deaths()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        first, second = sudden_deaths().values()
+        assert first == text and f"process {pids['crashes_too']} on " in second
     finally:
         ray.shutdown()
 

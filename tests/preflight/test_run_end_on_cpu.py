@@ -24,6 +24,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, 
 from gad_verl.errors import GadCheckpointError, GadDataError, GadStalledError
 from gad_verl.preflight import PreflightCallback
 from gad_verl.preflight.run_end import ended_by, reason_and_code
+from gad_verl.trainer import watchdog
 
 
 def of_ray(cause: Exception) -> Exception:
@@ -84,16 +85,36 @@ def test_errors_that_lead_to_one_another_end() -> None:
     assert reason_and_code(first) == (first, 1)
 
 
-@pytest.mark.parametrize("known", [True, False])
+RUNNER = "f5b4f55e22464ecd6f4fc1ef04000000"
+PLACE = "TaskRunnerV1 (process 7 on 10.0.0.2)"
+
+
+@pytest.mark.parametrize(
+    ("known", "deaths", "said"),
+    [
+        (True, {}, f"{PLACE} was lost: "),
+        (True, {RUNNER: PLACE, "2": "Other (process 9 on 10.0.0.3)"}, f"{PLACE} was lost: "),
+        (
+            True,
+            {"1": "Queue (process 8 on 10.0.0.3)", RUNNER: PLACE},
+            f"Queue (process 8 on 10.0.0.3), and then {PLACE} ",
+        ),
+        (False, {}, None),
+    ],
+)
 def test_an_actor_that_ray_names_by_its_number_is_named(
-    known: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    known: bool,
+    deaths: dict[str, str],
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    identity = "f5b4f55e22464ecd6f4fc1ef04000000"
     info = {"ActorClassName": "main_ppo.TaskRunnerV1", "Pid": 7, "Address": {"IPAddress": "10.0.0.2"}}
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    monkeypatch.setattr(ray._private.state, "actors", lambda asked: info if known and asked == identity else {})
-    error = ActorUnavailableError("Socket closed", bytes.fromhex(identity))
+    monkeypatch.setattr(ray._private.state, "actors", lambda asked: info if known and asked == RUNNER else {})
+    monkeypatch.setattr(watchdog, "sudden_deaths", lambda: deaths)
+    error = ActorUnavailableError("Socket closed", bytes.fromhex(RUNNER))
     assert ended_by(error).code == 75
     line = capsys.readouterr().err.splitlines()[-1]
-    assert ("TaskRunnerV1 (process 7 on 10.0.0.2) was lost: " in line) == known
-    assert identity in line and "exit code 75" in line
+    assert (said or "ActorUnavailableError: ") in line and ("was lost" in line) == known
+    assert RUNNER in line and "exit code 75" in line
