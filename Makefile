@@ -19,6 +19,9 @@ export VERL_PLATFORM ?= cpu
 
 # The slowest tests are named at the end.
 PYTEST := $(BIN)/python -m pytest --durations=30 --durations-min=5
+# The fast tests in two processes; which tests stay together says tests/conftest.py.
+TEST_PROCESSES ?= 2
+FAST := $(PYTEST) -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help install quickstart demo lint test test-fast test-e2e test-all test-gpu pin mutants bench bench-gpu docs clean
 
@@ -66,10 +69,10 @@ lint: $(STAMP)
 	$(BIN)/python -m mypy
 
 test: lint $(MEGATRON_STAMP)
-	$(PYTEST) -m "smoke or not (slow or e2e or gpu)"
+	$(FAST) -m "smoke or not (slow or e2e or gpu)"
 
 test-fast: lint $(MEGATRON_STAMP)
-	$(PYTEST) -m "not (slow or e2e or gpu)"
+	$(FAST) -m "not (slow or e2e or gpu)"
 
 test-e2e: $(MEGATRON_STAMP)
 	$(PYTEST) -m "e2e and not (slow or smoke)"

@@ -113,6 +113,7 @@ setup(
         "dev": [
             "pytest>=8",
             "pytest-timeout",
+            "pytest-xdist>=3.6",
             "hypothesis",
             "ruff>=0.14",
             "mypy>=2,<3",

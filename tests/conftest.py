@@ -37,9 +37,21 @@ settings.register_profile("gad_verl", deadline=None)
 settings.load_profile("gad_verl")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The runs of main_ppo come last: whatever fails quickly should fail first."""
-    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The runs of main_ppo come last: whatever fails quickly should fail first.
+
+    In several processes (make test) they come first, for the others fill up what time is left beside them. A file stays
+    in one process, as its fixtures do; so do all runs, and all that ask the same processes of workers.
+    """
+    several = config.getoption("numprocesses", None) or hasattr(config, "workerinput")
+    items.sort(key=lambda item: (item.get_closest_marker("e2e") is not None) != bool(several))
+    if not several:
+        return
+    asks = {item.path for item in items if "probes" in getattr(item, "fixturenames", ())}
+    for item in items:
+        is_run = item.get_closest_marker("e2e") is not None
+        group = "runs" if is_run else "probes" if item.path in asks else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

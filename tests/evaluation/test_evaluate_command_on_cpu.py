@@ -155,6 +155,7 @@ def test_a_folder_of_other_settings_is_refused(
 
 def test_a_run_that_failed_before_its_first_response_binds_nobody(run: Callable[..., int], tmp_path: Path) -> None:
     assert run("--max-response-length", "2000") == 2  # more than the model's positions
+    assert not (tmp_path / "out" / "responses.jsonl").exists()
     assert run() == 0
     assert read_evaluation(tmp_path / "out").settings["max_response_length"] == 6
 

@@ -55,6 +55,11 @@ BAD_FILES: dict[str, tuple[str, bytes | None, str]] = {
     "torn CSV": ("p.csv", b'prompt\n"never closed\n', "broken CSV"),
     "torn parquet": ("p.parquet", parquet_of([{"prompt": "x" * 99}])[:150], "no readable parquet file"),
     "no parquet": ("p.parquet", GOOD, "no readable parquet file"),
+    "chats": (
+        "p.jsonl",
+        b'{"messages": [{"role": "user", "content": "one"}]}\n',
+        "Set --prompt-key, or make rows with prompts out of the chats: `gad-verl data import`",
+    ),
     "wrong column": ("p.jsonl", b'{"question": "one"}\n', "no column 'prompt'; it has question. Set --prompt-key"),
     "a number": ("p.jsonl", GOOD + b'{"prompt": 5}\n', "row 2, column 'prompt'"),
     "an empty prompt": ("p.jsonl", GOOD + b'{"prompt": "  "}\n', "row 2, column 'prompt': the prompt is empty"),

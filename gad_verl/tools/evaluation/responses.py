@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import read_json, read_json_lines, to_json, write_atomically
@@ -102,13 +102,15 @@ class ResponseFile:
         self.path = folder / RESPONSES
         self.responses = {response.key: response for response in read_responses(self.path)}
         drop_torn_line(self.path)
+        # Made by the first response: what fails before leaves no empty file.
+        self._handle: TextIO | None = None
 
     def __enter__(self) -> Self:
-        self._handle = self.path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._handle.close()
+        if self._handle is not None:
+            self._handle.close()
 
     def append(self, response: Response) -> None:
         """Write a response; it survives the end of the process from here on."""
@@ -116,6 +118,8 @@ class ResponseFile:
         for name in ("thought_tokens", "turns", "calls", "invalid_calls"):
             if content[name] is None:
                 del content[name]
+        if self._handle is None:
+            self._handle = self.path.open("a", encoding="utf-8")
         self._handle.write(json.dumps(content, ensure_ascii=False) + "\n")
         self._handle.flush()
         self.responses[response.key] = response

@@ -29,6 +29,9 @@ from gad_verl.tools.data.templates import NONE, Template
 
 Messages = tuple[dict[str, str], ...]
 
+# Columns of whole chats, whose last answers are somebody's already.
+_CHATS = frozenset({"conversations", "messages"})
+
 
 @dataclass(frozen=True)
 class Framing:
@@ -92,8 +95,10 @@ class Prompts:
     ) -> None:
         for key, option in ((prompt_key, "--prompt-key"), (context_key, "--context-key")):
             if key is not None and key not in source.columns:
+                chats = _CHATS.intersection(source.columns) if key == prompt_key else ()
+                more = ", or make rows with prompts out of the chats: `gad-verl data import`" if chats else ""
                 raise GadDataError(
-                    f"{source.name} has no column {key!r}; it has {', '.join(source.columns)}. Set {option}"
+                    f"{source.name} has no column {key!r}; it has {', '.join(source.columns)}. Set {option}{more}"
                 )
         self.source = source
         self.limit = limit
