@@ -264,6 +264,9 @@ def drill(names: Sequence[str], folder: Path, say: Callable[[str], Any] = print)
     from tiny_model import build_all
 
     build_all(folder)
+    # In the background of a shell Ctrl-C is ignored, and the runs would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     rows: list[Row] = []
     say(HEAD)
     with Hosts(folder, 2) as hosts:
