@@ -17,9 +17,11 @@ Both reach the process that started the run and waits for it, not the trainer, w
 the run's stop file (:mod:`gad_verl.trainer.stop_file`).
 """
 
+import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 
@@ -42,7 +44,7 @@ class StopSignals:
 
     def __init__(self, stop_file: StopFile) -> None:
         self._stop_file = stop_file
-        self._asked = False
+        self._asked, self._code = False, 0
         # Whoever ignores them from the start (a job in the background of a script) means it.
         wanted = (signal.SIGINT, signal.SIGTERM)
         self._numbers = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
@@ -53,6 +55,7 @@ class StopSignals:
         Only the main thread may, and that one is then inside of verl: a thread watches, and a signal calls it there.
         """
         self._take()
+        atexit.register(self._leave)
         signal.signal(_REPAIR, lambda number, frame: self._take())
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -76,7 +79,19 @@ class StopSignals:
         if self._asked:
             logger.warning("%s again: the run ends at once; the same command goes on from its last checkpoint", name)
             # As shells count it.
-            raise SystemExit(128 + number)
+            self._code = 128 + number
+            raise SystemExit(self._code)
         self._asked = True
         self._stop_file.request()
         logger.warning("%s: the run saves after the step that it is in, and ends. Once more ends it at once", name)
+
+    def _leave(self) -> None:
+        # Ray makes an exit of its own out of one within `ray.get`, with code 1 (its check_signals).
+        if self._code:
+            ray = sys.modules.get("ray")
+            if ray is not None:
+                ray.shutdown()
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(self._code)

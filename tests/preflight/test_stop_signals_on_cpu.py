@@ -31,13 +31,24 @@ StopSignals(StopFile(Path(sys.argv[1]) / "run" / "stop")).install()
 if sys.argv[2] == "later":
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(9))
 time.sleep(1.5)
+if sys.argv[2] != "ray":
+    print("ready", flush=True)
+    time.sleep(60)
+import ray
+ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
+@ray.remote
+def wait():
+    time.sleep(60)
+waits = wait.remote()
+# By now Ray has put its own handlers there, and the watch has taken them back.
+time.sleep(2)
 print("ready", flush=True)
-time.sleep(60)
+ray.get(waits)
 """
 
 
-def started(folder: Path, later: bool) -> subprocess.Popen:
-    command = [sys.executable, "-c", _PROGRAM, str(folder), "later" if later else "alone"]
+def started(folder: Path, how: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", _PROGRAM, str(folder), how]
     # A test runner in the background of a script has SIGINT ignored, and children would inherit that.
     process = subprocess.Popen(
         command,
@@ -50,13 +61,16 @@ def started(folder: Path, later: bool) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize(
-    ("number", "later", "code"),
-    [(signal.SIGINT, False, 130), (signal.SIGTERM, False, 143), (signal.SIGTERM, True, 143)],
+    ("number", "how", "code"),
+    [
+        (signal.SIGINT, "alone", 130),
+        (signal.SIGTERM, "alone", 143),
+        (signal.SIGTERM, "later", 143),
+        (signal.SIGTERM, "ray", 143),
+    ],
 )
-def test_the_first_signal_asks_and_the_second_ends(
-    tmp_path: Path, number: signal.Signals, later: bool, code: int
-) -> None:
-    process = started(tmp_path, later)
+def test_the_first_signal_asks_and_the_second_ends(tmp_path: Path, number: signal.Signals, how: str, code: int) -> None:
+    process = started(tmp_path, how)
     process.send_signal(number)
     assert f"{number.name}: the run saves after the step" in process.stdout.readline()
     assert (tmp_path / "run" / "stop").is_file() and (tmp_path / "run" / "stop").stat().st_size == 0
