@@ -18,39 +18,19 @@ The process that started a run waits for one answer and hears nothing else.
 
 import logging
 import os
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from gad_verl.preflight.ray_head import LOOK_S, accepts, head_address
 from gad_verl.preflight.run_end import WORTH_A_RESTART
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 5.0
 # Ray's own limit is 60 (RAY_gcs_rpc_server_reconnect_timeout_s).
 _SILENT_S = 40.0
-
-
-def head_address() -> str | None:
-    """HOST:PORT of the head's control store; None while this process has joined no cluster."""
-    # Not imported for this: the check before a run is to be quick.
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
-        return None
-    return str(ray.get_runtime_context().gcs_address)
-
-
-def accepts(address: str) -> bool:
-    """Whether somebody listens at an address; a process that is merely busy does."""
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S):
-            return True
-    except OSError:
-        return False
 
 
 class HeadWatch:
@@ -102,4 +82,4 @@ class HeadWatch:
             except Exception:
                 # Ray comes up or goes down in the main thread.
                 logger.debug("the head could not be looked for", exc_info=True)
-            pause.wait(_LOOK_S)
+            pause.wait(LOOK_S)

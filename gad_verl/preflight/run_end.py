@@ -28,6 +28,7 @@ import traceback
 from collections.abc import Iterator
 
 from gad_verl.errors import USER_ERRORS, GadStalledError
+from gad_verl.preflight.ray_head import accepts, head_address
 
 FAILED, USERS_ERROR, WORTH_A_RESTART = 1, 2, 75
 _ASK_S = 5.0
@@ -68,11 +69,17 @@ def ended_by(error: BaseException) -> SystemExit:
     reason, code = reason_and_code(error)
     goes_on = "; the same command goes on from the last checkpoint" if code == WORTH_A_RESTART else ""
     lines = str(reason).strip().splitlines() or [""]
-    lost = _named_actor(str(reason)) if code == WORTH_A_RESTART else None
+    lost = _lost_head() or _named_actor(str(reason)) if code == WORTH_A_RESTART else None
     text = lines[0] if lost is None else f"{lost} was lost: {lines[0]}"
     sys.stderr.write("".join(traceback.format_exception(error)))
     sys.stderr.write(f"gad_verl: {type(reason).__name__}: {text} (exit code {code}{goes_on})\n")
     return SystemExit(code)
+
+
+def _lost_head() -> str | None:
+    """The head, where it is what was lost: nobody can be asked for names then."""
+    address = head_address()
+    return None if address is None or accepts(address) else f"the head of the Ray cluster at {address}"
 
 
 def _named_actor(text: str) -> str | None:

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gad_verl.preflight.head_watch import HeadWatch, accepts, head_address
+from gad_verl.preflight.head_watch import HeadWatch
+from gad_verl.preflight.ray_head import accepts, head_address
 
 
 class Clock:

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, WorkerCrashedError
 
 from gad_verl.errors import GadCheckpointError, GadDataError, GadStalledError
-from gad_verl.preflight import PreflightCallback
+from gad_verl.preflight import PreflightCallback, run_end
 from gad_verl.preflight.run_end import ended_by, reason_and_code
 from gad_verl.trainer import watchdog
 
@@ -113,8 +113,20 @@ def test_an_actor_that_ray_names_by_its_number_is_named(
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray._private.state, "actors", lambda asked: info if known and asked == RUNNER else {})
     monkeypatch.setattr(watchdog, "sudden_deaths", lambda: deaths)
+    monkeypatch.setattr(run_end, "head_address", lambda: None)
     error = ActorUnavailableError("Socket closed", bytes.fromhex(RUNNER))
     assert ended_by(error).code == 75
     line = capsys.readouterr().err.splitlines()[-1]
     assert (said or "ActorUnavailableError: ") in line and ("was lost" in line) == known
     assert RUNNER in line and "exit code 75" in line
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_head_that_was_lost_is_named(
+    is_there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_end, "head_address", lambda: "10.0.0.1:6379")
+    monkeypatch.setattr(run_end, "accepts", lambda address: is_there and address == "10.0.0.1:6379")
+    assert ended_by(ActorUnavailableError("Socket closed", bytes.fromhex(RUNNER))).code == 75
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert ("the head of the Ray cluster at 10.0.0.1:6379 was lost: " in line) != is_there
