@@ -29,19 +29,25 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parent
-DEVICE = os.environ.get("GAD_TEST_DEVICE", "cuda")
+ASKED = os.environ.get("GAD_TEST_DEVICE", "")
+DEVICE = ASKED or "cuda"
 PARTS = ("worker_fsdp", "worker_fsdp2", "student_fsdp", "student_fsdp2", "lora", "rollout", "flash")
 PART_TIMEOUT_S = 900
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what lies here, and skips it where there is no GPU."""
+    """Marks what lies here, and skips it where there is no GPU; who asks for one (make test-gpu) is told instead."""
+    mine = [item for item in items if FOLDER in item.path.parents]
     missing = DEVICE == "cuda" and not torch.cuda.is_available()
-    for item in items:
-        if FOLDER in item.path.parents:
-            item.add_marker(pytest.mark.gpu)
-            if missing:
-                item.add_marker(pytest.mark.skip(reason="needs a GPU, or GAD_TEST_DEVICE=cpu"))
+    if missing and ASKED and mine:
+        raise pytest.UsageError(
+            f"GAD_TEST_DEVICE={ASKED}: torch {torch.__version__} sees no GPU here; nothing was tested. "
+            "GAD_TEST_DEVICE=cpu shows on a CPU that the tests run"
+        )
+    for item in mine:
+        item.add_marker(pytest.mark.gpu)
+        if missing:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU, or GAD_TEST_DEVICE=cpu"))
 
 
 def has_flash_attention() -> bool:
