@@ -51,8 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def has_flash_attention() -> bool:
-    """Whether flash attention can be computed here."""
-    return DEVICE == "cuda" and importlib.util.find_spec("flash_attn") is not None
+    """Whether flash attention can be computed here; on a CPU by a stand-in in plain torch."""
+    return DEVICE == "cpu" or importlib.util.find_spec("flash_attn") is not None
 
 
 @dataclass
@@ -65,7 +65,7 @@ class Parts:
     def of(self, name: str) -> dict[str, Any]:
         """What a part computed; its tests fail with its error, the others go on."""
         if name == "flash" and not has_flash_attention():
-            pytest.skip("needs a GPU and the package flash-attn")
+            pytest.skip("needs the package flash-attn")
         log = self.root / f"{name}.log"
         try:
             code = self.processes[name].wait(timeout=PART_TIMEOUT_S)
