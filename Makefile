@@ -112,6 +112,7 @@ bench: $(STAMP)
 # Tables of a GPU go to benchmarks/results/gpu_*.json; what the CPU measured stays. BENCH_SIZES="0.5b 1.5b 7b" is for 80 GB.
 BENCH_SIZES ?= 0.5b
 bench-gpu:
+	@$(GPU_PYTHON) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'bench-gpu: torch sees no GPU; make bench is for a CPU')"
 	for size in $(BENCH_SIZES); do \
 	    $(GPU_PYTHON) benchmarks/sizes.py schemes $$size && $(GPU_PYTHON) benchmarks/sizes.py sharing $$size --prompts 4 \
 	        --response 256 || exit 1; \

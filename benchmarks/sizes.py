@@ -14,7 +14,7 @@
 """The discriminator's update at the sizes of real students: schemes A, B, C, and prompts that a group shares.
 
 python benchmarks/sizes.py schemes 0.5b            # writes results/gpu_schemes_0.5b.json on a GPU
-python benchmarks/sizes.py sharing 0.5b            # with flash attention, rows apart are measured with both attentions
+python benchmarks/sizes.py sharing 0.5b            # on torch's attention, and on flash attention where it is
 
 Random weights in the shapes of Qwen2.5 (and "tiny", which shows on a CPU that it runs), with gradient checkpointing.
 Scheme A scores the n responses in a pass of their own and reads the teacher's text n times; C is gad_verl.
@@ -55,6 +55,8 @@ COLUMNS = {
         "prompt": "prompt tokens",
         "time_shared_over_apart": "time shared / apart, both sdpa",
         "memory_shared_over_apart": "peak memory shared / apart",
+        "time_flash_shared_over_flash": "time shared / apart, both flash attention",
+        "memory_flash_shared_over_flash": "peak memory",
     },
 }
 ROLLOUTS = 8
@@ -124,10 +126,10 @@ def schemes(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 def sharing(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """Shared prompts, which need torch's attention, against rows apart on it and on flash attention where it is."""
+    """Shared prompts against rows apart, on torch's attention and on flash attention where it is."""
     variants = {"shared": ("always", "sdpa"), "apart": ("never", "sdpa")}
     if this_device().packs_rows:
-        variants["flash"] = ("never", this_device().attention)
+        variants |= {"flash_shared": ("always", this_device().attention), "flash": ("never", this_device().attention)}
     workers = {name: worker_of(given, folder, *variant) for name, variant in variants.items()}
     rows = []
     for prompt in given.prompt:
@@ -135,9 +137,9 @@ def sharing(given: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         groups = random_groups(shape, ragged=True)
         calls = {name: Schemes(worker, groups).c for name, worker in workers.items()}
         found = measure(calls, given.repeats, f"{given.size} prompt={prompt}")
-        row: dict[str, Any] = {"prompt": prompt}
-        for other in workers.keys() - {"shared"}:
-            row |= over(found, "shared", other)
+        row: dict[str, Any] = {"prompt": prompt, **over(found, "shared", "apart")}
+        flash = ("time_flash_shared_over_flash", "memory_flash_shared_over_flash")
+        row |= over(found, "flash_shared", "flash") if "flash" in found else dict.fromkeys(flash, "no flash attention")
         rows.append(row | {"measured": found})
     return rows
 

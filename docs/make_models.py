@@ -46,6 +46,7 @@ HEAD = {
     "layers": "first layers",
     "packed": "packed rows",
     "shared": "shared prompt",
+    "shared_flash": "shared, flash attention",
     "resume": "save and load",
     "export": "export",
     "lora": "LoRA",

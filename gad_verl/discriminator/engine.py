@@ -38,7 +38,9 @@ from gad_verl.discriminator.form import set_attention
 from gad_verl.discriminator.lora import add_adapter
 from gad_verl.discriminator.loss import LossOptions
 from gad_verl.discriminator.model import Float32Linear, load_discriminator, prepare_config
-from gad_verl.discriminator.shared_prompt import PackedGroups, build_cost_model, can_share_prompts, pack_groups
+from gad_verl.discriminator.shared_keys import KeyedGroups
+from gad_verl.discriminator.shared_prompt import PackedGroups
+from gad_verl.discriminator.sharing import choose_sharing
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -99,7 +101,6 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
         init_context = get_init_weight_context_manager(
             use_meta_tensor=not hf_config.tie_word_embeddings, mesh=self.device_mesh
         )
-        self._cost_model = None
         with init_context():
             module = load_discriminator(
                 self.model_config.local_path,
@@ -120,8 +121,7 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
             self._embedding_noise = EmbeddingNoise(self.options.loss.penalty_distance)
             if self.options.loss.penalty_coefficient > 0:
                 module.get_input_embeddings().register_forward_hook(self._embedding_noise.hook)
-            if self.options.share_prompt != "never" and can_share_prompts(module, self.ulysses_sequence_parallel_size):
-                self._cost_model = build_cost_model(module)
+            self._sharing = choose_sharing(module, self.ulysses_sequence_parallel_size, self.options.share_prompt)
             if self.model_config.enable_gradient_checkpointing:
                 module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return module
@@ -158,30 +158,26 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
             self._embedding_noise.plan(micro_batch, model_inputs["input_ids"].shape)
             return model_inputs, output_args
         self._embedding_noise.clear()
-        inputs = {
-            "input_ids": packed.input_ids,
-            "attention_mask": packed.attention_mask,
-            "position_ids": packed.position_ids,
-        }
-        return inputs, {_PACKED: packed}
+        return packed.model_inputs(), {_PACKED: packed}
 
     def prepare_model_outputs(
         self, output: Any, output_args: dict[str, Any], micro_batch: TensorDict, logits_processor_func: Any
     ) -> dict[str, torch.Tensor]:
         packed = output_args.get(_PACKED)
-        if packed is None:
+        if packed is None or self._sharing is None:
             return super().prepare_model_outputs(output, output_args, micro_batch, logits_processor_func)
+        self._sharing.check(packed)
         values = output.logits.squeeze(-1).flatten()[packed.token_index]
         return {"values": torch.nested.nested_tensor_from_jagged(values, micro_batch["input_ids"].offsets())}
 
-    def _pack(self, micro_batch: TensorDict) -> PackedGroups | None:
+    def _pack(self, micro_batch: TensorDict) -> PackedGroups | KeyedGroups | None:
         group_size = tu.get_non_tensor_data(micro_batch, "force_group_size", default=1)
-        if self._cost_model is None or group_size == 1 or "prompt_length" not in micro_batch.keys():
+        if self._sharing is None or group_size == 1 or "prompt_length" not in micro_batch.keys():
             return None
         prompts = micro_batch["prompt_length"][::group_size].tolist()
         rows = micro_batch["input_ids"].unbind()
         lengths = [[len(row) for row in rows[at : at + group_size]] for at in range(0, len(rows), group_size)]
         padded = not tu.get_non_tensor_data(micro_batch, "use_remove_padding", default=True)
-        if self.options.share_prompt == "auto" and not self._cost_model.sharing_pays(lengths, prompts, padded):
+        if not self._sharing.pays(lengths, prompts, padded):
             return None
-        return pack_groups(rows, prompts, group_size)
+        return self._sharing.pack(rows, prompts, group_size)

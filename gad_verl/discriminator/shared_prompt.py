@@ -16,24 +16,40 @@
 ``[prompt, teacher, student_1 .. student_n]`` is one sequence with a block mask.
 
 Every response sees the prompt and itself, with positions that go on from the prompt, so each row's values are those of
-the row by itself. Needs an attention that takes a dense mask (torch's scaled dot product attention).
+the row by itself. Needs an attention that takes a dense mask (torch's scaled dot product attention); the form for flash
+attention, which takes none, is in shared_keys.py.
 
 Shape letters: G groups, n + 1 rows each, T tokens of the longest packed group.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gad_verl.core.cost_model import CostModel, packed_length, shared_lengths
-from gad_verl.discriminator.family_limits import memory_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+def group_parts(members: Sequence[Tensor], prompt_length: int) -> list[tuple[Tensor, int]]:
+    """The prompt, and what each row has beside it.
+
+    Args:
+        members: Token ids of the rows of a group; they begin with the same prompt, placeholders apart.
+        prompt_length: Tokens of that prompt.
+
+    Returns:
+        Token ids and how many tokens of the prompt come before them: of the prompt (0, and no token if the group is of
+        placeholders only), then of each row (all of the prompt, or 0 for a placeholder).
+    """
+    shared = shared_lengths([len(row) for row in members], prompt_length)
+    # The prompt is read off a row that has it.
+    with_prompt = next((row[:own] for row, own in zip(members, shared, strict=True) if own), members[0][:0])
+    return [(with_prompt, 0), *((row[own:], own) for row, own in zip(members, shared, strict=True))]
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,14 @@ class PackedGroups:
     attention_mask: Tensor
     token_index: Tensor
 
+    def model_inputs(self) -> dict[str, Any]:
+        """Arguments of the model."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+        }
+
 
 def pack_groups(rows: Sequence[Tensor], prompt_lengths: Sequence[int], group_size: int) -> PackedGroups:
     """Pack rows of groups.
@@ -71,23 +95,17 @@ def pack_groups(rows: Sequence[Tensor], prompt_lengths: Sequence[int], group_siz
     segments = torch.full_like(ids, -1)
     index = []
     for number, prompt in enumerate(prompt_lengths):
-        members = rows[number * group_size : (number + 1) * group_size]
-        shared = shared_lengths(lengths[number], prompt)
-        # The prompt is read off a row that has it; a group of placeholders only has none.
-        prompt = prompt if any(shared) else 0
-        with_prompt = next((row for row, own in zip(members, shared, strict=True) if own), members[0])
-        parts = [(with_prompt[:prompt], 0, True)]
-        parts += [(row, own, own > 0) for row, own in zip(members, shared, strict=True)]
-        offset = 0
-        for segment, (row, own, sees) in enumerate(parts):
-            end = offset + len(row) - own
-            ids[number, offset:end] = row[own:]
-            positions[number, offset:end] = torch.arange(own, len(row), device=device)
+        base, offset = number * width, 0
+        for segment, (own, before) in enumerate(
+            group_parts(rows[number * group_size : (number + 1) * group_size], prompt)
+        ):
+            end = offset + len(own)
+            ids[number, offset:end] = own
+            positions[number, offset:end] = torch.arange(before, before + len(own), device=device)
             segments[number, offset:end] = segment
-            sees_prompt[number, offset:end] = sees
+            sees_prompt[number, offset:end] = segment == 0 or before > 0
             if segment > 0:
-                base = number * width
-                index.append(torch.arange(base, base + own, device=device))
+                index.append(torch.arange(base, base + before, device=device))
                 index.append(torch.arange(base + offset, base + end, device=device))
             offset = end
     same = segments.unsqueeze(2) == segments.unsqueeze(1)
@@ -98,28 +116,6 @@ def pack_groups(rows: Sequence[Tensor], prompt_lengths: Sequence[int], group_siz
         position_ids=positions,
         attention_mask=((same | of_prompt) & causal).unsqueeze(1),
         token_index=torch.cat(index),
-    )
-
-
-_ALL_POSITIONS = "full_attention"
-
-
-def can_share_prompts(module: "PreTrainedModel", sequence_parallel_size: int) -> bool:
-    """Whether a model computes the same values for packed groups.
-
-    It must attend through torch's scaled dot product attention, to all positions before a token, with positions that
-    are given: no sliding window, no recurrent layers, no images, no sequence parallelism.
-    """
-    config = module.config.get_text_config()
-    layer_types = getattr(config, "layer_types", None) or []
-    return (
-        sequence_parallel_size == 1
-        and getattr(config, "_attn_implementation", None) == "sdpa"
-        and all(layer_type == _ALL_POSITIONS for layer_type in layer_types)
-        and (bool(layer_types) or getattr(config, "sliding_window", None) is None)
-        and not hasattr(module.config, "vision_config")
-        and memory_of(config) is None
-        and "position_ids" in inspect.signature(module.forward).parameters
     )
 
 

@@ -13,11 +13,13 @@
 # limitations under the License.
 """The real discriminator worker with LoRA on gloo ranks (run by tools/probe_cases.py)."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+FLASH = "flash_attention_2"
 LORA = {"lora_rank": 4, "lora_alpha": 8}
 
 
@@ -33,6 +35,7 @@ def build(model_folder: str, strategy: str, seed: int | None, **options: Any) ->
 
 def run_case(rank: int, world_size: int, strategy: str, model_folder: str, root: Path) -> dict[str, Any]:
     """Train, save, load, train on; export on rank 0 and start from the exported adapter. Checkpoints: in ``root``."""
+    from plain_flash import plain_flash
     from verl.utils import tensordict_utils as tu
     from worker_probe import NUM_STUDENTS, make_groups, prompted_groups
 
@@ -95,10 +98,13 @@ def run_case(rank: int, world_size: int, strategy: str, model_folder: str, root:
 
     # The frozen embedding must not cut the gradient off where activations are computed again.
     shared = {"share_prompt": "always", "model": {"enable_gradient_checkpointing": True}}
-    for name, options in (("apart", {}), ("shared", shared)):
-        worker = build(model_folder, strategy, seed=3, optimizer={"lr": 0.1, "optimizer": "SGD"}, **options)
-        update(worker, prompted)
-        found[name] = score(worker, prompted)
+    keyed = {"share_prompt": "always", "model": shared["model"] | {"override_config": {"attn_implementation": FLASH}}}
+    for name, options in (("apart", {}), ("shared", shared), ("shared_flash", keyed)):
+        with plain_flash() if options is keyed else nullcontext():
+            worker = build(model_folder, strategy, seed=3, optimizer={"lr": 0.1, "optimizer": "SGD"}, **options)
+            update(worker, prompted)
+            found[name] = score(worker, prompted)
+    found["flash_packs_by"] = worker.engine._sharing.pack.__name__
 
     if rank == 0:
         export_part(checkpoint, "discriminator", root / "merged")

@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForTokenClassification
 from worker_probe import make_groups
 
+from gad_verl.discriminator.shared_keys import pack_keyed_groups
 from gad_verl.errors import GadCheckpointError
 from gad_verl.tools.commands.export import add_to
 from gad_verl.tools.export.weights import export_part, load_state
@@ -94,7 +95,9 @@ def test_training_does_not_depend_on_the_layout(probe: Results, layout: tuple[in
 @each_layout
 def test_shared_prompts_and_gradient_checkpointing_change_nothing(probe: Results, layout: tuple[int, str]) -> None:
     found = probe[layout]
-    torch.testing.assert_close(found["shared"], found["apart"], atol=1e-5, rtol=0)
+    assert found["flash_packs_by"] == pack_keyed_groups.__name__, "else flash attention shares nothing"
+    for name in ("shared", "shared_flash"):
+        torch.testing.assert_close(found[name], found["apart"], atol=1e-5, rtol=0)
 
 
 @each_layout

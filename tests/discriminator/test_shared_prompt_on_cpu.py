@@ -13,17 +13,20 @@
 # limitations under the License.
 """Packed groups: the mask shows each response its prompt and itself only; sharing where it costs less."""
 
+import logging
+
 import pytest
 import torch
-from transformers import AutoModelForTokenClassification, LlamaConfig, MistralConfig
+from transformers import AutoModelForTokenClassification, LlamaConfig, MistralConfig, PretrainedConfig
 
+from gad_verl.discriminator.shared_keys import pack_keyed_groups
 from gad_verl.discriminator.shared_prompt import (
     CostModel,
     build_cost_model,
-    can_share_prompts,
     pack_groups,
     packed_length,
 )
+from gad_verl.discriminator.sharing import choose_sharing, why_apart
 
 
 def _groups(seed: int, size: int = 4) -> tuple[list[torch.Tensor], list[int]]:
@@ -40,9 +43,9 @@ def _groups(seed: int, size: int = 4) -> tuple[list[torch.Tensor], list[int]]:
     return rows, prompts
 
 
-def _model(**options: object) -> torch.nn.Module:
+def _model(family: type[PretrainedConfig] = LlamaConfig, attention: str = "sdpa", **options: object) -> torch.nn.Module:
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = family(
         vocab_size=100,
         hidden_size=32,
         intermediate_size=48,
@@ -50,9 +53,9 @@ def _model(**options: object) -> torch.nn.Module:
         num_attention_heads=4,
         num_key_value_heads=2,
         num_labels=1,
-        attn_implementation="sdpa",
         **options,
     )
+    config._attn_implementation = attention
     return AutoModelForTokenClassification.from_config(config).eval()
 
 
@@ -113,21 +116,36 @@ def test_work_is_that_of_matrices_and_pairs() -> None:
 
 
 def test_models_that_see_something_else_are_refused() -> None:
-    assert can_share_prompts(_model(), 1)
-    assert not can_share_prompts(_model(), 2)
-    eager = _model()
-    eager.config._attn_implementation = "eager"
-    assert not can_share_prompts(eager, 1)
-    sliding = AutoModelForTokenClassification.from_config(
-        MistralConfig(
-            vocab_size=100,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            sliding_window=8,
-            attn_implementation="sdpa",
-        )
-    )
-    assert not can_share_prompts(sliding, 1)
+    assert why_apart(_model(), 1) is None
+    assert "ulysses" in why_apart(_model(), 2)
+    assert "eager" in why_apart(_model(attention="eager"), 1)
+    assert "sliding_attention" in why_apart(_model(MistralConfig, sliding_window=8), 1)
+
+
+def test_always_says_why_rows_stay_apart(caplog: pytest.LogCaptureFixture) -> None:
+    model = _model(MistralConfig, sliding_window=8)
+    with caplog.at_level(logging.WARNING):
+        assert choose_sharing(model, 1, "auto") is None
+        assert choose_sharing(model, 1, "never") is None
+    assert caplog.text == ""
+    with caplog.at_level(logging.WARNING):
+        assert choose_sharing(model, 1, "always") is None
+    assert "discriminator_share_prompt=always" in caplog.text and "sliding_attention" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_both_forms_hold_the_same_tokens(seed: int) -> None:
+    rows, prompts = _groups(seed)
+    rows[5] = torch.tensor([7]) if prompts[1] > 1 else rows[5]
+    masked, keyed = pack_groups(rows, prompts, 4), pack_keyed_groups(rows, prompts, 4)
+    for name in ("input_ids", "position_ids"):
+        found = getattr(keyed, name).flatten()[keyed.token_index]
+        assert torch.equal(found, getattr(masked, name).flatten()[masked.token_index])
+    # What every token sees is what the mask shows it.
+    seen = masked.attention_mask.squeeze(1).sum(-1).flatten()[masked.token_index]
+    assert torch.equal(seen, keyed.position_ids.flatten()[keyed.token_index] + 1)
+    keys = keyed.keys
+    lengths = keys.query_offsets.diff(), keys.key_offsets.diff()
+    assert (lengths[0] > 0).all() and (lengths[0] <= lengths[1]).all()
+    assert keys.longest == (int(lengths[0].max()), int(lengths[1].max()))
+    assert len(keys.index) == keys.key_offsets[-1] and keyed.input_ids.shape[1] == keys.query_offsets[-1]

@@ -27,6 +27,7 @@ from worker_probe import NUM_STUDENTS, copied_groups, make_groups, turning_group
 
 from gad_verl.core import bradley_terry_loss
 from gad_verl.discriminator.model import load_discriminator, prepare_config
+from gad_verl.discriminator.shared_keys import pack_keyed_groups
 from gad_verl.errors import GadCheckpointError
 from gad_verl.tools.export.weights import export_part, load_state
 
@@ -110,13 +111,14 @@ def test_loss_scores_and_gradient_do_not_depend_on_the_layout(
     assert result["grad_norm"] == pytest.approx(norm, rel=1e-4)
 
 
-@pytest.mark.parametrize("shared", ["prompt_shared", "prompt_shared_packed"])
+@pytest.mark.parametrize("shared", ["prompt_shared", "prompt_shared_packed", "prompt_shared_flash"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: f"{layout[0]}-{layout[1]}")
 def test_a_shared_prompt_changes_neither_scores_nor_gradient(
     probe: Results, layout: tuple[int, str], shared: str
 ) -> None:
     """``evaluated_scores`` are always of separate rows."""
     apart, result = probe[layout]["prompt_apart"], probe[layout][shared]
+    assert probe[layout]["flash_packs_by"] == pack_keyed_groups.__name__, "else flash attention shares nothing"
     assert result["loss"] == pytest.approx(apart["loss"], abs=TOLERANCE)
     torch.testing.assert_close(result["scores"], result["evaluated_scores"], atol=TOLERANCE, rtol=0)
     assert apart["grad_norm"] > 1e-2

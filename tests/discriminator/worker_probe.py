@@ -247,6 +247,8 @@ def run_scenario(
 
 def run_case(rank: int, world_size: int, strategy: str, model_folder: str, folder: Path) -> dict[str, Any]:
     """All scenarios on one rank; ``checkpoint`` is where the weights ``after`` were saved."""
+    from plain_flash import plain_flash
+
     groups = make_groups()
     longest = max(
         len(group.teacher_ids[0]) + sum(len(ids) if ids is not None else 1 for ids in group.student_ids)
@@ -281,6 +283,11 @@ def run_case(rank: int, world_size: int, strategy: str, model_folder: str, folde
     results["turns_two_passes"] = run_scenario(build_worker(model_folder, strategy), turning, world_size, form="two")
     packing = build_worker(model_folder, strategy, share_prompt="always", use_remove_padding=True, **medium)
     results["turns_shared_packed"] = run_scenario(packing, turning, world_size)
+    flash = {"override_config": {"attn_implementation": "flash_attention_2"}}
+    with plain_flash():
+        keyed = build_worker(model_folder, strategy, share_prompt="always", model=flash, **medium)
+        results["prompt_shared_flash"] = run_scenario(keyed, prompted, world_size)
+        results["flash_packs_by"] = keyed.engine._sharing.pack.__name__
     copied = copied_groups()
     results["copied"] = run_scenario(build_worker(model_folder, strategy), copied, world_size)
     results["copied_as_rows"] = run_scenario(build_worker(model_folder, strategy), copied, world_size, form="two")

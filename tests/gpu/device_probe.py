@@ -35,6 +35,7 @@ sys.path[:0] = [str(TESTS / folder) for folder in ("tools", "discriminator", "gp
 FP32, BF16 = "fp32", "bf16"
 SEED = 3
 STRATEGIES = ("fsdp", "fsdp2")
+FLASH = "flash_attention_2"
 
 
 def discriminator(
@@ -146,16 +147,20 @@ def worker_part(strategy: str, folder: str, device: str) -> dict[str, Any]:
 
 def flash_part(folder: str, device: str) -> dict[str, Any]:
     """verl's default, flash attention and packed rows, against torch's own attention."""
-    from worker_probe import make_groups
+    from worker_probe import make_groups, prompted_groups
 
-    groups, found = make_groups(), {}
+    groups, prompted, found = make_groups(), prompted_groups(), {}
     small = max(sum(len(row) for row in group.rows()) for group in groups)
     for strategy in STRATEGIES:
+        for share in ("never", "always"):
+            worker = discriminator(folder, strategy, BF16, attention=FLASH, packed=True, share_prompt=share)
+            found[f"{share}_{strategy}"] = scenario(worker, prompted)
         found[f"sdpa_{strategy}"] = scenario(discriminator(folder, strategy, BF16), groups)
         for packed in (False, True):
-            worker = discriminator(folder, strategy, BF16, attention="flash_attention_2", packed=packed, tokens=small)
+            worker = discriminator(folder, strategy, BF16, attention=FLASH, packed=packed, tokens=small)
             found[f"flash_{strategy}_{'packed' if packed else 'padded'}"] = scenario(worker, groups)
     found["plain"] = plain(folder, groups, device, FP32)
+    found["plain_prompted"] = plain(folder, prompted, device, FP32)
     return found
 
 
@@ -192,6 +197,11 @@ def part(name: str, folder: str, device: str) -> dict[str, Any]:
     kind, _, strategy = name.partition("_")
     if strategy:
         return {"worker": worker_part, "student": student_part}[kind](strategy, folder, device)
+    if kind == "flash" and device == "cpu":
+        from plain_flash import plain_flash
+
+        with plain_flash():
+            return flash_part(folder, device)
     return {"flash": flash_part, "lora": lora_part, "rollout": rollout_part}[kind](folder, device)
 
 

@@ -119,6 +119,16 @@ def test_flash_attention_is_near_float32(parts: Any, strategy: str, rows: str) -
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_shared_prompt_changes_nothing_under_flash_attention(parts: Any, strategy: str) -> None:
+    results = parts.of("flash")
+    result, apart = results[f"always_{strategy}"], results[f"never_{strategy}"]
+    assert result["loss"] == pytest.approx(apart["loss"], abs=0.02)
+    torch.testing.assert_close(result["scores"], apart["scores"], atol=BF16_SCORE, rtol=0)
+    assert distance(result["gradient"], results["plain_prompted"]["gradient"]) < BF16_GRADIENT
+    assert distance(apart["gradient"], results["plain_prompted"]["gradient"]) < BF16_GRADIENT
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_an_adapter_is_frozen_and_thawed(parts: Any, strategy: str) -> None:
     results = parts.of("lora")
     assert torch.equal(results[f"frozen_{strategy}"], results[f"then_{strategy}"])

@@ -25,6 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -163,6 +164,34 @@ def test_pins_name_one_version_each_and_the_installed_verl() -> None:
     assert f"verl=={verl.__version__}" in prepare.pins("core")
 
 
+def test_a_call_without_a_gpu_ends_at_once_unless_it_is_simulated(tmp_path: Path) -> None:
+    """A python without CUDA would spend the minutes of a GPU machine on errors."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    environment = {**os.environ, "ROOT": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("SIMULATE", None)
+    done = subprocess.run(
+        ["bash", str(KIT / "call1.sh")], env=environment, capture_output=True, text=True, timeout=120, cwd=tmp_path
+    )
+    assert done.returncode == 1 and "SIMULATE=1" in done.stdout and "unpack" not in done.stdout
+
+
+@pytest.mark.parametrize("asked", ["cuda", None])
+def test_tests_for_a_gpu_are_an_error_where_one_is_asked_for_and_missing(asked: str | None) -> None:
+    """All of them skipped would be a success."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    environment = {key: value for key, value in os.environ.items() if key != "GAD_TEST_DEVICE"}
+    environment |= {} if asked is None else {"GAD_TEST_DEVICE": asked}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/gpu"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=ROOT)
+    text = done.stdout + done.stderr
+    if asked is None:
+        assert done.returncode == 0 and " skipped" in text and " passed" not in text
+    else:
+        assert done.returncode != 0 and "sees no GPU" in text and "Traceback" not in text
+
+
 @pytest.mark.slow
 @pytest.mark.e2e
 def test_call_1_runs_on_a_cpu(tmp_path: Path) -> None:
@@ -170,7 +199,8 @@ def test_call_1_runs_on_a_cpu(tmp_path: Path) -> None:
     command = [sys.executable, str(KIT / "prepare.py"), "--product-only", "--output", str(tmp_path / "kit")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    places = {"ROOT": str(tmp_path / "root"), "OUT": str(tmp_path / "out")}
+    # From here, as docs/gpu.md has it.
+    places = {"ROOT": "root", "OUT": "out"}
     # Torch's threads and the load of a CPU: six times the seconds of a GPU. The rollout's part shows that tests run.
     settings = {"SIMULATE": "1", "SLOW": "6", "TESTS": "rollout"}
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("VERL_", "GAD_TEST"))}

@@ -32,7 +32,7 @@ TOLERANCE = 1e-5
 HEAD_SEED = 3
 REFUSED = "refused"
 # Methods of FamilyProbe, each a column of docs/models.md.
-COLUMNS = ("student", "discriminator", "layers", "packed", "shared", "resume", "export", "lora")
+COLUMNS = ("student", "discriminator", "layers", "packed", "shared", "shared_flash", "resume", "export", "lora")
 logger = logging.getLogger(__name__)
 
 
@@ -162,7 +162,7 @@ class FamilyProbe:
 
         return build_worker(str(self.folder), "fsdp", seed=options.pop("seed", HEAD_SEED), **options)
 
-    def _compare(self, worker: Any, rows_too: bool = True) -> None:
+    def _compare(self, worker: Any) -> None:
         from worker_probe import run_scenario
 
         before = all_weights(worker)
@@ -170,8 +170,7 @@ class FamilyProbe:
         after = all_weights(worker)
         gradient = {name: before[name] - after[name] for name in before}
         same(result["scores"], self.expected["scores"], "scores")
-        if rows_too:
-            same(result["evaluated_scores"], self.expected["scores"], "scores of rows")
+        same(result["evaluated_scores"], self.expected["scores"], "scores of rows")
         for name, theirs in self.expected["gradient"].items():
             ours = gradient.get(name)
             if ours is None:
@@ -267,9 +266,25 @@ class FamilyProbe:
     def shared(self) -> str:
         """The prompt of a group is encoded once."""
         worker = self.worker(share_prompt="always")
-        if worker.engine._cost_model is None:
+        if worker.engine._sharing is None:
             return REFUSED
         self._compare(worker)
+        return "yes"
+
+    def shared_flash(self) -> str:
+        """The same under flash attention; its kernel is one in plain torch."""
+        from plain_flash import plain_flash
+
+        from gad_verl.discriminator.shared_keys import pack_keyed_groups
+
+        model = {"override_config": {"attn_implementation": "flash_attention_2"}}
+        with plain_flash():
+            worker = self.worker(share_prompt="always", model=model)
+            if worker.engine._sharing is None:
+                return REFUSED
+            if worker.engine._sharing.pack is not pack_keyed_groups:
+                return "by SDPA"
+            self._compare(worker)
         return "yes"
 
     def _config(self) -> Any:

@@ -2,11 +2,15 @@
 # Call 1: what came is unpacked; workers and rollout against plain transformers; a run with the rollout hf, resumed, exported.
 #   bash kit1/call1.sh         exit code 0: all of it is as it should be        OUT=folder: what to take home
 set -uo pipefail
-export ROOT=${ROOT:-/tmp/gad_kit}
+ROOT=$(realpath -m "${ROOT:-/tmp/gad_kit}") && export ROOT
 HERE=$(cd "$(dirname "$0")" && pwd)
 echo "== machine"
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"
 python3 -c "import sys, torch; print(sys.version.split()[0], torch.__version__, torch.version.cuda, torch.cuda.is_available() and torch.cuda.get_device_name())"
+if [[ ! ${SIMULATE:-} ]] && ! python3 -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; then
+    echo "python3 here ($(command -v python3)) has no torch that sees a GPU; with SIMULATE=1 this call runs on a CPU"
+    exit 1
+fi
 nproc
 df -h "$(dirname "$ROOT")" | tail -1
 

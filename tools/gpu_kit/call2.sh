@@ -2,7 +2,7 @@
 # Call 2: the default configuration on vLLM, the doctor, and what the discriminator costs at real sizes.
 #   bash kit2/call2.sh         after call 1, on the same machine
 set -uo pipefail
-export ROOT=${ROOT:-/tmp/gad_kit}
+ROOT=$(realpath -m "${ROOT:-/tmp/gad_kit}") && export ROOT
 HERE=$(cd "$(dirname "$0")" && pwd)
 python3 "$HERE/bundle.py" join "$ROOT/site" "$HERE" || exit 1
 # shellcheck source=tools/gpu_kit/device_env.sh

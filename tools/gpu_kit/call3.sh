@@ -2,7 +2,7 @@
 # Call 3: a real student (SmolLM2-135M-Instruct) learns from a real teacher's texts, warmup and GAD, on vLLM; its answers.
 #   bash kit3/call3.sh         after call 2, on the same machine        STEPS, WARMUP, LIMIT (seconds): environment
 set -uo pipefail
-export ROOT=${ROOT:-/tmp/gad_kit}
+ROOT=$(realpath -m "${ROOT:-/tmp/gad_kit}") && export ROOT
 HERE=$(cd "$(dirname "$0")" && pwd)
 python3 "$HERE/bundle.py" join "$ROOT/site" "$HERE" || exit 1
 cp "$HERE/step.sh" "$ROOT/kit/"

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Sourced by the calls, on the GPU machine. ROOT holds what stays between the calls, OUT what is taken home.
-export WORK=${WORK:-$ROOT/work} SITE=${SITE:-$ROOT/site} OUT=${OUT:-$ROOT/out}
+# The calls change their folder.
+OUT=$(realpath -m "${OUT:-$ROOT/out}")
+export WORK=${WORK:-$ROOT/work} SITE=${SITE:-$ROOT/site} OUT
 export PYTHONPATH=$SITE PRODUCT=${PRODUCT:-$SITE/product}
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-4} PYTHONUNBUFFERED=1
 export VLLM_USE_FLASHINFER_SAMPLER=0 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 VLLM_LOGGING_LEVEL=WARNING

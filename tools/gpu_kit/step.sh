@@ -2,7 +2,7 @@
 # Where seconds are left: a GAD step against a GRPO step whose reward costs nothing, in turns, on vLLM and a random model.
 #   bash $ROOT/kit/step.sh     after call 3        SIZE=0.5b STEPS=12: environment
 set -uo pipefail
-export ROOT=${ROOT:-/tmp/gad_kit}
+ROOT=$(realpath -m "${ROOT:-/tmp/gad_kit}") && export ROOT
 # shellcheck source=tools/gpu_kit/device_env.sh
 . "$ROOT/kit/device_env.sh"
 export PYTHONPATH=$PYTHONPATH:$PRODUCT/benchmarks VERL_USE_EXTERNAL_MODULES=alternating_trainer GAD_BENCH_MODES=free,gad
