@@ -13,12 +13,13 @@
 # limitations under the License.
 """What all runs of ``lm_language.py`` share: sizes, models, instructions as tokens, judging, and states on the disk."""
 
+import json
 import logging
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from torch import Tensor
 
 from gad_verl.core.trust import is_held_out
 from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.errors import GadConfigError
+from gad_verl.record.files import write_atomically
 
 logger = logging.getLogger("studies.lm_language")
 
@@ -94,6 +97,9 @@ class Lab:
         sizes: See :class:`Sizes`.
         dtype: Of the weights that compute.
         deadline: Of time.monotonic, after which a run pauses.
+
+    Raises:
+        GadConfigError: If the work folder is of other sizes, or another type: what is there would be gone on with.
     """
 
     def __init__(
@@ -112,6 +118,13 @@ class Lab:
         tokenizer.chat_template = CHAT_TEMPLATE
         self.builder = SequenceBuilder(tokenizer, 256, self.sizes.limit)
         self.end = self.builder.eos_token_id
+        settings = json.dumps({**asdict(self.sizes), "dtype": str(dtype)}, indent=2) + "\n"
+        work.mkdir(parents=True, exist_ok=True)
+        kept = work / "settings.json"
+        if not kept.is_file():
+            write_atomically(kept, settings)
+        if kept.read_text(encoding="utf-8") != settings:
+            raise GadConfigError(f"{kept} is of a study with other settings: name another --work, or remove this one")
 
     def of_seed(self, seed: int, name: str) -> Path:
         """A file of a seed."""

@@ -45,6 +45,8 @@ from objective_language import ARMS, GAD, HOLD, NEW, PARTS, RIVALS, SEQKD, TUNED
 from smollm import difference, shown
 from student import StudentError, ensure_student
 
+from gad_verl.errors import USER_ERRORS
+
 NAME = "lm_language"
 CHOICE_SEEDS, FIRST_SEED = (520,), 530
 CHOICE_ROWS = RESULTS / f"{NAME}_choice.jsonl"
@@ -269,7 +271,8 @@ def tables(rows: Sequence[Row]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; 1 where the time is over before the study is complete, 2 without a student."""
+    """The command line; 1 where the time is over before the study is complete, 2 for an error that the
+    user can mend."""
     parser = arguments(__doc__, NAME, seeds=3)
     parser.add_argument("--choice-rows", type=Path, default=CHOICE_ROWS, help="rows of the seeds of the choice (JSONL)")
     parser.add_argument("--work", type=Path, required=True, help="folder of states, weights and the student")
@@ -283,7 +286,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     deadline = math.inf if options.budget_s is None else time.monotonic() + options.budget_s
     dtype = torch.float32 if options.float32 else torch.bfloat16
     try:
-        options.work.mkdir(parents=True, exist_ok=True)
         lab = Lab(options.student or ensure_student(options.work / "student"), options.work, None, dtype, deadline)
         choice_rows = Rows(options.choice_rows)
         done = run_all(choice_rows, runs_of(lab, CHOICE_ARMS, CHOICE_SEEDS), options.budget_s)
@@ -294,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             done = run_all(Rows(options.rows), runs_of(lab, REPORTED_ARMS, seeds, choice), left)
     except Paused:
         done = False
-    except StudentError as error:
+    except (StudentError, *USER_ERRORS) as error:
         sys.stderr.write(f"lm_language: {error}\n")
         return 2
     return 0 if done else 1

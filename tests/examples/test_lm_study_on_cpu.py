@@ -75,7 +75,7 @@ def lab(model: Path, tmp_path: Path) -> Lab:
 @pytest.fixture
 def whole(lab: Lab) -> Lab:
     """With room for whole answers."""
-    return Lab(lab.folder, lab.work, dataclasses.replace(TINY, limit=48), torch.float32)
+    return Lab(lab.folder, lab.work / "whole", dataclasses.replace(TINY, limit=48), torch.float32)
 
 
 def weights(learner: Learner) -> torch.Tensor:
@@ -419,7 +419,7 @@ def test_a_start_that_was_interrupted_is_the_same(lab: Lab, tmp_path: Path):
     assert again.row["validation_loss"] == min(loss for _, loss in row["losses"])
 
 
-def test_the_command_runs_every_arm_and_goes_on_and_its_tables_are_made(lab: Lab, tmp_path: Path, monkeypatch):
+def test_the_command_runs_every_arm_and_goes_on_and_its_tables_are_made(lab: Lab, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(lm_language, "Lab", lambda folder, work, sizes, *more: Lab(folder, work, TINY, *more))
     rows, choice_rows = tmp_path / "rows.jsonl", tmp_path / "choice.jsonl"
     monkeypatch.setattr(lm_language, "CHOICE_ROWS", choice_rows)
@@ -444,6 +444,8 @@ def test_the_command_runs_every_arm_and_goes_on_and_its_tables_are_made(lab: Lab
     }
     content = rows.read_bytes()
     assert lm_language.main(command) == 0 and rows.read_bytes() == content
+    assert lm_language.main([arg for arg in command if arg != "--float32"]) == 2
+    assert "name another --work" in capsys.readouterr().err
     for part in (found, found[:3], found[: len(REPORTED_ARMS) - 1]):
         assert len(lm_language.tables(part)) == 6
     whole = lm_language.tables(found)
