@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Study 6: a real language model with an oracle: SmolLM2-135M, short instructions with three valid answers each.
+"""A real language model with an oracle: SmolLM2-135M, short instructions with three valid answers each.
 
     python examples/studies/lm_language.py --work WORK       # all runs; interrupt it at any time, run it again
 
