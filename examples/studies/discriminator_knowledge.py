@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Study 5: how many teacher texts a discriminator needs, and what GAD gains with so many.
+"""How many teacher texts a discriminator needs, and what GAD gains with so many.
 
     python examples/studies/discriminator_knowledge.py   # all runs; interrupt it at any time, run it again to go on
 

@@ -147,7 +147,6 @@ def overrides(work: Path, arm: str) -> list[str]:
         "trainer.val_before_train=False",
         "trainer.test_freq=-1",
         "trainer.total_epochs=1000",
-        f"trainer.default_local_dir={folder_of(work, arm) / 'checkpoints'}",
         "gad.watchdog.stage_timeout_s=600",
     ]
     if arm == SEQKD:
@@ -176,21 +175,28 @@ def overrides(work: Path, arm: str) -> list[str]:
     return common
 
 
-def by_main_ppo(work: Path, arm: str) -> tuple[Any, dict[str, Any]]:
-    """Train one arm by ``python -m verl.trainer.main_ppo``; the student and what the metrics say.
+def train(folder: Path, settings: Sequence[str]) -> list[dict[str, float]]:
+    """Train by ``python -m verl.trainer.main_ppo`` and export to ``folder / "student"``, if that is not there; the
+    metrics of the steps.
+
+    Args:
+        folder: Of the run.
+        settings: Overrides of ``gad_cpu``.
 
     Raises:
         RuntimeError: If the run or the export fails; names the log.
     """
-    from transformers import AutoModelForCausalLM
-
-    folder = folder_of(work, arm)
     folder.mkdir(parents=True, exist_ok=True)
     log, metrics_file, exported = folder / "log.txt", folder / "metrics.jsonl", folder / "student"
     if not exported.is_dir():
         # A run that was cut off starts anew: it is short, and its metrics must not be mixed.
         metrics_file.unlink(missing_ok=True)
-        settings = overrides(work, arm) + ['trainer.logger=["file"]', "trainer.resume_mode=disable"]
+        settings = [
+            *settings,
+            f"trainer.default_local_dir={folder / 'checkpoints'}",
+            'trainer.logger=["file"]',
+            "trainer.resume_mode=disable",
+        ]
         command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", *settings]
         environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics_file), "HF_HUB_OFFLINE": "1"}
         with log.open("w", encoding="utf-8") as output:
@@ -203,8 +209,16 @@ def by_main_ppo(work: Path, arm: str) -> tuple[Any, dict[str, Any]]:
         with log.open("a", encoding="utf-8") as output:
             if subprocess.run(export, stdout=output, stderr=subprocess.STDOUT).returncode:
                 raise RuntimeError(f"the export failed; see {log}")
-    lines = [json.loads(line)["data"] for line in metrics_file.read_text(encoding="utf-8").splitlines()]
-    return AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32).eval(), summary(lines)
+    return [json.loads(line)["data"] for line in metrics_file.read_text(encoding="utf-8").splitlines()]
+
+
+def by_main_ppo(work: Path, arm: str) -> tuple[Any, dict[str, Any]]:
+    """One arm by the trainer on verl; the student and what the metrics say."""
+    from transformers import AutoModelForCausalLM
+
+    folder = folder_of(work, arm)
+    found = summary(train(folder, overrides(work, arm)))
+    return AutoModelForCausalLM.from_pretrained(folder / "student", dtype=torch.float32).eval(), found
 
 
 # ---------------------------------------------- the trainer in one file ----------------------------------------------

@@ -1,0 +1,224 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""One seed of ``lm_language.py`` through the trainer on verl: SeqKD, GAD and the new objective by ``main_ppo``.
+
+    python examples/studies/lm_main_ppo.py --work WORK       # after lm_language.py; goes on run by run
+
+WORK is that of ``lm_language.py``: student and discriminator of the common start are taken from there, and the rates
+from its rows of the choice. verl computes in float32 here, shuffles in its own way, and its rates do not rise at first;
+an f that is new waits for 16 held-out prompts, so that the new objective begins with some steps of D alone.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from study_common import Row, Rows, arguments, table
+
+# isort: split
+from language import HELD_OUT, TRUST
+from language_main_ppo import summary, train
+from lm_lab import Corpus, Lab, judge, quiet_loading
+from lm_language import CHOICE_ROWS, COLUMNS, FIRST_SEED, Choice, choose
+from lm_language import NAME as STUDY
+from lm_training import DISCRIMINATOR_RATE, start
+from objective_language import GAD, NEW, SEQKD, TUNED
+from objective_training import CLIP_GRAD, KL_COEF, WEIGHT_DECAY
+from study_common import RESULTS
+
+from gad_verl.errors import USER_ERRORS, GadConfigError
+
+NAME = "lm_main_ppo"
+ARMS = (TUNED, NEW, GAD)
+ALONE = 10  # steps of D alone, in which 20 held-out prompts are seen
+MAX_PROMPT = 48
+
+
+def folder_of(lab: Lab, name: str) -> Path:
+    """Of a run of main_ppo, or of what all of them start from."""
+    return lab.of_seed(FIRST_SEED, "main_ppo") / name.replace(",", "").replace(" ", "-")
+
+
+def data_rows(corpus: Corpus) -> dict[str, pd.DataFrame]:
+    """Data files of GAD: what is trained on, and what is validated on."""
+    parts = {"train": corpus.splits.train, "val": corpus.splits.validation[:32]}
+    return {
+        name: pd.DataFrame(
+            {
+                "prompt": [{"role": "user", "content": row.prompt}],
+                "teacher_response": row.teacher,
+                "data_source": STUDY,
+            }
+            for row in rows
+        )
+        for name, rows in parts.items()
+    }
+
+
+def prepare(lab: Lab) -> None:
+    """Data, and the models of the common start as folders, once.
+
+    Raises:
+        GadConfigError: If ``lm_language.py`` has not come so far.
+    """
+    begin = folder_of(lab, "begin")
+    if (begin / "whole").is_file():
+        return
+    opponents = {"trusted": lab.of_seed(FIRST_SEED, "opponent-trusted.pt")}
+    opponents["plain"] = lab.of_seed(FIRST_SEED, "opponent-plain.pt")
+    for path in (lab.of_seed(FIRST_SEED, "start.pt"), *opponents.values()):
+        if not path.is_file():
+            raise GadConfigError(
+                f"{path} is missing: run lm_language.py with this --work until seed {FIRST_SEED} has GAD"
+            )
+    begin.mkdir(parents=True, exist_ok=True)
+    begun = start(lab, FIRST_SEED)
+    for name, rows in data_rows(begun.corpus).items():
+        rows.to_parquet(begin / f"{name}.parquet")
+    learner = lab.student()
+    learner.module.float()
+    learner.start_from(begun.masters)
+    learner.module.save_pretrained(begin / "student")
+    lab.builder.tokenizer.save_pretrained(begin / "student")
+    for name, path in opponents.items():
+        learner = lab.discriminator(FIRST_SEED)
+        learner.module.float()
+        learner.start_from(torch.load(path, weights_only=True)["parts"]["discriminator"]["masters"])
+        learner.module.save_pretrained(begin / name)
+        lab.builder.tokenizer.save_pretrained(begin / name)
+    (begin / "whole").touch()
+
+
+def overrides(lab: Lab, arm: str, choice: Choice) -> list[str]:
+    """Of ``gad_cpu``, for one arm."""
+    sizes, begin = lab.sizes, folder_of(lab, "begin")
+    alone = ALONE if arm == NEW else 0
+    steps = sizes.steps + alone
+    found = [
+        f"actor_rollout_ref.model.path={begin / 'student'}",
+        f"data.train_files={begin / 'train.parquet'}",
+        f"data.val_files={begin / 'val.parquet'}",
+        f"data.seed={FIRST_SEED}",
+        f"data.train_batch_size={sizes.batch}",
+        f"data.max_prompt_length={MAX_PROMPT}",
+        f"data.max_response_length={sizes.limit}",
+        f"actor_rollout_ref.rollout.max_model_len={MAX_PROMPT + sizes.limit}",
+        f"actor_rollout_ref.rollout.n={sizes.n}",
+        "actor_rollout_ref.rollout.temperature=1.0",
+        f"actor_rollout_ref.actor.optim.clip_grad={CLIP_GRAD}",
+        f"actor_rollout_ref.actor.optim.weight_decay={WEIGHT_DECAY}",
+        f"actor_rollout_ref.actor.kl_loss_coef={KL_COEF}",
+        "trainer.val_before_train=False",
+        "trainer.test_freq=-1",
+        "trainer.total_epochs=1000",
+        f"trainer.total_training_steps={steps}",
+        f"trainer.save_freq={steps}",
+        "gad.watchdog.stage_timeout_s=900",
+    ]
+    if arm == TUNED:
+        return [*found, "gad.stage=seqkd", f"gad.warmup.actor_lr={choice.seqkd}"]
+    found += [
+        f"gad.stage={'auto' if alone else 'gad'}",
+        f"gad.warmup_steps={alone}",
+        f"gad.discriminator_only_steps={alone}",
+        f"actor_rollout_ref.actor.optim.lr={choice.gad}",
+        f"discriminator.model.path={begin / ('trusted' if arm == NEW else 'plain')}",
+        f"discriminator.optim.lr={DISCRIMINATOR_RATE}",
+        f"discriminator.optim.clip_grad={CLIP_GRAD}",
+        f"discriminator.optim.weight_decay={WEIGHT_DECAY}",
+        "gad.discriminator_head=load",
+    ]
+    if arm == NEW:
+        found += [
+            "algorithm.norm_adv_by_std_in_grpo=False",
+            f"gad.warmup.actor_lr={choice.seqkd}",
+            f"gad.trust.held_out_fraction={HELD_OUT}",
+            f"gad.trust.full_accuracy={TRUST.full_accuracy}",
+            f"gad.trust.confidence={TRUST.confidence}",
+            f"gad.trust.window={TRUST.window}",
+            f"gad.trust.least_prompts={TRUST.least_prompts}",
+            "gad.trust.otherwise=supervised",
+        ]
+    return found
+
+
+def run(lab: Lab, arm: str, choice: Choice) -> dict[str, Any]:
+    """One arm by main_ppo; its row."""
+    from transformers import AutoModelForCausalLM
+
+    begin = time.monotonic()
+    folder = folder_of(lab, arm)
+    metrics = train(folder, overrides(lab, arm, choice))
+    student = AutoModelForCausalLM.from_pretrained(
+        folder / "student", dtype=lab.dtype, attn_implementation="eager"
+    ).eval()
+    figures = judge(student, start(lab, FIRST_SEED).corpus, lab.sizes.limit)
+    wall_s = round(time.monotonic() - begin, 1)
+    return {"arm": arm, "seed": FIRST_SEED, **figures, **summary(metrics), "wall_s": wall_s}
+
+
+def tables(rows: Sequence[Row]) -> list[str]:
+    """For docs/studies.md: each arm by main_ppo, and what ``lm_language.py`` has of the same seed."""
+    from lm_language import rival_rows
+
+    other = Rows(RESULTS / f"{STUDY}.jsonl").all()
+    other = [*other, *rival_rows(other, choose(Rows(CHOICE_ROWS).all()))]
+    same = {row["arm"]: row for row in other if row["seed"] == FIRST_SEED}
+    pairs = [(f"{SEQKD}, where all start", same.get(SEQKD))]
+    for arm in ARMS:
+        pairs.append((f"{arm}, one process", same.get(arm)))
+        pairs.append((f"{arm}, main_ppo", next((row for row in rows if row["arm"] == arm), None)))
+    lines = []
+    for name, row in pairs:
+        if row is not None:
+            cells = [f"{column.scale * row[column.key]:.{column.digits}f}" for column in COLUMNS]
+            seconds = row["wall_s"] if "wall_s" in row else row.get("train_s")
+            lines.append([name, *cells, "–" if seconds is None else f"{seconds / 60:.0f}"])
+    return [table(["arm", *(column.title for column in COLUMNS), "minutes"], lines)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; 1 where the time is over, 2 for an error that the user can mend."""
+    parser = arguments(__doc__, NAME, seeds=1)
+    parser.add_argument("--work", type=Path, required=True, help="folder of lm_language.py")
+    options = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    quiet_loading()
+    torch.set_num_threads(1)
+    begin, rows = time.monotonic(), Rows(options.rows)
+    try:
+        work = options.work.resolve()
+        lab = Lab(work / "student", work)
+        choice = choose(Rows(CHOICE_ROWS).all())
+        if choice is None:
+            raise GadConfigError(f"{CHOICE_ROWS} is not complete: run lm_language.py first")
+        prepare(lab)
+        for arm in ARMS:
+            if f"{arm}/seed={FIRST_SEED}" not in rows:
+                if options.budget_s is not None and time.monotonic() - begin > options.budget_s:
+                    return 1
+                rows.add(f"{arm}/seed={FIRST_SEED}", run(lab, arm, choice))
+    except USER_ERRORS as error:
+        sys.stderr.write(f"{NAME}: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
