@@ -95,6 +95,11 @@ def run_preflight(config: DictConfig) -> PlannedRun:
 class PreflightCallback(Callback):
     """Checks a run when Hydra has composed it, and lets signals end it in order. Stock trainer modes are left alone."""
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        # Not later: the job gets a copy of the configuration.
+        if trainer_mode(config) in TRAINER_MODES:
+            pass_on_file_logger(config)
+
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if trainer_mode(config) not in TRAINER_MODES:
             return
@@ -108,7 +113,6 @@ class PreflightCallback(Callback):
             logger.exception("the check before the run failed")
             text = f"gad_verl: the check before the run failed: {type(error).__name__}: {error}"
             raise refuse(text, FAILED) from error
-        pass_on_file_logger(config)
         stop_file = StopFile.of_run(planned.gad_config, Path(config.trainer.default_local_dir).absolute())
         # Here and not in the trainer, so that nobody's request is lost who asks while the models are loaded.
         stop_file.clear()

@@ -304,6 +304,8 @@ def equal_runs(folder: Path, steps: int = 4) -> tuple[dict[int, dict[str, float]
             if process.wait(timeout=START_S) != 0:
                 raise RuntimeError(f"the run on {count} hosts: {last_line(log)}")
             found.append(numbers(read_metrics(runs.metrics(name))))
+            if len(found[-1]) < steps:
+                raise RuntimeError(f"the run on {count} hosts wrote the metrics of {len(found[-1])} of {steps} steps")
     return found[0], found[1]
 
 

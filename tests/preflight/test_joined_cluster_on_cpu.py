@@ -13,7 +13,10 @@
 # limitations under the License.
 """Launches that join a Ray cluster: what they must not say, and what other nodes are told."""
 
+import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -184,3 +187,44 @@ def test_the_file_logger_writes_where_the_shell_said(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("VERL_FILE_LOGGER_PATH")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert passed_on() == {"VERL_FILE_LOGGER_ROOT": str(tmp_path)}
+
+
+_APP = """
+import hydra
+from omegaconf import OmegaConf
+from gad_verl.preflight import PreflightCallback
+
+class OfARunThatIsNotChecked(PreflightCallback):
+    def on_job_start(self, **_):
+        pass
+
+@hydra.main(config_path=".", config_name="run", version_base=None)
+def main(config):
+    print(OmegaConf.select(config, "ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH"))
+
+if __name__ == "__main__":
+    main()
+"""
+_RUN = """
+hydra:
+  callbacks:
+    gad:
+      _target_: app.OfARunThatIsNotChecked
+trainer:
+  v1:
+    trainer_mode: {mode}
+ray_kwargs:
+  ray_init:
+    num_cpus: 1
+"""
+
+
+@pytest.mark.parametrize(("mode", "reaches"), [("gad_sync", True), ("sync", False)])
+def test_what_the_shell_said_reaches_the_job_that_hydra_starts(tmp_path: Path, mode: str, reaches: bool) -> None:
+    (tmp_path / "app.py").write_text(_APP)
+    (tmp_path / "run.yaml").write_text(_RUN.format(mode=mode))
+    environment = os.environ | {"VERL_FILE_LOGGER_PATH": "curves.jsonl"}
+    command = [sys.executable, "app.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == (str(tmp_path / "curves.jsonl") if reaches else "None")
