@@ -22,8 +22,11 @@ import asyncio
 import hashlib
 import math
 import os
+import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from statistics import NormalDist
 from types import ModuleType
 from typing import Any
@@ -99,7 +102,22 @@ def _slow_training(module: ModuleType) -> None:
     module.StudentTraining.train_mini_batch = slow
 
 
+def _once_whole(name: str, change: Callable[[ModuleType], None]) -> None:
+    """Change a module when it is imported; one whose import has led here is waited for."""
+    module = sys.modules.get(name)
+    if module is None:
+        wrapt.register_post_import_hook(change, name)
+        return
+
+    def wait() -> None:
+        while getattr(module.__spec__, "_initializing", False):
+            time.sleep(0.01)
+        change(module)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 # Only where async.py set the times.
 if GENERATION in os.environ:
-    wrapt.register_post_import_hook(_slow_rollout, "gad_verl.rollout.hf_server")
-    wrapt.register_post_import_hook(_slow_training, "gad_verl.workers.joint_update")
+    _once_whole("gad_verl.rollout.hf_server", _slow_rollout)
+    _once_whole("gad_verl.workers.joint_update", _slow_training)
