@@ -65,6 +65,16 @@ CASES = {
     "long": Case(generation_s=10.0, training_s=10.0),
 }
 MODES = ("sync", "colocate_async", "separate_async")
+COLUMNS = {
+    "case": "case",
+    "mode": "mode",
+    "steps": "steps that count",
+    "step_s": "a step, s",
+    "waits": "share of it that the student waits",
+    "speed": "steps an hour over sync",
+    "bound": "bound of that",
+    "age": "age of the oldest response, updates of the rollout",
+}
 
 
 def _command(mode: str, folder: Path, steps: int) -> list[str]:
@@ -173,7 +183,7 @@ def main() -> None:
             print(rows[-1], file=sys.stderr, flush=True)
         cases[name] = asdict(CASES[name])
     write(given.output, rows, machine(threads=1) | {"cases": cases})
-    print(table(rows, {name: name for name in rows[0]}))
+    print(table(rows, COLUMNS))
 
 
 if __name__ == "__main__":

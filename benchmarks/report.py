@@ -18,6 +18,7 @@ python benchmarks/report.py --check                # fails if the page is out of
 """
 
 import argparse
+import importlib
 import json
 import re
 import sys
@@ -44,6 +45,8 @@ COLUMNS = {
     "step": step.COLUMNS,
     "client": client.COLUMNS,
     "driver": driver.COLUMNS,
+    # Its name is a word of Python.
+    "async": importlib.import_module("async").COLUMNS,
     "estimate": estimate.COLUMNS,
 }
 ELSEWHERE = {"estimate": DOCS / "estimate.md", "gpu": DOCS / "gpu.md"}
@@ -69,8 +72,16 @@ def kind_of(file: Path) -> str:
 def of_file(file: Path, columns: dict[str, str]) -> str:
     """Table and settings of one file."""
     document = json.loads(file.read_text(encoding="utf-8"))
-    settings = ", ".join(f"{key} {value}" for key, value in document["settings"].items())
+    settings = ", ".join(said(key, value) for key, value in document["settings"].items())
     return f"{table(document['rows'], columns)}\n`benchmarks/{script_of(file)}.py`: {settings}.\n"
+
+
+def said(key: str, value: object) -> str:
+    """A setting in words."""
+    if not isinstance(value, dict):
+        return f"{key} {value}"
+    parts = [said(name, part).replace("_s ", " (s) ") for name, part in value.items()]
+    return f"{key} ({', '.join(parts)})"
 
 
 def script_of(file: Path) -> str:

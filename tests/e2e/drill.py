@@ -46,8 +46,8 @@ from main_ppo import TINY, read_metrics  # noqa: E402
 LIMIT_S = 180.0
 # Of a run until its second step.
 START_S = 420.0
-# After the end: what is still there then is left over.
-LEAVE_S = 15.0
+# After the end: what is still there then is left over. Ray ends what has lost its head after 60 s.
+LEAVE_S, LEAVE_WITHOUT_HEAD_S = 15.0, 90.0
 ADVERSARIAL = ("gad.discriminator_only_steps=1", "gad.warmup_steps=2")
 
 
@@ -59,11 +59,13 @@ class Fault:
         what: In words.
         put: Does it, to the hosts and the process that started the run.
         keeps_cluster: Whether Ray's nodes are as before afterwards.
+        leave_s: How long its processes may take to leave.
     """
 
     what: str
     put: Callable[[Hosts, subprocess.Popen], None]
     keeps_cluster: bool = True
+    leave_s: float = LEAVE_S
 
 
 def killed(*names: str, on: int | None = None, number: signal.Signals = signal.SIGKILL) -> Any:
@@ -113,8 +115,8 @@ FAULTS = {
     "sigterm_twice": Fault("SIGTERM twice", told(signal.SIGTERM, times=2)),
     "sigkill": Fault("SIGKILL of the driver", told(signal.SIGKILL)),
     "node": Fault("Ray's node killed on the second host", killed("raylet/raylet", on=2), keeps_cluster=False),
-    "head": Fault("Ray's head killed", killed("gcs_server", on=1), keeps_cluster=False),
-    "link": Fault("second host off the network", unplugged(2), keeps_cluster=False),
+    "head": Fault("Ray's head killed", killed("gcs_server", on=1), False, LEAVE_WITHOUT_HEAD_S),
+    "link": Fault("second host off the network", unplugged(2), False, LEAVE_WITHOUT_HEAD_S),
 }
 
 
@@ -227,12 +229,19 @@ class Drill:
         message = last_line(log)
         if code is None:
             self._end_all()
-        time.sleep(LEAVE_S)
-        left = sum(len(of_the_run(host)) for host in self.hosts.hosts) if code is not None else 0
+        left = self._left_after(fault.leave_s) if code is not None else 0
         if not fault.keeps_cluster or code is None:
             self._end_all()
         # A shell's count of a signal.
         return Row(fault.what, seconds, None if code is None else code if code >= 0 else 128 - code, message, left)
+
+    def _left_after(self, seconds: float) -> int:
+        end = time.monotonic() + seconds
+        while True:
+            left = sum(len(of_the_run(host)) for host in self.hosts.hosts)
+            if not left or time.monotonic() > end:
+                return left
+            time.sleep(1.0)
 
     def _end_all(self) -> None:
         for host in self.hosts.hosts:
