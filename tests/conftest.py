@@ -37,6 +37,8 @@ settings.register_profile("gad_verl", deadline=None)
 settings.load_profile("gad_verl")
 
 
+# Before xdist, which reads the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The runs of main_ppo come last: whatever fails quickly should fail first.
 
