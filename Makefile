@@ -19,9 +19,9 @@ export VERL_PLATFORM ?= cpu
 
 # The slowest tests are named at the end.
 PYTEST := $(BIN)/python -m pytest --durations=30 --durations-min=5
-# The fast tests in two processes; which tests stay together says tests/conftest.py.
+# The fast tests in two processes; a file stays in one of them, as its fixtures do.
 TEST_PROCESSES ?= 2
-FAST := $(PYTEST) -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+FAST := $(PYTEST) -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install quickstart demo lint test test-fast test-e2e test-all test-gpu pin mutants bench bench-gpu docs clean
 

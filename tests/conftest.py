@@ -37,23 +37,13 @@ settings.register_profile("gad_verl", deadline=None)
 settings.load_profile("gad_verl")
 
 
-# Before xdist, which reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The runs of main_ppo come last: whatever fails quickly should fail first.
 
-    In several processes (make test) they come first, for the others fill up what time is left beside them. A file stays
-    in one process, as its fixtures do; so do all runs, and all that ask the same processes of workers.
+    In several processes (make test) they come first: the others fill up what time is left beside them.
     """
-    several = config.getoption("numprocesses", None) or hasattr(config, "workerinput")
-    items.sort(key=lambda item: (item.get_closest_marker("e2e") is not None) != bool(several))
-    if not several:
-        return
-    asks = {item.path for item in items if "probes" in getattr(item, "fixturenames", ())}
-    for item in items:
-        is_run = item.get_closest_marker("e2e") is not None
-        group = "runs" if is_run else "probes" if item.path in asks else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    several = hasattr(config, "workerinput")
+    items.sort(key=lambda item: (item.get_closest_marker("e2e") is not None) != several)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +69,12 @@ def probes(request: pytest.FixtureRequest, tiny_folder: Path, tmp_path_factory: 
 
     modules = dict.fromkeys(item.module for item in request.session.items if isinstance(item, pytest.Function))
     cases = [case for module in modules for case in getattr(module, "PROBE_CASES", ())]
-    return Probes(tmp_path_factory.mktemp("probes"), tiny_folder / "model", cases)
+    if not hasattr(request.config, "workerinput"):
+        return Probes(tmp_path_factory.mktemp("probes"), tiny_folder / "model", cases)
+    # All test processes of this session share them.
+    root = tmp_path_factory.getbasetemp().parent / "probes"
+    root.mkdir(exist_ok=True)
+    return Probes(root, tiny_folder / "model", cases)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 TESTS = Path(__file__).resolve().parents[1]
 CASE_TIMEOUT_S = 300
@@ -58,6 +59,8 @@ class Case:
 class Probes:
     """Results of cases; the processes of a world size start when the first of its results is asked for.
 
+    Test processes beside each other may share a root: who asks first runs the cases of a world size for all.
+
     Args:
         root: Of everything that is written.
         model_folder: The tiny model.
@@ -81,12 +84,14 @@ class Probes:
             AssertionError: If it failed, with its error; other cases are not touched by that.
         """
         if case not in self._results and case not in self._errors:
-            self._run([other for other in self._cases if other.world_size == case.world_size])
+            with FileLock(self.root / f"{case.world_size}.lock"):
+                self._run([other for other in self._cases if other.world_size == case.world_size])
         assert case not in self._errors, f"{case}:\n{self._errors[case]}"
         return self._results[case]
 
     def _run(self, cases: list[Case]) -> None:
         """Run all; after one that fails, that hangs or takes its process along, the rest run in new processes."""
+        self._collect(cases)
         while cases:
             first = cases[0]
             command = [sys.executable, str(Path(__file__)), str(self.root), str(self.model_folder)]
@@ -104,11 +109,14 @@ class Probes:
                     if process.poll() is None:
                         os.killpg(process.pid, 9)
                         process.wait()
-            while cases and cases[0].output(self.root).exists():
-                case = cases.pop(0)
-                self._results[case] = torch.load(case.output(self.root), weights_only=False)
+            self._collect(cases)
             if cases:
                 self._errors[cases.pop(0)] = f"{end}\n{log.read_text(encoding='utf-8', errors='replace')[-3000:]}"
+
+    def _collect(self, cases: list[Case]) -> None:
+        while cases and cases[0].output(self.root).exists():
+            case = cases.pop(0)
+            self._results[case] = torch.load(case.output(self.root), weights_only=False)
 
 
 @dataclass(frozen=True)
