@@ -19,8 +19,9 @@ python benchmarks/async.py --cases even --steps 6  # one case
 Runs of ``verl.trainer.main_ppo`` on the tiny model, one after the other. Generation and the student's update take
 simulated seconds (sleeping_rollout.py), answers are of mixed length, everything else is real: scheduling, queue, parked
 requests, weights, discriminator. Two numbers of a mode count: the share of a step in which the student waits for
-rollouts, and its steps an hour over those of ``sync``. The bound of the latter is (generation + training) /
-max(generation, training), where the generation of ``sync`` lasts as long as its longest answer.
+rollouts, and its steps an hour over those of ``sync``. What overlap alone could give is (generation + training) /
+max(generation, training), where the generation of ``sync`` lasts as long as the longest answer of its batch. The modes
+may be faster than that: they do not wait for the longest answer either.
 """
 
 import argparse
@@ -72,7 +73,7 @@ COLUMNS = {
     "step_s": "a step, s",
     "waits": "share of it that the student waits",
     "speed": "steps an hour over sync",
-    "bound": "bound of that",
+    "bound": "by overlap alone, at most",
     "age": "age of the oldest response, updates of the rollout",
 }
 
@@ -152,7 +153,7 @@ def row(name: str, mode: str, found: list[dict[str, float]], sync_s: float | Non
 
 
 def bound(sync: list[dict[str, float]]) -> float:
-    """Highest speed over sync that overlap can give: (generation + training) / max(generation, training)."""
+    """Highest speed over sync that overlap alone can give: (generation + training) / max(generation, training)."""
     waits = statistics.mean(one["timing_s/gen"] for one in sync)
     trains = statistics.mean(one["timing_s/step"] for one in sync) - waits
     return (waits + trains) / max(waits, trains)
