@@ -331,7 +331,8 @@ class Loop:
             self.history["train_s"] += time.process_time() - clock
             self.done += 1
             after(self.done)
-            logger.info("%s: step %d of %d", self.path, self.done, total)
+            if self.done % 10 == 0 or self.done == total:
+                logger.info("%s: step %d of %d", self.path, self.done, total)
             if time.monotonic() - saved > SAVE_S:
                 self._save()
                 saved = time.monotonic()

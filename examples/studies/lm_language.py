@@ -178,6 +178,18 @@ COLUMNS = [
 LATER = (NEW, *PARTS, HOLD, GAD, *SODAS)
 
 
+def training_s(rows: Sequence[Row]) -> float:
+    """Seconds of training: what arms share is counted once, judging not at all. (``cpu_s`` is of the last slice alone
+    where a run was interrupted.)"""
+    own = sum(row.get("curve", [row])[-1]["train_s"] - row.get("shared_s", 0.0) for row in rows)
+    # One discriminator is trusted and one is not; the choice has the latter alone.
+    shared: dict[tuple[int, bool], float] = {}
+    for row in rows:
+        if "passes" in row:
+            shared[row["seed"], "factor" in row] = row["shared_s"]
+    return own + sum(shared.values())
+
+
 def differences_table(rows: Sequence[Row], rival: str) -> str:
     """Each arm less a rival: over seeds, and over prompts."""
     heads = [f"less {rival}", "valid, points over seeds", "over prompts", "greedy, over prompts"]
@@ -257,8 +269,8 @@ def tables(rows: Sequence[Row]) -> list[str]:
     seeds = sorted({row["seed"] for row in rows})
     note = (
         f"Seeds {', '.join(map(str, seeds))}; {rows[0]['steps']} updates of an arm, {rows[0]['equal_time']} of SeqKD "
-        f"in equal time; {sum(row['cpu_s'] for row in rows) / 3600:.1f} hours of one core, and "
-        f"{sum(row['cpu_s'] for row in chosen) / 3600:.1f} for the choice.\n"
+        f"in equal time. Training took {training_s(rows) / 3600:.1f} hours of one core, and "
+        f"{training_s(chosen) / 3600:.1f} for the choice.\n"
     )
     return [
         arm_table(known, (SEQKD, *RIVALS, *LATER), COLUMNS) + "\n" + note,

@@ -241,7 +241,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def adversarial(lab: Lab, objective: Objective, name: str, policy_rate: float, texts_rate: float, seed: int) -> Any:
+def adversarial(
+    lab: Lab, objective: Objective, name: str, policy_rate: float, texts_rate: float, seed: int
+) -> dict[str, Any]:
     """The stage of one arm; its row."""
     begun, sizes = start(lab, seed), lab.sizes
     corpus, (opponent, known) = begun.corpus, warm_opponent(lab, objective.trust, seed)
@@ -268,7 +270,8 @@ def adversarial(lab: Lab, objective: Objective, name: str, policy_rate: float, t
     loop.run(sizes.steps, step)
     row = judge(learner.module, corpus, sizes.limit)
     row |= {"accuracy": float(np.mean(loop.history["accuracies"][-25:])), "valid_rollouts": _windows(loop, "valid")}
-    row |= {"passes": known["passes"], "train_s": loop.history["train_s"] + known["train_s"]}
+    row |= {"passes": known["passes"], "shared_s": known["train_s"]}
+    row |= {"train_s": loop.history["train_s"] + known["train_s"]}
     if objective.trust:
         row |= {"factor": float(np.mean(loop.history["factors"])), "factors": _windows(loop, "factors")}
         row |= {"held_out_accuracy": none_if_nan(opponent.trust.current().accuracy)}
@@ -349,5 +352,6 @@ def soda(lab: Lab, method: Soda, name: str, rate: float, seed: int) -> dict[str,
         learner.update(loss, rate)
 
     loop.run(sizes.steps, step)
-    seconds = loop.history["train_s"] + _snapshot_s(lab, seed) / sizes.n
-    return {**judge(learner.module, corpus, sizes.limit), "train_s": seconds}
+    shared = _snapshot_s(lab, seed) / sizes.n
+    figures = judge(learner.module, corpus, sizes.limit)
+    return {**figures, "shared_s": shared, "train_s": loop.history["train_s"] + shared}

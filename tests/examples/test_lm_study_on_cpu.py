@@ -28,6 +28,7 @@ import lm_training
 import numpy as np
 import pytest
 import torch
+from gad_in_one_file import Example, Gad, Group, Settings
 from lm_lab import Corpus, Lab, Paused, Sizes, exact_figures
 from lm_language import CHOICE_ARMS, REPORTED_ARMS, SEQKD_RATES, Choice, at, choose, rival_rows, run, runs_of
 from lm_model import Learner, draw, log_probs, pack, sample, scores
@@ -39,8 +40,8 @@ from study_common import Rows, run_all
 from tiny_model import build_model
 from token_rows import sample_responses, sequence_scores, token_log_probs
 
-from gad_verl.core import low_variance_kl
 from gad_verl.core.trust import TrustOptions
+from gad_verl.data.tokens import EncodedResponse
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -276,30 +277,64 @@ def test_a_gradient_that_is_not_finite_changes_nothing(lab: Lab):
     assert torch.equal(weights(learner), before)
 
 
+def one_file(lab: Lab, corpus: Corpus, rows: list[int], texts: list[list[list[int]]]) -> tuple[Gad, list[Group]]:
+    """The trainer in one file with the models of the lab, and a step's groups."""
+    settings = Settings(batch_size=4, n=2, temperature=1.0, kl_loss_coef=KL_COEF, otherwise="supervised")
+    examples = [
+        Example(row, corpus.prompts[row], [EncodedResponse(corpus.teachers[row], True, False)]) for row in range(8)
+    ]
+    gad = Gad(lab.student().module, lab.discriminator(SEED).module, examples, settings, frozenset({lab.end}))
+    groups = [
+        Group(
+            corpus.prompts[row],
+            EncodedResponse(corpus.teachers[row], True, False),
+            list(some),
+            [EncodedResponse(corpus.reread(one), True, False) for one in some],
+            not bool(corpus.held_out[row]),
+        )
+        for row, some in zip(rows, texts, strict=True)
+    ]
+    return gad, groups
+
+
+def gradients(module: torch.nn.Module) -> list[torch.Tensor | None]:
+    return [weight.grad for weight in module.parameters()]
+
+
 @pytest.mark.parametrize("texts_weight", [0.0, 0.4])
-def test_the_students_loss_is_that_of_the_one_file(lab: Lab, texts_weight: float):
+def test_the_students_loss_and_gradient_are_those_of_the_one_file(lab: Lab, texts_weight: float):
     learner, reference, corpus = lab.student(), lab.student().module, Corpus(lab, SEED)
     with torch.no_grad():
         for weight in reference.parameters():
             weight += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
-    student, rows = learner.module, [3, 8, 1, 20]
-    _, texts = some_rows(lab, answers=2)
+    rows, texts = [3, 8, 1, 20], some_rows(lab, answers=2)[1][:4]
     advantages = torch.randn(4, 2, generator=torch.Generator().manual_seed(2))
-    loss = student_loss(student, reference, corpus, rows, texts[:4], advantages, 0.6, texts_weight)
-    gradient = torch.autograd.grad(loss, list(student.parameters()))
-    flat = [(corpus.prompts[row], text) for row, some in zip(rows, texts[:4], strict=True) for text in some]
-    found, _, owner = token_log_probs(student, *map(list, zip(*flat, strict=True)), temperature=1.0)
-    with torch.no_grad():
-        known = token_log_probs(reference, *map(list, zip(*flat, strict=True)), temperature=1.0)[0]
-    expected = -(advantages.flatten()[owner] * (found - found.detach()).exp()).mean()
-    expected = 0.6 * (expected + KL_COEF * low_variance_kl(found, known).mean())
-    taught = token_log_probs(
-        student, [corpus.prompts[row] for row in rows], [corpus.teachers[row] for row in rows], 1.0
-    )
-    expected = expected - texts_weight * taught[0].mean()
-    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
-    for mine, other in zip(gradient, torch.autograd.grad(expected, list(student.parameters())), strict=True):
+    loss = student_loss(learner.module, reference, corpus, rows, texts, advantages, 0.6, texts_weight)
+    loss.backward()
+    gad, groups = one_file(lab, corpus, rows, texts)
+    gad.reference = reference
+    expected = 0.6 * gad._policy_gradient(groups, advantages, 0.6, {})
+    if texts_weight:
+        taught = [(group.prompt_ids, group.teacher.token_ids) for group in groups]
+        expected += texts_weight * gad._text_gradient(taught, texts_weight, {})
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+    for mine, other in zip(gradients(learner.module), gradients(gad.student), strict=True):
         torch.testing.assert_close(mine, other, atol=1e-5, rtol=1e-3)
+
+
+def test_the_discriminators_scores_and_gradient_are_those_of_the_one_file(lab: Lab, monkeypatch):
+    corpus, texts = Corpus(lab, SEED), some_rows(lab, answers=2)[1][:4]
+    held_out = corpus.held_out.nonzero().flatten().tolist()
+    rows = [held_out[0], *(row for row in range(TINY.train) if row not in held_out)][:4]
+    opponent = lm_training.Opponent(lab, corpus, True, SEED)
+    monkeypatch.setattr(opponent.learner, "update", lambda loss, rate: loss.backward())
+    found, knowledge = opponent.learn(rows, texts)
+    gad, groups = one_file(lab, corpus, rows, texts)
+    _, expected, _ = gad._pair_loss(groups, learns=True)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert knowledge == 0.0 and not groups[0].trains
+    for mine, other in zip(gradients(opponent.learner.module), gradients(gad.discriminator), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-6, rtol=1e-3)
 
 
 # ---- judging
@@ -493,7 +528,7 @@ def fake_choice() -> list[dict[str, Any]]:
     rows += [fake_curve(seed, rate, *points) for rate, points in zip(SEQKD_RATES, found, strict=True)]
     for arm, validity in ((GAD, (0.2, 0.3)), (lm_language.SODA, (0.5, 0.4))):
         for rate, valid in zip(lm_language.POLICY_RATES, validity, strict=True):
-            rows.append({"arm": at(arm, rate), "seed": seed, "valid": valid, "cpu_s": 1.0})
+            rows.append({"arm": at(arm, rate), "seed": seed, "valid": valid, "cpu_s": 1.0, "train_s": 1.0})
     return rows
 
 
@@ -519,6 +554,15 @@ def test_seqkd_is_tuned_by_what_each_rule_may_see():
     }
     assert rival_rows(rows[:2], choice) == []
     assert {row["arm"] for row in rival_rows(rows, None)} == {arm for arm, stop in RIVALS.items() if stop.rule != "all"}
+
+
+def test_the_time_of_what_arms_share_is_counted_once():
+    curve = [{"updates": 0, "train_s": 0.0}, {"updates": 50, "train_s": 70.0}, {"updates": 400, "train_s": 500.0}]
+    rows = [{"arm": SEQKD, "seed": 530, "train_s": 100.0}, {"arm": seqkd_at(1e-4), "train_s": 70.0, "curve": curve}]
+    for arm, extra in ((NEW, {"factor": 0.5}), (HOLD, {"factor": 0.5}), (GAD, {})):
+        rows.append({"arm": arm, "seed": 530, "train_s": 1300.0, "shared_s": 1000.0, "passes": {}, **extra})
+    rows.append({"arm": lm_language.SODA, "seed": 530, "train_s": 42.0, "shared_s": 2.0})
+    assert lm_language.training_s(rows) == pytest.approx(100 + 500 + 3 * 300 + 2 * 1000 + 40)
 
 
 def test_differences_are_paired_by_seed_and_by_prompt():
