@@ -82,7 +82,13 @@ def test_ctrl_c_ends_in_one_line_and_goes_on_later(prompts_file: Any, rows_of: A
     # On a busy machine all 60 could be answered before the signal comes.
     with FaultServer(latency_s=0.1, hold_after=12) as server:
         run = command(prompts, output, server.base_url, server.model, "--concurrency", "4")
-        process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        # A test runner in the background of a script has SIGINT ignored, and children would inherit that.
+        process = subprocess.Popen(
+            run,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
         wait_for(lambda: len(server.received) >= 13, process)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=30)
