@@ -78,7 +78,11 @@ def ended_by(error: BaseException) -> SystemExit:
 
 def _lost_head() -> str | None:
     """The head, where it is what was lost: nobody can be asked for names then."""
-    address = head_address()
+    try:
+        address = head_address()
+    except Exception:
+        # Ray may be half gone, and the last line is to be written all the same.
+        return None
     return None if address is None or accepts(address) else f"the head of the Ray cluster at {address}"
 
 

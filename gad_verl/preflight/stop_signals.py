@@ -87,11 +87,14 @@ class StopSignals:
 
     def _leave(self) -> None:
         # Ray makes an exit of its own out of one within `ray.get`, with code 1 (its check_signals).
-        if self._code:
+        if not self._code:
+            return
+        try:
             ray = sys.modules.get("ray")
             if ray is not None:
                 ray.shutdown()
             logging.shutdown()
             sys.stdout.flush()
             sys.stderr.flush()
+        finally:
             os._exit(self._code)

@@ -130,3 +130,14 @@ def test_a_head_that_was_lost_is_named(
     assert ended_by(ActorUnavailableError("Socket closed", bytes.fromhex(RUNNER))).code == 75
     line = capsys.readouterr().err.splitlines()[-1]
     assert ("the head of the Ray cluster at 10.0.0.1:6379 was lost: " in line) != is_there
+
+
+def test_a_ray_that_is_half_gone_takes_no_last_line_along(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone() -> str:
+        raise RuntimeError("no worker any more")
+
+    monkeypatch.setattr(run_end, "head_address", gone)
+    assert ended_by(WorkerCrashedError()).code == 75
+    assert capsys.readouterr().err.splitlines()[-1].startswith("gad_verl: WorkerCrashedError: ")

@@ -13,13 +13,18 @@
 # limitations under the License.
 """What a signal to the starting process does, in one of its own; a handler that comes later, as Ray's does."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from gad_verl.preflight.stop_signals import StopSignals
+from gad_verl.trainer.stop_file import StopFile
 
 _PROGRAM = """
 import logging, signal, sys, time
@@ -92,3 +97,19 @@ def test_whoever_ignores_a_signal_goes_on_ignoring_it(tmp_path: Path) -> None:
     assert "SIGTERM: the run saves" in process.stdout.readline()
     process.kill()
     process.wait()
+
+
+def test_the_code_is_kept_where_ray_fails_to_go_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise RuntimeError("no head any more")
+
+    codes: list[int] = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(shutdown=fails))
+    monkeypatch.setattr(os, "_exit", codes.append)
+    signals = StopSignals(StopFile(tmp_path / "stop"))
+    signals._leave()
+    assert codes == []
+    signals._code = 143
+    with pytest.raises(RuntimeError):
+        signals._leave()
+    assert codes == [143]
