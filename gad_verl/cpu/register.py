@@ -86,6 +86,20 @@ def _replace_vllm_replica(module: ModuleType) -> None:
         register_vllm_replica(module)
 
 
+def _accept_missing_films(module: ModuleType) -> None:
+    if is_cpu_platform():
+        from gad_verl.cpu.processors import accept_missing_films
+
+        accept_missing_films(module)
+
+
+def _replace_film_loader(module: ModuleType) -> None:
+    if is_cpu_platform():
+        from gad_verl.cpu.processors import replace_film_loader
+
+        replace_film_loader(module)
+
+
 def _choose_cpu(manager: ModuleType, registry: type) -> None:
     """Choose the CPU where verl has chosen, or would choose, a device that is not there."""
     wanted = os.environ.get("VERL_PLATFORM", "").strip().lower()
@@ -127,3 +141,5 @@ def register_cpu_platform() -> None:
     for module in ("verl.third_party", "verl.workers.rollout.base"):
         wrapt.register_post_import_hook(_alias_vllm, module)
     wrapt.register_post_import_hook(_replace_vllm_replica, "verl.workers.rollout.replica")
+    wrapt.register_post_import_hook(_accept_missing_films, "transformers.processing_utils")
+    wrapt.register_post_import_hook(_replace_film_loader, "transformers.models.auto.video_processing_auto")

@@ -20,6 +20,7 @@ import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from gad_verl.data.endings import EXTRA_INFO, cut_texts, marks_of
+from gad_verl.data.images import check_marks, decoded, image_file, image_files, image_values, with_images
 from gad_verl.data.schema import teacher_texts
 from gad_verl.data.trajectory_messages import trajectory_texts
 from gad_verl.errors import GadDataError
@@ -105,6 +106,23 @@ class GadDataset(RLHFDataset):
                 "it was written"
             )
         return kept
+
+    def _build_messages(self, example: dict, key: str) -> list[dict[str, Any]]:
+        """Images as the content of their files, read here: whoever rolls the row out needs no file of this machine."""
+        where = f"a row of {', '.join(map(str, self.original_data_files))}"
+        values = image_values(example.get(self.image_key), where)
+        if not values:
+            return super()._build_messages(example, key)
+        check_marks(example[key], len(values), where)
+        return with_images(example[key], [image_file(value, where) for value in values])
+
+    @classmethod
+    def _process_multi_modal_info(
+        cls, messages: list[dict], image_patch_size: int, config: Any
+    ) -> tuple[list[Any] | None, None, None]:
+        """Images alone, and in the size in which they come: the processor makes it fit, for both sides."""
+        images = [decoded(file) for file in image_files(messages)]
+        return images or None, None, None
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         row = super().__getitem__(item)

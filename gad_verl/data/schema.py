@@ -20,6 +20,7 @@ column                    type                                    meaning
 ``teacher_response``      text, or list of texts                  one or several teacher texts (``gad.teacher_key``)
 ``teacher_messages``      list of messages, or their JSON text    a teacher's trajectory, with ``gad.trajectory.enable``
 ``tools``                 list of tools, or JSON text, optional   what the teacher could call, to be checked
+``images``                list of images, optional                at the places ``<image>`` (``data.image_key``)
 ``teacher``               text, or list of texts, optional        which teacher, or the teacher of each text
 ``data_source``           text, optional                          groups the validation metrics
 ``reward_model``          dict, optional                          ground truth of a verifiable task
@@ -134,8 +135,8 @@ def check_messages(value: Any, where: str) -> None:
             raise GadDataError(f"{where}: a chat message needs the keys 'role' and 'content', got {message!r:.80}")
         if not isinstance(message["content"], str):
             raise GadDataError(
-                f"{where}: the content of a message must be text (GAD trains on text only), got "
-                f"{type(message['content']).__name__}"
+                f"{where}: the content of a message must be text (images are in a column of their own, at the places "
+                f"<image>), got {type(message['content']).__name__}"
             )
         check_unicode(message["content"], where)
         _check_role(message["role"], where)
@@ -157,10 +158,14 @@ def _check_role(role: Any, where: str) -> None:
         )
 
 
-def chat_id(messages: Sequence[Mapping[str, str]]) -> str:
-    """Fingerprint of a chat by roles and contents: the same in every file and process."""
-    content = json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=True)
+def chat_id(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Fingerprint of a chat by roles and contents, images among them: the same in every file and process."""
+    content = json.dumps([[m["role"], m["content"]] for m in messages], ensure_ascii=True, default=_fingerprint)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _fingerprint(file: bytes) -> str:
+    return hashlib.sha256(file).hexdigest()
 
 
 def column_names(path: str | Path) -> list[str]:

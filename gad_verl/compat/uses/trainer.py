@@ -186,13 +186,28 @@ TRANSFER_QUEUE = (
 )
 
 _TOKENS = "verl.utils.tokenizer.continuous_token:ContinuousTokenBuilder"
+_IMAGES = "prompts with images as rollouts have them"
 _TRAJECTORIES = "trajectories of the teacher as rollouts have them"
 
 DATA = (
     VerlUse(
         "verl.utils.tokenizer.continuous_token_wiring",
-        "create_continuous_token_builder(tokenizer, *, hf_model_type, chat_template_kwargs)",
-        _TRAJECTORIES,
+        "create_continuous_token_builder(tokenizer, *, hf_model_type, chat_template_kwargs, mm_processor_kwargs, "
+        "processor)",
+        "trajectories of the teacher, and prompts with images, as rollouts have them",
+    ),
+    VerlUse(_TOKENS, "build_initial_tokens(self, messages, *, images, mm_inputs_out)", _IMAGES),
+    VerlUse(
+        "verl.utils.tokenizer",
+        "build_multimodal_processor_inputs(processor, *, text, images, mm_processor_kwargs) "
+        "get_processor_token_id(processor, token_name) hf_processor(name_or_path, *, trust_remote_code)",
+        _IMAGES,
+    ),
+    VerlUse(
+        "verl.utils.dataset.rl_dataset:RLHFDataset",
+        "_build_messages(self, example, key) _process_multi_modal_info(cls, messages, image_patch_size, config)",
+        _IMAGES,
+        OVERRIDDEN,
     ),
     VerlUse(
         _TOKENS,
@@ -229,7 +244,7 @@ DATA = (
     ),
     VerlUse(
         "verl.utils.dataset.rl_dataset:RLHFDataset",
-        "config dataframe original_data_files prompt_key tokenizer",
+        "config dataframe image_key original_data_files prompt_key tokenizer",
         "rows of GAD, the curriculum's difficulty",
     ),
     VerlUse(

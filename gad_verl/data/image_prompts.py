@@ -1,0 +1,175 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Prompts with images as verl's agent loop renders them: the same processor, the same tokens, the same positions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from verl.utils.tokenizer import build_multimodal_processor_inputs, get_processor_token_id
+from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
+
+from gad_verl.data.images import PromptImages, decoded, image_files
+from gad_verl.data.tokens import Messages
+from gad_verl.errors import GadConfigError, GadDataError
+
+# Whose tokens and positions the tests have seen; verl binds the positions of a few more.
+PROCESSORS = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor")
+_OF_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
+
+
+class ImagePrompts:
+    """Renders prompts with images.
+
+    Args:
+        tokenizer: The student's.
+        processor: The student's, as ``verl.utils.tokenizer.hf_processor`` makes it.
+        model_type: transformers' name of the family.
+        max_prompt_length: In tokens, those of the images included.
+        template_kwargs: verl's ``data.apply_chat_template_kwargs``.
+        processor_kwargs: verl's ``data.mm_processor_kwargs``.
+
+    Raises:
+        GadConfigError: The processor is none of those that are covered.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        processor: Any,
+        model_type: str | None,
+        max_prompt_length: int,
+        template_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        name = type(processor).__name__
+        if name not in PROCESSORS:
+            raise GadConfigError(
+                f"images are covered for students with one of the processors {', '.join(PROCESSORS)}; this one has "
+                f"{name if processor is not None else 'none that verl can make'}"
+            )
+        self._processor, self._kwargs = processor, dict(processor_kwargs or {})
+        self._max_prompt_length = max_prompt_length
+        self._template_kwargs = dict(template_kwargs or {})
+        self._image_token = get_processor_token_id(processor, "image")
+        self._builder = create_continuous_token_builder(
+            tokenizer,
+            hf_model_type=model_type,
+            chat_template_kwargs=self._template_kwargs,
+            mm_processor_kwargs=self._kwargs,
+            processor=processor,
+        )
+
+    def read(self, messages: Messages) -> tuple[list[int], PromptImages]:
+        """Token ids of a prompt, with as many tokens for each image as it has parts; never cut.
+
+        Args:
+            messages: With parts (:func:`gad_verl.data.images.with_images`).
+
+        Raises:
+            GadDataError: It is longer than a prompt may be.
+        """
+        files, found = image_files(messages), dict[str, Any]()
+        pictures = [decoded(file) for file in files]
+        ids = self._builder.build_initial_tokens(list(messages), images=pictures, mm_inputs_out=found)
+        if len(ids) > self._max_prompt_length:
+            raise GadDataError(
+                f"a prompt with {len(files)} images has {len(ids)} tokens, more than data.max_prompt_length="
+                f"{self._max_prompt_length}: raise it, or lower max_pixels in data.mm_processor_kwargs"
+            )
+        return ids, self.of_rollout(ids, found, files)
+
+    def of_rollout(self, prompt_ids: Sequence[int], inputs: Mapping[str, Any], files: Sequence[Any]) -> PromptImages:
+        """The images of a prompt that a rollout has read.
+
+        Args:
+            prompt_ids: Of the prompt.
+            inputs: ``multi_modal_inputs`` of any of its trajectories.
+            files: Contents of the images' files.
+        """
+        kept = {name: value for name, value in inputs.items() if name not in _OF_TEXT}
+        grid = kept["image_grid_thw"]
+        kept["images_seqlens"] = torch.repeat_interleave(grid[:, 1] * grid[:, 2], grid[:, 0])
+        return PromptImages(kept, self._positions(prompt_ids, grid), tuple(files))
+
+    def of_files(self, prompt_ids: Sequence[int], files: Sequence[bytes]) -> PromptImages:
+        """The images of a prompt whose tokens are known, read again from their files."""
+        found = build_multimodal_processor_inputs(
+            self._processor,
+            text=[self._processor.image_token * len(files)],
+            images=[decoded(file) for file in files],
+            mm_processor_kwargs=self._kwargs or None,
+        )
+        return self.of_rollout(prompt_ids, found, files)
+
+    def _positions(self, prompt_ids: Sequence[int], grid: torch.Tensor) -> torch.Tensor:
+        ids = torch.tensor([list(prompt_ids)])
+        seen, _ = self._processor.get_rope_index(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            image_grid_thw=grid,
+            video_grid_thw=None,
+            mm_token_type_ids=(ids == self._image_token).long(),
+        )
+        return torch.cat([torch.arange(ids.shape[1]).unsqueeze(0), seen[:, 0]])
+
+    def length(self, messages: Messages, sizes: Sequence[tuple[int, int]], where: str) -> int:
+        """Tokens of a prompt, without a look at any pixel.
+
+        Args:
+            messages: With parts.
+            sizes: Heights and widths of its images.
+            where: File and row, for the error.
+
+        Raises:
+            GadDataError: The template does not write one place for each image.
+        """
+        text = self._processor.apply_chat_template(
+            list(messages), add_generation_prompt=True, tokenize=False, **self._template_kwargs
+        )
+        places = text.count(self._processor.image_token)
+        if places != len(sizes):
+            raise GadDataError(
+                f"{where}: the chat template writes {places} places for {len(sizes)} images; set "
+                "actor_rollout_ref.model.custom_chat_template to one that writes one for each"
+            )
+        ids = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return len(ids) + self.added_tokens(sizes)
+
+    def added_tokens(self, sizes: Sequence[tuple[int, int]]) -> int:
+        """Tokens of images beyond the one that the template writes for each, from heights and widths alone."""
+        counted = self._processor._get_num_multimodal_tokens(image_sizes=[list(size) for size in sizes], **self._kwargs)
+        return int(sum(counted["num_image_tokens"])) - len(sizes)
+
+
+def image_prompts(config: DictConfig, tokenizer: Any, processor: Any) -> ImagePrompts:
+    """Of a whole configuration.
+
+    Args:
+        config: The whole configuration.
+        tokenizer, processor: The student's.
+
+    Raises:
+        GadConfigError: The processor is none of those that are covered.
+    """
+    data = config.data
+    return ImagePrompts(
+        tokenizer,
+        processor,
+        getattr(getattr(processor, "config", None), "model_type", None),
+        data.max_prompt_length,
+        data.get("apply_chat_template_kwargs", None),
+        data.get("mm_processor_kwargs", None),
+    )

@@ -1,0 +1,204 @@
+# Copyright 2026 The gad_verl Authors
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Images beside a prompt: the forms in which rows bring them, and where in the text they stand.
+
+A row has the texts of its messages with ``<image>`` at each place, and the images in a column of their own
+(``data.image_key``), as verl's rows have them. A run carries the files as they are: decoded, an image is many times as
+large, and every rollout of a prompt has a copy.
+"""
+
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gad_verl.errors import GadDataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MARK = "<image>"
+# verl takes these for places of films and sound, in a row that brings images.
+_OTHER_MARKS = ("<video>", "<audio>")
+_FILE = "file://"
+
+
+def image_file(value: Any, where: str) -> bytes:
+    """The file of an image.
+
+    Args:
+        value: A path, the content of a file, a dict of data sets (``bytes``, ``path``), or an image of Pillow.
+        where: File, row and column, for the error.
+
+    Raises:
+        GadDataError: It is none of these, or cannot be read.
+    """
+    if isinstance(value, Mapping):
+        found = [value[name] for name in ("bytes", "path", "image") if value.get(name) is not None]
+        other = sorted(set(value) - {"bytes", "path", "image", "type"})
+        if other or not found:
+            raise GadDataError(
+                f"{where}: an image is a path, or a dict with bytes or path; got one with {', '.join(sorted(value))}. "
+                "Sizes are set for all images, by data.mm_processor_kwargs"
+            )
+        value = found[0]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, str | os.PathLike):
+        return _read(os.fspath(value), where)
+    if hasattr(value, "save") and hasattr(value, "size"):
+        buffer = io.BytesIO()
+        # Without loss; little time for small files.
+        value.save(buffer, format="PNG", compress_level=1)
+        return buffer.getvalue()
+    raise GadDataError(f"{where}: an image is a path, or a dict with bytes or path; got {type(value).__name__}")
+
+
+def _read(path: str, where: str) -> bytes:
+    if "://" in path and not path.startswith(_FILE):
+        raise GadDataError(f"{where}: {path[:80]} is an address; download the image and give its path")
+    file = Path(path.removeprefix(_FILE)).expanduser()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise GadDataError(f"{where}: the image {file} cannot be read: {error.strerror or error}") from None
+
+
+def decoded(file: Any) -> "Image":
+    """An image of Pillow in RGB, of a file's content (or of whatever else a rollout's message holds)."""
+    from PIL import Image
+
+    content = file if isinstance(file, bytes) else image_file(file, "a message")
+    with Image.open(io.BytesIO(content)) as image:
+        return image.convert("RGB")
+
+
+def image_size(file: bytes, where: str) -> tuple[int, int]:
+    """Height and width, from the head of a file.
+
+    Raises:
+        GadDataError: It is no image.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(file)) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError, ValueError):
+        raise GadDataError(f"{where}: {len(file)} bytes that are no image Pillow knows; convert it to PNG") from None
+
+
+def image_values(value: Any, where: str) -> list[Any]:
+    """What the column of the images holds, as a list.
+
+    Raises:
+        GadDataError: It is no list.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__"):
+        raise GadDataError(f"{where}: expected a list of images, got {type(value).__name__}; write [image]")
+    return list(value)
+
+
+def check_marks(messages: Sequence[Mapping[str, Any]], count: int, where: str) -> None:
+    """Check that a prompt has a place for each of its images, and for nothing else.
+
+    Args:
+        messages: The prompt; contents are texts.
+        count: Images of the row, at least one.
+        where: File and row, for the error.
+
+    Raises:
+        GadDataError: Names the row and the remedy.
+    """
+    texts = [message["content"] for message in messages]
+    for mark in _OTHER_MARKS:
+        if any(mark in text for text in texts):
+            raise GadDataError(f"{where}: the prompt holds {mark}, but films and sound are not supported; leave it out")
+    places = sum(text.count(MARK) for text in texts)
+    if places != count:
+        raise GadDataError(
+            f"{where}: {count} images for {places} places in the prompt; write {MARK} once for each image where it is "
+            "to be seen"
+        )
+
+
+def with_images(messages: Sequence[Mapping[str, Any]], files: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Messages whose contents are lists of parts, as the templates of models with images want them.
+
+    Args:
+        messages: Contents are texts with as many marks as there are files.
+        files: Contents of the images' files, in the order of the marks.
+    """
+    left = iter(files)
+    return [
+        {
+            **message,
+            "content": [
+                {"type": "image", "image": next(left)} if text == MARK else {"type": "text", "text": text}
+                for text in re.split(f"({MARK})", message["content"])
+                if text
+            ],
+        }
+        for message in messages
+    ]
+
+
+def image_files(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The images of messages with parts, in their order."""
+    return [
+        part["image"]
+        for message in messages
+        if isinstance(message.get("content"), list)
+        for part in message["content"]
+        if isinstance(part, Mapping) and part.get("type") == "image"
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class PromptImages:
+    """The images of a prompt as models read them; one object for all rows of the prompt.
+
+    Args:
+        inputs: What verl calls ``multi_modal_inputs``: ``pixel_values``, ``image_grid_thw`` ...
+        positions: (4, P) positions of the prompt's P tokens, as verl's agent loop makes them: one row by the number of
+            the token, three for time, height and width.
+        files: Contents of their files; empty where nobody will ask.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    positions: torch.Tensor
+    files: tuple[bytes, ...] = ()
+
+
+def positions_of(length: int, images: PromptImages | None) -> torch.Tensor:
+    """(4, ``length``) positions of a row of tokens: those of its prompt, then on from the largest one.
+
+    Args:
+        length: Tokens of the row, prompt included.
+        images: Of its prompt; None for a row of text.
+    """
+    numbers = torch.arange(length)
+    if images is None:
+        return numbers.repeat(4, 1)
+    prompt = images.positions.shape[1]
+    seen = images.positions[1:].max() + 1
+    after = seen + torch.arange(length - prompt)
+    return torch.cat([numbers.unsqueeze(0), torch.cat([images.positions[1:], after.repeat(3, 1)], dim=1)])
