@@ -69,6 +69,12 @@ def _choose_interface(_: ModuleType) -> None:
     choose_interface()
 
 
+def _show_blank_images(module: ModuleType) -> None:
+    from gad_verl.workers.blank_images import show_blank_images
+
+    show_blank_images(module)
+
+
 def _register_platform() -> None:
     from gad_verl.cpu.register import register_cpu_platform
 
@@ -89,6 +95,9 @@ def load() -> None:
     )
     wrapt.register_post_import_hook(
         _reported(_choose_interface, "choose gloo's interface"), "verl.workers.engine_workers"
+    )
+    wrapt.register_post_import_hook(
+        _reported(_show_blank_images, "correct rows without images on Qwen2.5-VL"), "verl.models.transformers.qwen2_vl"
     )
     try:
         _register_platform()

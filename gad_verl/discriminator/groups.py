@@ -19,12 +19,14 @@ penalty), R = G * (k + n + m) rows.
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
+from gad_verl.data.images import PromptImages
+from gad_verl.discriminator.plan import BatchPlan
 from gad_verl.discriminator.row_tensors import row_tensors
 
 PLACEHOLDER = [0]
@@ -43,6 +45,7 @@ class SequenceGroup:
         student_trains: The same of each student response; None means all of them.
         ends: Of each teacher response, then of each session: positions in its sequence whose values are averaged to its
             score (none of a session that is not read); None takes the value at the last token of all of them.
+        images: Of the prompt, which all of these sequences have in common then; None for a prompt of text.
 
     Raises:
         ValueError: Without a teacher response, or without a weight for each.
@@ -55,6 +58,7 @@ class SequenceGroup:
     trains: bool = True
     student_trains: tuple[bool, ...] | None = None
     ends: tuple[list[int], ...] | None = None
+    images: PromptImages | None = None
 
     def __post_init__(self) -> None:
         if not self.teacher_ids or len(self.teacher_weights) != len(self.teacher_ids):
@@ -237,8 +241,9 @@ def build_group_batch(
     """
     layout = GroupLayout.of(groups, num_students) if layout is None else layout
     row_weight = torch.tensor([layout.weights(group) for group in groups], dtype=torch.float32)
+    rows = [row for group in groups for row in layout.rows(group)]
     tensors = {
-        **row_tensors([row for group in groups for row in layout.rows(group)], score_weights_of(groups, layout)),
+        **row_tensors(rows, score_weights_of(groups, layout), images_of(groups, layout)),
         "row_weight": row_weight.flatten(),
         "row_source": torch.tensor([layout.sources(group) for group in groups]).flatten()
         - torch.arange(layout.group_size).repeat(len(groups)),
@@ -274,6 +279,18 @@ def score_weights_of(groups: Sequence[SequenceGroup], layout: GroupLayout) -> li
     return found
 
 
+def images_of(groups: Sequence[SequenceGroup], layout: GroupLayout) -> list[PromptImages | None] | None:
+    """Of all rows of groups the images of their prompts, none for placeholders; None where no group has any."""
+    if all(group.images is None for group in groups):
+        return None
+    found: list[PromptImages | None] = []
+    for group in groups:
+        # Their files stay here.
+        images = None if group.images is None else replace(group.images, files=())
+        found += [None if row == PLACEHOLDER else images for row in layout.rows(group)]
+    return found
+
+
 def take_sources(data: TensorDict, values: torch.Tensor) -> torch.Tensor:
     """Values (R,) of the rows of a batch or a micro-batch, each that of the row whose score it takes.
 
@@ -295,12 +312,14 @@ class DistinctRows:
         places: Position of each in the list of all rows of all groups.
         take: (R,) position in ``rows`` of each row of all groups.
         score_weights: Of the rows (:func:`score_weights_of`).
+        images: Of the rows (:func:`images_of`).
     """
 
     rows: list[list[int]]
     places: list[int]
     take: torch.Tensor
     score_weights: list[list[float]] | None = None
+    images: list[PromptImages | None] | None = None
 
     @classmethod
     def of(cls, groups: Sequence[SequenceGroup], layout: GroupLayout) -> "DistinctRows":
@@ -311,13 +330,22 @@ class DistinctRows:
         places = [place for place, source in enumerate(sources) if source == place]
         number_of = {place: number for number, place in enumerate(places)}
         take = torch.tensor([number_of[source] for source in sources])
-        weights = score_weights_of(groups, layout)
+        weights, images = score_weights_of(groups, layout), images_of(groups, layout)
         return cls(
             [rows[place] for place in places],
             places,
             take,
             None if weights is None else [weights[place] for place in places],
+            None if images is None else [images[place] for place in places],
         )
+
+    def batch(
+        self, plan: BatchPlan, score_gradients: torch.Tensor | None = None, seeds: torch.Tensor | None = None
+    ) -> TensorDict:
+        """The rows in the order of a plan; gradients and seeds as :func:`build_row_batch` takes them, in that order."""
+        weights = None if self.score_weights is None else plan.padded(self.score_weights, [1.0])
+        images = None if self.images is None else plan.padded(self.images, None)
+        return build_row_batch(plan.padded(self.rows, PLACEHOLDER), score_gradients, seeds, weights, images)
 
     def summed(self, values: torch.Tensor) -> torch.Tensor:
         """Values (R,) of all rows, summed over those that are read as one."""
@@ -337,6 +365,7 @@ def build_row_batch(
     score_gradients: torch.Tensor | None = None,
     seeds: torch.Tensor | None = None,
     score_weights: Sequence[Sequence[float]] | None = None,
+    images: Sequence[PromptImages | None] | None = None,
 ) -> TensorDict:
     """Single sequences as verl's engines read them.
 
@@ -346,13 +375,14 @@ def build_row_batch(
             (:func:`gad_verl.discriminator.loss.group_score_gradients`); None to score only.
         seeds: (R,) seed of each row's noise, 0 for none; None means no noise.
         score_weights: Of each row the shares of its tokens' values in its score; None takes the last token's.
+        images: Of each row those of its prompt; None where no row has any.
 
     Returns:
         TensorDict of R rows with ``input_ids`` as of :func:`build_group_batch`, and ``score_gradient`` (R,) float32.
     """
     if not rows:
         raise ValueError("a batch needs at least one row")
-    tensors = row_tensors(rows, score_weights)
+    tensors = row_tensors(rows, score_weights, images)
     if score_gradients is not None:
         tensors["score_gradient"] = score_gradients.to(torch.float32)
     if seeds is not None:

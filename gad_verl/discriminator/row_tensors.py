@@ -15,19 +15,30 @@
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from tensordict import TensorDict
 
+from gad_verl.data.image_rows import IMAGES, column, images_of_rows, set_images
+from gad_verl.data.images import PromptImages
+
 
 def row_tensors(
-    rows: Sequence[Sequence[int]], score_weights: Sequence[Sequence[float]] | None = None
-) -> dict[str, torch.Tensor]:
-    """Nested, jagged: ``input_ids`` in int32 and, where scores have shares, ``score_weight`` in float32."""
-    tensors = {"input_ids": _nested(rows, np.int32)}
+    rows: Sequence[Sequence[int]],
+    score_weights: Sequence[Sequence[float]] | None = None,
+    images: Sequence[PromptImages | None] | None = None,
+) -> dict[str, Any]:
+    """Nested, jagged: ``input_ids`` in int32 and, where scores have shares, ``score_weight`` in float32.
+
+    Where prompts have images, ``gad_images`` beside them.
+    """
+    tensors: dict[str, Any] = {"input_ids": _nested(rows, np.int32)}
     if score_weights is not None:
         tensors["score_weight"] = _nested(score_weights, np.float32)
+    if images is not None:
+        tensors[IMAGES] = column(images)
     return tensors
 
 
@@ -47,7 +58,8 @@ def complete_rows(data: TensorDict) -> TensorDict:
         data: Of ``build_group_batch`` or ``build_row_batch``, or a part of it.
 
     Returns:
-        ``data`` with ``input_ids``, ``position_ids`` and ``loss_mask`` in int64.
+        ``data`` with ``input_ids``, ``position_ids`` and ``loss_mask`` in int64; with images ``multi_modal_inputs`` as
+        verl's engines read them, and (4, tokens) positions of each row.
     """
     offsets = data["input_ids"].offsets()
     ids = data["input_ids"].values().long()
@@ -60,4 +72,8 @@ def complete_rows(data: TensorDict) -> TensorDict:
     }
     for name, values in columns.items():
         data[name] = torch.nested.nested_tensor_from_jagged(values, offsets)
+    images = images_of_rows(data)
+    if images is not None:
+        del data[IMAGES]
+        set_images(data, images, offsets.diff().tolist())
     return data

@@ -32,12 +32,10 @@ from gad_verl.config.modes import updates_of_step
 from gad_verl.core import StageSchedule
 from gad_verl.discriminator.group_config import build_worker_config
 from gad_verl.discriminator.groups import (
-    PLACEHOLDER,
     DistinctRows,
     GroupLayout,
     SequenceGroup,
     build_group_batch,
-    build_row_batch,
     noise_seeds,
     num_pairs,
     padding_group,
@@ -330,9 +328,7 @@ class DiscriminatorGroup:
         if layout.noisy_students is not None:
             seeds = noise_seeds(len(groups), layout, options.noise_seed or 0).flatten()[distinct.places]
             seeds = torch.stack(plan.padded(list(seeds), seeds.new_zeros(())))
-        shares = distinct.score_weights
-        weights = None if shares is None else plan.padded(shares, [1.0])
-        data = build_row_batch(plan.padded(rows, PLACEHOLDER), gradients, seeds, weights)
+        data = distinct.batch(plan, gradients, seeds)
         if self._max_tokens is None:
             tu.assign_non_tensor(data, micro_batch_size_per_gpu=per_micro_batch)
         if options.return_values and gradients is None:

@@ -28,7 +28,6 @@ from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.preflight.agent_check import check_agent_column
 from gad_verl.preflight.objective_check import check_evidence
 from gad_verl.preflight.options import check_held_out, check_task_columns
-from gad_verl.preflight.picture_check import check_pictures
 from gad_verl.trainer.begun import begun_run
 
 logger = logging.getLogger(__name__)
@@ -57,7 +56,6 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
             "one step could be made. Lower data.train_batch_size or add data"
         )
     check_agent_column(config, gad_config)
-    check_pictures(config)
     checks.check_together(1, length_of_run(config, rows)[1])
     check_task_columns(config, gad_config)
     check_held_out(gad_config, rows)

@@ -123,14 +123,6 @@ def _check_modes(config: DictConfig, gad_config: GadConfig) -> None:
         (gad_config.stage == "soda", "gad.stage=soda: choose another stage"),
         (mode != SYNC, f"trainer.v1.trainer_mode={mode}: set it to {SYNC}"),
         (gad_config.thinking.hides, "gad.thinking.mode=hidden: set it to off"),
-        (
-            gad_config.uses_texts,
-            "the teacher's texts in the adversarial stage: set gad.supervised_weight=0 and gad.trust.otherwise=hold",
-        ),
-        (
-            config.actor_rollout_ref.rollout.name == "hf",
-            "actor_rollout_ref.rollout.name=hf: set it to vllm",
-        ),
     ):
         require(not refused, f"rows with images are not supported with {said}")
 

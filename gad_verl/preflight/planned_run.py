@@ -33,6 +33,7 @@ from gad_verl.preflight.data_check import check_data, check_schedule, length_of_
 from gad_verl.preflight.family_check import check_families
 from gad_verl.preflight.file_logger import pass_on_file_logger
 from gad_verl.preflight.head_watch import HeadWatch
+from gad_verl.preflight.image_check import check_images
 from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers, check_weights
 from gad_verl.preflight.platform_check import choose_platform
@@ -84,6 +85,7 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     check_attention(config, has_discriminator)
     check_models(config, gad_config)
     check_prompts(config, gad_config)
+    check_images(config, gad_config)
     check_trajectories(config, gad_config)
     check_weights(config, has_discriminator)
     check_discriminator(config, gad_config)

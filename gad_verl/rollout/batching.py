@@ -13,7 +13,7 @@
 # limitations under the License.
 """Generation by transformers for many requests at once: left padding, sampling, log-probabilities. No verl, no Ray."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,23 @@ def left_padded(prompts: list[list[int]], pad_token_id: int) -> tuple[Tensor, Te
     return ids, mask
 
 
+def image_arguments(
+    ids: Tensor, images: Sequence[Mapping[str, Tensor] | None], image_token_id: int
+) -> dict[str, Tensor]:
+    """What a model is given beside a batch of prompts with images; nothing where no prompt has any.
+
+    Args:
+        ids: (batch, longest prompt).
+        images: Of each prompt what the processor made of its images (``pixel_values``, ``image_grid_thw``).
+        image_token_id: Stands where images are.
+    """
+    some = [one for one in images if one]
+    if not some:
+        return {}
+    found = {name: torch.cat([one[name] for one in some]).to(ids.device) for name in ("pixel_values", "image_grid_thw")}
+    return found | {"mm_token_type_ids": (ids == image_token_id).long()}
+
+
 def _cut_after_stop(token_ids: list[int], stop_token_ids: frozenset[int]) -> list[int]:
     for position, token_id in enumerate(token_ids):
         if token_id in stop_token_ids:
@@ -101,6 +118,10 @@ def _is_whole(token_ids: list[int], limit: int, settings: SamplingSettings, stop
     return ended or len(token_ids) >= limit
 
 
+def _without(logits: Tensor, tokens: list[int] | None) -> Tensor:
+    return logits if tokens is None else logits.index_fill(1, torch.tensor(tokens, device=logits.device), -torch.inf)
+
+
 @torch.inference_mode()
 def generate_batch(
     model: nn.Module,
@@ -110,6 +131,7 @@ def generate_batch(
     pad_token_id: int,
     limits: Sequence[int] | None = None,
     stop: Callable[[], bool] = lambda: False,
+    images: Sequence[Mapping[str, Tensor] | None] = (),
 ) -> list[GeneratedResponse]:
     """Continue every prompt.
 
@@ -125,6 +147,8 @@ def generate_batch(
         limits: Longest response to each prompt, at most that of the settings, which holds where this is None: what an
             aborted request still has to say is shorter than what others have.
         stop: Asked after each token; the batch ends where it says so, with what there is.
+        images: See :func:`image_arguments`; empty where no prompt has any. The tokens that stand for images and films
+            are not sampled then: whoever reads the response would look for more images than there are.
 
     Returns:
         One response per prompt, in order.
@@ -134,6 +158,8 @@ def generate_batch(
     device = next(model.parameters()).device
     ids, mask = (tensor.to(device) for tensor in left_padded(prompts, pad_token_id))
     limits = [settings.max_new_tokens] * len(prompts) if limits is None else limits
+    seen = image_arguments(ids, images, model.config.image_token_id) if images else {}
+    never = [model.config.image_token_id, model.config.video_token_id] if seen else None
     greedy = settings.temperature == 0
     sampling = {} if greedy else {"temperature": settings.temperature, "top_p": settings.top_p}
     if not greedy:
@@ -145,6 +171,7 @@ def generate_batch(
         pad_token_id=pad_token_id,
         return_dict_in_generate=True,
         output_logits=settings.logprobs,
+        suppress_tokens=never,
         **sampling,
     )
     # transformers fills what is unset from the model's own defaults (Qwen2.5 brings a repetition penalty): the sampled
@@ -154,6 +181,7 @@ def generate_batch(
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
+            **seen,
             generation_config=config,
             stopping_criteria=StoppingCriteriaList(
                 [_done(ids.shape[1], torch.tensor(list(limits), device=device), stop)]
@@ -167,7 +195,9 @@ def generate_batch(
         # (new tokens, batch, vocabulary) one step at a time: the whole would be large.
         temperature = 1.0 if greedy else settings.temperature
         steps = [
-            torch.log_softmax(logits.float() / temperature, dim=-1).gather(1, generated[:, step : step + 1])
+            torch.log_softmax(_without(logits, never).float() / temperature, dim=-1).gather(
+                1, generated[:, step : step + 1]
+            )
             for step, logits in enumerate(output.logits)
         ]
         log_probs = torch.cat(steps, dim=1)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.device import get_device_name
+from verl.utils.tokenizer import build_multimodal_processor_inputs
 from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.replica import TokenOutput
 
@@ -56,11 +57,13 @@ class _Request:
         prompt_ids: What is to be continued.
         limit: Longest response in tokens.
         answer: Takes the response and the version of the weights that made it.
+        images: What the processor made of the prompt's images; empty where it has none.
     """
 
     prompt_ids: list[int]
     limit: int
     answer: asyncio.Future
+    images: dict[str, torch.Tensor]
 
 
 class HFServer:
@@ -105,9 +108,16 @@ class HFServer:
         self._pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
     async def generate(
-        self, prompt_ids: list[int], sampling_params: dict[str, Any], request_id: str, **_: Any
+        self,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        request_id: str,
+        image_data: list[Any] | None = None,
+        mm_processor_kwargs: dict[str, Any] | None = None,
+        **_: Any,
     ) -> TokenOutput:
         """Continue ``prompt_ids`` (verl/workers/rollout/vllm_rollout/vllm_async_server.py, ``generate``)."""
+        images = await asyncio.to_thread(self._pixels, image_data, mm_processor_kwargs) if image_data else {}
         async with self._gate:
             await self._gate.wait_for(lambda: self._is_open or self._sends_away)
         if not self._is_open:
@@ -130,10 +140,16 @@ class HFServer:
             ignore_eos=bool(self.config.ignore_eos),
         )
         future: asyncio.Future = asyncio.get_running_loop().create_future()
-        self._pending[settings].append(_Request(list(prompt_ids), limit, future))
+        self._pending[settings].append(_Request(list(prompt_ids), limit, future, images))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return _output(*await future)
+
+    def _pixels(self, images: list[Any], options: dict[str, Any] | None) -> dict[str, torch.Tensor]:
+        """By the processor that has made the prompt's tokens."""
+        processor = self.model_config.processor
+        text = [processor.image_token * len(images)]
+        return dict(build_multimodal_processor_inputs(processor, text=text, images=images, mm_processor_kwargs=options))
 
     async def _work(self) -> None:
         while any(self._pending.values()):
@@ -154,6 +170,7 @@ class HFServer:
                     self._pad_token_id,
                     limits,
                     self._stop.is_set,
+                    [request.images for request in batch] if any(request.images for request in batch) else (),
                 )
                 for request, response in zip(batch, responses, strict=True):
                     if not request.answer.done():

@@ -21,6 +21,7 @@ from gad_verl.config import GadConfig
 from gad_verl.core import Phase, score_statistics
 from gad_verl.core.gating import UpdateGate
 from gad_verl.core.replay import ReplayBuffer
+from gad_verl.data.image_prompts import ImagePrompts
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorGroup, DiscriminatorOutput, PendingUpdate, UpdateOptions
 from gad_verl.trainer.replayed import MixedBatch, Packed, Replay, remember, unpack_group
@@ -33,12 +34,19 @@ class DiscriminatorTraining:
         group: Its workers.
         config: The section ``gad``.
         updates_of_step: Batches of fresh groups in a step, numbered through the run.
+        prompts: Reads the images of past groups again; None for a student without eyes.
     """
 
-    def __init__(self, group: DiscriminatorGroup, config: GadConfig, updates_of_step: int = 1) -> None:
-        self._group, self._config = group, config
+    def __init__(
+        self,
+        group: DiscriminatorGroup,
+        config: GadConfig,
+        updates_of_step: int = 1,
+        prompts: ImagePrompts | None = None,
+    ) -> None:
+        self._group, self._config, self._prompts = group, config, prompts
         self._gate = UpdateGate(config.discriminator_updates.gate_options())
-        self._replay = Replay(config.replay, updates_of_step)
+        self._replay = Replay(config.replay, updates_of_step, prompts)
         # What the discriminator-only steps showed: the student stands still in them, so nothing of it gets old.
         again = config.discriminator_only_updates > 1
         steps_alone = config.discriminator_only_steps * updates_of_step
@@ -108,7 +116,7 @@ class DiscriminatorTraining:
         """A further update on the same fresh groups, or on those of all steps without the student; its report."""
         if phase is Phase.DISCRIMINATOR_ONLY:
             drawn = self._alone.sample(len(fresh), step * 1000 + number)
-            batch = [unpack_group(packed, num_students) for packed in drawn] or fresh
+            batch = [unpack_group(packed, num_students, self._prompts) for packed in drawn] or fresh
         else:
             batch = self._replay.mix(step, number, fresh, num_students).groups
         options = replace(self._options(Phase.ADVERSARIAL), return_values=False)

@@ -17,6 +17,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gad_verl.data.image_prompts import ImagePrompts
+from gad_verl.data.images import PromptImages, image_files
 from gad_verl.data.tokens import EncodedResponse, Messages, SequenceBuilder
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.trainer.rollouts import RolloutGroup, Session, StepRollouts
@@ -36,6 +38,7 @@ class EncodedGroup:
         teacher_weights: Share of each of them in the pairs.
         students: The student's; None for a session that has no answer or did not come.
         ends: See :class:`gad_verl.discriminator.groups.SequenceGroup`.
+        images: Of the prompt.
     """
 
     prompt_ids: list[int]
@@ -43,6 +46,7 @@ class EncodedGroup:
     teacher_weights: tuple[float, ...]
     students: tuple[EncodedResponse | None, ...]
     ends: tuple[list[int], ...] | None = None
+    images: PromptImages | None = None
 
     @property
     def teacher(self) -> EncodedResponse:
@@ -64,6 +68,7 @@ class EncodedGroup:
             trains=trains,
             student_trains=None if student_trains is None else tuple(student_trains),
             ends=self.ends,
+            images=self.images,
         )
 
 
@@ -74,29 +79,51 @@ class Encoding:
         student: Builder of the student's tokenizer, which decodes the rollouts.
         reader: Builder of the discriminator's tokenizer; the same object where they share one.
         thinking: The supervised rows of a student that hides its thoughts; None where all of a response is its answer.
+        images: Reads prompts with images; None for a student without eyes.
     """
 
-    def __init__(self, student: SequenceBuilder, reader: SequenceBuilder, thinking: ThinkingRows | None = None) -> None:
-        self.student, self.reader, self._thinking = student, reader, thinking
+    def __init__(
+        self,
+        student: SequenceBuilder,
+        reader: SequenceBuilder,
+        thinking: ThinkingRows | None = None,
+        images: ImagePrompts | None = None,
+    ) -> None:
+        self.student, self.reader, self._thinking, self._images = student, reader, thinking, images
         self._has_compared_prompts = False
 
     def encode(self, groups: Sequence[RolloutGroup]) -> list[EncodedGroup]:
         """Each group as the discriminator reads it."""
         self._compare_prompts(groups)
+        prompts = [self._prompt_of(group) for group in groups]
         return [
             EncodedGroup(
-                prompt_ids=self.reader.prompt(group.messages),
+                prompt_ids=prompt_ids,
+                images=images,
                 teachers=self._teacher_responses(group),
                 teacher_weights=tuple(teacher.weight for teacher in group.teachers),
                 students=tuple(None if one is None else self._student_response(one) for one in group.answers),
             )
-            for group in groups
+            for group, (prompt_ids, images) in zip(groups, prompts, strict=True)
         ]
 
     def _teacher_responses(self, group: RolloutGroup) -> tuple[EncodedResponse, ...]:
         if group.encoded_teacher is not None:
             return (group.encoded_teacher,)
         return tuple(self.student.response_for(self.reader, one.text, one.finished) for one in group.teachers)
+
+    def _prompt_of(self, group: RolloutGroup) -> tuple[list[int], PromptImages | None]:
+        """A prompt as the discriminator reads it; one with images as the rollout has read it, pixels and all."""
+        if group.image_inputs is None:
+            return self.reader.prompt(group.messages), None
+        assert self._images is not None, "the check before a run refuses images for a student without eyes"
+        files = image_files(group.messages)
+        return group.prompt_ids, self._images.of_rollout(group.prompt_ids, group.image_inputs, files)
+
+    def _students_prompt(self, messages: Messages) -> tuple[list[int], PromptImages | None]:
+        if self._images is not None and image_files(messages):
+            return self._images.read(messages)
+        return self.student.prompt(messages), None
 
     def _student_response(self, session: Session) -> EncodedResponse:
         if session.encoded is not None:
@@ -115,10 +142,11 @@ class Encoding:
 
     def supervised_row(self, messages: Messages, text: str, finished: bool) -> SupervisedRow:
         """The student's row for a teacher's text, with an end-of-text token if its author finished it."""
-        prompt, response = self.student.prompt(messages), self.student.response(text, finished)
+        prompt, images = self._students_prompt(messages)
+        response = self.student.response(text, finished)
         if self._thinking is not None:
             return self._thinking.behind_empty_block(prompt, response)
-        return supervised_row_of(prompt, response)
+        return supervised_row_of(prompt, response, images=images)
 
     def supervised_rows(self, rollouts: StepRollouts, encoded: Sequence[EncodedGroup]) -> list[SupervisedRow]:
         """The student's rows for the teacher's texts of a step; what is encoded already is not encoded again.
@@ -132,7 +160,7 @@ class Encoding:
             ]
             return rows + self._rows_of_lost(rollouts)
         rows = [
-            supervised_row_of(encoding.prompt_ids, encoding.teacher)
+            supervised_row_of(encoding.prompt_ids, encoding.teacher, images=encoding.images)
             if self.reader is self.student and len(encoding.teachers) == 1
             else self.supervised_row(group.messages, group.teacher_text, group.teacher_finished)
             for group, encoding in zip(rollouts.groups, encoded, strict=True)
@@ -147,7 +175,7 @@ class Encoding:
         if self._has_compared_prompts:
             return
         self._has_compared_prompts = True
-        if any(group.prompt_ids != self.student.prompt(group.messages) for group in groups):
+        if any(group.prompt_ids != self._students_prompt(group.messages)[0] for group in groups):
             logger.warning(
                 "the rollout renders prompts differently from gad_verl (system prompt, tools or chat template?): the "
                 "warmup trains the student on other prompt tokens than it is asked with"

@@ -25,6 +25,7 @@ from gad_verl.config.custom_code import load_custom
 from gad_verl.config.modes import updates_of_step
 from gad_verl.core import Phase
 from gad_verl.data.builders import answer_encoder, has_own_tokenizer
+from gad_verl.data.image_prompts import PROCESSORS, ImagePrompts, image_prompts
 from gad_verl.data.tools import call_reader
 from gad_verl.data.trajectories import trajectory_builder
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
@@ -125,9 +126,10 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     student, manager, pad = trainer.actor_rollout_wg, trainer.reward_loop_manager, trainer.tokenizer.pad_token_id
     rollouts, trust, guardian, log = trainer.rollouts, trainer.trust, trainer.guardian, trainer.log
     objective = Objective(gad, trust)
-    encoding = _encoding(trainer)
+    prompts = _image_prompts(trainer)
+    encoding = _encoding(trainer, prompts)
     updates = updates_of_step(config)
-    training = None if group is None else DiscriminatorTraining(group, gad, updates)
+    training = None if group is None else DiscriminatorTraining(group, gad, updates, prompts)
     options = reward_options(gad.reward, guardian.turns("length_penalty"))
     asked, where = partial(task_rewards, manager, pad, rollouts), gad.reward.group_function
     if where is not None:
@@ -190,7 +192,15 @@ def _observers(trainer: "GadTrainer", encoding: Encoding, off_policy: OffPolicy 
     return observers
 
 
-def _encoding(trainer: "GadTrainer") -> Encoding:
+def _image_prompts(trainer: "GadTrainer") -> ImagePrompts | None:
+    """Of a student with eyes whose rows may have images; the check before the run has refused them of any other."""
+    processor = trainer.processor
+    if type(processor).__name__ not in PROCESSORS:
+        return None
+    return image_prompts(trainer.config, trainer.tokenizer, processor)
+
+
+def _encoding(trainer: "GadTrainer", prompts: ImagePrompts | None) -> Encoding:
     config, gad, group = trainer.config, trainer.gad_config, trainer.discriminator
     other = group.tokenizer if group is not None and has_own_tokenizer(config, gad) else None
     encoder = answer_encoder(config, gad, trainer.tokenizer, other)
@@ -202,7 +212,7 @@ def _encoding(trainer: "GadTrainer") -> Encoding:
     rows = None
     if thoughts is not None:
         rows = ThinkingRows(thoughts, gad.thinking.warmup, config.data.max_response_length)
-    return Encoding(encoder.student, encoder.reader, rows)
+    return Encoding(encoder.student, encoder.reader, rows, prompts)
 
 
 def place_discriminator(manager: Any, gad: GadConfig, spawn: Callable[[Any], None]) -> None:

@@ -24,6 +24,7 @@ import torch
 from gad_verl.config import ReplayConfig
 from gad_verl.core import score_statistics
 from gad_verl.core.replay import REPLACE, ReplayBuffer, age_band, replay_count
+from gad_verl.data.image_prompts import ImagePrompts
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.discriminator.worker_group import DiscriminatorOutput
 
@@ -31,12 +32,16 @@ Packed = dict[str, Any]
 
 
 def pack_group(group: SequenceGroup) -> Packed:
-    """A group in the form in which it is remembered and saved: token ids as int32 tensors."""
+    """A group in the form in which it is remembered and saved: token ids as int32 tensors, images as files.
+
+    Pixels are many times as large as the files that they are read from.
+    """
 
     def tensor(ids: list[int] | None) -> torch.Tensor | None:
         return None if ids is None else torch.tensor(ids, dtype=torch.int32)
 
     weights = replace(group, trains=True).pair_weights()
+    files = () if group.images is None else group.images.files
     return {
         "teachers": [tensor(ids) for ids in group.teacher_ids],
         "teacher_weights": list(group.teacher_weights),
@@ -44,21 +49,33 @@ def pack_group(group: SequenceGroup) -> Packed:
         "students": [tensor(ids if weight else None) for ids, weight in zip(group.student_ids, weights, strict=True)],
         "prompt_length": group.prompt_length,
         "ends": group.ends,
+        "images": [torch.frombuffer(bytearray(file), dtype=torch.uint8) for file in files],
     }
 
 
-def unpack_group(packed: Packed, num_students: int) -> SequenceGroup:
-    """The group again, with ``num_students`` sessions: surplus ones are left out, missing ones are not read."""
+def unpack_group(packed: Packed, num_students: int, prompts: ImagePrompts | None = None) -> SequenceGroup:
+    """The group again.
+
+    Args:
+        packed: What :func:`pack_group` made of it.
+        num_students: Sessions that it gets: surplus ones are left out, missing ones are not read.
+        prompts: Reads images again; needed where the group has any.
+    """
     students = [None if ids is None else ids.tolist() for ids in packed["students"][:num_students]]
     ends, count = packed.get("ends"), len(packed["teachers"]) + num_students
     if ends is not None:
         ends = tuple([*ends, *[[]] * count][:count])
+    images, files = None, [file.numpy().tobytes() for file in packed.get("images", ())]
+    if files:
+        assert prompts is not None, "a group with images is remembered by a run that reads images"
+        images = prompts.of_files(packed["teachers"][0][: packed["prompt_length"]].tolist(), files)
     return SequenceGroup(
         teacher_ids=tuple(ids.tolist() for ids in packed["teachers"]),
         student_ids=students + [None] * (num_students - len(students)),
         prompt_length=packed["prompt_length"],
         teacher_weights=tuple(packed["teacher_weights"]),
         ends=ends,
+        images=images,
     )
 
 
@@ -122,10 +139,11 @@ class Replay:
     Args:
         config: ``gad.replay``.
         updates_of_step: Batches of fresh groups in a step, numbered through the run.
+        prompts: Reads the images of past groups again; None for a student without eyes.
     """
 
-    def __init__(self, config: ReplayConfig, updates_of_step: int = 1) -> None:
-        self._config = config
+    def __init__(self, config: ReplayConfig, updates_of_step: int = 1, prompts: ImagePrompts | None = None) -> None:
+        self._config, self._prompts = config, prompts
         self._buffer: ReplayBuffer[Packed] = ReplayBuffer(
             config.capacity_steps * updates_of_step, config.order, config.seed, config.recency_rate
         )
@@ -148,7 +166,7 @@ class Replay:
             # Still scored: their responses need rewards.
             for place in random.Random(f"{config.seed} replaced {seed_step}").sample(trains, len(drawn)):
                 groups[place] = replace(groups[place], trains=False)
-        past = [unpack_group(packed, num_students) for _, packed in drawn]
+        past = [unpack_group(packed, num_students, self._prompts) for _, packed in drawn]
         return MixedBatch(groups + past, len(fresh), tuple(step - of_step for of_step, _ in drawn))
 
     def remember(self, step: int, fresh: Sequence[SequenceGroup]) -> None:

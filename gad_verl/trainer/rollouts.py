@@ -30,6 +30,8 @@ from verl.utils import tensordict_utils as tu
 from gad_verl.core.teacher_mix import TeacherMix, WeightedText
 from gad_verl.data.answers import ENCODED, ENCODED_TEACHER, shared_ids, unpack_answer, unpack_teacher
 from gad_verl.data.endings import EXTRA_INFO, cut_texts
+from gad_verl.data.image_rows import MULTI_MODAL_INPUTS
+from gad_verl.data.images import image_files
 from gad_verl.data.schema import teacher_names, teacher_texts
 from gad_verl.data.thoughts import ReadResponse, ThoughtReader
 from gad_verl.data.tokens import EncodedResponse
@@ -92,6 +94,7 @@ class RolloutGroup:
         teacher_finished: Whether that text was ended by its author; False where it was cut when it was written.
         asked: How many rollouts were asked for; None for all of ``sessions``. Groups of one batch may differ in it.
         encoded_teacher: The only teacher text as the discriminator reads it, where an agent loop encoded it; else None.
+        image_inputs: Where the prompt has images, what the student's processor made of them for a rollout.
     """
 
     index: int
@@ -103,6 +106,7 @@ class RolloutGroup:
     teacher_finished: bool = True
     asked: int | None = None
     encoded_teacher: EncodedResponse | None = None
+    image_inputs: Mapping[str, Any] | None = None
 
     @property
     def num_asked(self) -> int:
@@ -237,6 +241,7 @@ class Rollouts:
         names = ["raw_prompt", self._teacher_key, ENCODED_TEACHER, EXTRA_INFO, "prompts"]
         names += [self._names_key] * mix.needs_names
         columns = _lists(self._get(batch.partition_id, [batch.keys[first] for first in firsts], names))
+        seen = self._image_inputs(batch, firsts, columns["raw_prompt"])
         groups = []
         for number, places in enumerate(by_prompt):
             index, prompt_ids = int(of_rows["index"][firsts[number]]), columns["prompts"][number].tolist()
@@ -258,11 +263,20 @@ class Rollouts:
                     ),
                     asked=1 + max(n for n, place in enumerate(places) if place is not None) if whole else None,
                     encoded_teacher=encoded,
+                    image_inputs=seen.get(firsts[number]),
                 )
             )
         lost = [] if batch.partition_id == VALIDATION else self._lost(batch.keys, step, visit)
         lengths = [len(response) for response in of_rows["responses"]]
         return StepRollouts(batch.partition_id, list(batch.keys), groups, lost, lengths)
+
+    def _image_inputs(self, batch: KVBatchMeta, places: Sequence[int], prompts: Sequence[Any]) -> dict[int, Any]:
+        """Of those of the trajectories whose prompts have images; nothing else has any pixels to fetch."""
+        some = [place for place, prompt in zip(places, prompts, strict=True) if image_files(list(prompt))]
+        if not some:
+            return {}
+        found = self._get(batch.partition_id, [batch.keys[place] for place in some], [MULTI_MODAL_INPUTS])
+        return dict(zip(some, _lists(found)[MULTI_MODAL_INPUTS], strict=True))
 
     def _session(
         self,

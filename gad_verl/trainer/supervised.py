@@ -26,6 +26,8 @@ from verl.utils.py_functional import rename_dict
 
 from gad_verl.config.modes import updates_of_step
 from gad_verl.core import LossWeights
+from gad_verl.data.image_rows import IMAGES, column, set_images
+from gad_verl.data.images import PromptImages
 from gad_verl.data.tokens import EncodedResponse
 from gad_verl.discriminator.worker_group import data_parallel_size
 from gad_verl.workers.row_gradients import ROW_GRADIENT
@@ -39,6 +41,7 @@ class SupervisedRow:
         prompt_ids: The prompt, at least one token; no loss.
         response_ids: The response, at least one token.
         loss_mask: 1 for each token of the response that has a loss, 0 for the others; None means all of them.
+        images: Of the prompt.
 
     Raises:
         ValueError: If there is no token, or the mask is not as long as the response.
@@ -47,6 +50,7 @@ class SupervisedRow:
     prompt_ids: list[int]
     response_ids: list[int]
     loss_mask: list[int] | None = None
+    images: PromptImages | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt_ids or not self.response_ids:
@@ -60,21 +64,27 @@ class SupervisedRow:
         return [1] * len(self.response_ids) if self.loss_mask is None else self.loss_mask
 
 
-def supervised_row_of(prompt_ids: list[int], response: EncodedResponse, given_ids: Sequence[int] = ()) -> SupervisedRow:
+def supervised_row_of(
+    prompt_ids: list[int],
+    response: EncodedResponse,
+    given_ids: Sequence[int] = (),
+    images: PromptImages | None = None,
+) -> SupervisedRow:
     """The row of a teacher's text.
 
     Args:
         prompt_ids: The prompt.
         response: The text.
         given_ids: What stands between both and is not learned.
+        images: Of the prompt.
     """
     if not response.token_ids:
         # A limit below one character leaves nothing of a text: a row without loss, whose token nobody learns.
-        return SupervisedRow(prompt_ids, prompt_ids[-1:], [0])
+        return SupervisedRow(prompt_ids, prompt_ids[-1:], [0], images)
     if not given_ids:
-        return SupervisedRow(prompt_ids, response.token_ids)
+        return SupervisedRow(prompt_ids, response.token_ids, images=images)
     mask = [0] * len(given_ids) + [1] * len(response.token_ids)
-    return SupervisedRow(prompt_ids, [*given_ids, *response.token_ids], mask)
+    return SupervisedRow(prompt_ids, [*given_ids, *response.token_ids], mask, images)
 
 
 def build_supervised_batch(
@@ -109,7 +119,7 @@ def build_supervised_batch(
     if gradients is not None:
         padded = [*gradients, *[0.0] * (len(sequences) - len(rows))]
         of_rows[ROW_GRADIENT] = torch.tensor(padded, dtype=torch.float32)
-    return tu.get_tensordict(
+    batch = tu.get_tensordict(
         {
             **of_rows,
             "input_ids": torch.nested.as_nested_tensor(sequences, layout=torch.jagged),
@@ -128,6 +138,10 @@ def build_supervised_batch(
             "global_batch_size": len(sequences),
         },
     )
+    if any(row.images is not None for row in rows):
+        images = [row.images for row in rows] + [None] * (len(sequences) - len(rows))
+        set_images(batch, images, [len(sequence) for sequence in sequences])
+    return batch
 
 
 def build_text_rows(
@@ -167,11 +181,13 @@ def build_text_rows(
         rank, mini_batch = divmod(seat if turn % 2 == 0 else hands - 1 - seat, num_mini_batches)
         dealt[rank * num_mini_batches + mini_batch].append(row)
     ordered = [row for hand in dealt for row in [*hand, *[padding] * (size - len(hand))]]
+    seen = [row.images for row in ordered]
     return tu.get_tensordict(
         {
             "prompts": _nested([row.prompt_ids for row in ordered]),
             "responses": _nested([row.response_ids for row in ordered]),
             "response_mask": _nested([row.mask for row in ordered]),
+            **({IMAGES: column(seen)} if any(one is not None for one in seen) else {}),
         },
         {"num_mini_batches": num_mini_batches, "policy_weight": weights.policy, "texts_weight": weights.texts},
     )

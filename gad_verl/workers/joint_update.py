@@ -35,6 +35,8 @@ from verl.workers.utils.losses import sft_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
 from gad_verl.core import LossWeights
+from gad_verl.data.image_rows import MULTI_MODAL_INPUTS, column, images_of_rows, model_inputs
+from gad_verl.data.images import positions_of
 
 IS_TEXT, JOINT = "gad_is_text", "gad_joint"
 # What verl's ppo_loss reads of a rollout beside its tokens, as far as options ask for it.
@@ -87,23 +89,25 @@ def join_rows(policy: TensorDict, texts: TensorDict) -> TensorDict:
 
     Args:
         policy: A mini-batch of verl's policy update.
-        texts: Nested ``prompts``, ``responses``, ``response_mask``.
+        texts: Nested ``prompts``, ``responses``, ``response_mask``; with images ``gad_images``.
 
     Raises:
         ValueError: If the rollouts carry what texts cannot have.
     """
-    images = tu.get(policy, "multi_modal_inputs", default=None) or []
-    refused = [name for name in _REFUSED if name in policy] + ["multi_modal_inputs"] * any(bool(one) for one in images)
-    if policy["position_ids"].dim() > 2:
-        refused.append("positions of images")
+    refused = [name for name in _REFUSED if name in policy]
     if refused:
         raise ValueError(f"rollouts with {', '.join(refused)} cannot be trained together with the teacher's texts")
+    images = images_of_rows(texts) or [None] * len(texts)
     prompts, responses = texts["prompts"].unbind(), texts["responses"].unbind()
     sequences = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
     masks = list(texts["response_mask"].unbind())
+    positions = [positions_of(len(row), one).to(row.device) for row, one in zip(sequences, images, strict=True)]
+    if policy["position_ids"].dim() == 2:
+        # A student without eyes.
+        positions = [row[0] for row in positions]
     added = {
         "input_ids": sequences,
-        "position_ids": [torch.arange(len(sequence), device=sequence.device) for sequence in sequences],
+        "position_ids": positions,
         "prompts": list(prompts),
         "responses": list(responses),
         "response_mask": masks,
@@ -111,10 +115,13 @@ def join_rows(policy: TensorDict, texts: TensorDict) -> TensorDict:
     }
     nothing = [torch.zeros(len(mask), device=mask.device) for mask in masks]
     added |= {name: nothing for name in _OF_TOKENS if name in policy}
-    fields = {
-        name: _nested([*policy[name].unbind(), *(row.to(policy[name].dtype) for row in rows)])
+    fields: dict[str, Any] = {
+        # torch's own would take four for the length of rows of positions that are equally long.
+        name: tu.nested_tensor_from_tensor_list([*policy[name].unbind(), *(row.to(policy[name].dtype) for row in rows)])
         for name, rows in added.items()
     }
+    if MULTI_MODAL_INPUTS in policy:
+        fields[MULTI_MODAL_INPUTS] = column([*tu.get(policy, MULTI_MODAL_INPUTS), *model_inputs(images)])
     device = policy["input_ids"].device
     is_text = torch.tensor([False] * len(policy) + [True] * len(texts), device=device)
     fields[IS_TEXT] = is_text

@@ -41,9 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(compose_config: Callable[..., DictConfig], folder: Path) -> DictConfig:
-    return compose_config(
-        "gad_cpu", f"actor_rollout_ref.model.path={folder / 'model'}", "actor_rollout_ref.rollout.name=vllm"
-    )
+    return compose_config("gad_cpu", f"actor_rollout_ref.model.path={folder / 'model'}")
 
 
 @pytest.fixture
@@ -114,7 +112,6 @@ REFUSED = {
     "gad.stage=soda": {"gad__stage": "soda"},
     "trainer.v1.trainer_mode=gad_colocate_async": {"trainer__v1__trainer_mode": "gad_colocate_async"},
     "gad.thinking.mode=hidden": {"gad__thinking__mode": "hidden"},
-    "gad.supervised_weight=0": {"gad__supervised_weight": 0.5},
     "gad.trajectory.enable=True": {"gad__trajectory__enable": True},
     "actor_rollout_ref.actor.strategy=megatron": {"actor_rollout_ref__actor__strategy": "megatron"},
     "discriminator.strategy=megatron": {"discriminator__strategy": "megatron"},

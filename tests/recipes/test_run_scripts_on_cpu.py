@@ -31,6 +31,7 @@ from paper_settings import PAPER_FSDP, PAPER_MEGATRON, SEQKD, TOOLS, differences
 from safetensors.torch import save_file
 from tiny_families import FAMILIES, family_config
 from tiny_model import build_all, build_tokenizer
+from tiny_vlm import build_colours
 
 from gad_verl.cli import main
 from gad_verl.config import GadConfig, load_gad_config
@@ -42,6 +43,7 @@ RECIPE = ROOT / "recipes" / "gad"
 CONFIG_DIR = RECIPE / "config"
 MEGATRON = "run_qwen3_30b_a3b_megatron.sh"
 GPT_OSS = "run_gpt_oss_20b_fsdp.sh"
+IMAGES = "run_qwen2_5_vl_7b_fsdp.sh"
 ASYNC = "run_qwen2_5_7b_fsdp_async.sh"
 FINAL = "<|start|>assistant<|channel|>final<|message|>"
 THINKING_OFF = {"data.apply_chat_template_kwargs.enable_thinking": False}
@@ -63,6 +65,7 @@ SCRIPTS = {
     "run_qwen3_8b_fsdp.sh": (THINKING_OFF, (1, 8), "Qwen/Qwen3-8B"),
     "run_qwen3_5_9b_fsdp.sh": (THINKING_OFF | PADDED, (1, 8), "Qwen/Qwen3.5-9B"),
     "run_gemma3_4b_fsdp.sh": ({}, (1, 8), "google/gemma-3-4b-it"),
+    IMAGES: ({}, (1, 8), "Qwen/Qwen2.5-VL-7B-Instruct"),
     GPT_OSS: (PADDED | EAGER, (2, 8), "/home/user/models/gpt-oss-20b-bf16"),
 }
 # Scripts whose student is no Qwen2.5 in the dry runs: the family as tiny_families.py builds it.
@@ -81,7 +84,7 @@ METHODS = {
 # One script of each engine: what does not depend on the student is tested with them.
 ENGINES = ("run_qwen2_5_7b_fsdp.sh", MEGATRON)
 DRY_RUNS = [(script, "paper") for script in SCRIPTS]
-DRY_RUNS += [(ENGINES[0], "recommended"), (ENGINES[0], "seqkd"), (MEGATRON, "recommended")]
+DRY_RUNS += [(IMAGES, "recommended"), (ENGINES[0], "recommended"), (ENGINES[0], "seqkd"), (MEGATRON, "recommended")]
 
 
 def paper_of(script: str) -> dict:
@@ -158,9 +161,12 @@ def tiny(tmp_path_factory) -> Path:
         family_config(FAMILIES[name]).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
         save_file({"none": torch.zeros(1)}, folder / name / "model.safetensors")
-    for name in ("train", "val"):
-        rows = pd.read_parquet(folder / f"{name}.parquet").rename(columns={"prompt": "content"})
-        rows[["content", "teacher_response"]].to_parquet(folder / f"{name}.parquet")
+    build_colours(folder / "images")
+    for name, columns in (("", []), ("images", ["images"])):
+        for part in ("train", "val"):
+            path = folder / name / f"{part}.parquet"
+            rows = pd.read_parquet(path).rename(columns={"prompt": "content"})
+            rows[["content", "teacher_response", *columns]].to_parquet(path)
     return folder
 
 
@@ -177,10 +183,12 @@ def megatron_on_path(monkeypatch):
 
 def tiny_variables(tiny: Path, script: str, tmp_path: Path) -> dict[str, str]:
     """Sizes of the tiny files, as a user would set them."""
+    data = tiny / "images" if script == IMAGES else tiny
+    model = {MEGATRON: "experts", IMAGES: "images/model"}.get(script, FAMILY_OF.get(script, "model"))
     return {
-        "MODEL_PATH": str(tiny / ("experts" if script == MEGATRON else FAMILY_OF.get(script, "model"))),
-        "TRAIN_FILE": str(tiny / "train.parquet"),
-        "TEST_FILE": str(tiny / "val.parquet"),
+        "MODEL_PATH": str(tiny / model),
+        "TRAIN_FILE": str(data / "train.parquet"),
+        "TEST_FILE": str(data / "val.parquet"),
         "CHECKPOINT_DIR": str(tmp_path / "checkpoints"),
         "TRAIN_BATCH_SIZE": "8",
     }
@@ -415,7 +423,8 @@ def test_script_dry_runs_on_tiny_files(script, method, launch, tiny, tmp_path, m
     assert [line.split("  ")[0] for line in shown.splitlines() if line.startswith("steps")] == stages
     assert ("gad.trust.held_out_fraction" in shown) == (method == "recommended")
     assert ("megatron TP=4" in shown) == (script == MEGATRON)
-    family = "qwen3_moe" if script == MEGATRON else FAMILY_OF.get(script, "qwen2")
+    families = {MEGATRON: "qwen3_moe", IMAGES: "qwen2_5_vl"}
+    family = families.get(script, FAMILY_OF.get(script, "qwen2"))
     named = [line.split("  ")[-1].strip() for line in shown.splitlines() if line.startswith("family of the")]
     assert len(named) == (1 if method == "seqkd" else 2) and all(text.startswith(f"{family}: ") for text in named)
 

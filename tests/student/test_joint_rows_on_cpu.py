@@ -13,7 +13,6 @@
 # limitations under the License.
 """Rows of rollouts and texts in one batch, without an engine: what is refused, and a mini-batch of padding alone."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,6 +22,8 @@ from joint_probe import LAYOUTS, nested, policy_batch, policy_loss, rows
 from verl.utils import tensordict_utils as tu
 
 from gad_verl.core import LossWeights
+from gad_verl.data.image_rows import column
+from gad_verl.data.images import PromptImages, positions_of
 from gad_verl.trainer.supervised import SupervisedRow, build_text_rows
 from gad_verl.workers.joint_update import IS_TEXT, JOINT, JointLoss, TextRows, join_rows, joint_loss
 
@@ -51,24 +52,34 @@ def test_the_rows_are_those_of_both_and_each_has_its_temperature(parts: tuple[An
     assert "rm_scores" not in joined
 
 
-REFUSED: dict[str, Callable[[int], Any]] = {
-    "routed_experts": lambda count: torch.zeros(count, 2),
-    "multi_modal_inputs": lambda count: [{"pixel_values": 1}] * count,
-    "position_ids": lambda count: torch.nested.as_nested_tensor(
-        [torch.zeros(4, 3, dtype=torch.long)] * count, layout=torch.jagged
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_texts_cannot_have_is_refused_by_name(parts: tuple[Any, Any], name: str) -> None:
+def test_what_texts_cannot_have_is_refused_by_name(parts: tuple[Any, Any]) -> None:
     policy, texts = parts
-    policy = tu.get_tensordict(
-        {**{key: policy[key] for key in ("input_ids", "position_ids")}, name: REFUSED[name](len(policy))}
-    )
-    said = "positions of images" if name == "position_ids" else name
-    with pytest.raises(ValueError, match=said):
+    kept = {key: policy[key] for key in ("input_ids", "position_ids")}
+    policy = tu.get_tensordict({**kept, "routed_experts": torch.zeros(len(policy), 2)})
+    with pytest.raises(ValueError, match="rollouts with routed_experts"):
         join_rows(policy, texts)
+
+
+def test_texts_bring_their_images_and_positions(parts: tuple[Any, Any]) -> None:
+    """As verl's agent loops leave rollouts of a student with eyes: four rows of positions, inputs for each row."""
+    policy, _ = parts
+    # Rows of one length, which torch's own nested tensors would take for another shape.
+    positions = [positions_of(len(ids), None) + 7 for ids in policy["input_ids"].unbind()]
+    policy["position_ids"] = tu.nested_tensor_from_tensor_list(positions)
+    policy["multi_modal_inputs"] = column([{"pixel_values": torch.full((1, 2), float(n))} for n in range(len(policy))])
+    seen = torch.arange(4).repeat(4, 1)
+    seen[1:, 2:] = 1
+    images = PromptImages({"pixel_values": torch.full((1, 2), 50.0)}, seen)
+    rows_of_texts = [SupervisedRow([1, 2, 3, 4], [5, 6], images=images), SupervisedRow([1, 2, 3], [4, 5, 6])]
+    joined = join_rows(policy, build_text_rows(rows_of_texts, 1, 1, 3, WEIGHTS, 0))
+    found = joined["position_ids"].unbind()
+    for row, expected in zip(found, positions, strict=False):
+        assert torch.equal(row, expected)
+    given = [one.get("pixel_values") for one in tu.get(joined, "multi_modal_inputs")]
+    assert [one[0, 0].item() for one in given[: len(policy)]] == list(range(len(policy)))
+    assert [None if one is None else one[0, 0].item() for one in given[len(policy) :]].count(50.0) == 1
+    of_image = next(n for n, one in enumerate(given) if one is not None and one[0, 0] == 50)
+    assert found[of_image].tolist() == [[0, 1, 2, 3, 4, 5], *[[0, 1, 1, 1, 2, 3]] * 3]
 
 
 def test_a_mini_batch_of_padding_alone_teaches_its_texts(parts: tuple[Any, Any]) -> None:

@@ -20,6 +20,8 @@ _WORKERS = "verl.workers.engine_workers"
 _FSDP = "verl.workers.engine.fsdp.transformer_impl"
 _RAY = "verl.single_controller.ray"
 
+_QWEN2_VL = "verl.models.transformers.qwen2_vl"
+
 WORKER_GROUPS = (
     VerlUse(
         _RAY,
@@ -96,6 +98,8 @@ WORKER_CLASSES = (
         "save_model_to_cpu",
         "weights with which a step of several updates began",
     ),
+    VerlUse(_QWEN2_VL, "_get_input_embeds", "rows without images on Qwen2.5-VL", REPLACED),
+    VerlUse(_QWEN2_VL, "unpack_visual_output(visual_output)", "rows without images on Qwen2.5-VL"),
     VerlUse("verl.workers.utils.losses", "sft_loss(config, model_output, data, dp_group)", "supervised steps"),
     VerlUse("verl.workers.utils.padding", "no_padding_2_padding(tensor, data)", "the loss of texts"),
     VerlUse("verl.utils.metric", "AggregationType Metric(*, aggregation, value)", "metrics of a loss by row"),
@@ -112,7 +116,7 @@ WORKER_CLASSES = (
         "verl.utils.tensordict_utils",
         "get_tensordict(tensor_dict, non_tensor_dict) get(tensordict, key, *, default) "
         "get_non_tensor_data(data, key, *, default) assign_non_tensor_data(tensor_dict, key, val) "
-        "index_select_tensor_dict(batch, indices) "
+        "index_select_tensor_dict(batch, indices) nested_tensor_from_tensor_list(tensors) "
         "assign_non_tensor(tensor_dict, *, batch_num_tokens, compute_loss, global_token_num, micro_batch_size_per_gpu, "
         "no_lora_adapter, return_model_output, return_values)",
         "batches",

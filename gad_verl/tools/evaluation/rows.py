@@ -15,7 +15,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from gad_verl.data.reading import open_file
 from gad_verl.data.schema import chat_id, check_file, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.evaluation.checks import Check, checks_of
+
+# Columns with what a student with eyes is shown beside the prompt, as verl names them.
+_BESIDE_TEXT = ("images", "videos", "audios")
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,23 @@ def load_rows(
     for number, record in enumerate(open_file(path).rows()):
         if number == limit:
             break
+        _refuse_images(record, f"{path}, row {number}")
         messages = tuple({"role": m["role"], "content": m["content"]} for m in record[prompt_key])
         where = f"{path}, row {number}"
         texts = read_texts(record[teacher_key], f"{where}, column {teacher_key!r}")
         checks = () if checks_key is None else checks_of(record, checks_key, where)
         rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0], checks))
     return rows
+
+
+def _refuse_images(record: Mapping[str, Any], where: str) -> None:
+    for column in _BESIDE_TEXT:
+        value = record.get(column)
+        if value is not None and hasattr(value, "__len__") and len(value):
+            raise GadDataError(
+                f"{where}, column {column!r}: evaluation asks with text alone; rows with images are scored by the "
+                "validation of a run (docs/images.md)"
+            )
 
 
 def digest(rows: Sequence[Row]) -> str:
