@@ -38,6 +38,7 @@ from gad_verl.discriminator.form import set_attention
 from gad_verl.discriminator.lora import add_adapter
 from gad_verl.discriminator.loss import LossOptions
 from gad_verl.discriminator.model import Float32Linear, load_discriminator, prepare_config
+from gad_verl.discriminator.shared_images import SharedImages
 from gad_verl.discriminator.shared_keys import KeyedGroups
 from gad_verl.discriminator.shared_prompt import PackedGroups
 from gad_verl.discriminator.sharing import choose_sharing
@@ -121,6 +122,7 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
             self._embedding_noise = EmbeddingNoise(self.options.loss.penalty_distance)
             if self.options.loss.penalty_coefficient > 0:
                 module.get_input_embeddings().register_forward_hook(self._embedding_noise.hook)
+            self._shared_images = SharedImages(module)
             self._sharing = choose_sharing(module, self.ulysses_sequence_parallel_size, self.options.share_prompt)
             if self.model_config.enable_gradient_checkpointing:
                 module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -156,6 +158,7 @@ class DiscriminatorEngine(FSDPEngineWithValueHead):
         if packed is None:
             model_inputs, output_args = super().prepare_model_inputs(micro_batch)
             self._embedding_noise.plan(micro_batch, model_inputs["input_ids"].shape)
+            self._shared_images.plan(micro_batch, model_inputs)
             return model_inputs, output_args
         self._embedding_noise.clear()
         return packed.model_inputs(), {_PACKED: packed}

@@ -75,6 +75,29 @@ def image_groups(prompts: Any, seed: int = 0, first_picture: int = 0) -> list[An
     return groups
 
 
+def colour_groups(prompts: Any, seed: int, shown: int = 0) -> list[Any]:
+    """Groups of a teacher that names the colour of a picture, and of students that name the others.
+
+    Args:
+        prompts: Reads prompts.
+        seed: Of the pictures.
+        shown: Shown are pictures of the colour that stands so many places behind the one that the teacher names.
+    """
+    from tiny_vlm import COLOURS, QUESTION, picture
+
+    from gad_verl.data.images import with_images
+    from gad_verl.discriminator.groups import SequenceGroup
+
+    names = sorted(COLOURS)
+    groups = []
+    for number, name in enumerate(names):
+        file = picture(names[(number + shown) % len(names)], seed)
+        ids, images = prompts.read(with_images([{"role": "user", "content": QUESTION}], [file]))
+        answers = [[*ids, *other.encode()] for other in names if other != name]
+        groups.append(SequenceGroup(([*ids, *name.encode()],), answers, len(ids), images=images))
+    return groups
+
+
 def plain_scores(folder: str, groups: list[Any]) -> dict[str, Any]:
     """Scores, loss and the gradient of eyes and head by plain transformers, a row at a time."""
     from transformers import AutoModelForImageTextToText
@@ -216,11 +239,24 @@ def run_case(rank: int, world_size: int, variant: str, model_folder: str, folder
     blind = [replace(group, images=other.images) for group, other in zip(groups, others, strict=True)]
     result["other_pictures"] = by_worker(worker, blind, world_size, "rows")
     before = full_weights(worker)
+    looked: list[int] = []
+    eyes = worker.engine.module.model.visual
+    hook = eyes.register_forward_pre_hook(lambda _, given: looked.append(given[0].shape[0]))
     result["groups"] = by_worker(worker, groups, world_size, "groups")
+    hook.remove()
+    result["looked"] = sum(looked)
+    result["patches"] = sum(len(one.images.inputs["pixel_values"]) for one in groups if one.images is not None)
     after = full_weights(worker)
     result["gradient"] = {name: before[name] - after[name] for name in before}
-    worker = build_worker(str(model), "fsdp2", seed=HEAD_SEED, optimizer={"lr": 3e-3, "optimizer": "AdamW"})
+    teaching = {"lr": 3e-3, "optimizer": "AdamW"}
+    worker = build_worker(str(model), "fsdp2", seed=HEAD_SEED, optimizer=teaching)
     result["losses"] = [by_worker(worker, groups, world_size, "groups")["loss"] for _ in range(6)]
     if world_size == 1:
         result["student"] = teach(str(model), taught, blinded)
+        worker = build_worker(str(model), "fsdp2", seed=HEAD_SEED, optimizer=teaching)
+        for step in range(25):
+            by_worker(worker, colour_groups(prompts, step), 1, "groups")
+        for shown in (0, 1):
+            scores = by_worker(worker, colour_groups(prompts, 1000, shown), 1, "rows")["scores"]
+            result["right", shown] = (scores[:, :1] > scores[:, 1:]).float().mean().item()
     return result

@@ -71,10 +71,24 @@ def test_other_pictures_give_other_scores(probe: Results, layout: tuple[int, str
     assert moved[1].max() <= TOLERANCE
 
 
+@every_family
+def test_the_eyes_look_at_the_images_of_a_group_once(probe: Results, family: str) -> None:
+    """Four rows of each group; the test above says that each has its share of the gradient."""
+    result = probe[1, family]
+    assert result["looked"] == result["patches"] > 0
+
+
 @every_layout
 def test_the_loss_falls(probe: Results, layout: tuple[int, str]) -> None:
     losses = probe[layout]["losses"]
     assert losses[-1] < 0.7 * losses[0]
+
+
+@every_family
+def test_the_discriminator_learns_to_look(probe: Results, family: str) -> None:
+    """Every text is as often the teacher's as any other: only the picture tells. Another picture, another text."""
+    result = probe[1, family]
+    assert result["right", 0] > 0.9 and result["right", 1] < 0.5
 
 
 # ------------------------------ the student's supervised steps ------------------------------

@@ -98,7 +98,7 @@ WORKER_CLASSES = (
         "save_model_to_cpu",
         "weights with which a step of several updates began",
     ),
-    VerlUse(_QWEN2_VL, "_get_input_embeds", "rows without images on Qwen2.5-VL", REPLACED),
+    VerlUse(_QWEN2_VL, "_get_input_embeds", "rows without images on Qwen2.5-VL", REPLACED, read_in=_QWEN2_VL),
     VerlUse(_QWEN2_VL, "unpack_visual_output(visual_output)", "rows without images on Qwen2.5-VL"),
     VerlUse("verl.workers.utils.losses", "sft_loss(config, model_output, data, dp_group)", "supervised steps"),
     VerlUse("verl.workers.utils.padding", "no_padding_2_padding(tensor, data)", "the loss of texts"),
