@@ -69,10 +69,10 @@ def _choose_interface(_: ModuleType) -> None:
     choose_interface()
 
 
-def _show_blank_images(module: ModuleType) -> None:
-    from gad_verl.workers.blank_images import show_blank_images
+def _correct_rows_of_text(module: ModuleType) -> None:
+    from gad_verl.workers.rows_of_text import correct_rows_of_text
 
-    show_blank_images(module)
+    correct_rows_of_text(module)
 
 
 def _register_platform() -> None:
@@ -97,7 +97,7 @@ def load() -> None:
         _reported(_choose_interface, "choose gloo's interface"), "verl.workers.engine_workers"
     )
     wrapt.register_post_import_hook(
-        _reported(_show_blank_images, "correct rows without images on Qwen2.5-VL"), "verl.models.transformers.qwen2_vl"
+        _reported(_correct_rows_of_text, "correct rows of text on Qwen2.5-VL"), "verl.models.transformers.qwen2_vl"
     )
     try:
         _register_platform()

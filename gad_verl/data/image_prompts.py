@@ -25,7 +25,7 @@ from gad_verl.data.images import PromptImages, decoded, image_files
 from gad_verl.data.tokens import Messages
 from gad_verl.errors import GadConfigError, GadDataError
 
-# Whose tokens and positions the tests have seen; verl binds the positions of a few more.
+# Of Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5. verl binds the positions of a few more, at which nobody has looked.
 PROCESSORS = ("Qwen2VLProcessor", "Qwen2_5_VLProcessor", "Qwen3VLProcessor")
 _OF_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
 

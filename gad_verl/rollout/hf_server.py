@@ -80,8 +80,9 @@ class HFServer:
         self.config: RolloutConfig = omega_conf_to_dataclass(config)
         self.model_config: HFModelConfig = omega_conf_to_dataclass(model_config, dataclass_type=HFModelConfig)
         self.global_steps: int | None = None
-        # By what they must share to be in one batch; their limits may differ.
-        self._pending: dict[SamplingSettings, list[_Request]] = defaultdict(list)
+        # By what they must share to be in one batch, and whether they have images: beside those that have, transformers
+        # gives text on a Qwen3-VL wrong positions behind its first token. Their limits may differ.
+        self._pending: dict[tuple[SamplingSettings, bool], list[_Request]] = defaultdict(list)
         self._worker: asyncio.Task | None = None
         self._gate = asyncio.Condition()
         self._is_open, self._sends_away = True, False
@@ -140,7 +141,7 @@ class HFServer:
             ignore_eos=bool(self.config.ignore_eos),
         )
         future: asyncio.Future = asyncio.get_running_loop().create_future()
-        self._pending[settings].append(_Request(list(prompt_ids), limit, future, images))
+        self._pending[settings, bool(images)].append(_Request(list(prompt_ids), limit, future, images))
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return _output(*await future)
@@ -157,8 +158,11 @@ class HFServer:
             waiting = next(((key, value) for key, value in self._pending.items() if value), None)
             if waiting is None:
                 return
-            settings, requests = waiting
-            batch, self._pending[settings] = requests[: self.config.max_num_seqs], requests[self.config.max_num_seqs :]
+            (settings, has_images), requests = waiting
+            batch, self._pending[settings, has_images] = (
+                requests[: self.config.max_num_seqs],
+                requests[self.config.max_num_seqs :],
+            )
             limits, version = [request.limit for request in batch], self.global_steps
             try:
                 responses = await asyncio.to_thread(
@@ -170,7 +174,7 @@ class HFServer:
                     self._pad_token_id,
                     limits,
                     self._stop.is_set,
-                    [request.images for request in batch] if any(request.images for request in batch) else (),
+                    [request.images for request in batch] if has_images else (),
                 )
                 for request, response in zip(batch, responses, strict=True):
                     if not request.answer.done():

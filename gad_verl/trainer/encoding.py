@@ -159,13 +159,17 @@ class Encoding:
                 for group in rollouts.groups
             ]
             return rows + self._rows_of_lost(rollouts)
-        rows = [
-            supervised_row_of(encoding.prompt_ids, encoding.teacher, images=encoding.images)
-            if self.reader is self.student and len(encoding.teachers) == 1
-            else self.supervised_row(group.messages, group.teacher_text, group.teacher_finished)
-            for group, encoding in zip(rollouts.groups, encoded, strict=True)
-        ]
+        rows = [self._row_of(group, one) for group, one in zip(rollouts.groups, encoded, strict=True)]
         return rows + self._rows_of_lost(rollouts)
+
+    def _row_of(self, group: RolloutGroup, encoded: EncodedGroup) -> SupervisedRow:
+        if self.reader is self.student and len(encoded.teachers) == 1:
+            return supervised_row_of(encoded.prompt_ids, encoded.teacher, images=encoded.images)
+        if encoded.images is None:
+            return self.supervised_row(group.messages, group.teacher_text, group.teacher_finished)
+        # The prompt is the student's; pixels are made once.
+        response = self.student.response(group.teacher_text, group.teacher_finished)
+        return supervised_row_of(encoded.prompt_ids, response, images=encoded.images)
 
     def _rows_of_lost(self, rollouts: StepRollouts) -> list[SupervisedRow]:
         return [self.supervised_row(messages, one.text, one.finished) for messages, one in rollouts.lost]

@@ -165,7 +165,7 @@ def teach(model: str, rows: list[Any], others: list[Any]) -> dict[str, Any]:
 
     from gad_verl.trainer.supervised import build_supervised_batch
 
-    worker = build_student(Path(model))
+    worker = build_student(Path(model), override_config={"attn_implementation": "sdpa"})
     worker.set_loss_fn(partial(sft_loss, config=None))
 
     def batch(some: list[Any]) -> Any:
@@ -180,10 +180,11 @@ def teach(model: str, rows: list[Any], others: list[Any]) -> dict[str, Any]:
         return [-float(one[:-1] @ mask[1:].to(one)) for one, mask in zip(found, masks, strict=True)]
 
     first, blind = losses(rows), losses(others)
+    text = losses(rows[1:2])
     steps = [
         float(torch.as_tensor(tu.get(worker.train_batch(batch(rows)), "metrics")["loss"]).mean()) for _ in range(5)
     ]
-    return {"losses": first, "other_pictures": blind, "steps": steps}
+    return {"losses": first, "other_pictures": blind, "text": text, "steps": steps}
 
 
 def plain_losses(folder: str, rows: list[Any]) -> list[float]:
@@ -245,6 +246,9 @@ def run_case(rank: int, world_size: int, variant: str, model_folder: str, folder
     result["groups"] = by_worker(worker, groups, world_size, "groups")
     hook.remove()
     result["looked"] = sum(looked)
+    # A batch in which nobody has an image, beside what plain transformers said of it.
+    text = build_worker(str(model), "fsdp2", seed=HEAD_SEED)
+    result["text"] = by_worker(text, [groups[1]] * 2, world_size, "groups")
     result["patches"] = sum(len(one.images.inputs["pixel_values"]) for one in groups if one.images is not None)
     after = full_weights(worker)
     result["gradient"] = {name: before[name] - after[name] for name in before}
@@ -254,7 +258,7 @@ def run_case(rank: int, world_size: int, variant: str, model_folder: str, folder
     if world_size == 1:
         result["student"] = teach(str(model), taught, blinded)
         worker = build_worker(str(model), "fsdp2", seed=HEAD_SEED, optimizer=teaching)
-        for step in range(25):
+        for step in range(45):
             by_worker(worker, colour_groups(prompts, step), 1, "groups")
         for shown in (0, 1):
             scores = by_worker(worker, colour_groups(prompts, 1000, shown), 1, "rows")["scores"]

@@ -49,6 +49,13 @@ def test_scores_are_those_of_plain_transformers(probe: Results, layout: tuple[in
 
 
 @every_layout
+def test_a_batch_of_text_is_scored_as_among_images(probe: Results, layout: tuple[int, str]) -> None:
+    result = probe[layout]
+    for row in result["text"]["scores"]:
+        torch.testing.assert_close(row, result["plain"]["scores"][1], atol=TOLERANCE, rtol=0)
+
+
+@every_layout
 def test_loss_and_gradient_are_those_of_plain_transformers(probe: Results, layout: tuple[int, str]) -> None:
     result = probe[layout]
     plain, gradient = result["plain"], result["gradient"]
@@ -99,6 +106,8 @@ def test_cross_entropy_is_that_of_plain_transformers(probe: Results, family: str
     result = probe[1, family]
     *found, padding = result["student"]["losses"]
     assert found == pytest.approx(result["plain_losses"], abs=1e-4) and padding == 0
+    # Of a batch of text alone.
+    assert result["student"]["text"] == pytest.approx([result["plain_losses"][1], 0], abs=1e-4)
 
 
 @every_family

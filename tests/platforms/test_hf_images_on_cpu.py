@@ -77,6 +77,8 @@ def asked(folder: Path) -> list[tuple[list[int], Any, list[Image]]]:
 
 def plain(model: Any, ids: list[int], images: Any) -> torch.Tensor:
     """Logits at the end of a sequence, by a whole forward pass."""
+    # What a generation before has left there is not for this row.
+    model.model.rope_deltas = None
     row = torch.tensor([ids])
     seen = {}
     if images is not None:

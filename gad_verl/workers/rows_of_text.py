@@ -11,11 +11,12 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A correction of verl 0.9.1: rows without an image on a Qwen2-VL or Qwen2.5-VL.
+"""Corrections of verl 0.9.1: rows of text on a Qwen2-VL or Qwen2.5-VL (verl/models/transformers/qwen2_vl.py).
 
 Where no row of a micro-batch has an image (rows of text, and the rows that fill up a batch), verl shows the model a
-blank one, so that its eyes take part in every backward. verl/models/transformers/qwen2_vl.py takes what they return for
-a tensor there; the transformers that verl 0.9.1 asks for return an object. Qwen3-VL and Qwen3.5 are right.
+blank one, so that its eyes take part in every backward, and takes what they return for a tensor; the transformers that
+verl 0.9.1 asks for return an object. And positions must come in four rows, which are alike for a text. Qwen3-VL and
+Qwen3.5 are right.
 """
 
 import functools
@@ -24,8 +25,8 @@ from typing import Any
 import torch
 
 
-def show_blank_images(qwen2_vl: Any) -> None:
-    """Replace ``_get_input_embeds`` of verl's module for micro-batches without images."""
+def correct_rows_of_text(qwen2_vl: Any) -> None:
+    """Replace two functions of verl's module, for micro-batches without images."""
     original = qwen2_vl._get_input_embeds
 
     @functools.wraps(original)
@@ -50,3 +51,11 @@ def show_blank_images(qwen2_vl: Any) -> None:
         return embeds, None if attention_mask is None else attention_mask.to(embeds.device)
 
     qwen2_vl._get_input_embeds = get_input_embeds
+
+    four_rows = qwen2_vl.process_position_ids
+
+    @functools.wraps(four_rows)
+    def process_position_ids(position_ids: torch.Tensor) -> torch.Tensor:
+        return four_rows(position_ids.expand(4, -1, -1) if position_ids.ndim == 2 else position_ids)
+
+    qwen2_vl.process_position_ids = process_position_ids
