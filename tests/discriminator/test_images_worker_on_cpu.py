@@ -95,7 +95,7 @@ def test_the_loss_falls(probe: Results, layout: tuple[int, str]) -> None:
 def test_the_discriminator_learns_to_look(probe: Results, family: str) -> None:
     """Every text is as often the teacher's as any other: only the picture tells. Another picture, another text."""
     result = probe[1, family]
-    assert result["right", 0] > 0.9 and result["right", 1] < 0.5
+    assert result["right", 0] > 0.75 and result["right", 1] < 0.5
 
 
 # ------------------------------ the student's supervised steps ------------------------------
