@@ -107,6 +107,7 @@ def with_all(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 def test_there_is_what_was_promised() -> None:
     names = {folder.name for folder in CONTRIBUTIONS}
     assert names >= {"logger_flush", "lora_fsdp1", "value_head", "poll_interval", "plugin_failures", "cpu_platform"}
+    assert "vl_visual_output" in names
     # The release that the diffs are of.
     assert version("verl") == "0.9.1"
 
