@@ -135,7 +135,7 @@ def test_bad_prompts(tmp_path: Path, suffix: str, value: Any, said: str) -> None
         (3, "non-empty list"),
         ({"role": "user", "content": "a"}, "non-empty list"),
         (["text"], "'role' and 'content'"),
-        ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], "text only"),
+        ([{"role": "user", "content": [{"type": "text", "text": "a"}]}], "must be text"),
         ([{"role": "user", "content": 3}], "got int"),
     ],
 )
