@@ -65,10 +65,7 @@ def check_config(config: DictConfig) -> GadConfig:
         raise GadConfigError(
             "reward.reward_model.enable=True: with GAD the discriminator is the reward model; set it to False"
         )
-    if str(algorithm.adv_estimator) == "gae" and config.critic.enable is False:
-        raise GadConfigError(
-            "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
-        )
+    _check_critic(str(algorithm.adv_estimator), config.critic.enable)
     gad_config.guardian.custom_rule_classes()
     if gad_config.save_minutes is not None and trainer.save_freq <= 0:
         raise GadConfigError(
@@ -128,3 +125,19 @@ def check_config(config: DictConfig) -> GadConfig:
                 micro_batch,
             )
     return gad_config
+
+
+def _check_critic(estimator: str, enable: bool | None) -> None:
+    from verl.trainer.ppo.core_algos import AdvantageEstimator
+
+    if estimator == AdvantageEstimator.GAE.value and enable is False:
+        raise GadConfigError(
+            "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
+        )
+    # One of somebody else's may read values.
+    reads_none = {one.value for one in AdvantageEstimator} - {AdvantageEstimator.GAE.value} | {"gad_process"}
+    if estimator in reads_none and enable:
+        raise GadConfigError(
+            f"critic.enable=True: a critic would be trained whose values algorithm.adv_estimator={estimator} does not "
+            "read; set critic.enable=null, or algorithm.adv_estimator=gae"
+        )

@@ -193,6 +193,8 @@ def test_unknown_key(tiny_config: DictConfig) -> None:
         ({"actor_rollout_ref__model__lora__rank": 8}, "actor_rollout_ref.model.lora_rank"),
         ({"actor_rollout_ref__model__lora_adapter_path": "x"}, "actor_rollout_ref.model.lora_rank"),
         ({"algorithm__adv_estimator": "gae", "critic__enable": False}, "critic.enable"),
+        ({"algorithm__adv_estimator": "grpo", "critic__enable": True}, "critic.enable"),
+        ({"algorithm__adv_estimator": "gad_process", "critic__enable": True}, "critic.enable"),
         ({"actor_rollout_ref__actor__ppo_mini_batch_size": 3}, "actor_rollout_ref.actor.ppo_mini_batch_size (3)"),
     ],
 )
