@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 from verl.utils.tokenizer import build_multimodal_processor_inputs, get_processor_token_id
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-from gad_verl.data.images import PromptImages, decoded, image_files
+from gad_verl.data.images import decoded, image_files
+from gad_verl.data.prompt_images import PromptImages
 from gad_verl.data.tokens import Messages
 from gad_verl.errors import GadConfigError, GadDataError
 
@@ -40,6 +41,7 @@ class ImagePrompts:
         max_prompt_length: In tokens, those of the images included.
         template_kwargs: verl's ``data.apply_chat_template_kwargs``.
         processor_kwargs: verl's ``data.mm_processor_kwargs``.
+        keys: What a user calls the length and the options of the processor, for errors.
 
     Raises:
         GadConfigError: The processor is none of those that are covered.
@@ -53,6 +55,7 @@ class ImagePrompts:
         max_prompt_length: int,
         template_kwargs: Mapping[str, Any] | None = None,
         processor_kwargs: Mapping[str, Any] | None = None,
+        keys: tuple[str, str] = ("data.max_prompt_length", "data.mm_processor_kwargs"),
     ) -> None:
         name = type(processor).__name__
         if name not in PROCESSORS:
@@ -61,7 +64,7 @@ class ImagePrompts:
                 f"{name if processor is not None else 'none that verl can make'}"
             )
         self._processor, self._kwargs = processor, dict(processor_kwargs or {})
-        self._max_prompt_length = max_prompt_length
+        self._max_prompt_length, self._keys = max_prompt_length, keys
         self._template_kwargs = dict(template_kwargs or {})
         self._image_token = get_processor_token_id(processor, "image")
         self._builder = create_continuous_token_builder(
@@ -72,11 +75,17 @@ class ImagePrompts:
             processor=processor,
         )
 
-    def read(self, messages: Messages) -> tuple[list[int], PromptImages]:
+    @property
+    def processor_kwargs(self) -> dict[str, Any]:
+        """What the processor is given."""
+        return dict(self._kwargs)
+
+    def read(self, messages: Messages, where: str = "a prompt") -> tuple[list[int], PromptImages]:
         """Token ids of a prompt, with as many tokens for each image as it has parts; never cut.
 
         Args:
             messages: With parts (:func:`gad_verl.data.images.with_images`).
+            where: Which prompt it is, for the error.
 
         Raises:
             GadDataError: It is longer than a prompt may be.
@@ -85,9 +94,10 @@ class ImagePrompts:
         pictures = [decoded(file) for file in files]
         ids = self._builder.build_initial_tokens(list(messages), images=pictures, mm_inputs_out=found)
         if len(ids) > self._max_prompt_length:
+            longest, options = self._keys
             raise GadDataError(
-                f"a prompt with {len(files)} images has {len(ids)} tokens, more than data.max_prompt_length="
-                f"{self._max_prompt_length}: raise it, or lower max_pixels in data.mm_processor_kwargs"
+                f"{where} has {len(ids)} tokens with its {len(files)} images, more than {longest}="
+                f"{self._max_prompt_length}, and is never cut: raise it, or lower max_pixels in {options}"
             )
         return ids, self.of_rollout(ids, found, files)
 

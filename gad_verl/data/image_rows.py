@@ -20,7 +20,7 @@ from tensordict import NonTensorStack, TensorDict
 from tensordict.tensorclass import NonTensorData
 from verl.utils import tensordict_utils as tu
 
-from gad_verl.data.images import PromptImages, positions_of
+from gad_verl.data.prompt_images import PromptImages, positions_of
 
 # Of each row the images of its prompt, or None: one object for all rows of a prompt, so that its pixels are sent once.
 IMAGES = "gad_images"

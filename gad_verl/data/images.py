@@ -18,15 +18,13 @@ A row has the texts of its messages with ``<image>`` at each place, and the imag
 large, and every rollout of a prompt has a copy.
 """
 
+import base64
 import io
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from gad_verl.errors import GadDataError
 
@@ -37,6 +35,8 @@ MARK = "<image>"
 # verl takes these for places of films and sound, in a row that brings images.
 _OTHER_MARKS = ("<video>", "<audio>")
 _FILE = "file://"
+# What OpenAI-compatible APIs read.
+_API_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 
 
 def image_file(value: Any, where: str) -> bytes:
@@ -102,6 +102,39 @@ def image_size(file: bytes, where: str) -> tuple[int, int]:
             return image.height, image.width
     except (UnidentifiedImageError, OSError, ValueError):
         raise GadDataError(f"{where}: {len(file)} bytes that are no image Pillow knows; convert it to PNG") from None
+
+
+def data_url(file: bytes) -> str:
+    """An image as OpenAI-compatible APIs take it; formats that they do not read become PNG.
+
+    Args:
+        file: Content of an image's file.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(file)) as image:
+        kind = str(image.format)
+    if kind not in _API_FORMATS:
+        buffer = io.BytesIO()
+        decoded(file).save(buffer, format="PNG")
+        kind, file = "PNG", buffer.getvalue()
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file).decode('ascii')}"
+
+
+def for_api(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Messages with parts (:func:`with_images`) in OpenAI's form; those of text stay as they are."""
+
+    def part_for_api(part: Mapping[str, Any]) -> dict[str, Any]:
+        if part["type"] != "image":
+            return dict(part)
+        return {"type": "image_url", "image_url": {"url": data_url(part["image"])}}
+
+    return [
+        {**message, "content": [part_for_api(part) for part in message["content"]]}
+        if isinstance(message["content"], list)
+        else dict(message)
+        for message in messages
+    ]
 
 
 def image_values(value: Any, where: str) -> list[Any]:
@@ -170,35 +203,3 @@ def image_files(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
         for part in message["content"]
         if isinstance(part, Mapping) and part.get("type") == "image"
     ]
-
-
-@dataclass(frozen=True, eq=False)
-class PromptImages:
-    """The images of a prompt as models read them; one object for all rows of the prompt.
-
-    Args:
-        inputs: What verl calls ``multi_modal_inputs``: ``pixel_values``, ``image_grid_thw`` ...
-        positions: (4, P) positions of the prompt's P tokens, as verl's agent loop makes them: one row by the number of
-            the token, three for time, height and width.
-        files: Contents of their files; empty where nobody will ask.
-    """
-
-    inputs: dict[str, torch.Tensor]
-    positions: torch.Tensor
-    files: tuple[bytes, ...] = ()
-
-
-def positions_of(length: int, images: PromptImages | None) -> torch.Tensor:
-    """(4, ``length``) positions of a row of tokens: those of its prompt, then on from the largest one.
-
-    Args:
-        length: Tokens of the row, prompt included.
-        images: Of its prompt; None for a row of text.
-    """
-    numbers = torch.arange(length)
-    if images is None:
-        return numbers.repeat(4, 1)
-    prompt = images.positions.shape[1]
-    seen = images.positions[1:].max() + 1
-    after = seen + torch.arange(length - prompt)
-    return torch.cat([numbers.unsqueeze(0), torch.cat([images.positions[1:], after.repeat(3, 1)], dim=1)])

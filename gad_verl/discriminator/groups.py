@@ -25,7 +25,7 @@ import torch
 from tensordict import TensorDict
 from verl.utils import tensordict_utils as tu
 
-from gad_verl.data.images import PromptImages
+from gad_verl.data.prompt_images import PromptImages
 from gad_verl.discriminator.plan import BatchPlan
 from gad_verl.discriminator.row_tensors import row_tensors
 

@@ -22,7 +22,7 @@ import torch
 from tensordict import TensorDict
 
 from gad_verl.data.image_rows import IMAGES, column, images_of_rows, set_images
-from gad_verl.data.images import PromptImages
+from gad_verl.data.prompt_images import PromptImages
 
 
 def row_tensors(

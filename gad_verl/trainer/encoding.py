@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gad_verl.data.image_prompts import ImagePrompts
-from gad_verl.data.images import PromptImages, image_files
+from gad_verl.data.images import image_files
+from gad_verl.data.prompt_images import PromptImages
 from gad_verl.data.tokens import EncodedResponse, Messages, SequenceBuilder
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.trainer.rollouts import RolloutGroup, Session, StepRollouts

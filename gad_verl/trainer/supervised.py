@@ -27,7 +27,7 @@ from verl.utils.py_functional import rename_dict
 from gad_verl.config.modes import updates_of_step
 from gad_verl.core import LossWeights
 from gad_verl.data.image_rows import IMAGES, column, set_images
-from gad_verl.data.images import PromptImages
+from gad_verl.data.prompt_images import PromptImages
 from gad_verl.data.tokens import EncodedResponse
 from gad_verl.discriminator.worker_group import data_parallel_size
 from gad_verl.workers.row_gradients import ROW_GRADIENT

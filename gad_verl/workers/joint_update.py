@@ -36,7 +36,7 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from gad_verl.core import LossWeights
 from gad_verl.data.image_rows import MULTI_MODAL_INPUTS, column, images_of_rows, model_inputs
-from gad_verl.data.images import positions_of
+from gad_verl.data.prompt_images import positions_of
 
 IS_TEXT, JOINT = "gad_is_text", "gad_joint"
 # What verl's ppo_loss reads of a rollout beside its tokens, as far as options ask for it.

@@ -38,16 +38,15 @@ from verl.workers.rollout.replica import TokenOutput
 from gad_verl.data.dataset import GadDataset
 from gad_verl.data.image_prompts import ImagePrompts, image_prompts
 from gad_verl.data.images import (
-    PromptImages,
     check_marks,
     decoded,
     image_file,
     image_files,
     image_size,
     image_values,
-    positions_of,
     with_images,
 )
+from gad_verl.data.prompt_images import PromptImages, positions_of
 from gad_verl.data.schema import chat_id
 from gad_verl.errors import GadConfigError, GadDataError
 
@@ -323,7 +322,7 @@ def test_a_prompt_that_is_too_long_is_refused_and_not_cut(
     config.data.max_prompt_length = length
     prompts_of(config, family[1]).read(rows[2]["raw_prompt"])
     config.data.max_prompt_length = length - 1
-    with pytest.raises(GadDataError, match=f"with 4 images has {length} tokens, more than data.max_prompt_length"):
+    with pytest.raises(GadDataError, match=f"has {length} tokens with its 4 images, more than data.max_prompt"):
         prompts_of(config, family[1]).read(rows[2]["raw_prompt"])
 
 

@@ -27,6 +27,9 @@ import torch
 from main_ppo import Run, end_after, run_main_ppo
 from tiny_vlm import build_colours, build_vlm_tokenizer
 
+from gad_verl import cli
+from gad_verl.tools.evaluation.responses import read_responses
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 WARMUP_STEPS, FIRST_END, TOTAL_STEPS = 60, 61, 64
@@ -67,6 +70,19 @@ def least_of_the_blind(folder: Path) -> float:
 def test_the_student_has_learned_to_look(runs: tuple[Path, Run, Run]) -> None:
     folder, first, _ = runs
     assert first.metrics[WARMUP_STEPS]["val-gad/text_loss"] < 0.6 * least_of_the_blind(folder)
+
+
+def test_the_checkpoint_answers_held_out_pictures(runs: tuple[Path, Run, Run], tmp_path: Path) -> None:
+    """Each by the name of its colour: one question, four answers."""
+    folder, _, _ = runs
+    model = folder / "checkpoints" / f"global_step_{TOTAL_STEPS}"
+    given = ["--model", str(model), "--data", str(folder / "val.parquet"), "--output", str(tmp_path / "out")]
+    assert cli.main(["evaluate", *given, "--max-response-length", "8", "--two-sample-splits", "2"]) == 0
+    answers = sorted(read_responses(tmp_path / "out" / "responses.jsonl"), key=lambda one: one.prompt)
+    texts = pd.read_parquet(folder / "val.parquet")["teacher_response"]
+    right = [one.text == text for one, text in zip(answers, texts, strict=True)]
+    # Whoever does not look gives one answer to all of them.
+    assert sum(right) > max(texts.value_counts())
 
 
 def test_the_run_went_on_where_it_was_ended(runs: tuple[Path, Run, Run]) -> None:

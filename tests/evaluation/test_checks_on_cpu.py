@@ -294,14 +294,3 @@ def test_methods_with_other_seeds_are_refused(write: Write) -> None:  # noqa: F8
     for methods in ({"one": [a]}, {"one": [a, b], "two": [c]}, {"one": [], "two": []}):
         with pytest.raises(GadConfigError, match="same seeds"):
             compare_seeds(methods)
-
-
-@pytest.mark.parametrize("column", ["images", "videos", "audios"])
-def test_rows_with_more_than_text_are_not_asked_as_text(tmp_path: Path, column: str) -> None:
-    row = {"prompt": [{"role": "user", "content": "<image>?"}], "teacher_response": "A cat.", column: []}
-    path = tmp_path / "rows.parquet"
-    pd.DataFrame([row]).to_parquet(path)
-    assert len(load_rows(path)) == 1
-    pd.DataFrame([row, {**row, column: ["a.png"]}]).to_parquet(path)
-    with pytest.raises(GadDataError, match=f"row 1, column '{column}': evaluation asks with text alone"):
-        load_rows(path)

@@ -23,7 +23,7 @@ from verl.utils import tensordict_utils as tu
 
 from gad_verl.core import LossWeights
 from gad_verl.data.image_rows import column
-from gad_verl.data.images import PromptImages, positions_of
+from gad_verl.data.prompt_images import PromptImages, positions_of
 from gad_verl.trainer.supervised import SupervisedRow, build_text_rows
 from gad_verl.workers.joint_update import IS_TEXT, JOINT, JointLoss, TextRows, join_rows, joint_loss
 

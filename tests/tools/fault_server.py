@@ -268,7 +268,9 @@ def usage(prompt: str, text: str) -> dict[str, int]:
 
 def completion(model: str, body: dict[str, Any], text: str, reason: str) -> dict[str, Any]:
     """A body of the protocol."""
-    prompt = " ".join(message["content"] for message in body["messages"])
+    # Of messages with parts, their JSON: images count too.
+    contents = [message["content"] for message in body["messages"]]
+    prompt = " ".join(one if isinstance(one, str) else json.dumps(one) for one in contents)
     message = {"role": "assistant", "content": text}
     return {
         "id": "chatcmpl-1",

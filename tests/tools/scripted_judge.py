@@ -29,9 +29,15 @@ _TASK = re.compile(
 Opinion = Callable[[str, str, str, dict[str, Any]], str]
 
 
+def text_of(body: dict[str, Any]) -> str:
+    """The text of the last message, which may have images."""
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+
+
 def rating_of(body: dict[str, Any]) -> tuple[str, str, str] | None:
     """Question and both answers of a rating; None for the request of a reference."""
-    match = _TASK.search(body["messages"][-1]["content"])
+    match = _TASK.search(text_of(body))
     return None if match is None else (match[1], match[2], match[3])
 
 
@@ -41,7 +47,7 @@ def scripted(opinion: Opinion) -> Callable[[dict[str, Any]], tuple[str, str]]:
     def answer(body: dict[str, Any]) -> tuple[str, str]:
         rating = rating_of(body)
         if rating is None:
-            return f"reference to {body['messages'][-1]['content']}", "stop"
+            return f"reference to {text_of(body)}", "stop"
         return opinion(*rating, body), "stop"
 
     return answer

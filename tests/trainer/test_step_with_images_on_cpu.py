@@ -29,7 +29,8 @@ from gad_verl.config import ReplayConfig
 from gad_verl.core.teacher_mix import TeacherMix
 from gad_verl.data.image_prompts import ImagePrompts
 from gad_verl.data.image_rows import IMAGES
-from gad_verl.data.images import PromptImages, with_images
+from gad_verl.data.images import with_images
+from gad_verl.data.prompt_images import PromptImages
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.discriminator.groups import SequenceGroup
 from gad_verl.trainer.encoding import Encoding

@@ -21,6 +21,7 @@ from typing import Any
 
 # A text without a tokenizer at hand: about four bytes of UTF-8 per token, and a few tokens of the chat template.
 BYTES_PER_TOKEN = 4
+TOKENS_PER_IMAGE = 1000  # of one whose size is common
 TOKENS_PER_MESSAGE = 4
 # Where a request sets no limit of its own.
 DEFAULT_ANSWER_TOKENS = 512
@@ -85,9 +86,17 @@ def request_key(messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, An
 
 
 def estimate_prompt_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Tokens of a chat, roughly: no tokenizer is known. Good to some 30 % for most languages."""
-    size = sum(len((message["content"] or "").encode("utf-8", "replace")) for message in messages)
-    return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages)
+    """Tokens of a chat, roughly: no tokenizer is known. Good to some 30 % for most languages; not for images."""
+    texts, images = list[str](), 0
+    for message in messages:
+        content = message["content"] or ""
+        if isinstance(content, str):
+            texts.append(content)
+        else:
+            texts += [part["text"] for part in content if part["type"] == "text"]
+            images += sum(part["type"] != "text" for part in content)
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    return -(-size // BYTES_PER_TOKEN) + TOKENS_PER_MESSAGE * len(messages) + TOKENS_PER_IMAGE * images
 
 
 def answer_limit(sampling: Mapping[str, Any]) -> int:

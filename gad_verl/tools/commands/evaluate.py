@@ -43,6 +43,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--teacher-key", default="teacher_response", help="column of the teacher's text (default: %(default)s)"
     )
+    parser.add_argument(
+        "--image-key", default="images", help="column of the images, where there are some (default: %(default)s)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N prompts")
     parser.add_argument(
         "--checks",
@@ -85,6 +88,12 @@ def _add_generation(group: "argparse._ArgumentGroup") -> None:
         choices=("none", "hidden"),
         help="hidden: of a response the answer behind its thoughts is looked at; none: all of it (default: as in the "
         "student's training)",
+    )
+    group.add_argument(
+        "--mm-processor-kwargs",
+        type=template_options,
+        metavar="JSON",
+        help="how images are read, such as '{\"max_pixels\": 1003520}' (default: as in the student's training)",
     )
     group.add_argument("--batch-size", type=positive, help="prompts at a time (default: hf 16, vllm 256)")
     group.add_argument("--tensor-parallel", type=int, default=1, help="GPUs per model, vllm (default: %(default)s)")
@@ -199,7 +208,14 @@ def _run(arguments: argparse.Namespace) -> None:
         raise GadConfigError(f"--gpu-memory {arguments.memory_share:g}: a share of the GPU, above 0 and at most 1")
     evaluation = evaluate(
         arguments.model,
-        DataOptions(arguments.data, arguments.prompt_key, arguments.teacher_key, arguments.limit, arguments.checks),
+        DataOptions(
+            arguments.data,
+            arguments.prompt_key,
+            arguments.teacher_key,
+            arguments.limit,
+            arguments.checks,
+            arguments.image_key,
+        ),
         output,
         chosen(GenerationSettings, arguments, dtype=_dtype(arguments.dtype)),
         chosen(Compute, arguments),

@@ -60,6 +60,9 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--prompts", required=True, help="parquet, JSONL, JSON or CSV file, or a Hugging Face data set")
     group.add_argument("--prompt-key", default="prompt", help="column: text or chat messages (default: prompt)")
     group.add_argument("--context-key", help="column with an input to the instruction")
+    group.add_argument(
+        "--image-key", default="images", help="column of the images, where there are some (default: %(default)s)"
+    )
     group.add_argument("--split", default="train", help="split of a Hugging Face data set (default: train)")
     group.add_argument("--config", help="configuration of a Hugging Face data set")
     group.add_argument("--limit", type=positive, help="only the first N rows")
@@ -163,6 +166,7 @@ def _run(arguments: argparse.Namespace) -> None:
         arguments.context_key,
         arguments.data_source,
         arguments.limit,
+        arguments.image_key,
     )
     plan = Plan(prompts, settings)
     if arguments.tools is not None:

@@ -30,6 +30,7 @@ from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError, GadConfigError
 
 if TYPE_CHECKING:
+    from gad_verl.data.image_prompts import ImagePrompts
     from gad_verl.tools.evaluation.generation import Compute, GenerationSettings
 
 logger = logging.getLogger(__name__)
@@ -45,11 +46,12 @@ _POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len")
 
 @dataclass(frozen=True)
 class Job:
-    """One response to make: prompt and sample number, and the prompt's token ids."""
+    """One response to make: prompt and sample number, the prompt's token ids, the files of its images."""
 
     prompt: int
     sample: int
     prompt_ids: list[int]
+    images: tuple[bytes, ...] = ()
 
     def seed(self, seed: int) -> int:
         """The same for the same response in every run, however the work was divided."""
@@ -86,12 +88,21 @@ def _is_cpu_build() -> bool:
     return True
 
 
-def resolve_engine(name: str, config_folder: Path) -> str:
+def resolve_engine(name: str, config_folder: Path, has_images: bool = False) -> str:
     """The engine that "auto" stands for here: vLLM where it is installed and can compute this model.
 
+    Args:
+        name: "auto", "vllm" or "hf".
+        config_folder: Of the model.
+        has_images: Whether prompts have images.
+
     Raises:
-        GadConfigError: If vLLM is asked for and not installed.
+        GadConfigError: If vLLM is asked for and not installed, or for images.
     """
+    if has_images:
+        if name == "vllm":
+            raise GadConfigError("--engine vllm: rows with images are evaluated by transformers; use --engine hf")
+        return "hf"
     installed = importlib.util.find_spec("vllm") is not None
     if name == "vllm" and not installed:
         raise GadConfigError("--engine vllm: vLLM is not installed; use --engine hf")
@@ -156,11 +167,16 @@ class HFEngine:
     """``generate`` of transformers in batches, padded on the left (:mod:`gad_verl.rollout.batching`)."""
 
     def __init__(
-        self, folder: Path, settings: "GenerationSettings", compute: "Compute", builder: SequenceBuilder
+        self,
+        folder: Path,
+        settings: "GenerationSettings",
+        compute: "Compute",
+        builder: SequenceBuilder,
+        prompts: "ImagePrompts | None" = None,
     ) -> None:
         from gad_verl.rollout.batching import SamplingSettings
 
-        self._seed = settings.seed
+        self._seed, self._prompts = settings.seed, prompts
         self._batch_size = compute.batch_size or _HF_BATCH
         self._stop_ids = builder.stop_ids
         tokenizer = builder.tokenizer
@@ -179,14 +195,27 @@ class HFEngine:
 
         from gad_verl.rollout.batching import generate_batch
 
-        for start in range(0, len(jobs), self._batch_size):
-            batch = jobs[start : start + self._batch_size]
+        # Beside prompts with images, transformers gives text on a Qwen3-VL wrong positions.
+        parts = [job for job in jobs if job.images], [job for job in jobs if not job.images]
+        size = self._batch_size
+        for batch in (part[start : start + size] for part in parts for start in range(0, len(part), size)):
             torch.manual_seed(batch[0].seed(self._seed))
             responses = generate_batch(
-                self._model, [job.prompt_ids for job in batch], self._sampling, self._stop_ids, self._pad_id
+                self._model,
+                [job.prompt_ids for job in batch],
+                self._sampling,
+                self._stop_ids,
+                self._pad_id,
+                images=self._pixels(batch),
             )
             for job, response in zip(batch, responses, strict=True):
                 yield job, response.token_ids
+
+    def _pixels(self, batch: Sequence[Job]) -> list[dict[str, Any]]:
+        if not batch[0].images:
+            return []
+        assert self._prompts is not None, "whoever has jobs with images has read their prompts"
+        return [self._prompts.of_files(job.prompt_ids, job.images).inputs for job in batch]
 
 
 class VLLMEngine:

@@ -41,6 +41,7 @@ from gad_verl.tools.export.prompt_options import PromptOptions, find_prompt_opti
 from gad_verl.tools.export.weights import export_part
 
 if TYPE_CHECKING:
+    from gad_verl.data.image_prompts import ImagePrompts
     from gad_verl.tools.evaluation.tool_turns import ToolTurns
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class GenerationSettings:
             student's training gave it (:mod:`gad_verl.tools.export.prompt_options`).
         thinking: "hidden" (of a response the answer alone is looked at), "none" (all of it), or None: as in the
             student's training.
+        mm_processor_kwargs: How images are read, such as their largest size; None: as in the student's training.
 
     Raises:
         GadConfigError: If a value cannot work.
@@ -81,6 +83,7 @@ class GenerationSettings:
     dtype: str = "float32"
     chat_template_kwargs: Mapping[str, Any] | None = None
     thinking: str | None = None
+    mm_processor_kwargs: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_prompt_length", "max_response_length", "samples"):
@@ -179,6 +182,7 @@ def generate(
     data: dict[str, Any],
     thoughts: ThoughtReader | None = None,
     tools: "ToolTurns | None" = None,
+    images: "ImagePrompts | None" = None,
 ) -> list[Response]:
     """All responses, sorted by prompt and sample, from ``output`` as far as they are there.
 
@@ -192,12 +196,13 @@ def generate(
         data: What is noted about the data file.
         thoughts: Of :func:`find_thoughts`.
         tools: Rolls trajectories with tools out; None asks for single answers.
+        images: Reads the prompts of rows with images.
 
     Raises:
         GadConfigError: If ``output`` belongs to other settings, or the engine cannot run this.
         GadCheckpointError: If the checkpoint cannot be exported.
     """
-    engine_name = resolve_engine(compute.engine, checkpoint.config_folder)
+    engine_name = resolve_engine(compute.engine, checkpoint.config_folder, images is not None)
     claim_folder(
         output,
         {
@@ -207,25 +212,27 @@ def generate(
             "prompts": len(rows),
             "rows": digest(rows),
             "engine": engine_name,
-            **asdict(settings)
+            **{name: value for name, value in asdict(settings).items() if name != "mm_processor_kwargs"}
             | {
                 "chat_template_kwargs": builder.chat_template_kwargs,
                 "thinking": None if thoughts is None else [thoughts.marks.open, thoughts.marks.close],
-            },
+            }
+            | ({} if images is None else {"mm_processor_kwargs": images.processor_kwargs}),
         },
     )
     with ResponseFile(output) as file:
         jobs = [
-            Job(number, sample, ids)
-            for number, ids in enumerate(builder.prompt(row.messages) for row in rows)
-            for sample in range(settings.samples)
-            if (number, sample) not in file.responses
+            Job(number, sample, ids, row.images)
+            for number, row in enumerate(rows)
+            if (left := [one for one in range(settings.samples) if (number, one) not in file.responses])
+            for ids in [_prompt_ids(row, number, builder, images)]
+            for sample in left
         ]
         if jobs:
             # Long prompts first: what does not fit the memory fails at once, and a batch holds similar lengths.
             jobs.sort(key=lambda job: -len(job.prompt_ids))
             folder = student_folder(checkpoint, output)
-            engine = _open_engine(engine_name, folder, settings, compute, builder, jobs)
+            engine = _open_engine(engine_name, folder, settings, compute, builder, jobs, images)
             _run(engine, jobs, rows, file, builder, thoughts, tools)
             del engine
             # The model's memory is wanted back now: teacher, features and judge come next.
@@ -233,6 +240,13 @@ def generate(
         if not compute.keep_export:
             remove_export(checkpoint, output)
         return [file.responses[key] for key in sorted(file.responses)]
+
+
+def _prompt_ids(row: Row, number: int, builder: SequenceBuilder, images: "ImagePrompts | None") -> list[int]:
+    if not row.images:
+        return builder.prompt(row.messages)
+    assert images is not None, "evaluate opens a reader for rows with images"
+    return images.read(row.chat, f"row {number} of the data")[0]
 
 
 def student_folder(checkpoint: Checkpoint, output: Path) -> Path:
@@ -261,7 +275,13 @@ def _export(checkpoint: Checkpoint, output: Path) -> Path:
 
 
 def _open_engine(
-    name: str, folder: Path, settings: GenerationSettings, compute: Compute, builder: SequenceBuilder, jobs: list[Job]
+    name: str,
+    folder: Path,
+    settings: GenerationSettings,
+    compute: Compute,
+    builder: SequenceBuilder,
+    jobs: list[Job],
+    images: "ImagePrompts | None",
 ) -> Engine:
     from gad_verl.tools.evaluation import engines
 
@@ -269,7 +289,7 @@ def _open_engine(
     engines.check_positions(folder, positions)
     if name == "vllm":
         return engines.VLLMEngine(folder, settings, compute, builder, positions)
-    return engines.HFEngine(folder, settings, compute, builder)
+    return engines.HFEngine(folder, settings, compute, builder, images)
 
 
 def _run(

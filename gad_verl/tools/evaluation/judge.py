@@ -128,7 +128,7 @@ class Judge:
             GadEndpointError: If the API fails; what was answered is kept.
         """
         sampling = self.settings.sampling(self.settings.reference_tokens)
-        requests = [self._request(reference_request(row.messages), sampling) for row in rows]
+        requests = [self._request(reference_request(row.chat), sampling) for row in rows]
         self._ask(requests, "References")
         references: list[str | None] = []
         for request in requests:
@@ -141,12 +141,18 @@ class Judge:
             references.append(text or None)
         return references
 
-    def rate(self, pairs: Sequence[tuple[str, str, str]], what: str = "Ratings") -> np.ndarray:
+    def rate(
+        self,
+        pairs: Sequence[tuple[str, str, str]],
+        what: str = "Ratings",
+        images: Sequence[Sequence[bytes]] | None = None,
+    ) -> np.ndarray:
         """Marks of pairs of texts in both orders.
 
         Args:
             pairs: Question, first text, second text.
             what: Name for the progress bar.
+            images: Of each question; None where no question has any.
 
         Returns:
             Shape (pairs, 4): marks of the first and the second text where the first came first, then where the second
@@ -156,8 +162,8 @@ class Judge:
             GadEndpointError: If the API fails; what was answered is kept.
         """
         orders: list[Messages] = []
-        for question, first, second in pairs:
-            orders += [rating_request(question, first, second), rating_request(question, second, first)]
+        for (question, *texts), seen in zip(pairs, images or [()] * len(pairs), strict=True):
+            orders += [rating_request(question, *both, seen) for both in (texts, texts[::-1])]
         marks: list[tuple[float, float] | None] = [None] * len(orders)
         missing = list(range(len(orders)))
         self.counts.ratings += len(orders)

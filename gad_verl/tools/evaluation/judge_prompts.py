@@ -14,6 +14,9 @@
 """What a judge is asked. The criteria and the scale are the paper's (arXiv 2511.10643), the words are our own."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gad_verl.data.images import for_api
 
 _SYSTEM = "You compare answers that two assistants gave to the same question, and you rate both of them fairly."
 
@@ -35,15 +38,18 @@ from 1 (worst) to 10 (best). Which answer comes first must not matter to you.
 Write the two scores on the first line and nothing else there: the score of Assistant 1, a space, the score of \
 Assistant 2. Explain the scores in the lines that follow."""
 
-Messages = tuple[dict[str, str], ...]
+Messages = tuple[dict[str, Any], ...]
 
 
-def reference_request(messages: Sequence[Mapping[str, str]]) -> Messages:
-    """The judge answers the prompt itself."""
-    return tuple({"role": message["role"], "content": message["content"]} for message in messages)
+def reference_request(messages: Sequence[Mapping[str, Any]]) -> Messages:
+    """The judge answers the prompt itself, and sees its images (``Row.chat``)."""
+    return tuple(for_api([{"role": message["role"], "content": message["content"]} for message in messages]))
 
 
-def rating_request(question: str, first: str, second: str) -> Messages:
-    """The judge rates two answers, in this order."""
+def rating_request(question: str, first: str, second: str, images: Sequence[bytes] = ()) -> Messages:
+    """The judge rates two answers, in this order; the images of the question follow in theirs."""
     task = _TASK.format(question=question, first=first.strip(), second=second.strip())
-    return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": task})
+    if not images:
+        return ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": task})
+    parts = [{"type": "text", "text": task}, *({"type": "image", "image": image} for image in images)]
+    return tuple(for_api([{"role": "system", "content": _SYSTEM}, {"role": "user", "content": parts}]))

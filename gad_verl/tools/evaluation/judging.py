@@ -133,7 +133,8 @@ def judge_checkpoint(
     tables, rates, characters = {}, {}, {}
     for opponent in opponents:
         pairs = [(row.question, mine, theirs) for row, mine, theirs in zip(rows, texts, opponent.texts, strict=True)]
-        tables[opponent.name] = judge.rate(pairs, f"Student and {opponent.name}")
+        seen = [row.images for row in rows]
+        tables[opponent.name] = judge.rate(pairs, f"Student and {opponent.name}", seen)
         characters[opponent.name] = np.array([[len(mine), len(theirs)] for _, mine, theirs in pairs], dtype=float)
         rates[opponent.name] = _rates(tables[opponent.name], characters[opponent.name])
     summary |= {"win_rates": rates, "counts": asdict(judge.counts)}
@@ -146,7 +147,8 @@ def _against_references(
     usable = [number for number, reference in enumerate(references) if reference is not None]
     marks = np.full((len(rows), 4), np.nan)
     if usable:
-        marks[usable] = judge.rate([(rows[n].question, texts[n], references[n] or "") for n in usable], what)
+        pairs = [(rows[n].question, texts[n], references[n] or "") for n in usable]
+        marks[usable] = judge.rate(pairs, what, [rows[n].images for n in usable])
     return marks
 
 

@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.data.endings import cut_texts
+from gad_verl.data.images import check_marks, image_file, image_size, image_values, with_images
 from gad_verl.data.reading import open_file
 from gad_verl.data.schema import chat_id, check_file, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.evaluation.checks import Check, checks_of
 
-# Columns with what a student with eyes is shown beside the prompt, as verl names them.
-_BESIDE_TEXT = ("images", "videos", "audios")
+# Films and sound, as verl names their columns.
+_REFUSED = ("videos", "audios")
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,14 @@ class Row:
         teacher: The teacher's text; the first one where there are several.
         teacher_finished: False where the row says that it was cut when it was written.
         checks: What an answer has to pass.
+        images: Contents of the files that are shown at the places ``<image>`` of the messages, in their order.
     """
 
     messages: tuple[dict[str, str], ...]
     teacher: str
     teacher_finished: bool = True
     checks: tuple[Check, ...] = ()
+    images: tuple[bytes, ...] = ()
 
     @property
     def question(self) -> str:
@@ -56,7 +59,12 @@ class Row:
     @property
     def prompt_id(self) -> str:
         """The same for the same chat in every file and process."""
-        return chat_id(self.messages)
+        return chat_id(self.chat)
+
+    @property
+    def chat(self) -> Sequence[dict[str, Any]]:
+        """The messages as chat templates take them: with images, their contents are lists of parts."""
+        return with_images(self.messages, self.images) if self.images else self.messages
 
 
 def load_rows(
@@ -66,6 +74,7 @@ def load_rows(
     limit: int | None = None,
     checks_key: str | None = None,
     read_texts: Callable[[Any, str], list[str]] = teacher_texts,
+    image_key: str = "images",
 ) -> list[Row]:
     """The rows of a data file in the schema of :mod:`gad_verl.data.schema`.
 
@@ -76,6 +85,7 @@ def load_rows(
         limit: Only so many of the first rows.
         checks_key: Column of the checks (:mod:`gad_verl.tools.evaluation.checks`); None makes none.
         read_texts: Reads the column of the teacher.
+        image_key: Column of the images.
 
     Raises:
         GadDataError: Names file, row, column and remedy.
@@ -93,23 +103,32 @@ def load_rows(
     for number, record in enumerate(open_file(path).rows()):
         if number == limit:
             break
-        _refuse_images(record, f"{path}, row {number}")
         messages = tuple({"role": m["role"], "content": m["content"]} for m in record[prompt_key])
         where = f"{path}, row {number}"
+        images = _images_of(record, image_key, messages, where)
         texts = read_texts(record[teacher_key], f"{where}, column {teacher_key!r}")
         checks = () if checks_key is None else checks_of(record, checks_key, where)
-        rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0], checks))
+        rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0], checks, images))
     return rows
 
 
-def _refuse_images(record: Mapping[str, Any], where: str) -> None:
-    for column in _BESIDE_TEXT:
+def _images_of(
+    record: Mapping[str, Any], image_key: str, messages: Sequence[Mapping[str, str]], where: str
+) -> tuple[bytes, ...]:
+    for column in _REFUSED:
         value = record.get(column)
         if value is not None and hasattr(value, "__len__") and len(value):
             raise GadDataError(
-                f"{where}, column {column!r}: evaluation asks with text alone; rows with images are scored by the "
-                "validation of a run (docs/images.md)"
+                f"{where}, column {column!r}: films and sound are not supported. Leave the column out, if the answers "
+                "do not rest on it"
             )
+    column = f"{where}, column {image_key!r}"
+    images = tuple(image_file(value, column) for value in image_values(record.get(image_key), column))
+    if images:
+        check_marks(messages, len(images), where)
+        for image in images:
+            image_size(image, column)
+    return images
 
 
 def digest(rows: Sequence[Row]) -> str:

@@ -80,6 +80,7 @@ class DataOptions:
         teacher_key: Column of the teacher's texts.
         limit: Only so many of the first rows.
         checks_key: Column of the checks; None makes none.
+        image_key: Column of the images.
     """
 
     path: Path
@@ -87,6 +88,7 @@ class DataOptions:
     teacher_key: str = "teacher_response"
     limit: int | None = None
     checks_key: str | None = None
+    image_key: str = "images"
 
 
 def evaluate(
@@ -119,7 +121,9 @@ def evaluate(
         GadDataError, GadConfigError, GadCheckpointError, GadEndpointError: One line each, with the remedy.
     """
     read_texts = teacher_texts if tools is None else trajectory_texts
-    rows = load_rows(data.path, data.prompt_key, data.teacher_key, data.limit, data.checks_key, read_texts)
+    rows = load_rows(
+        data.path, data.prompt_key, data.teacher_key, data.limit, data.checks_key, read_texts, data.image_key
+    )
     checkpoint = find_checkpoint(model)
     if features_model is not None and not (features_model / "config.json").is_file():
         raise GadConfigError(f"--features-model {features_model}: no Hugging Face folder (it has no config.json)")
@@ -139,6 +143,12 @@ def evaluate(
         check_alone(tools, thoughts, teacher)
         rolled = ToolTurns(tools, builder, read_config(checkpoint.config_folder).get("model_type"))
         rows, builder = rolled.described(rows), rolled.builder
+    images = None
+    if any(row.images for row in rows):
+        from gad_verl.tools.evaluation.image_reading import check_text_only, open_image_prompts
+
+        check_text_only(teacher, tools, thoughts)
+        images = open_image_prompts(checkpoint, builder, settings)
     compared = open_teacher(teacher, checkpoint, builder, rows, settings) if teacher is not None else None
     opponents = [find_opponent(name, rows) for name in judge.against] if judge else []
     names = [opponent.name for opponent in opponents]
@@ -151,7 +161,8 @@ def evaluate(
         check_endpoint(judge.endpoint, judge.settings.sampling(1), judge.settings.optional)
     # Of a global_step_N the teacher's student is exported as well: once for both.
     kept = replace(compute, keep_export=compute.keep_export or compared is not None)
-    responses = generate(checkpoint, rows, output, settings, kept, builder, {"data": str(data.path)}, thoughts, rolled)
+    noted = {"data": str(data.path)}
+    responses = generate(checkpoint, rows, output, settings, kept, builder, noted, thoughts, rolled, images)
     divergence = None
     if compared is not None:
         texts = scored_texts(rows, responses, compared, builder)

@@ -29,7 +29,7 @@ from gad_verl.tools.export.checkpoint import Checkpoint
 
 PROMPT_FILE = "gad_prompt.json"
 _KEY = "chat_template_kwargs"
-_THINKING = "thinking"
+_THINKING, _PROCESSOR = "thinking", "mm_processor_kwargs"
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,13 @@ class PromptOptions:
         values: ``data.apply_chat_template_kwargs`` of its run; empty if none is known.
         source: Where they stand; None where nothing tells how the student was trained.
         thinking: ``gad.thinking`` of its run, as far as it was not left out; empty if none is known.
+        processor: ``data.mm_processor_kwargs`` of its run; empty if none is known.
     """
 
     values: Mapping[str, Any]
     source: Path | None
     thinking: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def hides_thoughts(self) -> bool:
@@ -52,9 +54,15 @@ class PromptOptions:
         return self.thinking.get("mode") == HIDDEN
 
 
-def write_prompt_options(folder: Path, values: Mapping[str, Any], thinking: Mapping[str, Any] | None = None) -> None:
+def write_prompt_options(
+    folder: Path,
+    values: Mapping[str, Any],
+    thinking: Mapping[str, Any] | None = None,
+    processor: Mapping[str, Any] | None = None,
+) -> None:
     """Write ``gad_prompt.json`` into a folder."""
     content = {_KEY: dict(values)} | ({_THINKING: dict(thinking)} if thinking else {})
+    content |= {_PROCESSOR: dict(processor)} if processor else {}
     text = json.dumps(content, indent=2, ensure_ascii=False)
     (folder / PROMPT_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -67,13 +75,14 @@ def find_prompt_options(checkpoint: Checkpoint) -> PromptOptions:
         values = None if found is None else found.get(_KEY)
         if found is None or not isinstance(values, dict):
             return PromptOptions({}, None)
-        return PromptOptions(values, file, _section(found, _THINKING))
+        return PromptOptions(values, file, _section(found, _THINKING), _section(found, _PROCESSOR))
     run = checkpoint.path.absolute().parent
     config = (read_run(run) or {}).get("config")
     if not isinstance(config, dict):
         return PromptOptions({}, None)
-    values = (config.get("data") or {}).get("apply_chat_template_kwargs") or {}
-    return PromptOptions(values, run, _section(config.get("gad") or {}, _THINKING))
+    data = config.get("data") or {}
+    values = data.get("apply_chat_template_kwargs") or {}
+    return PromptOptions(values, run, _section(config.get("gad") or {}, _THINKING), _section(data, _PROCESSOR))
 
 
 def _section(found: Mapping[str, Any], key: str) -> Mapping[str, Any]:

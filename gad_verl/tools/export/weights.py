@@ -248,7 +248,8 @@ def export_part(
         options = dict(run.get("data.apply_chat_template_kwargs") or {})
         thinking = {name: run.get(f"gad.thinking.{name}") for name in ("mode", "open", "close")}
         if part == "student" and run.config:
-            write_prompt_options(temporary, options, thinking if thinking.get("mode") == HIDDEN else None)
+            hidden = thinking if thinking.get("mode") == HIDDEN else None
+            write_prompt_options(temporary, options, hidden, run.get("data.mm_processor_kwargs"))
         if part == "discriminator":
             opened = ""
             if thinking.get("mode") == HIDDEN:

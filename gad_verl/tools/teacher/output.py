@@ -37,10 +37,16 @@ from gad_verl.tools.teacher.prompts import Prompt
 from gad_verl.tools.teacher.settings import Teacher
 
 SHOWN_REJECTIONS = 5
+IMAGES = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
 
-def output_schema(samples: int) -> pa.Schema:
-    """Schema of the file. With several samples per prompt the columns of an answer are lists."""
+def output_schema(samples: int, has_images: bool = False) -> pa.Schema:
+    """Schema of the file. With several samples per prompt the columns of an answer are lists.
+
+    Args:
+        samples: Answers of a row.
+        has_images: Whether rows have a column of images, as data sets of the Hub have them.
+    """
 
     def per_answer(kind: pa.DataType) -> pa.DataType:
         return kind if samples == 1 else pa.list_(kind)
@@ -61,6 +67,7 @@ def output_schema(samples: int) -> pa.Schema:
     return pa.schema(
         [
             ("prompt", MESSAGES),
+            *([("images", IMAGES)] if has_images else []),
             ("teacher_response", per_answer(pa.string())),
             ("teacher", pa.string()),
             ("data_source", pa.string()),
@@ -136,8 +143,10 @@ class Rows:
         text = extra.pop("text")
         extra |= {"index": prompt.index, "id": prompt.id}
         extra["duplicate_of"] = prompt.first_index if prompt.occurrence else None
+        shown = {"images": [{"bytes": image, "path": None} for image in prompt.images]}
         return {
             "prompt": list(prompt.asked if settings.student_prompt == "asked" else prompt.given),
+            **(shown if self._plan.prompts.has_images else {}),
             "teacher_response": text,
             "teacher": teacher.name,
             "data_source": prompt.data_source,
@@ -210,7 +219,8 @@ def write_output(plan: Plan, store: AnswerStore, output: Path, allow_missing: bo
     with outputs(overwrite=True) as files:
         temporary = files.add(output)
         files.add(card_path(output))
-        with RowWriter(temporary, output_schema(plan.settings.samples)) as writer:
+        schema = output_schema(plan.settings.samples, plan.prompts.has_images)
+        with RowWriter(temporary, schema) as writer:
             for row in rows:
                 writer.write(row)
         counts = rows.counts

@@ -66,7 +66,7 @@ class Plan:
         teachers = self.settings.teachers
         if self.settings.assign == "all" or len(teachers) == 1:
             return teachers
-        content = request_key(prompt.asked, {}, prompt.occurrence)
+        content = request_key(prompt.request, {}, prompt.occurrence)
         # 53 bits: what a float holds without rounding up to 1.
         place = (int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest()) >> 11) / 2**53
         return [next(teacher for teacher, bound in zip(teachers, self._bounds, strict=True) if place < bound)]
@@ -78,10 +78,9 @@ class Plan:
             sampling["temperature"] = round(sampling["temperature"] + attempt * self.settings.ask_again_warmer, 6)
         if "seed" in sampling:
             sampling["seed"] += sample + _SEEDS_PER_ATTEMPT * attempt
-        key = request_key(
-            prompt.asked, sampling, teacher.name, teacher.endpoint.model, prompt.occurrence, sample, attempt
-        )
-        return ChatRequest(key, prompt.asked, sampling)
+        messages = prompt.request
+        key = request_key(messages, sampling, teacher.name, teacher.endpoint.model, prompt.occurrence, sample, attempt)
+        return ChatRequest(key, messages, sampling)
 
     def requests(self, teacher: Teacher, attempt: int = 0, store: AnswerStore | None = None) -> Iterator[ChatRequest]:
         """What a teacher is asked in one attempt, in the order of the prompts.

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from gad_verl.data.images import check_marks, for_api, image_file, image_size, image_values, with_images
 from gad_verl.data.reading import BadRow, Source
 from gad_verl.data.schema import check_messages
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.data.templates import NONE, Template
 
-Messages = tuple[dict[str, str], ...]
+Messages = tuple[dict[str, Any], ...]
 
 # Columns of whole chats, whose last answers are somebody's already.
 _CHATS = frozenset({"conversations", "messages"})
@@ -60,6 +61,7 @@ class Prompt:
         first_index: The first row that asks it; ``index`` itself for most.
         id: The row's ``id``, where it has one.
         data_source: The row's ``data_source``, or the name of the source.
+        images: Contents of the files that stand at the places ``<image>`` of the chat, in their order.
     """
 
     index: int
@@ -69,6 +71,12 @@ class Prompt:
     first_index: int
     id: str | None
     data_source: str
+    images: tuple[bytes, ...] = ()
+
+    @property
+    def request(self) -> Messages:
+        """The chat as the API takes it: with images, contents are lists of parts."""
+        return tuple(for_api(with_images(self.asked, self.images))) if self.images else self.asked
 
 
 class Prompts:
@@ -80,6 +88,7 @@ class Prompts:
         context_key: Column with an input to the instruction, for templates that have a place for it.
         data_source: Overrides the rows' own.
         limit: Only the first rows; None for all.
+        image_key: Column of the images, which need not be there.
 
     Raises:
         GadDataError: The column is missing; while iterating: a row that cannot be asked, by file, row and column.
@@ -92,6 +101,7 @@ class Prompts:
         context_key: str | None = None,
         data_source: str | None = None,
         limit: int | None = None,
+        image_key: str = "images",
     ) -> None:
         for key, option in ((prompt_key, "--prompt-key"), (context_key, "--context-key")):
             if key is not None and key not in source.columns:
@@ -103,10 +113,15 @@ class Prompts:
         self.source = source
         self.limit = limit
         self._prompt_key = prompt_key
-        self._context_key = context_key
+        self._context_key, self._image_key = context_key, image_key
         self._framing = Framing()
         self._data_source = data_source
         self._default_source = source.path.stem if source.path is not None else Path(source.name).name
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there is a column of images; rows may have none all the same."""
+        return self._image_key in self.source.columns
 
     def framed(self, framing: Framing) -> Self:
         """The same prompts with something around them when the teacher is asked."""
@@ -121,7 +136,9 @@ class Prompts:
                 raise GadDataError(row.message)
             where = f"{self.source.name}, row {index}, column {self._prompt_key!r}"
             given, asked = self._chats(row, where)
-            digest = hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).digest()
+            images = self._images(row, asked, f"{self.source.name}, row {index}")
+            content = [asked, *(hashlib.sha256(image).hexdigest() for image in images)]
+            digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).digest()
             first_index, occurrence = seen.get(digest, (index, 0))
             seen[digest] = (first_index, occurrence + 1)
             yield Prompt(
@@ -132,7 +149,17 @@ class Prompts:
                 first_index=first_index,
                 id=None if row.get("id") is None else str(row["id"]),
                 data_source=self._data_source or str(row.get("data_source") or self._default_source),
+                images=images,
             )
+
+    def _images(self, row: Mapping[str, Any], asked: Messages, where: str) -> tuple[bytes, ...]:
+        column = f"{where}, column {self._image_key!r}"
+        images = tuple(image_file(value, column) for value in image_values(row.get(self._image_key), column))
+        for image in images:
+            image_size(image, column)
+        if images:
+            check_marks(asked, len(images), where)
+        return images
 
     def _chats(self, row: Mapping[str, Any], where: str) -> tuple[Messages, Messages]:
         value = row.get(self._prompt_key)

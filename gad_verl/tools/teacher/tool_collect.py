@@ -97,6 +97,8 @@ class ToolCollection:
             )
         if settings.teachers[0].endpoint.stream:
             raise GadConfigError("--tools with --stream: calls are not read from streams; leave --stream out")
+        if plan.prompts.has_images:
+            raise GadConfigError("--tools with a column of images: trajectories have text alone; take the column out")
         self._plan, self._max_turns = plan, max_turns
         self._tools = load_tools({"function_tool_path": str(tools_file.expanduser().absolute())})
         self.schemas = schemas_of(self._tools)

@@ -15,7 +15,12 @@
 
 import pytest
 import torch
-from transformers import Glm4vConfig, Glm4vForConditionalGeneration, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    Glm4vConfig,
+    Glm4vForConditionalGeneration,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from verl.models.transformers import glm4v, qwen2_vl
 
