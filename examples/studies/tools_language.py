@@ -13,13 +13,13 @@
 # limitations under the License.
 """A tiny student with a tool: SeqKD on 300 trajectories, then SeqKD that goes on, or GAD. The tool itself is the judge.
 
-    python examples/studies/tools_language.py --rows rows.jsonl            # the study, goes on where it was interrupted
-    python examples/studies/tools_language.py --rows rows.jsonl --table    # its table
+    python examples/studies/tools_language.py       # all runs; interrupt it at any time, run it again to go on
 
 A prompt asks for a sum. The teacher calls ``plus`` with both numbers and says what came out. The student is a random
 Qwen2 on bytes, rolled out by verl's tool agent loop; trajectories of both sides are built as in a run
 (``gad_verl.data``), the training is ``examples/gad_in_one_file.py``. Measured on held-out sums, greedy: calls that the
-tool takes, calls with the right numbers, and right final answers.
+tool takes, calls with the right numbers, and right final answers. Seeds below :data:`FIRST_SEED` were seen while the
+study was written.
 """
 
 import copy
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study_common import Column, Rows, Run, arguments, arm_table, run_all
+from study_common import Column, Row, Rows, Run, arguments, arm_table, paired_difference, run_all, show, table
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
@@ -44,7 +44,7 @@ from gad_verl.data.trajectories import Trajectory, TrajectoryBuilder
 from gad_verl.data.trajectory_messages import Message, normal_messages
 from gad_verl.rollout.batching import SamplingSettings, generate_batch
 from gad_verl.tools.evaluation.engines import Job
-from gad_verl.tools.evaluation.rows import Row
+from gad_verl.tools.evaluation.rows import Row as Asked
 from gad_verl.tools.evaluation.tool_turns import ToolOptions, ToolTurns
 
 # Put on the path by study_common.
@@ -60,18 +60,21 @@ TEMPLATE = (
     '<tool_call>{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}</tool_call>'
     "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-ARMS = ("SeqKD", "SeqKD, goes on", "GAD")
+NAME, FIRST_SEED = "tools_language", 40
+SEQKD, GOES_ON, EQUAL_TIME, GAD = "SeqKD", "SeqKD, goes on", "SeqKD, equal time", "GAD"
+ARMS = (SEQKD, GOES_ON, EQUAL_TIME, GAD)
 LIMIT, HIGHEST, LIMITS = 160, 30, ToolLimits(max_assistant_turns=3)
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the study is."""
+    """How large the study is; ``equal_time_steps`` of SeqKD take as long as ``more_steps`` of GAD."""
 
     rows: int = 300
     held_out: int = 64
     seqkd_steps: int = 600
     more_steps: int = 150
+    equal_time_steps: int = 2200
     hidden: int = 128
     batch: int = 8
     n: int = 4
@@ -152,7 +155,7 @@ class Language:
                 answers = generate_batch(student, [job.prompt_ids for job in jobs], settings, stop, pad)
                 yield from ((job, answer.token_ids) for job, answer in zip(jobs, answers, strict=True))
 
-        rows = [Row(tuple(prompt(*pair)), "") for pair in pairs]
+        rows = [Asked(tuple(prompt(*pair)), "") for pair in pairs]
         jobs = [Job(number, 0, self.prompts[pair]) for number, pair in enumerate(pairs)]
         found = []
         for job, ids in self.turns.run(Engine(), jobs, rows):
@@ -245,10 +248,11 @@ def settings_of(size: Size, arm: str, seed: int) -> Settings:
         clip_grad=1.0,
         seed=seed,
     )
-    if arm == "SeqKD":
+    if arm == SEQKD:
         return common
-    if arm == "SeqKD, goes on":
-        return replace(common, total_steps=size.more_steps, actor_lr=5e-4)
+    if arm in (GOES_ON, EQUAL_TIME):
+        steps = size.more_steps if arm == GOES_ON else size.equal_time_steps
+        return replace(common, total_steps=steps, actor_lr=5e-4)
     return replace(
         common,
         stage="auto",
@@ -265,8 +269,8 @@ def settings_of(size: Size, arm: str, seed: int) -> Settings:
     )
 
 
-def study(size: Size, seeds: int) -> Iterator[Run]:
-    """All runs; the two continuations of a seed begin with its SeqKD student."""
+def study(size: Size, seeds: Sequence[int]) -> Iterator[Run]:
+    """All runs; the continuations of a seed begin with its SeqKD student."""
     begun: dict[int, tuple[Language, nn.Module]] = {}
 
     def start(seed: int) -> tuple[Language, nn.Module]:
@@ -274,7 +278,7 @@ def study(size: Size, seeds: int) -> Iterator[Run]:
             begun.clear()
             language = Language(size, seed)
             student = model(size, len(language.tokenizer), seed, is_judge=False)
-            trained(language, student, "SeqKD", seed)
+            trained(language, student, SEQKD, seed)
             begun[seed] = language, student
         return begun[seed]
 
@@ -292,33 +296,44 @@ def study(size: Size, seeds: int) -> Iterator[Run]:
     def work(arm: str, seed: int) -> dict[str, Any]:
         language, student = start(seed)
         student = copy.deepcopy(student)
-        if arm != "SeqKD":
+        if arm != SEQKD:
             trained(language, student, arm, seed)
         return {"arm": arm, "seed": seed, **language.measured(student)}
 
-    for seed in range(seeds):
+    for seed in seeds:
         for arm in ARMS:
             yield Run(f"{arm}/seed={seed}", lambda arm=arm, seed=seed: work(arm, seed))
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = arguments(__doc__, "tools_language", seeds=5)
-    parser.add_argument("--table", action="store_true", help="print the table of the rows there are")
+COLUMNS = [
+    Column("valid calls, %", "valid", 1, 100),
+    Column("right calls, %", "right_call", 1, 100),
+    Column("right answers, %", "right_answer", 1, 100),
+    Column("seconds of a core", "cpu_s", 0),
+]
+
+
+def tables(rows: Sequence[Row]) -> list[str]:
+    """For docs/studies.md."""
+    lines = [
+        [rival, *(show(paired_difference(rows, rival, GAD, column.key), 1, 100) for column in COLUMNS[:3])]
+        for rival in ARMS[:-1]
+    ]
+    heads = ["GAD less", *(column.title.replace(", %", ", points") for column in COLUMNS[:3])]
+    return [arm_table(rows, ARMS, COLUMNS), table(heads, lines)]
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """The command line; 1 where the time is over before the study is complete."""
+    parser = arguments(__doc__, NAME, seeds=5)
     parser.add_argument("--small", action="store_true", help="a few steps, to see that it runs")
     options = parser.parse_args(given)
     rows, size = Rows(options.rows), Size()
     if options.small:
-        size = Size(rows=16, held_out=4, seqkd_steps=2, more_steps=5, hidden=32, batch=4, n=2)
-    if not options.table:
-        run_all(rows, study(size, options.seeds), options.budget_s)
-    columns = [
-        Column("valid calls (%)", "valid", 1, 100),
-        Column("right calls (%)", "right_call", 1, 100),
-        Column("right answers (%)", "right_answer", 1, 100),
-    ]
-    sys.stdout.write(arm_table(rows.all(), ARMS, columns))
+        size = Size(rows=16, held_out=4, seqkd_steps=2, more_steps=5, equal_time_steps=6, hidden=32, batch=4, n=2)
+    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
+    return 0 if run_all(rows, study(size, seeds), options.budget_s) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
