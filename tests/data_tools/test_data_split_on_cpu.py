@@ -19,16 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_vlm import picture
 
 from gad_verl import cli
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.data import near_duplicates
+from gad_verl.tools.data.image_groups import image_groups
 from gad_verl.tools.data.near_duplicates import (
     PERMUTATIONS,
     RECALL,
@@ -213,7 +216,7 @@ def test_impossible_sizes_are_errors(options: SplitOptions, message: str) -> Non
 def test_one_group_of_everything_cannot_be_split() -> None:
     base = " ".join(sentences(1, seed=14, words=40))
     texts = [f"{number} {base} {number}" for number in range(30)]
-    with pytest.raises(GadDataError, match="largest has 30 of 30 rows.*--near-duplicates"):
+    with pytest.raises(GadDataError, match="largest group has 30 of 30 rows.*--near-duplicates"):
         assign(texts, SplitOptions(val=0.1))
     assert assign(texts, SplitOptions(val=0.1, threshold=1.0))[1].rows["val"] == 3
 
@@ -289,3 +292,55 @@ def test_existing_files_are_kept_unless_told_otherwise(tmp_path: Path) -> None:
     split_file(source, tmp_path / "split", SplitOptions(val=5), overwrite=True)
     assert parquet.read_table(tmp_path / "split" / "val.parquet").num_rows == 5
     assert shingles("").size == 1
+
+
+# ------------------------------ rows with images ------------------------------
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=3).map(tuple), min_size=1, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_rows_that_share_an_image_are_one_group(rows: list[tuple[int, ...]]) -> None:
+    digests = [tuple(f"image {number}" for number in row) for row in rows]
+    groups = image_groups(digests)
+    # Grown from each image by hand.
+    for row, group in zip(digests, groups, strict=True):
+        known, before = set(row), set()
+        while known != before:
+            before = known
+            known = known.union(*(other for other in digests if known & set(other)))
+        assert group == (min(known) if row else None)
+
+
+def test_one_question_to_many_images_is_split_by_its_images(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    files = [tmp_path / f"{number}.png" for number in range(12)]
+    for number, file in enumerate(files):
+        file.write_bytes(picture("red", number))
+    # A copy of another name is the same image.
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(files[0].read_bytes())
+    shown = [[file] for file in files for _ in range(3)] + [[copy], [files[1], files[2]]]
+    rng.shuffle(shown)
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": "<image>" * len(images) + "Which colour?"}],
+            "images": [str(image) for image in images],
+            "teacher_response": "Red.",
+        }
+        for images in shown
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    result = split_file(tmp_path / "rows.parquet", tmp_path / "data", SplitOptions(val=0.3))
+    assert result.groups == 11
+    sides = [pd.read_parquet(tmp_path / "data" / f"{name}.parquet") for name in ("train", "val")]
+    assert sum(map(len, sides)) == len(rows) and min(map(len, sides)) > 0
+    seen = [{Path(one).read_bytes() for images in side["images"] for one in images} for side in sides]
+    assert not seen[0] & seen[1]
+
+
+def test_an_image_that_is_gone_is_named(tmp_path: Path) -> None:
+    row = {"prompt": [{"role": "user", "content": "<image>?"}], "images": ["gone.png"], "teacher_response": "Red."}
+    pd.DataFrame([row] * 4).to_parquet(tmp_path / "rows.parquet")
+    with pytest.raises(GadDataError, match="row 0, column 'images': the image gone.png cannot be read"):
+        split_file(tmp_path / "rows.parquet", tmp_path / "data", SplitOptions(val=0.5))
+    assert not (tmp_path / "data").exists()

@@ -84,6 +84,9 @@ def _add_split(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="SIMILARITY",
         help="Jaccard similarity from which prompts stay on one side; 1 for equal prompts only (default: 0.8)",
     )
+    parser.add_argument(
+        "--image-key", default="images", help="column of the images, where there are some (default: %(default)s)"
+    )
     _add_keys(parser)
     _add_overwrite(parser)
     _set_run(parser, _run_split)
@@ -221,7 +224,7 @@ def _run_split(arguments: argparse.Namespace) -> None:
     sides = ", ".join(f"{name} {rows}" for name, rows in result.rows.items() if rows)
     sys.stdout.write(
         f"{arguments.output}: {sides} rows\n"
-        f"  {result.prompts} distinct prompts in {result.groups} groups of near-duplicates, the largest has "
+        f"  {result.prompts} distinct prompts in {result.groups} groups that stay together, the largest has "
         f"{result.largest_group} rows\n"
     )
     for name, wanted in result.wanted.items():

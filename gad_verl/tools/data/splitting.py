@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import plain
+from gad_verl.tools.data.image_groups import image_digests, image_groups
 from gad_verl.tools.data.near_duplicates import group_near_duplicates, normal_form
 from gad_verl.tools.data.row_file import GadFile, open_gad_file
 from gad_verl.tools.data.writing import describe_file, outputs
@@ -53,6 +54,7 @@ class SplitOptions:
         threshold: Jaccard similarity of prompts from which they stay on one side; 1 for equal prompts only.
         prompt_key: Column of the prompt.
         teacher_key: Column of the teacher texts.
+        image_key: Column of the images, which need not be there.
     """
 
     val: float = 0.02
@@ -61,6 +63,7 @@ class SplitOptions:
     threshold: float = 0.8
     prompt_key: str = "prompt"
     teacher_key: str = "teacher_response"
+    image_key: str = "images"
 
 
 @dataclass
@@ -107,15 +110,20 @@ def _hash(text: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def assign(texts: Sequence[str], options: SplitOptions) -> tuple[NDArray[np.int8], SplitResult]:
+def assign(
+    texts: Sequence[str], options: SplitOptions, shown: Sequence[str | None] | None = None
+) -> tuple[NDArray[np.int8], SplitResult]:
     """Side of each row: 0 training, 1 validation, 2 test.
 
     Groups of near-duplicates are ordered by a hash of seed and text. Test takes groups from the front until it is full,
-    then validation; a group that would not fit any more is passed over. So the order of the rows has no influence.
+    then validation; a group that would not fit any more is passed over. So the order of the rows has no influence. Of
+    rows with images, those that share one are a group, whatever they ask: one question is asked of many images.
 
     Args:
         texts: What each row asks (:func:`prompt_text`).
         options: Choices.
+        shown: Group of each row by its images (:func:`gad_verl.tools.data.image_groups.image_groups`); None of a row of
+            text, and where no row has any.
 
     Raises:
         GadConfigError: If the sizes do not fit the file.
@@ -128,12 +136,17 @@ def assign(texts: Sequence[str], options: SplitOptions) -> tuple[NDArray[np.int8
         )
     if sum(wanted.values()) >= len(texts):
         raise GadConfigError(f"--val and --test take all {len(texts)} rows: leave some for training")
-    distinct = sorted(set(texts))
+    shown = [None] * len(texts) if shown is None else shown
+    distinct = sorted({text for text, images in zip(texts, shown, strict=True) if images is None})
     groups = group_near_duplicates(without_common_affixes(distinct), options.threshold)
     group_of = dict(zip(distinct, groups.labels.tolist(), strict=True))
-    labels = np.array([group_of[text] for text in texts])
+    first = 1 + max(group_of.values(), default=-1)
+    of_images = sorted({images for images in shown if images is not None})
+    group_of_images = {images: first + number for number, images in enumerate(of_images)}
+    rows_of = zip(texts, shown, strict=True)
+    labels = np.array([group_of[text] if images is None else group_of_images[images] for text, images in rows_of])
     sizes = np.bincount(labels)
-    keys: dict[int, bytes] = {}
+    keys = {label: _hash(f"images {images}", options.seed) for images, label in group_of_images.items()}
     for text, label in group_of.items():
         key = _hash(text, options.seed)
         keys[label] = min(key, keys.get(label, key))
@@ -146,12 +159,13 @@ def assign(texts: Sequence[str], options: SplitOptions) -> tuple[NDArray[np.int8
                 room -= int(sizes[label])
     sides = side_of_group[labels]
     rows = {name: int((sides == number).sum()) for number, name in enumerate(SIDES)}
-    result = SplitResult(rows, len(distinct), len(sizes), int(sizes.max()), groups.unchecked, wanted)
+    prompts = len(set(zip(texts, shown, strict=True)))
+    result = SplitResult(rows, prompts, len(sizes), int(sizes.max()), groups.unchecked, wanted)
     for name in SIDES:
         if rows[name] == 0 and (name == "train" or wanted[name] > 0):
             raise GadDataError(
-                f"the {name} side would stay empty: groups of near-duplicate prompts stay together, and the "
-                f"largest has {result.largest_group} of {len(texts)} rows. Raise --near-duplicates (now "
+                f"the {name} side would stay empty: near-duplicate prompts, or rows of one image, stay together; "
+                f"the largest group has {result.largest_group} of {len(texts)} rows. Raise --near-duplicates (now "
                 f"{options.threshold:g}) or ask for a larger side"
             )
     return sides, result
@@ -178,7 +192,10 @@ def split_file(path: str | Path, output: Path, options: SplitOptions, overwrite:
         paths = {name: output / f"{name}.parquet" for name in names}
         for target in paths.values():
             files.add(target)
-        sides, result = assign([prompt_text(messages) for messages in opened.values(options.prompt_key)], options)
+        texts = [prompt_text(messages) for messages in opened.values(options.prompt_key)]
+        has_images = options.image_key in opened.schema.names
+        shown = image_groups(list(image_digests(opened, options.image_key))) if has_images else None
+        sides, result = assign(texts, options, shown)
         _write(opened, sides, [files.temporary(paths[name]) for name in names])
         files.write_card(
             card,
