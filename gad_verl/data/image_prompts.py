@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from verl.utils.tokenizer import build_multimodal_processor_inputs, get_processor_token_id
+from verl.utils.tokenizer import build_multimodal_processor_inputs, get_processor_token_id, hf_processor
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
 from gad_verl.data.images import decoded, image_files
@@ -162,6 +162,24 @@ class ImagePrompts:
         """Tokens of images beyond the one that the template writes for each, from heights and widths alone."""
         counted = self._processor._get_num_multimodal_tokens(image_sizes=[list(size) for size in sizes], **self._kwargs)
         return int(sum(counted["num_image_tokens"])) - len(sizes)
+
+
+def image_prompts_of_folder(
+    folder: str, tokenizer: Any, max_prompt_length: int, trust_remote_code: bool = False, **options: Any
+) -> ImagePrompts:
+    """Of a model's folder.
+
+    Args:
+        folder: Has the processor.
+        tokenizer, max_prompt_length, options: See :class:`ImagePrompts`.
+        trust_remote_code: Run code of the folder.
+
+    Raises:
+        GadConfigError: The processor is none of those that are covered.
+    """
+    processor = hf_processor(folder, trust_remote_code=trust_remote_code)
+    model_type = getattr(getattr(processor, "config", None), "model_type", None)
+    return ImagePrompts(tokenizer, processor, model_type, max_prompt_length, **options)
 
 
 def image_prompts(config: DictConfig, tokenizer: Any, processor: Any) -> ImagePrompts:

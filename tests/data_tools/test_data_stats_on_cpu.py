@@ -18,13 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_model import build_model
+from tiny_vlm import FAMILIES, build_vlm, picture
 
 from gad_verl import cli
+from gad_verl.data.images import with_images
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.tools.data.token_stats import COVERED, STEP, count_tokens, suggested_limit, summarize
 
@@ -158,3 +162,48 @@ def test_errors_are_one_line(tokenizer_folder: Path, tmp_path: Path, capsys: pyt
     settings_file = tokenizer_folder / "chat_template.jinja"
     settings_file.unlink()
     assert "no chat template" in fails(str(path), "--tokenizer", str(tokenizer_folder))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_are_counted_as_the_run_reads_them(
+    tmp_path: Path, family: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from verl.utils.tokenizer import hf_processor, hf_tokenizer
+
+    from gad_verl.data.image_prompts import ImagePrompts
+
+    folder = build_vlm(tmp_path / "model", family)
+    limits = {"min_pixels": 64 * 64, "max_pixels": 192 * 192}
+    rows = [
+        {"prompt": [{"role": "user", "content": "text alone"}], "images": [], "teacher_response": "a"},
+        *(
+            {
+                "prompt": [{"role": "user", "content": "<image>Which?" * len(sizes)}],
+                "images": [{"bytes": picture("red", 1, size), "path": None} for size in sizes],
+                "teacher_response": "b",
+            }
+            for sizes in ([(40, 40)], [(300, 200)], [(64, 128), (500, 100)])
+        ),
+    ]
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    options = ["--tokenizer", str(folder), "--mm-processor-kwargs", json.dumps(limits)]
+    assert cli.main(["data", "stats", str(path), *options, "--json", str(tmp_path / "out.json")]) == 0
+    found = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["prompt"]
+    tokenizer = hf_tokenizer(str(folder))
+    builder = SequenceBuilder(tokenizer, 10**6, 10**6)
+    reader = ImagePrompts(tokenizer, hf_processor(str(folder)), family, 10**6, processor_kwargs=limits)
+    expected = [len(builder.prompt(rows[0]["prompt"]))]
+    for row in rows[1:]:
+        files = [image["bytes"] for image in row["images"]]
+        expected.append(len(reader.read(with_images(row["prompt"], files))[0]))
+    assert found["tokens"] == sum(expected) and found["quantiles"]["1"] == max(expected)
+    assert "prompt: 4 texts" in capsys.readouterr().out
+
+
+def test_rows_with_images_need_a_processor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = build_model(tmp_path / "model", hidden=32, layers=1)
+    row = {"prompt": [{"role": "user", "content": "<image>"}], "images": [{"bytes": picture("red")}]}
+    pd.DataFrame([row | {"teacher_response": "a"}]).to_parquet(tmp_path / "rows.parquet")
+    assert cli.main(["data", "stats", str(tmp_path / "rows.parquet"), "--tokenizer", str(folder)]) == 2
+    assert "images are covered for students with" in capsys.readouterr().err

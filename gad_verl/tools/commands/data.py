@@ -143,6 +143,15 @@ def _add_stats(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="JSON",
         help="data.apply_chat_template_kwargs, such as '{\"enable_thinking\": false}'",
     )
+    parser.add_argument(
+        "--image-key", default="images", help="column of the images, where there are some (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--mm-processor-kwargs",
+        type=template_options,
+        metavar="JSON",
+        help="data.mm_processor_kwargs, such as '{\"max_pixels\": 1003520}'",
+    )
     parser.add_argument("--max-prompt-length", type=positive, help="data.max_prompt_length")
     parser.add_argument("--max-response-length", type=positive, help="data.max_response_length")
     parser.add_argument("--limit", type=positive, help="count only so many rows, evenly spread")
@@ -279,10 +288,21 @@ def _run_normalize(arguments: argparse.Namespace) -> None:
 
 
 def _run_stats(arguments: argparse.Namespace) -> None:
-    from gad_verl.tools.data.token_stats import count_tokens, load_builder, summarize
+    from gad_verl.data.reading import check_path
+    from gad_verl.tools.data.token_stats import count_tokens, load_builder, load_images, summarize
 
+    # A file that is not there is told of before a tokenizer is loaded.
+    check_path(arguments.input)
     builder = load_builder(arguments.tokenizer, arguments.chat_template_kwargs)
-    lengths = count_tokens(arguments.input, builder, arguments.prompt_key, arguments.teacher_key, arguments.limit)
+    lengths = count_tokens(
+        arguments.input,
+        builder,
+        arguments.prompt_key,
+        arguments.teacher_key,
+        arguments.limit,
+        functools.partial(load_images, arguments.tokenizer, builder, arguments.mm_processor_kwargs),
+        arguments.image_key,
+    )
     sides = {
         "prompt": (lengths.prompts, arguments.max_prompt_length, "data.max_prompt_length"),
         "response": (lengths.responses, arguments.max_response_length, "data.max_response_length"),

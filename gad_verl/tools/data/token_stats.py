@@ -14,9 +14,10 @@
 """``gad-verl data stats``: tokens of prompts and teacher texts, and the share that the limits cut."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,15 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from gad_verl.data.endings import EXTRA_INFO, MARKS, cut_texts
+from gad_verl.data.images import check_marks, image_file, image_size, image_values, with_images
 from gad_verl.data.schema import teacher_texts
 from gad_verl.data.tokenizer import load_tokenizer, why_not
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.data.row_file import open_gad_file
+
+if TYPE_CHECKING:
+    from gad_verl.data.image_prompts import ImagePrompts
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 # Limits are suggested as multiples of this, so that this share of the texts stays whole.
@@ -65,6 +70,69 @@ def run_builder(config: DictConfig) -> SequenceBuilder:
     return SequenceBuilder(tokenizer, _NO_LIMIT, _NO_LIMIT, chat_template_kwargs=options)
 
 
+def run_images(config: DictConfig) -> "ImagePrompts":
+    """The reader of a run's prompts with images.
+
+    Raises:
+        GadConfigError: If its student has no eyes, or none that are covered.
+    """
+    from gad_verl.data.image_prompts import image_prompts_of_folder
+
+    model = config.actor_rollout_ref.model
+    return image_prompts_of_folder(
+        str(Path(model.get("tokenizer_path", None) or model.path).expanduser()),
+        load_tokenizer("actor_rollout_ref.model", model),
+        _NO_LIMIT,
+        template_kwargs=config.data.get("apply_chat_template_kwargs", None),
+        processor_kwargs=config.data.get("mm_processor_kwargs", None),
+    )
+
+
+def load_images(folder: str, builder: SequenceBuilder, processor_kwargs: Mapping[str, Any] | None) -> "ImagePrompts":
+    """The reader of prompts with images of a model's folder.
+
+    Args:
+        folder: Of tokenizer and processor.
+        builder: Of :func:`load_builder`.
+        processor_kwargs: verl's ``data.mm_processor_kwargs``.
+
+    Raises:
+        GadConfigError: If it has no processor that is covered.
+    """
+    from gad_verl.data.image_prompts import image_prompts_of_folder
+
+    local = Path(folder).expanduser()
+    return image_prompts_of_folder(
+        str(local if local.exists() else folder),
+        builder.tokenizer,
+        _NO_LIMIT,
+        template_kwargs=builder.chat_template_kwargs,
+        processor_kwargs=processor_kwargs,
+    )
+
+
+class _Prompts:
+    """Counts the tokens of prompts; what reads images is made where the first of them has one."""
+
+    def __init__(
+        self, builder: SequenceBuilder, open_images: Callable[[], "ImagePrompts"] | None, image_key: str
+    ) -> None:
+        self._builder, self._open_images, self._image_key = builder, open_images, image_key
+        self._images: ImagePrompts | None = None
+
+    def count(self, row: Mapping[str, Any], messages: Any, where: str) -> int:
+        column = f"{where}, column {self._image_key!r}"
+        values = image_values(row.get(self._image_key), column) if self._open_images is not None else []
+        if not values:
+            return len(self._builder.prompt(messages))
+        if self._images is None:
+            assert self._open_images is not None
+            self._images = self._open_images()
+        check_marks(messages, len(values), where)
+        files = [image_file(value, column) for value in values]
+        return self._images.length(with_images(messages, files), [image_size(file, column) for file in files], where)
+
+
 @dataclass(frozen=True)
 class Lengths:
     """Token counts.
@@ -79,7 +147,13 @@ class Lengths:
 
 
 def count_tokens(
-    path: str | Path, builder: SequenceBuilder, prompt_key: str, teacher_key: str, limit: int | None = None
+    path: str | Path,
+    builder: SequenceBuilder,
+    prompt_key: str,
+    teacher_key: str,
+    limit: int | None = None,
+    open_images: Callable[[], "ImagePrompts"] | None = None,
+    image_key: str = "images",
 ) -> Lengths:
     """Token counts of a file's rows, as the training will encode them.
 
@@ -89,6 +163,8 @@ def count_tokens(
         prompt_key: Column of the prompt.
         teacher_key: Column of the teacher texts.
         limit: Only so many rows, evenly spread over the file.
+        open_images: Makes what reads prompts with images, where there are some; without it texts alone are counted.
+        image_key: Column of the images.
     """
     from transformers.utils import logging as transformers_logging
 
@@ -97,12 +173,13 @@ def count_tokens(
     opened = open_gad_file(path, prompt_key, teacher_key)
     count = opened.rows if limit is None else min(limit, opened.rows)
     wanted = set((np.arange(count) * opened.rows // count).tolist())
-    prompts, responses = [], []
-    rows = opened.records([prompt_key, teacher_key, EXTRA_INFO, *MARKS])
+    prompts, responses, counter = [], [], _Prompts(builder, open_images, image_key)
+    images = [] if open_images is None else [image_key]
+    rows = opened.records([prompt_key, teacher_key, EXTRA_INFO, *MARKS, *images])
     for number, row in enumerate(tqdm(rows, total=opened.rows, desc="Counting", unit="row", delay=2, mininterval=1)):
         if number in wanted:
             where = f"{path}, row {number}"
-            prompts.append(len(builder.prompt(row[prompt_key])))
+            prompts.append(counter.count(row, row[prompt_key], where))
             texts = teacher_texts(row[teacher_key], where)
             ends = zip(texts, cut_texts(row, len(texts), where), strict=True)
             responses.extend(len(builder.response(text, not cut).token_ids) for text, cut in ends)

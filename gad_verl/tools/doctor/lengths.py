@@ -13,6 +13,7 @@
 # limitations under the License.
 """Lengths of the data against the limits."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def check_lengths(config: Any, teacher_key: str) -> list[Finding]:
 
     Nothing is found without a tokenizer or with rows that cannot be read or rendered: other checks say so.
     """
-    from gad_verl.tools.data.token_stats import count_tokens, run_builder, summarize
+    from gad_verl.tools.data.token_stats import count_tokens, run_builder, run_images, summarize
 
     if OmegaConf.select(config, "gad.trajectory.enable"):
         # Their own check says how many are cut: with all that stands between turns.
@@ -41,7 +42,8 @@ def check_lengths(config: Any, teacher_key: str) -> list[Finding]:
     try:
         if not path.is_file():
             return []
-        counted = count_tokens(path, run_builder(config), config.data.prompt_key, teacher_key, SAMPLE)
+        images = {"open_images": partial(run_images, config), "image_key": config.data.get("image_key") or "images"}
+        counted = count_tokens(path, run_builder(config), config.data.prompt_key, teacher_key, SAMPLE, **images)
     except (GadConfigError, GadDataError):
         return []
     # Where thoughts are hidden, answers have a limit of their own.

@@ -14,6 +14,7 @@
 """Rows and mean lengths of the training data, where they are on this machine."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -64,12 +65,13 @@ def measured_lengths(config: DictConfig, teacher_key: str) -> Lengths | None:
         return None
     if not tokenizer.is_dir() or not paths or not all(path.is_file() for path in paths):
         return None
-    from gad_verl.tools.data.token_stats import count_tokens, run_builder
+    from gad_verl.tools.data.token_stats import count_tokens, run_builder, run_images
 
+    images = {"open_images": partial(run_images, config), "image_key": config.data.get("image_key") or "images"}
     try:
         builder = run_builder(config)
         counted = [
-            count_tokens(path, builder, config.data.prompt_key, teacher_key, max(1, SAMPLE // len(paths)))
+            count_tokens(path, builder, config.data.prompt_key, teacher_key, max(1, SAMPLE // len(paths)), **images)
             for path in paths
         ]
     except (GadConfigError, GadDataError, ImportError) as error:

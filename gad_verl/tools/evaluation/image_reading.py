@@ -55,22 +55,19 @@ def open_image_prompts(
         GadCheckpointError: Its folder has no processor.
         GadConfigError: The processor is none of those that are covered.
     """
-    from verl.utils.tokenizer import hf_processor
-
-    from gad_verl.data.image_prompts import ImagePrompts
+    from gad_verl.data.image_prompts import image_prompts_of_folder
 
     folder = checkpoint.config_folder
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         raise GadCheckpointError(
             f"{folder} has no processor of images (preprocessor_config.json): copy it from the model it came from"
         )
-    processor, given = hf_processor(str(folder)), settings.mm_processor_kwargs
-    return ImagePrompts(
+    given = settings.mm_processor_kwargs
+    return image_prompts_of_folder(
+        str(folder),
         builder.tokenizer,
-        processor,
-        getattr(getattr(processor, "config", None), "model_type", None),
         settings.max_prompt_length,
-        builder.chat_template_kwargs,
-        find_prompt_options(checkpoint).processor if given is None else given,
-        ("--max-prompt-length", "--mm-processor-kwargs"),
+        template_kwargs=builder.chat_template_kwargs,
+        processor_kwargs=find_prompt_options(checkpoint).processor if given is None else given,
+        keys=("--max-prompt-length", "--mm-processor-kwargs"),
     )
