@@ -124,6 +124,14 @@ class ImagePrompts:
         )
         return self.of_rollout(prompt_ids, found, files)
 
+    def shortened(self, prompt_ids: Sequence[int]) -> list[int]:
+        """A prompt for people to read: one token for each image, which has hundreds."""
+        shown = list[int]()
+        for token in prompt_ids:
+            if token != self._image_token or shown[-1:] != [token]:
+                shown.append(token)
+        return shown
+
     def _positions(self, prompt_ids: Sequence[int], grid: torch.Tensor) -> torch.Tensor:
         ids = torch.tensor([list(prompt_ids)])
         seen, _ = self._processor.get_rope_index(

@@ -137,6 +137,11 @@ class Encoding:
         ids = session.response_ids if session.answer_ids is None else session.answer_ids
         return self.student.student_text(ids)[0]
 
+    def prompt_text(self, group: RolloutGroup) -> str:
+        """What was asked, as the student's template writes it."""
+        ids = group.prompt_ids
+        return self.student.decode(ids if self._images is None else self._images.shortened(ids))
+
     def teacher_text(self, group: RolloutGroup) -> str:
         """The teacher's text that the student's is held against."""
         return group.teacher_text

@@ -89,7 +89,7 @@ def _samples(rollouts: StepRollouts, encoding: Encoding, output: DiscriminatorOu
         answers = [(at, session) for at, session in enumerate(group.answers) if session is not None]
         yield Sample(
             index=group.index,
-            prompt=encoding.student.decode(group.prompt_ids),
+            prompt=encoding.prompt_text(group),
             teacher=encoding.teacher_text(group),
             students=[encoding.text(session) for _, session in answers],
             teacher_score=None if output is None else output.teacher_scores[number].item(),

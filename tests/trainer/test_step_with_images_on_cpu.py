@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 from fake_queue import FakeTransferQueue
-from tiny_vlm import COLOURS, QUESTION, build_vlm, picture
+from tiny_vlm import COLOURS, MARKS, QUESTION, build_vlm, picture
 from transfer_queue import KVBatchMeta
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.utils.tokenizer import hf_processor, hf_tokenizer
@@ -109,6 +109,16 @@ def test_both_sides_of_a_group_have_the_prompt_and_pixels_of_the_rollout(
         assert same_images(groups[index].images, images) and groups[index].images.files == images.files
         for row in [*groups[index].teacher_ids, *filter(None, groups[index].student_ids)]:
             assert row[: len(ids)] == ids and groups[index].prompt_length == len(ids)
+
+
+def test_people_read_one_mark_for_an_image(step: Any, encoding: Encoding) -> None:
+    texts = [encoding.prompt_text(group) for group in step.groups]
+    # A picture has four tokens.
+    assert step.groups[2].prompt_ids.count(encoding.student.tokenizer.convert_tokens_to_ids(MARKS[2])) == 8
+    shown = "".join([MARKS[0], MARKS[2], MARKS[1]])
+    for text, content in zip(texts, ["Which colour?", "no picture", " or "], strict=True):
+        assert content in text
+    assert [text.count(shown) for text in texts] == [text.count(MARKS[2]) for text in texts] == [1, 0, 2]
 
 
 def test_the_students_rows_have_the_pixels(step: Any, encoding: Encoding, prompts: ImagePrompts) -> None:
