@@ -146,9 +146,7 @@ def _validity(point: Row) -> float:
     return point["valid"]
 
 
-def rival_rows(
-    rows: Sequence[Row], choice: Choice | None, oracle: Callable[[Row], float] = _validity
-) -> list[Row]:
+def rival_rows(rows: Sequence[Row], choice: Choice | None, oracle: Callable[[Row], float] = _validity) -> list[Row]:
     """A row for each rival (``objective_language.py``) of each seed whose runs of SeqKD are all there; the student that
     is stopped by the oracle is the one with the highest value of ``oracle``."""
     made = []
@@ -167,7 +165,7 @@ def rival_rows(
             elif stop.rule == "likelihood":
                 taken = min(points, key=lambda point: point["validation_loss"])
             else:
-                taken = max(points, key=lambda point: point["valid"])
+                taken = max(points, key=oracle)
             made.append({**taken, "arm": rival, "seed": seed})
     return made
 
