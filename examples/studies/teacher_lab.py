@@ -40,14 +40,14 @@ SAMPLES = 2  # answers of each to a test prompt
 SPLIT_SEED, JUDGE_SEED = 540, 10_000
 CONTEXT = ({"role": "system", "content": SYSTEM_PROMPT}, *examples())
 SIZES = Sizes(
-    train=480,
+    train=400,
     validation=40,
     test=150,
     start=80,
     every=20,
     passes=2,
     steps=30,
-    equal_time=150,
+    equal_time=240,
     checkpoints=2,
     limit=40,
 )
@@ -87,12 +87,14 @@ def make_splits(train: int, validation: int, test: int) -> Splits:
     for some in kinds.values():
         random_.shuffle(some)
     order = [subject for some in zip(*kinds.values(), strict=True) for subject in some]
-    asked = [
-        [Asked(f"{one.kind}: {one.name}", text) for text in (*one.texts[number % len(one.texts) :], *one.texts)]
-        for number, one in enumerate(order)
-    ]
+    asked = []
+    for number, one in enumerate(order):
+        # The wordings take turns within a kind, and in each list.
+        first = number // len(kinds) % len(one.texts)
+        texts = (*one.texts[first:], *one.texts[:first])
+        asked.append([Asked(f"{one.kind}: {one.name}", text) for text in texts])
     taught = asked[test + validation :]
-    # Each list begins with another wording and then has all of them in turn; "why" has three.
+    # "why" has three wordings, the others four.
     rounds = [some[number] for number in range(3) for some in taught]
     if train > len(rounds):
         raise ValueError(f"{train} training requests: there are {len(rounds)} that nothing held out is asked in")
