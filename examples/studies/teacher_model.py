@@ -96,7 +96,8 @@ class Teacher:
             tokenizer.chat_template = PLAIN_TEMPLATE
         texts = [*questions, *(message["content"] for message in context)]
         self.exact = same_vocabulary(student.tokenizer, tokenizer, texts)
-        own = {*stop_token_ids(tokenizer, module.generation_config), *(_with_newline(tokenizer) if plain else ())}
+        own = {*stop_token_ids(tokenizer, module.generation_config), *_turn_end(tokenizer)}
+        own |= set(_with_newline(tokenizer)) if plain else set()
         students = {student.eos_token_id, *(_with_newline(student.tokenizer) if plain else ())}
         widths = _width(module, tokenizer), len(student.tokenizer)
         if self.exact:
@@ -127,6 +128,15 @@ class Teacher:
     def reading(self, text: str, finished: bool) -> list[int]:
         """A text in the teacher's own tokens; a token stands for one without any."""
         return self.builder.response(text, finished, MAX_CONTEXT).token_ids or [self.end]
+
+
+def _turn_end(tokenizer: Any) -> set[int]:
+    """The special token behind an answer in the chat template: not every folder names it among those that end one."""
+    answer = "Aha"
+    chat = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": answer}]
+    behind = tokenizer.apply_chat_template(chat, tokenize=False).rpartition(answer)[2]
+    ids = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    return set(ids[:1]) & {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
 
 
 def _with_newline(tokenizer: Any) -> list[int]:

@@ -253,7 +253,7 @@ def test_a_base_model_is_asked_in_plain_words_and_ends_with_the_line(model: Path
     teacher, question = lab.teacher, lab.splits.train[0].text
     assert teacher.exact and teacher.end == lab.end
     asked = teacher.builder.decode(teacher.builder.prompt([*CONTEXT, {"role": "user", "content": question}]))
-    assert asked.endswith(f"Be short.\n\nQ: Hm?\nA:\nJa.\n\nQ: {question}\nA:\n")
+    assert asked.startswith("Be short.") and asked.endswith(f"Be short.\n\nQ: Hm?\nA:\nJa.\n\nQ: {question}\nA:\n")
     newline = lab.builder.text_ids("\n")[0]
     head = teacher.model.get_output_embeddings()
     logits = head(torch.randn(3, 64))
@@ -261,6 +261,19 @@ def test_a_base_model_is_asked_in_plain_words_and_ends_with_the_line(model: Path
     row = lab.judge(lab.student().module, lab.corpus(SEED))
     assert row["exact"] and 0 < row["kl_student_teacher"] < math.inf and 0 < row["kl_teacher_student"] < math.inf
     assert not any(newline in ids for some in lab.corpus(SEED).test_answers for ids in some)
+
+
+def test_the_token_that_ends_a_turn_ends_an_answer_though_the_folder_names_another(model: Path, tmp_path: Path):
+    from transformers import AutoModelForCausalLM
+
+    tokenizer, module = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model)
+    turn_end, tokenizer.eos_token = tokenizer.eos_token_id, "<|endoftext|>"
+    module.generation_config.eos_token_id = tokenizer.eos_token_id
+    for part in (tokenizer, module):
+        part.save_pretrained(tmp_path / "teacher")
+    teacher = lab_of(model, tmp_path / "work", tmp_path / "teacher").teacher
+    assert tokenizer.eos_token_id != turn_end and set(teacher.model.ends) == {turn_end, tokenizer.eos_token_id}
+    assert teacher.exact and teacher.end == turn_end and teacher.student(module).ends == teacher.model.ends
 
 
 def test_a_model_whose_logits_are_capped_is_refused(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
