@@ -148,17 +148,35 @@ class Prompt:
     text: str
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is asked about, and every request about it: one in each wording of its kind."""
+
+    kind: str
+    name: str
+    texts: tuple[str, ...]
+
+
+def load_subjects() -> list[Subject]:
+    """All subjects in every wording, in the order of :func:`load_prompts`, which asks about each of them once."""
+    return [
+        Subject(kind, name, tuple(wording.format(name) for wording in wordings))
+        for kind, (wordings, joined) in _KINDS.items()
+        for name in joined.split("|")
+    ]
+
+
 def load_prompts(split: Split | None = None) -> list[Prompt]:
     """All prompts, or those of one split, always in the same order.
 
     The held-out prompts are spread evenly over the subjects of each kind, so that both parts have the same mixture.
     """
     prompts: list[Prompt] = []
-    for kind, (wordings, joined) in _KINDS.items():
-        subjects = joined.split("|")
+    for kind in _KINDS:
+        subjects = [subject for subject in load_subjects() if subject.kind == kind]
         held_out = {(2 * number + 1) * len(subjects) // (2 * HELD_OUT_PER_KIND) for number in range(HELD_OUT_PER_KIND)}
         for position, subject in enumerate(subjects):
-            text = wordings[position % len(wordings)].format(subject)
+            text = subject.texts[position % len(subject.texts)]
             part: Split = "val" if position in held_out else "train"
             prompts.append(Prompt(index=len(prompts), kind=kind, split=part, text=text))
     return [prompt for prompt in prompts if split is None or prompt.split == split]

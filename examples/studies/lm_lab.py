@@ -11,7 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What all runs of ``lm_language.py`` share: sizes, models, instructions as tokens, judging, and states on the disk."""
+"""What all runs of ``lm_language.py`` share: sizes, models, instructions as tokens, judging, and states on the disk.
+
+Another study takes the same training with a :class:`Lab` of its own, which says what is trained on and how a student is
+judged (``teacher_lab.py``).
+"""
 
 import json
 import logging
@@ -27,7 +31,7 @@ import numpy as np
 import torch
 from language import HELD_OUT
 from lm_model import Ids, Learner, Packed, log_probs, pack, sample
-from lm_task import KINDS, SHARES, Instruction, make_splits
+from lm_task import KINDS, SHARES, make_splits
 from torch import Tensor
 
 from gad_verl.core.trust import is_held_out
@@ -118,13 +122,29 @@ class Lab:
         tokenizer.chat_template = CHAT_TEMPLATE
         self.builder = SequenceBuilder(tokenizer, 256, self.sizes.limit)
         self.end = self.builder.eos_token_id
-        settings = json.dumps({**asdict(self.sizes), "dtype": str(dtype)}, indent=2) + "\n"
+        settings = json.dumps(self.settings(), indent=2) + "\n"
         work.mkdir(parents=True, exist_ok=True)
         kept = work / "settings.json"
         if not kept.is_file():
             write_atomically(kept, settings)
         if kept.read_text(encoding="utf-8") != settings:
             raise GadConfigError(f"{kept} is of a study with other settings: name another --work, or remove this one")
+
+    def settings(self) -> dict[str, Any]:
+        """What a work folder is of."""
+        return {**asdict(self.sizes), "dtype": str(self.dtype)}
+
+    def corpus(self, seed: int) -> "Texts":
+        """What is trained on in the runs of a seed."""
+        return Corpus(self, seed)
+
+    def judge(self, student: Any, corpus: Any) -> dict[str, Any]:
+        """What is known about a student at the end; ``corpus`` is one of :meth:`corpus`."""
+        return judge(student, corpus, self.sizes.limit)
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids of an instruction as the student is asked."""
+        return self.builder.prompt([{"role": "user", "content": text}])
 
     def of_seed(self, seed: int, name: str) -> Path:
         """A file of a seed."""
@@ -153,25 +173,23 @@ class Lab:
         return Learner(module)
 
 
-class Corpus:
-    """The instructions of a seed as token ids."""
+class Texts:
+    """Instructions and the teacher's texts as token ids.
 
-    def __init__(self, lab: Lab, seed: int) -> None:
-        sizes, builder = lab.sizes, lab.builder
-        self.splits = make_splits(sizes.train, sizes.validation, sizes.test, seed)
-        self.builder, self.end = builder, lab.end
-        self.prompts = [self._prompt(row) for row in self.splits.train]
-        self.teachers = [self.answer(row.teacher) for row in self.splits.train]
-        self.names = [row.prompt for row in self.splits.train]
+    Args:
+        lab: Has the tokenizer.
+        train, validation: Instruction and text of each.
+        names: Of the training instructions; those of one name are held out from D together.
+    """
+
+    def __init__(
+        self, lab: Lab, train: Sequence[tuple[Ids, Ids]], validation: Sequence[tuple[Ids, Ids]], names: Sequence[str]
+    ) -> None:
+        self.builder, self.end = lab.builder, lab.end
+        self.prompts = [list(prompt) for prompt, _ in train]
+        self.teachers = [list(text) for _, text in train]
+        self.validation, self.names = validation, list(names)
         self.held_out = torch.tensor([is_held_out(name, HELD_OUT) for name in self.names])
-        self.test_prompts = [self._prompt(row) for row in self.splits.test]
-
-    def _prompt(self, row: Instruction) -> list[int]:
-        return self.builder.prompt([{"role": "user", "content": row.prompt}])
-
-    def answer(self, text: str) -> list[int]:
-        """A whole text with its end token."""
-        return self.builder.response(text).token_ids
 
     def text(self, ids: Ids) -> str | None:
         """Of a sampled answer; None where it has no end."""
@@ -187,6 +205,28 @@ class Corpus:
         return pack([self.prompts[row] for row in rows], answers, self.end)
 
     def valid(self, rows: Sequence[int], answers: Sequence[Sequence[Ids]]) -> Tensor:
+        """Which answers to training instructions are valid, (G, n) bool; without an oracle those with an end."""
+        return torch.tensor([[self.text(ids) is not None for ids in some] for some in answers])
+
+
+class Corpus(Texts):
+    """The instructions of a seed, which an oracle judges."""
+
+    def __init__(self, lab: Lab, seed: int) -> None:
+        sizes = lab.sizes
+        self.splits = make_splits(sizes.train, sizes.validation, sizes.test, seed)
+        train, validation = (
+            [(lab.prompt(row.prompt), lab.builder.response(row.teacher).token_ids) for row in part]
+            for part in (self.splits.train, self.splits.validation)
+        )
+        super().__init__(lab, train, validation, [row.prompt for row in self.splits.train])
+        self.test_prompts = [lab.prompt(row.prompt) for row in self.splits.test]
+
+    def answer(self, text: str) -> list[int]:
+        """A whole text with its end token."""
+        return self.builder.response(text).token_ids
+
+    def valid(self, rows: Sequence[int], answers: Sequence[Sequence[Ids]]) -> Tensor:
         """Which answers to training instructions are valid, (G, n) bool."""
         judged = [
             [(text := self.text(ids)) is not None and self.splits.train[row].judge(text) is not None for ids in some]
@@ -199,12 +239,12 @@ class Corpus:
 
 
 @torch.no_grad()
-def validation_loss(student: Any, corpus: Corpus, batch: int = 32) -> float:
+def validation_loss(student: Any, corpus: Texts, batch: int = 32) -> float:
     """Nats a token of the teacher's validation texts."""
-    rows, total, tokens = corpus.splits.validation, 0.0, 0
-    for begin in range(0, len(rows), batch):
-        part = rows[begin : begin + batch]
-        prompts, answers = [corpus._prompt(row) for row in part], [[corpus.answer(row.teacher)] for row in part]
+    total, tokens = 0.0, 0
+    for begin in range(0, len(corpus.validation), batch):
+        part = corpus.validation[begin : begin + batch]
+        prompts, answers = [prompt for prompt, _ in part], [[text] for _, text in part]
         found = log_probs(student, pack(prompts, answers, corpus.end))
         total, tokens = total - found.sum().item(), tokens + len(found)
     return total / tokens

@@ -142,8 +142,13 @@ def choose(rows: Sequence[Row]) -> Choice | None:
 # ------------------------------------------------- SeqKD as a rival -------------------------------------------------
 
 
-def rival_rows(rows: Sequence[Row], choice: Choice | None) -> list[Row]:
-    """A row for each rival (``objective_language.py``) of each seed whose runs of SeqKD are all there."""
+def _validity(point: Row) -> float:
+    return point["valid"]
+
+
+def rival_rows(rows: Sequence[Row], choice: Choice | None, oracle: Callable[[Row], float] = _validity) -> list[Row]:
+    """A row for each rival (``objective_language.py``) of each seed whose runs of SeqKD are all there; the student that
+    is stopped by the oracle is the one with the highest value of ``oracle``."""
     made = []
     for seed in sorted({row["seed"] for row in rows}):
         curves = {row["arm"]: row for row in rows if row["seed"] == seed and "curve" in row}
@@ -160,7 +165,7 @@ def rival_rows(rows: Sequence[Row], choice: Choice | None) -> list[Row]:
             elif stop.rule == "likelihood":
                 taken = min(points, key=lambda point: point["validation_loss"])
             else:
-                taken = max(points, key=lambda point: point["valid"])
+                taken = max(points, key=oracle)
             made.append({**taken, "arm": rival, "seed": seed})
     return made
 

@@ -18,15 +18,19 @@ Losses and scores are those of ``examples/token_rows.py`` (a test compares them)
 each, L places of a row, T answer tokens in all.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from objective_training import CLIP_GRAD, WEIGHT_DECAY
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 RAMP = 10  # updates in which the rate of a fresh optimizer rises
 Ids = Sequence[int]
@@ -98,21 +102,48 @@ def pack(prompts: Sequence[Ids], answers: Sequence[Sequence[Ids]], filler: int) 
     )
 
 
-def _inputs(module: nn.Module, packed: Packed) -> dict[str, Any]:
+@torch.no_grad()
+def read_prefix(model: Any, ids: Ids) -> "Cache":
+    """Keys and values of what all prompts begin with, so that it is read once. At least one token."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=model.config)
+    model.base_model(input_ids=torch.tensor([list(ids)]), past_key_values=cache, use_cache=True)
+    return cache
+
+
+def _behind(prefix: "Cache", rows: int) -> "Cache":
+    """A copy for so many rows; reading adds to it."""
+    cache = copy.deepcopy(prefix)
+    cache.batch_repeat_interleave(rows)
+    return cache
+
+
+def _inputs(module: nn.Module, packed: Packed, prefix: "Cache | None" = None) -> dict[str, Any]:
     dtype = next(module.parameters()).dtype
+    sees, positions, cache = packed.sees, packed.positions, {}
+    if prefix is not None:
+        known = prefix.get_seq_length()
+        sees = torch.cat([sees.new_ones(*sees.shape[:-1], known), sees], -1)
+        positions, cache = positions + known, {"past_key_values": _behind(prefix, len(packed.ids))}
     return {
         "input_ids": packed.ids,
-        "attention_mask": torch.where(packed.sees, 0.0, torch.finfo(dtype).min).to(dtype),
-        "position_ids": packed.positions,
-        "use_cache": False,
+        "attention_mask": torch.where(sees, 0.0, torch.finfo(dtype).min).to(dtype),
+        "position_ids": positions,
+        "use_cache": prefix is not None,
+        **cache,
     }
+
+
+def answer_logits(model: Any, packed: Packed, prefix: "Cache | None" = None) -> Tensor:
+    """Logits (T, V) behind the prefix of each answer token; all rows stand behind that of :func:`read_prefix`."""
+    hidden = model.base_model(**_inputs(model, packed, prefix)).last_hidden_state.flatten(0, 1)
+    return model.get_output_embeddings()(hidden[packed.before]).float()
 
 
 def log_probs(student: Any, packed: Packed) -> Tensor:
     """Log-probability (T,) of each answer token, at temperature 1."""
-    hidden = student.base_model(**_inputs(student, packed)).last_hidden_state.flatten(0, 1)
-    logits = student.get_output_embeddings()(hidden[packed.before]).float()
-    return -F.cross_entropy(logits, packed.tokens, reduction="none")
+    return -F.cross_entropy(answer_logits(student, packed), packed.tokens, reduction="none")
 
 
 def scores(discriminator: Any, packed: Packed) -> Tensor:
@@ -131,19 +162,28 @@ def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def sample(
-    student: Any, prompts: Sequence[Ids], n: int, limit: int, end: int, generator: torch.Generator | None
+    student: Any,
+    prompts: Sequence[Ids],
+    n: int,
+    limit: int,
+    end: int,
+    generator: torch.Generator | None,
+    prefix: "Cache | None" = None,
 ) -> list[list[list[int]]]:
     """n answers to each prompt, with their end token where they have one; at temperature 1, greedy without a generator.
 
-    Keys and values of a prompt are computed once; answers that have ended leave the batch.
+    Keys and values of a prompt are computed once, those of a prefix of all prompts (:func:`read_prefix`) are given;
+    answers that have ended leave the batch.
     """
     from transformers import DynamicCache
 
     width = max(map(len, prompts))
     ids = torch.tensor([[end] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     real = torch.arange(width) >= width - torch.tensor([[len(prompt)] for prompt in prompts])
-    cache = DynamicCache(config=student.config)
-    positions = (real.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache(config=student.config) if prefix is None else _behind(prefix, len(prompts))
+    known = cache.get_seq_length()
+    real = torch.cat([real.new_ones(len(real), known), real], 1)
+    positions = (real.cumsum(1) - 1).clamp(min=0)[:, known:]
     head = student.get_output_embeddings()
 
     def forward(ids: Tensor, real: Tensor, positions: Tensor) -> Tensor:

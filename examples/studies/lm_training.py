@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from discriminator_knowledge import valid_above_invalid
 from language import TRUST
-from lm_lab import Corpus, Dice, Lab, Loop, judge, save, validation_loss
+from lm_lab import Dice, Lab, Loop, Texts, save, validation_loss
 from lm_model import Ids, Learner, log_probs, sample, scores
 from objective_training import KL_COEF, Objective, batches, none_if_nan
 from torch import Tensor
@@ -58,7 +58,7 @@ class Start:
         row: Of SeqKD.
     """
 
-    corpus: Corpus
+    corpus: Texts
     masters: list[Tensor]
     row: dict[str, Any]
 
@@ -80,7 +80,7 @@ def _order(count: int, size: int, seed: int, updates: int) -> list[list[int]]:
     return [rows.tolist() for rows in itertools.islice(batches(count, size, seed), updates)]
 
 
-def text_loss(student: Any, corpus: Corpus, rows: Sequence[int]) -> Tensor:
+def text_loss(student: Any, corpus: Texts, rows: Sequence[int]) -> Tensor:
     """Cross-entropy on the teacher's texts, a mean over their tokens."""
     return -log_probs(student, corpus.pack(rows, [[corpus.teachers[row]] for row in rows])).mean()
 
@@ -88,7 +88,7 @@ def text_loss(student: Any, corpus: Corpus, rows: Sequence[int]) -> Tensor:
 @functools.lru_cache(maxsize=1)
 def start(lab: Lab, seed: int) -> Start:
     """SeqKD to its best validation likelihood."""
-    corpus, path, sizes = Corpus(lab, seed), lab.of_seed(seed, "start.pt"), lab.sizes
+    corpus, path, sizes = lab.corpus(seed), lab.of_seed(seed, "start.pt"), lab.sizes
     if not path.is_file():
         learner, best = lab.student(), _Best()
         order = _order(sizes.train, sizes.batch, seed, sizes.start)
@@ -108,7 +108,7 @@ def start(lab: Lab, seed: int) -> Start:
 
         loop.run(sizes.start, step, after)
         learner.start_from(best.masters)
-        row = judge(learner.module, corpus, sizes.limit)
+        row = lab.judge(learner.module, corpus)
         row |= {name: loop.history[name] for name in ("best_step", "losses", "train_s")}
         save({"masters": best.masters, "row": row}, path)
     saved = torch.load(path, weights_only=True)
@@ -160,7 +160,7 @@ def seqkd_goes_on(lab: Lab, rate: float, seed: int) -> dict[str, Any]:
 
     def after(number: int) -> None:
         if number in wanted:
-            figures = judge(learner.module, corpus, sizes.limit)
+            figures = lab.judge(learner.module, corpus)
             loop.history["curve"].append({"updates": number, "train_s": loop.history["train_s"], **figures})
 
     loop.run(sizes.equal_time, step, after)
@@ -175,7 +175,7 @@ def seqkd_goes_on(lab: Lab, rate: float, seed: int) -> dict[str, Any]:
 class Opponent:
     """The discriminator and what is known about it."""
 
-    def __init__(self, lab: Lab, corpus: Corpus, trusted: bool, seed: int) -> None:
+    def __init__(self, lab: Lab, corpus: Texts, trusted: bool, seed: int) -> None:
         self.corpus, self.trusted = corpus, trusted
         self.learner, self.trust = lab.discriminator(seed), DiscriminatorTrust(TRUST)
 
@@ -268,7 +268,7 @@ def adversarial(
         loop.history["valid"].append(corpus.valid(rows, answers).double().mean().item())
 
     loop.run(sizes.steps, step)
-    row = judge(learner.module, corpus, sizes.limit)
+    row = lab.judge(learner.module, corpus)
     row |= {"accuracy": float(np.mean(loop.history["accuracies"][-25:])), "valid_rollouts": _windows(loop, "valid")}
     row |= {"passes": known["passes"], "shared_s": known["train_s"]}
     row |= {"train_s": loop.history["train_s"] + known["train_s"]}
@@ -286,7 +286,7 @@ def _windows(loop: Loop, name: str) -> list[float]:
 def student_loss(
     student: Any,
     reference: Any,
-    corpus: Corpus,
+    corpus: Texts,
     rows: Sequence[int],
     answers: Sequence[Sequence[Ids]],
     advantages: Tensor,
@@ -353,5 +353,5 @@ def soda(lab: Lab, method: Soda, name: str, rate: float, seed: int) -> dict[str,
 
     loop.run(sizes.steps, step)
     shared = _snapshot_s(lab, seed) / sizes.n
-    figures = judge(learner.module, corpus, sizes.limit)
+    figures = lab.judge(learner.module, corpus)
     return {**figures, "shared_s": shared, "train_s": loop.history["train_s"] + shared}

@@ -86,14 +86,14 @@ def weights(learner: Learner) -> torch.Tensor:
 def last_student(lab: Lab, arm: str, monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
     """The weights that are judged at the end of an arm."""
     kept: list[torch.Tensor] = []
-    stock = lm_training.judge
+    stock = Lab.judge
 
-    def judged(student: Any, *arguments: Any) -> dict[str, Any]:
+    def judged(self: Lab, student: Any, corpus: Corpus) -> dict[str, Any]:
         kept.append(torch.cat([weight.detach().flatten() for weight in student.parameters()]))
-        return stock(student, *arguments)
+        return stock(self, student, corpus)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lm_training, "judge", judged)
+        patch.setattr(Lab, "judge", judged)
         adversarial(lab, ARMS[arm], arm, 1e-3, 1e-2, SEED)
     return kept[-1]
 
@@ -371,7 +371,7 @@ def test_the_probability_of_a_phrasing_is_that_of_its_tokens(whole: Lab):
             value, rel=1e-4
         )
     texts = [corpus.answer(one.teacher) for one in corpus.splits.validation]
-    prompts = [corpus._prompt(one) for one in corpus.splits.validation]
+    prompts = [whole.prompt(one.prompt) for one in corpus.splits.validation]
     assert lm_lab.validation_loss(student, corpus, batch=3) == pytest.approx(
         -token_log_probs(student, prompts, texts, 1.0)[0].mean().item(), rel=1e-4
     )

@@ -15,7 +15,7 @@
 
 from collections import Counter
 
-from prompts import load_prompts
+from prompts import load_prompts, load_subjects
 
 FILLER = set(
     "a an the is are do does i me you for of in on to what why how who can tell explain define please have always "
@@ -63,3 +63,13 @@ def test_prompts_are_short_and_clean() -> None:
         assert prompt.text[-1] in ".?"
         assert len(prompt.text.split()) <= 16
         assert "{" not in prompt.text and "  " not in prompt.text
+
+
+def test_every_prompt_is_one_wording_of_its_subject() -> None:
+    subjects = load_subjects()
+    assert len(subjects) == len({(subject.kind, subject.name) for subject in subjects}) == 400
+    for prompt, subject in zip(load_prompts(), subjects, strict=True):
+        assert prompt.text in subject.texts and prompt.kind == subject.kind
+        assert all(subject.name in text for text in subject.texts)
+    texts = [text for subject in subjects for text in subject.texts]
+    assert len(set(texts)) == len(texts) == 50 * (7 * 4 + 3)
