@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from verl.utils.tokenizer import build_multimodal_processor_inputs, get_processor_token_id, hf_processor
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 
-from gad_verl.data.images import decoded, image_files
+from gad_verl.data.images import decoded, image_files, image_size
 from gad_verl.data.prompt_images import PromptImages
 from gad_verl.data.tokens import Messages
 from gad_verl.errors import GadConfigError, GadDataError
@@ -93,13 +93,28 @@ class ImagePrompts:
         files, found = image_files(messages), dict[str, Any]()
         pictures = [decoded(file) for file in files]
         ids = self._builder.build_initial_tokens(list(messages), images=pictures, mm_inputs_out=found)
-        if len(ids) > self._max_prompt_length:
+        self._check_length(len(ids), len(files), where)
+        return ids, self.of_rollout(ids, found, files)
+
+    def check(self, messages: Messages, where: str) -> None:
+        """Check that a prompt is not too long, without a look at any pixel.
+
+        Args:
+            messages, where: See :meth:`read`.
+
+        Raises:
+            GadDataError: It is too long, or its template does not write one place for each image.
+        """
+        sizes = [image_size(file, where) for file in image_files(messages)]
+        self._check_length(self.length(messages, sizes, where), len(sizes), where)
+
+    def _check_length(self, tokens: int, images: int, where: str) -> None:
+        if tokens > self._max_prompt_length:
             longest, options = self._keys
             raise GadDataError(
-                f"{where} has {len(ids)} tokens with its {len(files)} images, more than {longest}="
-                f"{self._max_prompt_length}, and is never cut: raise it, or lower max_pixels in {options}"
+                f"{where} has {tokens} tokens with its {images} images, more than {longest}={self._max_prompt_length}, "
+                f"and is never cut: raise it, or lower max_pixels in {options}"
             )
-        return ids, self.of_rollout(ids, found, files)
 
     def of_rollout(self, prompt_ids: Sequence[int], inputs: Mapping[str, Any], files: Sequence[Any]) -> PromptImages:
         """The images of a prompt that a rollout has read.

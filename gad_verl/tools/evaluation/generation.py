@@ -203,6 +203,11 @@ def generate(
         GadCheckpointError: If the checkpoint cannot be exported.
     """
     engine_name = resolve_engine(compute.engine, checkpoint.config_folder, images is not None)
+    if images is not None:
+        # Before the folder is there: it keeps to the settings that it was begun with.
+        for number, row in enumerate(rows):
+            if row.images:
+                images.check(row.chat, _place(number))
     claim_folder(
         output,
         {
@@ -221,9 +226,11 @@ def generate(
         },
     )
     with ResponseFile(output) as file:
+        # Images are processed here for their tokens, and again with their batch: all pixels at once would be large.
+        shown = tqdm(rows, desc="Reading prompts", unit="prompt", delay=2, disable=images is None)
         jobs = [
             Job(number, sample, ids, row.images)
-            for number, row in enumerate(rows)
+            for number, row in enumerate(shown)
             if (left := [one for one in range(settings.samples) if (number, one) not in file.responses])
             for ids in [_prompt_ids(row, number, builder, images)]
             for sample in left
@@ -246,7 +253,11 @@ def _prompt_ids(row: Row, number: int, builder: SequenceBuilder, images: "ImageP
     if not row.images:
         return builder.prompt(row.messages)
     assert images is not None, "evaluate opens a reader for rows with images"
-    return images.read(row.chat, f"row {number} of the data")[0]
+    return images.read(row.chat, _place(number))[0]
+
+
+def _place(number: int) -> str:
+    return f"row {number} of the data"
 
 
 def student_folder(checkpoint: Checkpoint, output: Path) -> Path:
