@@ -30,7 +30,7 @@ from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
 from gad_verl.preflight.numbers_check import check_folder, check_numbers
 from gad_verl.preflight.objective_check import check_objective
-from gad_verl.preflight.options import check_estimator, check_tools
+from gad_verl.preflight.options import READ_NO_VALUES, check_estimator, check_tools
 from gad_verl.preflight.parallel_check import check_counts
 from gad_verl.preflight.size_check import check_heads
 from gad_verl.preflight.surroundings_check import check_context, check_loggers
@@ -128,15 +128,11 @@ def check_config(config: DictConfig) -> GadConfig:
 
 
 def _check_critic(estimator: str, enable: bool | None) -> None:
-    from verl.trainer.ppo.core_algos import AdvantageEstimator
-
-    if estimator == AdvantageEstimator.GAE.value and enable is False:
+    if estimator == "gae" and enable is False:
         raise GadConfigError(
             "algorithm.adv_estimator=gae needs verl's critic: set critic.enable to null or True, not to False"
         )
-    # One of somebody else's may read values.
-    reads_none = {one.value for one in AdvantageEstimator} - {AdvantageEstimator.GAE.value} | {"gad_process"}
-    if estimator in reads_none and enable:
+    if estimator in READ_NO_VALUES and enable:
         raise GadConfigError(
             f"critic.enable=True: a critic would be trained whose values algorithm.adv_estimator={estimator} does not "
             "read; set critic.enable=null, or algorithm.adv_estimator=gae"

@@ -33,6 +33,8 @@ _SUMMING_ESTIMATORS = (
     "reinforce_plus_plus_baseline",
 )
 _GROUP_ESTIMATORS = (*_SUMMING_ESTIMATORS, "gad_process")
+# Of those that are known; one of somebody else's may read a critic's values.
+READ_NO_VALUES = (*_GROUP_ESTIMATORS, "reinforce_plus_plus")
 # What they need beside rewards, which no step of verl's V1 trainer makes.
 _NEVER_MADE = {
     "gdpo": "several rewards by their names (algorithm.gdpo_reward_keys)",
