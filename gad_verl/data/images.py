@@ -100,7 +100,7 @@ def image_size(file: bytes, where: str) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(file)) as image:
             return image.height, image.width
-    except (UnidentifiedImageError, OSError, ValueError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError):
         raise GadDataError(f"{where}: {len(file)} bytes that are no image Pillow knows; convert it to PNG") from None
 
 
@@ -148,6 +148,46 @@ def image_values(value: Any, where: str) -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__"):
         raise GadDataError(f"{where}: expected a list of images, got {type(value).__name__}; write [image]")
     return list(value)
+
+
+def row_images(value: Any, messages: Sequence[Mapping[str, Any]], where: str, column: str) -> tuple[bytes, ...]:
+    """The files of a row's images, each an image with a place in the prompt; empty for a row of text.
+
+    Args:
+        value: What the column holds.
+        messages: The prompt; contents are texts.
+        where, column: File and row, and name of the column, for errors.
+
+    Raises:
+        GadDataError: Names the row, the column and the remedy.
+    """
+    named = f"{where}, column {column!r}"
+    files = tuple(image_file(one, named) for one in image_values(value, named))
+    for file in files:
+        image_size(file, named)
+    if files:
+        check_marks(messages, len(files), where)
+    return files
+
+
+def refuse_films(row: Mapping[str, Any], columns: Sequence[str], where: str) -> None:
+    """Refuse a row of films or sound.
+
+    Args:
+        row: Its columns.
+        columns: Names of those that would hold them.
+        where: File and row, for the error.
+
+    Raises:
+        GadDataError: Names the row, the column and the remedy.
+    """
+    for name in columns:
+        value = row.get(name)
+        if value is not None and (not hasattr(value, "__len__") or len(value)):
+            raise GadDataError(
+                f"{where}, column {name!r}: films and sound are not supported. Leave the column out, if the answers "
+                "do not rest on it"
+            )
 
 
 def check_marks(messages: Sequence[Mapping[str, Any]], count: int, where: str) -> None:

@@ -13,7 +13,7 @@
 # limitations under the License.
 """Images beside the prompts: whether student, discriminator and rollout all see them, in every row."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig
@@ -23,7 +23,7 @@ from gad_verl.config.checks import require
 from gad_verl.config.modes import SYNC, trainer_mode
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.image_prompts import ImagePrompts, image_prompts
-from gad_verl.data.images import check_marks, image_file, image_size, image_values, with_images
+from gad_verl.data.images import image_size, refuse_films, row_images, with_images
 from gad_verl.data.reading import BadRow, open_file
 from gad_verl.data.schema import column_names
 from gad_verl.data.tokenizer import load_tokenizer
@@ -42,16 +42,14 @@ def check_images(config: DictConfig, gad_config: GadConfig) -> None:
         GadDataError: Names the file, the row and the column, and the remedy.
     """
     prompts: ImagePrompts | None = None
-    for where, messages, column, images in _rows_with_images(config):
-        files = [image_file(image, f"{where}, column {column!r}") for image in images]
-        sizes = [image_size(file, f"{where}, column {column!r}") for file in files]
-        check_marks(messages, len(files), where)
+    for where, messages, files in _rows_with_images(config):
+        sizes = [image_size(file, where) for file in files]
         if prompts is None:
             prompts = _prompts(config, gad_config)
         _check_length(config, prompts.length(with_images(messages, files), sizes, where), len(files), where)
 
 
-def _rows_with_images(config: DictConfig) -> Iterator[tuple[str, Any, str, list[Any]]]:
+def _rows_with_images(config: DictConfig) -> Iterator[tuple[str, Any, tuple[bytes, ...]]]:
     data = config.data
     column = data.get(_IMAGES[0]) or _IMAGES[1]
     others = [data.get(key) or name for key, name in _OTHERS.items()]
@@ -61,20 +59,10 @@ def _rows_with_images(config: DictConfig) -> Iterator[tuple[str, Any, str, list[
             if isinstance(row, BadRow):
                 raise GadDataError(row.message)
             where = f"{path}, row {number}"
-            _refuse_others(row, others, where)
-            images = image_values(row.get(column), f"{where}, column {column!r}")
-            if images:
-                yield where, row[data.prompt_key], column, images
-
-
-def _refuse_others(row: Mapping[str, Any], columns: list[str], where: str) -> None:
-    for name in columns:
-        value = row.get(name)
-        if value is not None and (not hasattr(value, "__len__") or len(value)):
-            raise GadDataError(
-                f"{where}, column {name!r}: films and sound are not supported. Leave the column out, if the answers "
-                "do not rest on it"
-            )
+            refuse_films(row, others, where)
+            files = row_images(row.get(column), row[data.prompt_key], where, column)
+            if files:
+                yield where, row[data.prompt_key], files
 
 
 def _prompts(config: DictConfig, gad_config: GadConfig) -> ImagePrompts:

@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from gad_verl.data.endings import EXTRA_INFO, MARKS, cut_texts
-from gad_verl.data.images import check_marks, image_file, image_size, image_values, with_images
+from gad_verl.data.images import image_size, row_images, with_images
 from gad_verl.data.schema import teacher_texts
 from gad_verl.data.tokenizer import load_tokenizer, why_not
 from gad_verl.data.tokens import SequenceBuilder
@@ -121,16 +121,14 @@ class _Prompts:
         self._images: ImagePrompts | None = None
 
     def count(self, row: Mapping[str, Any], messages: Any, where: str) -> int:
-        column = f"{where}, column {self._image_key!r}"
-        values = image_values(row.get(self._image_key), column) if self._open_images is not None else []
-        if not values:
+        if self._open_images is None:
+            return len(self._builder.prompt(messages))
+        files = row_images(row.get(self._image_key), messages, where, self._image_key)
+        if not files:
             return len(self._builder.prompt(messages))
         if self._images is None:
-            assert self._open_images is not None
             self._images = self._open_images()
-        check_marks(messages, len(values), where)
-        files = [image_file(value, column) for value in values]
-        return self._images.length(with_images(messages, files), [image_size(file, column) for file in files], where)
+        return self._images.length(with_images(messages, files), [image_size(file, where) for file in files], where)
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gad_verl.data.endings import cut_texts
-from gad_verl.data.images import check_marks, image_file, image_size, image_values, with_images
+from gad_verl.data.images import refuse_films, row_images, with_images
 from gad_verl.data.reading import open_file
 from gad_verl.data.schema import chat_id, check_file, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
@@ -105,30 +105,12 @@ def load_rows(
             break
         messages = tuple({"role": m["role"], "content": m["content"]} for m in record[prompt_key])
         where = f"{path}, row {number}"
-        images = _images_of(record, image_key, messages, where)
+        refuse_films(record, _REFUSED, where)
+        images = row_images(record.get(image_key), messages, where, image_key)
         texts = read_texts(record[teacher_key], f"{where}, column {teacher_key!r}")
         checks = () if checks_key is None else checks_of(record, checks_key, where)
         rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0], checks, images))
     return rows
-
-
-def _images_of(
-    record: Mapping[str, Any], image_key: str, messages: Sequence[Mapping[str, str]], where: str
-) -> tuple[bytes, ...]:
-    for column in _REFUSED:
-        value = record.get(column)
-        if value is not None and hasattr(value, "__len__") and len(value):
-            raise GadDataError(
-                f"{where}, column {column!r}: films and sound are not supported. Leave the column out, if the answers "
-                "do not rest on it"
-            )
-    column = f"{where}, column {image_key!r}"
-    images = tuple(image_file(value, column) for value in image_values(record.get(image_key), column))
-    if images:
-        check_marks(messages, len(images), where)
-        for image in images:
-            image_size(image, column)
-    return images
 
 
 def digest(rows: Sequence[Row]) -> str:

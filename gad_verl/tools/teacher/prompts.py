@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from gad_verl.data.images import check_marks, for_api, image_file, image_size, image_values, with_images
+from gad_verl.data.images import for_api, row_images, with_images
 from gad_verl.data.reading import BadRow, Source
 from gad_verl.data.schema import check_messages
 from gad_verl.errors import GadConfigError, GadDataError
@@ -136,7 +136,7 @@ class Prompts:
                 raise GadDataError(row.message)
             where = f"{self.source.name}, row {index}, column {self._prompt_key!r}"
             given, asked = self._chats(row, where)
-            images = self._images(row, asked, f"{self.source.name}, row {index}")
+            images = row_images(row.get(self._image_key), asked, f"{self.source.name}, row {index}", self._image_key)
             content = [asked, *(hashlib.sha256(image).hexdigest() for image in images)]
             digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).digest()
             first_index, occurrence = seen.get(digest, (index, 0))
@@ -151,15 +151,6 @@ class Prompts:
                 data_source=self._data_source or str(row.get("data_source") or self._default_source),
                 images=images,
             )
-
-    def _images(self, row: Mapping[str, Any], asked: Messages, where: str) -> tuple[bytes, ...]:
-        column = f"{where}, column {self._image_key!r}"
-        images = tuple(image_file(value, column) for value in image_values(row.get(self._image_key), column))
-        for image in images:
-            image_size(image, column)
-        if images:
-            check_marks(asked, len(images), where)
-        return images
 
     def _chats(self, row: Mapping[str, Any], where: str) -> tuple[Messages, Messages]:
         value = row.get(self._prompt_key)
