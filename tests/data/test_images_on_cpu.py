@@ -329,3 +329,9 @@ def test_a_prompt_that_is_too_long_is_refused_and_not_cut(
 def test_other_processors_are_refused(config: DictConfig, tokenizer: Any) -> None:
     with pytest.raises(GadConfigError, match="images are covered for.*none that verl can make"):
         image_prompts(config, tokenizer, None)
+
+
+def test_an_image_that_pillow_takes_for_an_attack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(GadDataError, match="row 3.*no image Pillow knows"):
+        image_size(png(1), "row 3")
