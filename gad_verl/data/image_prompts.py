@@ -188,7 +188,12 @@ class ImagePrompts:
 
 
 def image_prompts_of_folder(
-    folder: str, tokenizer: Any, max_prompt_length: int, trust_remote_code: bool = False, **options: Any
+    folder: str,
+    tokenizer: Any,
+    max_prompt_length: int,
+    trust_remote_code: bool = False,
+    chat_template: str | None = None,
+    **options: Any,
 ) -> ImagePrompts:
     """Of a model's folder.
 
@@ -196,13 +201,28 @@ def image_prompts_of_folder(
         folder: Has the processor.
         tokenizer, max_prompt_length, options: See :class:`ImagePrompts`.
         trust_remote_code: Run code of the folder.
+        chat_template: In the place of the processor's.
 
     Raises:
         GadConfigError: The processor is none of those that are covered.
     """
-    processor = hf_processor(folder, trust_remote_code=trust_remote_code)
+    processor = load_processor(folder, trust_remote_code, chat_template)
     model_type = getattr(getattr(processor, "config", None), "model_type", None)
     return ImagePrompts(tokenizer, processor, model_type, max_prompt_length, **options)
+
+
+def load_processor(folder: str, trust_remote_code: bool, chat_template: str | None) -> Any:
+    """What turns text and images into a model's inputs, as verl's trainer makes it; None where verl makes none.
+
+    Args:
+        folder: Of tokenizer and processor.
+        trust_remote_code: Run code of the folder.
+        chat_template: In the place of the processor's; verl's ``custom_chat_template``.
+    """
+    processor = hf_processor(folder, trust_remote_code=trust_remote_code)
+    if processor is not None and chat_template is not None:
+        processor.chat_template = chat_template
+    return processor
 
 
 def image_prompts(config: DictConfig, tokenizer: Any, processor: Any) -> ImagePrompts:

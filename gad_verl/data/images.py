@@ -37,6 +37,7 @@ _OTHER_MARKS = ("<video>", "<audio>")
 _FILE = "file://"
 # What OpenAI-compatible APIs read.
 _API_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+_END_OF_JPEG = b"\xff\xd9"
 
 
 def image_file(value: Any, where: str) -> bytes:
@@ -104,6 +105,29 @@ def image_size(file: bytes, where: str) -> tuple[int, int]:
         raise GadDataError(f"{where}: {len(file)} bytes that are no image Pillow knows; convert it to PNG") from None
 
 
+def check_image(file: bytes, where: str) -> None:
+    """Check that a file is a whole image, as far as that can be seen without its pixels: by the checksums of a PNG, the
+    mark at the end of a JPEG. Others are decoded, and so is a JPEG that has something else at its end.
+
+    Raises:
+        GadDataError: It is no image, or not all of one.
+    """
+    from PIL import Image
+
+    image_size(file, where)
+    try:
+        with Image.open(io.BytesIO(file)) as image:
+            if image.format == "PNG":
+                image.verify()
+            elif image.format != "JPEG" or not file.endswith(_END_OF_JPEG):
+                image.load()
+    # What Pillow raises for damage differs with the format.
+    except Exception as error:
+        raise GadDataError(
+            f"{where}: the image of {len(file)} bytes is damaged or not whole ({error}); fetch or make it again"
+        ) from None
+
+
 def data_url(file: bytes) -> str:
     """An image as OpenAI-compatible APIs take it; formats that they do not read become PNG.
 
@@ -164,7 +188,7 @@ def row_images(value: Any, messages: Sequence[Mapping[str, Any]], where: str, co
     named = f"{where}, column {column!r}"
     files = tuple(image_file(one, named) for one in image_values(value, named))
     for file in files:
-        image_size(file, named)
+        check_image(file, named)
     if files:
         check_marks(messages, len(files), where)
     return files

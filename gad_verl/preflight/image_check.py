@@ -22,7 +22,7 @@ from gad_verl.config import GadConfig
 from gad_verl.config.checks import require
 from gad_verl.config.modes import SYNC, trainer_mode
 from gad_verl.data.file_stamps import file_list
-from gad_verl.data.image_prompts import ImagePrompts, image_prompts
+from gad_verl.data.image_prompts import ImagePrompts, image_prompts, load_processor
 from gad_verl.data.images import image_size, refuse_films, row_images, with_images
 from gad_verl.data.reading import BadRow, open_file
 from gad_verl.data.schema import column_names
@@ -85,14 +85,11 @@ def _prompts(config: DictConfig, gad_config: GadConfig) -> ImagePrompts:
 
 
 def _processor(model: Any) -> Any:
-    from verl.utils.tokenizer import hf_processor
-
-    processor = hf_processor(
-        model.get("tokenizer_path", None) or model.path, trust_remote_code=model.get("trust_remote_code", False)
+    return load_processor(
+        model.get("tokenizer_path", None) or model.path,
+        model.get("trust_remote_code", False),
+        model.get("custom_chat_template", None),
     )
-    if processor is not None and model.get("custom_chat_template", None) is not None:
-        processor.chat_template = model.custom_chat_template
-    return processor
 
 
 def _check_modes(config: DictConfig, gad_config: GadConfig) -> None:

@@ -38,6 +38,7 @@ from verl.workers.rollout.replica import TokenOutput
 from gad_verl.data.dataset import GadDataset
 from gad_verl.data.image_prompts import ImagePrompts, image_prompts
 from gad_verl.data.images import (
+    check_image,
     check_marks,
     decoded,
     image_file,
@@ -329,6 +330,33 @@ def test_a_prompt_that_is_too_long_is_refused_and_not_cut(
 def test_other_processors_are_refused(config: DictConfig, tokenizer: Any) -> None:
     with pytest.raises(GadConfigError, match="images are covered for.*none that verl can make"):
         image_prompts(config, tokenizer, None)
+
+
+@given(
+    kind=st.sampled_from(["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"]),
+    share=st.floats(0, 1, exclude_max=True),
+    seed=st.integers(0, 9),
+)
+def test_what_the_check_of_an_image_accepts_is_whole(kind: str, share: float, seed: int) -> None:
+    pixels = bytes(random.Random(seed).randrange(256) for _ in range(40 * 30 * 3))
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (40, 30), pixels).save(buffer, format=kind)
+    whole = buffer.getvalue()
+    check_image(whole, "row 3")
+    cut = whole[: int(share * len(whole))]
+    try:
+        check_image(cut, "row 3")
+    except GadDataError as error:
+        assert str(error).startswith("row 3: ") and "\n" not in str(error)
+    else:
+        # A mark at the end of the file is all that can be missing.
+        assert decoded(cut).tobytes() == decoded(whole).tobytes()
+
+
+def test_a_jpeg_with_other_bytes_behind_it_is_whole() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(buffer, format="JPEG")
+    check_image(buffer.getvalue() + b"\0\0", "row 3")
 
 
 def test_an_image_that_pillow_takes_for_an_attack_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

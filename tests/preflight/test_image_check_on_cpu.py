@@ -15,6 +15,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,10 @@ def test_rows_with_images_pass(check: Callable[..., str], tmp_path: Path) -> Non
             "FILE, row 2, column 'images': 3 bytes that are no image",
         ),
         (
+            with_prompt("<image>", images=[{"bytes": picture("red")[:-20], "path": None}]),
+            f"FILE, row 2, column 'images': the image of {len(picture('red')) - 20} bytes is damaged or not whole (",
+        ),
+        (
             with_prompt("<image>", images=[{"bytes": None, "path": "nowhere.png"}]),
             "FILE, row 2, column 'images': the image nowhere.png cannot be read",
         ),
@@ -143,3 +148,18 @@ def test_a_template_that_leaves_images_out_is_refused(check: Callable[..., str])
     blind = TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "")
     said = check(colour_rows(2, seed=1), actor_rollout_ref__model__custom_chat_template=blind)
     assert said.startswith("FILE, row 0: the chat template writes 0 places for 1 images")
+
+
+def test_doctor_and_estimate_count_with_the_templates_of_the_run(base: DictConfig, tmp_path: Path) -> None:
+    from gad_verl.tools.data.token_stats import count_tokens, run_builder, run_images
+
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame(colour_rows(3, seed=1)).to_parquet(path)
+    counted = []
+    for template in (None, TEMPLATE + "{{ 'twelve bytes' }}"):
+        config = copy.deepcopy(base)
+        OmegaConf.update(config, "actor_rollout_ref.model.custom_chat_template", template, force_add=True)
+        reader = partial(run_images, config)
+        found = count_tokens(path, run_builder(config), "prompt", "teacher_response", open_images=reader)
+        counted.append(found.prompts)
+    assert (counted[1] - counted[0] == 12).all()

@@ -83,6 +83,8 @@ def run_images(config: DictConfig) -> "ImagePrompts":
         str(Path(model.get("tokenizer_path", None) or model.path).expanduser()),
         load_tokenizer("actor_rollout_ref.model", model),
         _NO_LIMIT,
+        trust_remote_code=model.get("trust_remote_code", False),
+        chat_template=model.get("custom_chat_template", None),
         template_kwargs=config.data.get("apply_chat_template_kwargs", None),
         processor_kwargs=config.data.get("mm_processor_kwargs", None),
     )
