@@ -94,9 +94,10 @@ def test_the_loss_falls(probe: Results, layout: tuple[int, str]) -> None:
 @every_family
 def test_the_discriminator_learns_to_look(probe: Results, family: str) -> None:
     """Every text is as often the teacher's as any other: who does not look is right in half of the pairs, whatever is
-    shown. Pictures of another colour bring one who looks to chance or, as their own text is among the pairs, below."""
+    shown. One who looks is right less often where pictures of another colour are shown: their text is among the others.
+    """
     result = probe[1, family]
-    assert result["right", 0] > 0.75 and result["right", 1] <= 0.5
+    assert result["right", 0] > 0.75 and result["right", 1] < result["right", 0] - 0.2
 
 
 # ------------------------------ the student's supervised steps ------------------------------

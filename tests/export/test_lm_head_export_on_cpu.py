@@ -114,7 +114,10 @@ def test_an_exported_discriminator_goes_on_as_one(made: tuple[Path, Any], tmp_pa
     config = AutoConfig.from_pretrained(folder)
     prepare_config(config, None)
     again = load_discriminator(folder, config, torch.float32, fresh_head=False, seed=0).eval()
-    assert torch.equal(last_values(again, ROWS), last_values(model, ROWS))
+    weights = again.state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in model.state_dict().items())
+    # Where its weights lie in memory decides the last digit.
+    torch.testing.assert_close(last_values(again, ROWS), last_values(model, ROWS), atol=TOLERANCE, rtol=0)
     assert torch.equal(read_head(folder).weight, model.lm_head.weight)
     # It has Megatron's form already but for the second copy of the head; there and back nothing changes.
     assert to_megatron(folder, tmp_path / "megatron") == tmp_path / "megatron"
@@ -123,7 +126,7 @@ def test_an_exported_discriminator_goes_on_as_one(made: tuple[Path, Any], tmp_pa
     config = AutoConfig.from_pretrained(back)
     prepare_config(config, None)
     returned = load_discriminator(back, config, torch.float32, fresh_head=False, seed=0).eval()
-    assert torch.equal(last_values(returned, ROWS), last_values(model, ROWS))
+    torch.testing.assert_close(last_values(returned, ROWS), last_values(model, ROWS), atol=TOLERANCE, rtol=0)
 
 
 def test_a_student_of_such_a_family_is_an_ordinary_model(made: tuple[Path, Any], tmp_path: Path) -> None:
