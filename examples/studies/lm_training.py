@@ -34,7 +34,7 @@ from discriminator_knowledge import valid_above_invalid
 from language import TRUST
 from lm_lab import Dice, Lab, Loop, Texts, save, validation_loss
 from lm_model import Ids, Learner, log_probs, sample, scores
-from objective_training import KL_COEF, Objective, batches, none_if_nan
+from objective_training import Objective, batches, none_if_nan
 from torch import Tensor
 
 from gad_verl.core import discriminator_pair_loss, group_advantages, low_variance_kl
@@ -261,7 +261,10 @@ def adversarial(
         policy_weight, texts_weight, rate = objective.weights_and_rate(knowledge, policy_rate, texts_rate)
         if rate:
             weights = group_advantages(found[:, 1:], torch.ones_like(found[:, 1:]), not objective.nats)
-            loss = student_loss(learner.module, reference, corpus, rows, answers, weights, policy_weight, texts_weight)
+            kl = objective.kl
+            loss = student_loss(
+                learner.module, reference, corpus, rows, answers, weights, policy_weight, texts_weight, kl
+            )
             learner.update(loss, rate)
         loop.history["factors"].append(knowledge)
         loop.history["accuracies"].append(pair_accuracy(found[:, 0], found[:, 1:]).mean().item())
@@ -292,6 +295,7 @@ def student_loss(
     advantages: Tensor,
     policy_weight: float,
     texts_weight: float,
+    kl_weight: float,
 ) -> Tensor:
     """Policy gradient with KL against the reference, and cross-entropy on the teacher's texts, each a mean over its own
     tokens; ONE pass for both. Advantages (G, n)."""
@@ -309,7 +313,7 @@ def student_loss(
     policy, reference_policy = mine[sampled], known[sampled]
     gain = advantages[group[sampled], place[sampled] - first]
     loss = -(gain * (policy - policy.detach()).exp()).mean()
-    loss = policy_weight * (loss + KL_COEF * low_variance_kl(policy, reference_policy).mean())
+    loss = policy_weight * (loss + kl_weight * low_variance_kl(policy, reference_policy).mean())
     return loss - texts_weight * mine[~sampled].mean() if first else loss
 
 

@@ -121,8 +121,11 @@ PARTS = {
     "new, one rate": Objective(trust=True, nats=True, texts=True),
 }
 # Not reported on seeds of their own: whether the preset may have what it was asked about.
-LENGTH = "new, length regression"
-CHOICES = {NEW: ARMS[NEW], LENGTH: replace(ARMS[NEW], length_regression=True)}
+CHOICES = {
+    NEW: ARMS[NEW],
+    "new, length regression": replace(ARMS[NEW], length_regression=True),
+    **{f"new, KL {weight:g}": replace(ARMS[NEW], kl=weight) for weight in (0.03, 0.1)},
+}
 
 
 def seqkd_at(rate: float) -> str:
@@ -331,8 +334,11 @@ def choice_table(rows: Sequence[Row]) -> str:
     rates = sorted({rate for case in CASES.values() for rate in case.rates})
     lines = {"before": lambda case: mean_of(rows, SEQKD, "valid", 1, 100)(case).split(" ")[0]}
     lines |= {f"rate {rate:g}": line(rate) for rate in rates}
-    if any(row["arm"] == LENGTH for row in rows):
-        lines[f"{LENGTH}, points against without"] = lambda case: cell(gain(rows, case, LENGTH, "valid", rival=NEW))
+    for arm in CHOICES:
+        if arm != NEW and any(row["arm"] == arm for row in rows):
+            lines[f"{arm}, points against {NEW}"] = lambda case, arm=arm: cell(
+                gain(rows, case, arm, "valid", rival=NEW)
+            )
     return by_regime("SeqKD, valid %", lines)
 
 
@@ -388,7 +394,7 @@ def main() -> int:
         "--choice",
         action="store_true",
         help="run on the seeds of the choice, to rows of their own, what was chosen by: SeqKD for its rates, and the "
-        "new objective with and without a length regression",
+        "new objective with and without a length regression, and with more weight on KL",
     )
     options = parser.parse_args()
     torch.set_num_threads(1)

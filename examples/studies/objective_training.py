@@ -81,6 +81,8 @@ class Objective:
         texts: Whether what D does not know is learned from the teacher's texts (``gad_verl.core.objective``).
         two_rates: Whether the rate goes from SeqKD's to GAD's as f goes from 0 to 1.
         length_regression: Whether what length explains of the scores is taken out (``gad.reward.length_correction``).
+        kl: Weight of KL against the student of the start, beside the policy gradient. In nats it has a meaning: the
+            student goes to T^(1 / (1 + kl)) S^(kl / (1 + kl)), of teacher and start.
     """
 
     trust: bool = False
@@ -88,6 +90,7 @@ class Objective:
     texts: bool = False
     two_rates: bool = False
     length_regression: bool = False
+    kl: float = KL_COEF
 
     def weights_and_rate(self, knowledge: float, policy_rate: float, texts_rate: float) -> tuple[float, float, float]:
         """Weight of the policy terms, of the texts, and the learning rate."""
@@ -282,7 +285,7 @@ def adversarial(
                 students = regression.residual(students, lengths, all_count)
             advantages = group_advantages(students, torch.ones_like(students), divide_by_std=not objective.nats)
             policy, kl = policy_loss(student, reference, rollouts, advantages.flatten())
-            loss = loss + policy_weight * (policy + KL_COEF * kl)
+            loss = loss + policy_weight * (policy + objective.kl * kl)
         if texts_weight:
             loss = loss + texts_weight * supervised_loss(student, teacher)
         for group in adam.param_groups:

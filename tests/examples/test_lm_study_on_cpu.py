@@ -309,7 +309,7 @@ def test_the_students_loss_and_gradient_are_those_of_the_one_file(lab: Lab, text
             weight += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     rows, texts = [3, 8, 1, 20], some_rows(lab, answers=2)[1][:4]
     advantages = torch.randn(4, 2, generator=torch.Generator().manual_seed(2))
-    loss = student_loss(learner.module, reference, corpus, rows, texts, advantages, 0.6, texts_weight)
+    loss = student_loss(learner.module, reference, corpus, rows, texts, advantages, 0.6, texts_weight, KL_COEF)
     loss.backward()
     gad, groups = one_file(lab, corpus, rows, texts)
     gad.reference = reference
