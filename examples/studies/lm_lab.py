@@ -65,7 +65,8 @@ class Sizes:
         passes: Of the warmup of D over the answers of the student of the start.
         batch, n: Instructions of an update or a step, answers to each.
         steps: Of the adversarial stage; SeqKD that goes on and SODA have as many updates.
-        equal_time: Updates of SeqKD that take as long as the new objective with the warmup of D.
+        equal_time: Updates of SeqKD meant to take as long as the new objective with the warmup of D; its table says how
+            nearly they did.
         checkpoints: Of SeqKD that goes on, up to ``steps`` and again up to ``equal_time``.
         limit: Tokens of an answer.
     """

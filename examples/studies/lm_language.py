@@ -195,6 +195,15 @@ def training_s(rows: Sequence[Row]) -> float:
     return own + sum(shared.values())
 
 
+def share_of_time(rows: Sequence[Row]) -> str:
+    """How equal the time is: the sizes were fixed before the new objective had been timed."""
+    longest = [row["curve"][-1]["train_s"] for row in rows if "curve" in row]
+    new = [row["train_s"] for row in rows if row["arm"] == NEW]
+    if not longest or not new:
+        return ""
+    return f" ({np.mean(longest) / np.mean(new):.0%} of what the new objective took with the warmup of D)"
+
+
 def differences_table(rows: Sequence[Row], rival: str) -> str:
     """Each arm less a rival: over seeds, and over prompts."""
     heads = [f"less {rival}", "valid, points over seeds", "over prompts", "greedy, over prompts"]
@@ -274,7 +283,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
     seeds = sorted({row["seed"] for row in rows})
     note = (
         f"Seeds {', '.join(map(str, seeds))}; {rows[0]['steps']} updates of an arm, {rows[0]['equal_time']} of SeqKD "
-        f"in equal time. Training took {training_s(rows) / 3600:.1f} hours of one core, and "
+        f"in equal time{share_of_time(rows)}. Training took {training_s(rows) / 3600:.1f} hours of one core, and "
         f"{training_s(chosen) / 3600:.1f} for the choice.\n"
     )
     return [
