@@ -108,8 +108,13 @@ def runs_of(lab: Lab, arms: Sequence[str], seeds: Sequence[int], choice: Choice 
 
 SEQKDS = (SEQKD, *map(seqkd_at, SEQKD_RATES))
 CHOICE_ARMS = (*SEQKDS, *(at(arm, rate) for arm in (GAD, SODA) for rate in POLICY_RATES))
-# The three that are asked about first, so that an interrupted seed has them.
-REPORTED_ARMS = (*SEQKDS, NEW, SODA, GAD, HOLD, SODA_TEXTS, *PARTS)
+
+
+def reported_arms(choice: Choice) -> tuple[str, ...]:
+    """What is asked about first comes first, so that an interrupted seed has it."""
+    tuned = dict.fromkeys(map(seqkd_at, (choice.seqkd, choice.seqkd_equal_time)))
+    others = [arm for arm in SEQKDS[1:] if arm not in tuned]
+    return (SEQKD, *tuned, NEW, SODA, GAD, HOLD, SODA_TEXTS, *PARTS, *others)
 
 
 def means(rows: Sequence[Row], arm: str, updates: int | None = None) -> float | None:
@@ -147,21 +152,23 @@ def _validity(point: Row) -> float:
 
 
 def rival_rows(rows: Sequence[Row], choice: Choice | None, oracle: Callable[[Row], float] = _validity) -> list[Row]:
-    """A row for each rival (``objective_language.py``) of each seed whose runs of SeqKD are all there; the student that
-    is stopped by the oracle is the one with the highest value of ``oracle``."""
+    """A row for each rival (``objective_language.py``) of each seed: SeqKD at a rate of the choice where that run is
+    there, what was stopped where those of all rates are. The oracle stops at the highest value of ``oracle``."""
     made = []
     for seed in sorted({row["seed"] for row in rows}):
         curves = {row["arm"]: row for row in rows if row["seed"] == seed and "curve" in row}
-        if len(curves) < len(SEQKD_RATES):
-            continue
-        for rival, stop in RIVALS.items():
+        for rival, stop in RIVALS.items() if curves else ():
             last = next(iter(curves.values()))["equal_time" if stop.equal_time else "steps"]
             points = [point for row in curves.values() for point in row["curve"] if point["updates"] <= last]
             if stop.rule == "all":
                 if choice is None:
                     continue
-                rate = choice.seqkd_equal_time if stop.equal_time else choice.seqkd
-                taken = next(point for point in curves[seqkd_at(rate)]["curve"] if point["updates"] == last)
+                arm = seqkd_at(choice.seqkd_equal_time if stop.equal_time else choice.seqkd)
+                if arm not in curves:
+                    continue
+                taken = next(point for point in curves[arm]["curve"] if point["updates"] == last)
+            elif len(curves) < len(SEQKD_RATES):
+                continue
             elif stop.rule == "likelihood":
                 taken = min(points, key=lambda point: point["validation_loss"])
             else:
@@ -319,7 +326,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if choice is not None:
             seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
             left = None if options.budget_s is None else deadline - time.monotonic()
-            done = run_all(Rows(options.rows), runs_of(lab, REPORTED_ARMS, seeds, choice), left)
+            done = run_all(Rows(options.rows), runs_of(lab, reported_arms(choice), seeds, choice), left)
     except Paused:
         done = False
     except (StudentError, *USER_ERRORS) as error:

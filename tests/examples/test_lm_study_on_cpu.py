@@ -30,7 +30,7 @@ import pytest
 import torch
 from gad_in_one_file import Example, Gad, Group, Settings
 from lm_lab import Corpus, Lab, Paused, Sizes, exact_figures
-from lm_language import CHOICE_ARMS, REPORTED_ARMS, SEQKD_RATES, Choice, at, choose, rival_rows, run, runs_of
+from lm_language import CHOICE_ARMS, SEQKD_RATES, Choice, at, choose, reported_arms, rival_rows, run, runs_of
 from lm_model import Learner, draw, log_probs, pack, sample, scores
 from lm_task import KINDS, SHARES, make_splits
 from lm_training import adversarial, seqkd_goes_on, start, student_loss, warm_opponent
@@ -464,8 +464,12 @@ def test_the_command_runs_every_arm_and_goes_on_and_its_tables_are_made(lab: Lab
     assert lm_language.main(command) == 0
     assert [(row["arm"], row["seed"]) for row in Rows(choice_rows).all()] == [(arm, 520) for arm in CHOICE_ARMS]
     found = Rows(rows).all()
-    assert [(row["arm"], row["seed"]) for row in found] == [(arm, seed) for seed in (530,) for arm in REPORTED_ARMS]
-    assert set(ARMS) | set(lm_language.PARTS) | set(lm_language.SODAS) <= set(REPORTED_ARMS)
+    choice = choose(Rows(choice_rows).all())
+    assert choice is not None
+    arms = reported_arms(choice)
+    assert [(row["arm"], row["seed"]) for row in found] == [(arm, seed) for seed in (530,) for arm in arms]
+    assert set(ARMS) | set(lm_language.PARTS) | set(lm_language.SODAS) | set(lm_language.SEQKDS) <= set(arms)
+    assert len(set(arms)) == len(arms) and set(arms[1:3]) & {seqkd_at(choice.seqkd)}
     for row in found:
         assert 0 <= row["valid"] <= 1 and 0 <= row["greedy"] <= 1 and row["validation_loss"] > 0
         assert row["train_s"] > 0 and len(row["by_prompt"]["valid"]) == TINY.test
@@ -481,7 +485,7 @@ def test_the_command_runs_every_arm_and_goes_on_and_its_tables_are_made(lab: Lab
     assert lm_language.main(command) == 0 and rows.read_bytes() == content
     assert lm_language.main([arg for arg in command if arg != "--float32"]) == 2
     assert "name another --work" in capsys.readouterr().err
-    for part in (found, found[:3], found[: len(REPORTED_ARMS) - 1]):
+    for part in (found, found[:3], found[: len(arms) - 1]):
         assert len(lm_language.tables(part)) == 6
     whole = lm_language.tables(found)
     assert "Seeds 530; 4 updates of an arm, 6 of SeqKD in equal time" in whole[0]
@@ -552,7 +556,11 @@ def test_seqkd_is_tuned_by_what_each_rule_may_see():
         "SeqKD, stopped by the oracle": 0.5,
         "stopped by the oracle, equal time": 0.7,
     }
-    assert rival_rows(rows[:2], choice) == []
+    assert {row["arm"]: row["valid"] for row in rival_rows(rows[:2], choice)} == {
+        TUNED: 0.4,
+        "the same, equal time": 0.2,
+    }
+    assert rival_rows(rows[2:], choice) == []
     assert {row["arm"] for row in rival_rows(rows, None)} == {arm for arm, stop in RIVALS.items() if stop.rule != "all"}
 
 
