@@ -177,6 +177,7 @@ def check_table(rows: Sequence[Row]) -> str:
     heads = [
         "reward",
         "valid, %",
+        "against D alone, paired",
         "pass the check, %",
         "pass and are not valid, %",
         "AUC, first 100 steps",
@@ -186,6 +187,7 @@ def check_table(rows: Sequence[Row]) -> str:
     lines = []
     for arm in (SEQKD_ON, GAD, *CHECKED):
         figures = [show(of(rows, MAIN, arm, key), 1, 100) for key in ("valid", "passes", "hacks")]
+        figures.insert(1, "" if arm == GAD else against(rows, MAIN, GAD, arm))
         figures += [show(of(rows, MAIN, arm, key), 2) for key in ("auc_start", "auc")]
         lines.append(["D alone (GAD)" if arm == GAD else arm, *figures, _seeds(rows, MAIN, arm)])
     return table(heads, _run(lines))
