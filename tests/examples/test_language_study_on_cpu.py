@@ -216,7 +216,7 @@ def short_form(monkeypatch: pytest.MonkeyPatch, regime: str, seed: int, **steps:
 
 def test_gad_gives_up_what_the_student_cannot_say(monkeypatch):
     """The answer that it cannot say, for those that it can; the teacher's texts become less likely. In trials with
-    five seeds the share of the long answer fell to a half or less. More valid answers need more steps, and the study."""
+    five seeds the share of the long answer fell to a half or less. More valid answers need more steps."""
     rows = short_form(monkeypatch, MAIN, 304, seqkd=1, gad=300)
     seqkd, gad = rows[SEQKD], rows[GAD]
     assert 0.2 < seqkd["valid"] < 0.5 and gad["valid"] > seqkd["valid"] - 0.1
