@@ -177,7 +177,7 @@ def overrides(work: Path, arm: str) -> list[str]:
 
 def train(folder: Path, settings: Sequence[str]) -> list[dict[str, float]]:
     """Train by ``python -m verl.trainer.main_ppo`` and export to ``folder / "student"``, if that is not there; the
-    metrics of the steps.
+    metrics of the steps. A run that was cut off goes on at its last checkpoint.
 
     Args:
         folder: Of the run.
@@ -189,17 +189,18 @@ def train(folder: Path, settings: Sequence[str]) -> list[dict[str, float]]:
     folder.mkdir(parents=True, exist_ok=True)
     log, metrics_file, exported = folder / "log.txt", folder / "metrics.jsonl", folder / "student"
     if not exported.is_dir():
-        # A run that was cut off starts anew: it is short, and its metrics must not be mixed.
-        metrics_file.unlink(missing_ok=True)
+        if metrics_file.is_file():
+            # verl's file logger begins its file anew.
+            metrics_file.rename(folder / f"metrics-{len(_earlier(folder))}.jsonl")
         settings = [
             *settings,
             f"trainer.default_local_dir={folder / 'checkpoints'}",
             'trainer.logger=["file"]',
-            "trainer.resume_mode=disable",
+            "trainer.resume_mode=auto",
         ]
         command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", *settings]
         environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics_file), "HF_HUB_OFFLINE": "1"}
-        with log.open("w", encoding="utf-8") as output:
+        with log.open("a", encoding="utf-8") as output:
             done = subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
         if done.returncode:
             raise RuntimeError(f"main_ppo ended with {done.returncode}; see {log}")
@@ -209,7 +210,15 @@ def train(folder: Path, settings: Sequence[str]) -> list[dict[str, float]]:
         with log.open("a", encoding="utf-8") as output:
             if subprocess.run(export, stdout=output, stderr=subprocess.STDOUT).returncode:
                 raise RuntimeError(f"the export failed; see {log}")
-    return [json.loads(line)["data"] for line in metrics_file.read_text(encoding="utf-8").splitlines()]
+    # Steps behind the checkpoint at which a run went on were made twice: the later ones count.
+    lines = [line for part in (*_earlier(folder), metrics_file) for line in part.read_text("utf-8").splitlines()]
+    steps = {row["step"]: row["data"] for row in map(json.loads, lines)}
+    return [steps[step] for step in sorted(steps)]
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """Metrics of what ran before a run was cut off, the oldest first."""
+    return sorted(folder.glob("metrics-*.jsonl"), key=lambda path: int(path.stem.rpartition("-")[2]))
 
 
 def by_main_ppo(work: Path, arm: str) -> tuple[Any, dict[str, Any]]:

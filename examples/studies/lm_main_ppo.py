@@ -13,7 +13,7 @@
 # limitations under the License.
 """One seed of ``lm_language.py`` through the trainer on verl: SeqKD, GAD and the new objective by ``main_ppo``.
 
-    python examples/studies/lm_main_ppo.py --work WORK       # after lm_language.py; goes on run by run
+    python examples/studies/lm_main_ppo.py --work WORK       # after lm_language.py; interrupt it at any time
 
 WORK is that of ``lm_language.py``: student and discriminator of the common start are taken from there, and the rates
 from its rows of the choice. verl computes in float32 here, shuffles in its own way, and its rates do not rise at first;
@@ -37,10 +37,12 @@ from language_main_ppo import summary, train
 from lm_lab import Corpus, Lab, judge, quiet_loading
 from lm_language import CHOICE_ROWS, COLUMNS, FIRST_SEED, Choice, choose
 from lm_language import NAME as STUDY
+from lm_model import Learner
 from lm_training import DISCRIMINATOR_RATE, start
 from objective_language import GAD, NEW, SEQKD, TUNED
 from objective_training import CLIP_GRAD, KL_COEF, WEIGHT_DECAY
 from study_common import RESULTS
+from torch import Tensor
 
 from gad_verl.errors import USER_ERRORS, GadConfigError
 
@@ -48,6 +50,8 @@ NAME = "lm_main_ppo"
 ARMS = (TUNED, NEW, GAD)
 ALONE = 10  # steps of D alone, in which 20 held-out prompts are seen
 MAX_PROMPT = 48
+SAVE_STEPS = 10  # a step takes a minute
+OPPONENTS = {NEW: "trusted", GAD: "plain"}
 
 
 def folder_of(lab: Lab, name: str) -> Path:
@@ -71,38 +75,41 @@ def data_rows(corpus: Corpus) -> dict[str, pd.DataFrame]:
     }
 
 
-def prepare(lab: Lab) -> None:
-    """Data, and the models of the common start as folders, once.
+def prepare(lab: Lab, arm: str) -> None:
+    """Data, and the models from which an arm starts as folders, once.
 
     Raises:
         GadConfigError: If ``lm_language.py`` has not come so far.
     """
+    begun_path = lab.of_seed(FIRST_SEED, "start.pt")
+    if not begun_path.is_file():
+        raise GadConfigError(f"{begun_path} is missing: run lm_language.py with this --work")
     begin = folder_of(lab, "begin")
-    if (begin / "whole").is_file():
-        return
-    opponents = {"trusted": lab.of_seed(FIRST_SEED, "opponent-trusted.pt")}
-    opponents["plain"] = lab.of_seed(FIRST_SEED, "opponent-plain.pt")
-    for path in (lab.of_seed(FIRST_SEED, "start.pt"), *opponents.values()):
+    if not (begin / "student").is_dir():
+        begin.mkdir(parents=True, exist_ok=True)
+        begun = start(lab, FIRST_SEED)
+        for name, rows in data_rows(begun.corpus).items():
+            rows.to_parquet(begin / f"{name}.parquet")
+        _save(lab, lab.student(), begun.masters, begin / "student")
+    name = OPPONENTS.get(arm)
+    if name is not None and not (begin / name).is_dir():
+        path = lab.of_seed(FIRST_SEED, f"opponent-{name}.pt")
         if not path.is_file():
             raise GadConfigError(
-                f"{path} is missing: run lm_language.py with this --work until seed {FIRST_SEED} has GAD"
+                f"{path} is missing: run lm_language.py with this --work until seed {FIRST_SEED} has {arm!r}"
             )
-    begin.mkdir(parents=True, exist_ok=True)
-    begun = start(lab, FIRST_SEED)
-    for name, rows in data_rows(begun.corpus).items():
-        rows.to_parquet(begin / f"{name}.parquet")
-    learner = lab.student()
+        masters = torch.load(path, weights_only=True)["parts"]["discriminator"]["masters"]
+        _save(lab, lab.discriminator(FIRST_SEED), masters, begin / name)
+
+
+def _save(lab: Lab, learner: Learner, masters: Sequence[Tensor], folder: Path) -> None:
+    """A model in float32 as a folder, which is there whole or not at all."""
     learner.module.float()
-    learner.start_from(begun.masters)
-    learner.module.save_pretrained(begin / "student")
-    lab.builder.tokenizer.save_pretrained(begin / "student")
-    for name, path in opponents.items():
-        learner = lab.discriminator(FIRST_SEED)
-        learner.module.float()
-        learner.start_from(torch.load(path, weights_only=True)["parts"]["discriminator"]["masters"])
-        learner.module.save_pretrained(begin / name)
-        lab.builder.tokenizer.save_pretrained(begin / name)
-    (begin / "whole").touch()
+    learner.start_from(masters)
+    fresh = folder.with_name(f"{folder.name}.new")
+    learner.module.save_pretrained(fresh)
+    lab.builder.tokenizer.save_pretrained(fresh)
+    fresh.rename(folder)
 
 
 def overrides(lab: Lab, arm: str, choice: Choice) -> list[str]:
@@ -128,7 +135,8 @@ def overrides(lab: Lab, arm: str, choice: Choice) -> list[str]:
         "trainer.test_freq=-1",
         "trainer.total_epochs=1000",
         f"trainer.total_training_steps={steps}",
-        f"trainer.save_freq={steps}",
+        f"trainer.save_freq={SAVE_STEPS}",
+        "gad.keep_checkpoints=1",
         "gad.watchdog.stage_timeout_s=900",
     ]
     if arm == TUNED:
@@ -138,7 +146,7 @@ def overrides(lab: Lab, arm: str, choice: Choice) -> list[str]:
         f"gad.warmup_steps={alone}",
         f"gad.discriminator_only_steps={alone}",
         f"actor_rollout_ref.actor.optim.lr={choice.gad}",
-        f"discriminator.model.path={begin / ('trusted' if arm == NEW else 'plain')}",
+        f"discriminator.model.path={begin / OPPONENTS[arm]}",
         f"discriminator.optim.lr={DISCRIMINATOR_RATE}",
         f"discriminator.optim.clip_grad={CLIP_GRAD}",
         f"discriminator.optim.weight_decay={WEIGHT_DECAY}",
@@ -208,11 +216,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         choice = choose(Rows(CHOICE_ROWS).all())
         if choice is None:
             raise GadConfigError(f"{CHOICE_ROWS} is not complete: run lm_language.py first")
-        prepare(lab)
         for arm in ARMS:
             if f"{arm}/seed={FIRST_SEED}" not in rows:
                 if options.budget_s is not None and time.monotonic() - begin > options.budget_s:
                     return 1
+                prepare(lab, arm)
                 rows.add(f"{arm}/seed={FIRST_SEED}", run(lab, arm, choice))
     except USER_ERRORS as error:
         sys.stderr.write(f"{NAME}: {error}\n")

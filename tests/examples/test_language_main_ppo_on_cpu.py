@@ -13,6 +13,8 @@
 # limitations under the License.
 """Study 2 through main_ppo: its models, its data and the configuration of every arm; the runs themselves are long."""
 
+import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,3 +76,30 @@ def test_tables_from_rows() -> None:
     assert "| SeqKD, one file | 50.0 | 40.0 | 1.00 | 6.0 | – | – | 1.5 |" in text
     assert "| GAD, trust, main_ppo | 50.0 | 40.0 | 1.00 | 6.0 | 0.60 | 0.00 | 1.5 |" in text
     assert STOP_IDS == {END}
+
+
+def test_a_run_that_was_cut_off_goes_on_and_every_step_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [(1, 7, 75), (6, 9, 75), (7, 12, 0)]
+
+    def main_ppo(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        if "export" in command:
+            (tmp_path / "student").mkdir()
+            return subprocess.CompletedProcess(command, 0)
+        assert "trainer.resume_mode=auto" in command
+        first, last, code = parts.pop(0)
+        # As verl's logger does: the file begins anew.
+        lines = [json.dumps({"step": step, "data": {"from": first}}) for step in range(first, last + 1)]
+        (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt").write_text(str(last))
+        return subprocess.CompletedProcess(command, code)
+
+    monkeypatch.setattr(subprocess, "run", main_ppo)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"ended with 75; see .*log\.txt"):
+            study.train(tmp_path, [])
+    found = [1] * 5 + [6] + [7] * 6
+    for _ in range(2):  # the second time from the files alone
+        assert [row["from"] for row in study.train(tmp_path, [])] == found

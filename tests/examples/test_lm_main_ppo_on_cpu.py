@@ -59,10 +59,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     start.cache_clear()
     made = Lab(build_model(folder / "model", layers=1), folder / "work", TINY)
     with pytest.raises(GadConfigError, match="start.pt is missing"):
-        study.prepare(made)
-    for trusted in (True, False):
+        study.prepare(made, TUNED)
+    start(made, study.FIRST_SEED)
+    study.prepare(made, TUNED)
+    with pytest.raises(GadConfigError, match="opponent-plain.pt is missing.*until seed 530 has 'GAD'"):
+        study.prepare(made, GAD)
+    for trusted, arm in ((True, NEW), (False, GAD)):
         warm_opponent(made, trusted, study.FIRST_SEED)
-    study.prepare(made)
+        study.prepare(made, arm)
     return made
 
 
@@ -100,7 +104,7 @@ def test_overrides_make_the_settings_of_the_study(
     config = compose_config("gad_cpu", *study.overrides(lab, arm, CHOICE))
     gad, total = load_gad_config(config), config.trainer.total_training_steps
     alone = study.ALONE if arm == NEW else 0
-    assert total == TINY.steps + alone and config.trainer.save_freq == total
+    assert total == TINY.steps + alone and gad.keep_checkpoints == 1
     if arm == TUNED:
         assert gad.stage == "seqkd" and gad.warmup.actor_lr == CHOICE.seqkd
         return
