@@ -199,12 +199,17 @@ def texts_table(rows: Sequence[Row]) -> str:
         for count in COUNTS:
             name = f"{count} texts, {EQUAL_ROWS if count == 1 else kind}"
             cells = [show(of(rows, name, arm, "valid"), 1, 100) for arm in (SEQKD, SEQKD_ON, GAD)]
+            cells.append(against(rows, name, SEQKD_ON, GAD))
             lines.append([f"{count}, {kind}", *cells, _seeds(rows, name, GAD)])
-    return table(["texts a prompt", "SeqKD, % valid", "goes on", "GAD from there", "seeds"], _run(lines))
+    heads = ["texts a prompt", "SeqKD, % valid", "goes on", "GAD from there", "against SeqKD that goes on", "seeds"]
+    return table(heads, _run(lines))
 
 
 def tables(rows: Sequence[Row]) -> list[str]:
-    return [memory_table(rows), rollouts_table(rows), check_table(rows), texts_table(rows)]
+    seeds = sorted({row["seed"] for row in rows}) or [FIRST_SEED]
+    hours = sum(row["cpu_s"] for row in rows) / 3600
+    note = f"\nSeeds {seeds[0]} to {seeds[-1]}, {len(rows)} runs, {hours:.1f} hours of one core.\n"
+    return [memory_table(rows), rollouts_table(rows), check_table(rows), texts_table(rows) + note]
 
 
 if __name__ == "__main__":
