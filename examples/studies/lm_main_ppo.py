@@ -50,7 +50,7 @@ NAME = "lm_main_ppo"
 ARMS = (TUNED, NEW, GAD)
 ALONE = 10  # steps of D alone, in which 20 held-out prompts are seen
 MAX_PROMPT = 48
-SAVE_STEPS = 10  # a step takes a minute
+SAVE_STEPS = 10
 OPPONENTS = {NEW: "trusted", GAD: "plain"}
 
 

@@ -105,6 +105,7 @@ def test_overrides_make_the_settings_of_the_study(
     gad, total = load_gad_config(config), config.trainer.total_training_steps
     alone = study.ALONE if arm == NEW else 0
     assert total == TINY.steps + alone and gad.keep_checkpoints == 1
+    assert config.trainer.save_freq == study.SAVE_STEPS
     if arm == TUNED:
         assert gad.stage == "seqkd" and gad.warmup.actor_lr == CHOICE.seqkd
         return
