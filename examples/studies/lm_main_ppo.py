@@ -50,6 +50,7 @@ NAME = "lm_main_ppo"
 ARMS = (TUNED, NEW, GAD)
 ALONE = 10  # steps of D alone, in which 20 held-out prompts are seen
 MAX_PROMPT = 48
+MICRO_BATCH_TOKENS = 1024
 SAVE_STEPS = 10
 OPPONENTS = {NEW: "trusted", GAD: "plain"}
 
@@ -131,6 +132,9 @@ def overrides(lab: Lab, arm: str, choice: Choice) -> list[str]:
         f"actor_rollout_ref.actor.optim.clip_grad={CLIP_GRAD}",
         f"actor_rollout_ref.actor.optim.weight_decay={WEIGHT_DECAY}",
         f"actor_rollout_ref.actor.kl_loss_coef={KL_COEF}",
+        # With the batch in one piece the student's worker grew to 9 GB here: logits are over 49,152 tokens.
+        f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={MICRO_BATCH_TOKENS}",
+        f"discriminator.ppo_max_token_len_per_gpu={MICRO_BATCH_TOKENS}",
         "trainer.val_before_train=False",
         "trainer.test_freq=-1",
         "trainer.total_epochs=1000",

@@ -98,7 +98,7 @@ def _named_actor(text: str) -> str | None:
 
     def ask(identity: str) -> None:
         # Imports Ray, which is there.
-        from gad_verl.trainer.watchdog import sudden_deaths
+        from gad_verl.trainer.deaths import sudden_deaths
 
         info = ray._private.state.actors(identity)
         if not info:

@@ -26,6 +26,7 @@ import ray
 
 from gad_verl.config import WatchdogConfig
 from gad_verl.errors import GadStalledError
+from gad_verl.trainer.deaths import actor_id, actor_is_dead, memory_ran_out, sudden_deaths
 
 logger = logging.getLogger(__name__)
 
@@ -33,40 +34,10 @@ logger = logging.getLogger(__name__)
 _GRACE_SECONDS = 30.0
 # An error of verl may be there before Ray's control store knows of the death behind it.
 _NEWS_SECONDS = 5.0
-# Of Ray's reasons, those that nobody asked for.
-_SUDDEN = ("WORKER_DIED", "NODE_DIED", "OWNER_DIED")
-
-
-def actor_id(actor: Any) -> str:
-    """The id by which Ray's control store knows an actor."""
-    return str(actor._actor_id.hex())
-
-
-def actor_is_dead(actor: Any) -> bool:
-    """Whether Ray's control store knows the actor as dead. Works without Ray's dashboard and beside a busy actor."""
-    info = ray._private.state.actors(actor_id(actor))
-    return bool(info) and info.get("State") == "DEAD"
-
-
-def sudden_deaths() -> dict[str, str]:
-    """Actors of this job that died unasked, in words, by their id; who died first stands first.
-
-    All of them, whoever made them: verl's load balancer and TransferQueue's controller and storage are attributes of
-    nobody, and a run that has lost one waits in silence.
-    """
-    if not ray.is_initialized():
-        return {}
-    dead = ray._private.state.actors(job_id=ray.get_runtime_context().job_id, actor_state_name="DEAD")
-    found = {}
-    for identity, info in sorted(dead.items(), key=lambda one: one[1]["EndTime"]):
-        cause = info["DeathCause"]
-        context = cause.actor_died_error_context
-        # A worker that leaves by itself has died too, to Ray: its text tells the kind of the exit.
-        sudden = context.Reason.Name(context.reason) in _SUDDEN and "INTENDED_" not in context.error_message
-        if sudden or cause.HasField("oom_context"):
-            place = f"process {info['Pid']} on {info['Address']['IPAddress']}"
-            found[identity] = f"{info['ActorClassName'].rpartition('.')[2]} ({place})"
-    return found
+_MORE_ROOM = (
+    "Keep less there (offloaded parameters and optimizer states; without a GPU the tokens of a micro-batch, "
+    "ppo_max_token_len_per_gpu of actor and discriminator), or give the node more"
+)
 
 
 def _place(text: str) -> str:
@@ -110,6 +81,7 @@ class Watchdog:
         actors: Returns the actors to watch by name; called at each look, so that late ones are found.
         kill: Called with each actor once the run has failed, to free calls that wait for it.
         deaths: Returns what else died, in words by the id of the actor.
+        memory: Returns why workers were killed, if that was for lack of memory.
         progress: Anything that changes when the main thread gets on; compared at each look.
     """
 
@@ -120,11 +92,12 @@ class Watchdog:
         kill: Callable[[Any], None] | None = None,
         progress: Callable[[], object] | None = None,
         deaths: Callable[[], Mapping[str, str]] = sudden_deaths,
+        memory: Callable[[], str | None] = memory_ran_out,
     ) -> None:
         self._config = config
         self._actors = actors
         self._kill = kill or (lambda actor: ray.kill(actor, no_restart=True))
-        self._deaths = deaths
+        self._deaths, self._memory = deaths, memory
         self._progress = progress or (lambda: None)
         self._last_progress = self._progress()
         self._stage = "start-up"
@@ -222,7 +195,9 @@ class Watchdog:
         dead += [text for identity, text in deaths.items() if identity not in known]
         if not dead:
             return None
-        return f"worker {', '.join(dead)} died during '{self._stage}'; its last words are in the log above"
+        why = self._memory()
+        why = f"{why}. {_MORE_ROOM}" if why else "its last words are in the log above"
+        return f"worker {', '.join(dead)} died during '{self._stage}'; {why}"
 
     def _death_behind_an_error(self) -> str | None:
         """A death that came before the next look, which is what verl's error is about."""

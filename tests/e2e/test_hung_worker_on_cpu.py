@@ -14,6 +14,7 @@
 """A worker that hangs ends the run with the reason; of those that died, only the ones that nobody ended count."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -25,7 +26,7 @@ import ray
 from main_ppo import hook_environment, run_main_ppo
 from tiny_model import build_all
 
-from gad_verl.trainer.watchdog import sudden_deaths
+from gad_verl.trainer.deaths import memory_ran_out, sudden_deaths
 
 pytestmark = pytest.mark.e2e
 
@@ -65,6 +66,32 @@ def test_deaths_that_nobody_asked_for() -> None:
             time.sleep(0.2)
         first, second = sudden_deaths().values()
         assert first == text and f"process {pids['crashes_too']} on " in second
+        assert memory_ran_out() is None
+    finally:
+        ray.shutdown()
+
+
+def test_who_took_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's memory monitor, told that next to nothing is full, kills an actor; its words must be those that we know."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    ray.init(num_cpus=1, include_dashboard=False, logging_level="ERROR")
+    try:
+
+        @ray.remote(num_cpus=0)
+        class Spared:
+            pass
+
+        part = Spared.remote()
+        deadline = time.monotonic() + 60
+        while memory_ran_out() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert re.search(
+            r"ran out \([\d.]+GB used / [\d.]+GB limit\), most of it taken by \S+ [\d.]+ GB, ", memory_ran_out()
+        )
+        (text,) = sudden_deaths().values()
+        assert text.startswith("Spared (process ")
+        del part
     finally:
         ray.shutdown()
 

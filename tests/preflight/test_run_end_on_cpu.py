@@ -24,7 +24,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError, 
 from gad_verl.errors import GadCheckpointError, GadDataError, GadStalledError
 from gad_verl.preflight import PreflightCallback, run_end
 from gad_verl.preflight.run_end import ended_by, reason_and_code
-from gad_verl.trainer import watchdog
+from gad_verl.trainer import deaths as deaths_module
 
 
 def of_ray(cause: Exception) -> Exception:
@@ -112,7 +112,7 @@ def test_an_actor_that_ray_names_by_its_number_is_named(
     info = {"ActorClassName": "main_ppo.TaskRunnerV1", "Pid": 7, "Address": {"IPAddress": "10.0.0.2"}}
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray._private.state, "actors", lambda asked: info if known and asked == RUNNER else {})
-    monkeypatch.setattr(watchdog, "sudden_deaths", lambda: deaths)
+    monkeypatch.setattr(deaths_module, "sudden_deaths", lambda: deaths)
     monkeypatch.setattr(run_end, "head_address", lambda: None)
     error = ActorUnavailableError("Socket closed", bytes.fromhex(RUNNER))
     assert ended_by(error).code == 75

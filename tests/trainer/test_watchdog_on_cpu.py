@@ -64,6 +64,7 @@ def build(actors: dict[str, Any], **settings: Any) -> Watchdog:
         lambda: actors,
         kill,
         deaths=dict,
+        memory=lambda: None,
     )
 
 
@@ -105,11 +106,22 @@ def test_what_belongs_to_nobody_is_named_too_and_nothing_twice(clock: Clock) -> 
     assert "student 0 (process 8 on 10.0.0.2), TransferQueueController" in reason and "WorkerDict" not in reason
 
 
+def test_who_was_killed_for_lack_of_memory_is_not_blamed(clock: Clock) -> None:
+    """Ray ends what it can spare: the reason says what took the memory, and no log has a last word of the dead."""
+    agent = FakeActor(dead=True)
+    words = "Ray killed workers because the memory of the node ran out"
+    watchdog = Watchdog(WatchdogConfig(), lambda: {"agent loop 0": agent}, kill, deaths=dict, memory=lambda: words)
+    reason = watchdog.look()
+    assert f"agent loop 0 died during 'start-up'; {words}. Keep less there" in reason and "last words" not in reason
+
+
 def test_a_death_behind_an_error_of_verl_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """verl's error comes at once, Ray's news of the death a moment later, the watchdog's next look in a minute."""
     monkeypatch.setattr(module.ray, "is_initialized", lambda: True)
     news = iter([{}, {}, {"1": "GlobalRequestLoadBalancer (process 3 on 10.0.0.2)"}])
-    watchdog = Watchdog(WatchdogConfig(check_interval_s=60.0), dict, kill, deaths=lambda: next(news))
+    watchdog = Watchdog(
+        WatchdogConfig(check_interval_s=60.0), dict, kill, deaths=lambda: next(news), memory=lambda: None
+    )
 
     def fails() -> None:
         raise RuntimeError("Enable ...sync_refill_failed_groups")
@@ -125,7 +137,7 @@ def test_a_death_behind_an_error_of_verl_is_the_reason(monkeypatch: pytest.Monke
 def test_an_error_without_a_death_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.ray, "is_initialized", lambda: True)
     monkeypatch.setattr(module, "_NEWS_SECONDS", 0.1)
-    watchdog = Watchdog(WatchdogConfig(check_interval_s=60.0), dict, kill, deaths=dict)
+    watchdog = Watchdog(WatchdogConfig(check_interval_s=60.0), dict, kill, deaths=dict, memory=lambda: None)
 
     def fails() -> None:
         raise RuntimeError("of the user")

@@ -21,7 +21,8 @@ import ray
 
 from gad_verl.config import WatchdogConfig
 from gad_verl.errors import GadStalledError
-from gad_verl.trainer.watchdog import Watchdog, actor_is_dead
+from gad_verl.trainer.deaths import actor_is_dead
+from gad_verl.trainer.watchdog import Watchdog
 
 
 @ray.remote
