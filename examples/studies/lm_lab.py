@@ -189,7 +189,12 @@ class Texts:
         self.builder, self.end = lab.builder, lab.end
         self.prompts = [list(prompt) for prompt, _ in train]
         self.teachers = [list(text) for _, text in train]
-        self.validation, self.names = validation, list(names)
+        self.validation = validation
+        self.name(names)
+
+    def name(self, names: Sequence[str]) -> None:
+        """Another text for each training instruction, which decides whether it is held out."""
+        self.names = list(names)
         self.held_out = torch.tensor([is_held_out(name, HELD_OUT) for name in self.names])
 
     def text(self, ids: Ids) -> str | None:

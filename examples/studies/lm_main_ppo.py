@@ -15,9 +15,11 @@
 
     python examples/studies/lm_main_ppo.py --work WORK       # after lm_language.py; interrupt it at any time
 
-WORK is that of ``lm_language.py``: student and discriminator of the common start are taken from there, and the rates
-from its rows of the choice. verl computes in float32 here, shuffles in its own way, and its rates do not rise at first;
-an f that is new waits for 16 held-out prompts, so that the new objective begins with some steps of D alone.
+WORK is that of ``lm_language.py``: the student of the common start is taken from there, GAD's discriminator, and the
+rates from its rows of the choice. The discriminator that is trusted is warmed up anew, as there: the trainer on verl
+holds out other prompts, and a discriminator that has seen them seems to know more than it does. verl computes in
+float32 here, shuffles in its own way, and its rates do not rise at first; an f that is new waits for 16 held-out
+prompts, so that the new objective begins with some steps of D alone.
 """
 
 import logging
@@ -38,12 +40,13 @@ from lm_lab import Corpus, Lab, judge, quiet_loading
 from lm_language import CHOICE_ROWS, COLUMNS, FIRST_SEED, Choice, choose
 from lm_language import NAME as STUDY
 from lm_model import Learner
-from lm_training import DISCRIMINATOR_RATE, start
+from lm_training import DISCRIMINATOR_RATE, start, warm_opponent
 from objective_language import GAD, NEW, SEQKD, TUNED
 from objective_training import CLIP_GRAD, KL_COEF, WEIGHT_DECAY
 from study_common import RESULTS
 from torch import Tensor
 
+from gad_verl.data.schema import chat_id
 from gad_verl.errors import USER_ERRORS, GadConfigError
 
 NAME = "lm_main_ppo"
@@ -53,6 +56,20 @@ MAX_PROMPT = 48
 MICRO_BATCH_TOKENS = 1024
 SAVE_STEPS = 10
 OPPONENTS = {NEW: "trusted", GAD: "plain"}
+
+
+class ChatLab(Lab):
+    """That of ``lm_language.py``, where prompts are held out as by ``gad_verl/trainer/trust.py``."""
+
+    def corpus(self, seed: int) -> Corpus:
+        """Of which other prompts are held out."""
+        corpus = Corpus(self, seed)
+        corpus.name([chat_id([{"role": "user", "content": row.prompt}]) for row in corpus.splits.train])
+        return corpus
+
+    def of_seed(self, seed: int, name: str) -> Path:
+        """The discriminator that is trusted lies with the runs of main_ppo."""
+        return super().of_seed(seed, f"main_ppo/{name}" if name.startswith("opponent-trusted") else name)
 
 
 def folder_of(lab: Lab, name: str) -> Path:
@@ -95,6 +112,8 @@ def prepare(lab: Lab, arm: str) -> None:
     name = OPPONENTS.get(arm)
     if name is not None and not (begin / name).is_dir():
         path = lab.of_seed(FIRST_SEED, f"opponent-{name}.pt")
+        if arm == NEW:
+            warm_opponent(lab, True, FIRST_SEED)
         if not path.is_file():
             raise GadConfigError(
                 f"{path} is missing: run lm_language.py with this --work until seed {FIRST_SEED} has {arm!r}"
@@ -216,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin, rows = time.monotonic(), Rows(options.rows)
     try:
         work = options.work.resolve()
-        lab = Lab(work / "student", work)
+        lab = ChatLab(work / "student", work)
         choice = choose(Rows(CHOICE_ROWS).all())
         if choice is None:
             raise GadConfigError(f"{CHOICE_ROWS} is not complete: run lm_language.py first")

@@ -38,7 +38,7 @@ from gad_verl.core.pair_loss import PairLossOptions
 from gad_verl.core.replay import REPLAY_MODES, REPLAY_ORDERS
 from gad_verl.core.reward_shaping import LENGTH_CORRECTIONS, LOGARITHM, PER_TOKEN, WHITENINGS
 from gad_verl.core.token_credit import UNITS
-from gad_verl.core.trust import TrustOptions
+from gad_verl.core.trust import HeldOut, TrustOptions
 from gad_verl.errors import GadConfigError
 
 
@@ -166,6 +166,11 @@ class TrustConfig:
         require_each("gad.trust", self, BELOW_ONE, "held_out_fraction")
         require_choice("trust.otherwise", self.otherwise, OTHERWISE)
         _require_buildable("gad.trust", self.options)
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The choice of prompts."""
+        return HeldOut(self.held_out_fraction, self.seed)
 
     def options(self) -> TrustOptions:
         """Without the choice of prompts."""

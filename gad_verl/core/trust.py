@@ -38,6 +38,26 @@ from torch import Tensor
 from gad_verl.core.pair_loss import pair_margins
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """A rule by which prompts are held out (:func:`is_held_out`).
+
+    Args:
+        fraction: Share of prompts; 1 stands for all of them, 0 for none.
+        seed: Another seed holds out other prompts.
+    """
+
+    fraction: float = 0.0
+    seed: int = 0
+
+    def also_by(self, other: "HeldOut") -> "HeldOut":
+        """What this rule holds out and the other does too, as a rule; two seeds have nothing in common for sure."""
+        if self.fraction >= 1 or other.fraction >= 1:
+            return other if self.fraction >= 1 else self
+        same = self.seed == other.seed
+        return HeldOut(min(self.fraction, other.fraction) if same else 0.0, self.seed)
+
+
 def is_held_out(prompt: str, fraction: float, seed: int = 0) -> bool:
     """Whether a prompt is among those that never train the discriminator.
 

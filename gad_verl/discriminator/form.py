@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# What an exported discriminator says of itself (tools/export/reward_model.py).
+SCORING_FILE = "gad_scoring.json"
 LM_HEAD = "lm_head"
 CLASSIFIER_HEADS = ("score", "classifier")
 HEAD_NAMES = (*CLASSIFIER_HEADS, LM_HEAD)

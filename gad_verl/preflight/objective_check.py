@@ -21,6 +21,7 @@ from gad_verl.config import GadConfig
 from gad_verl.config.checks import require
 from gad_verl.config.stability import SUPERVISED
 from gad_verl.core.schedule import Phase, StageSchedule
+from gad_verl.trainer.unseen import unseen_before
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,34 @@ def _say_rates(config: DictConfig, gad_config: GadConfig) -> None:
             common,
             " and ".join(f"{key}={rate:g}" for key, rate in named.items()),
         )
+
+
+def check_unseen(config: DictConfig, gad_config: GadConfig) -> None:
+    """Say where prompts are held out that have trained the discriminator before: it would be asked what it has seen.
+
+    Raises:
+        GadCheckpointError: If what it was begun with is damaged.
+    """
+    now = gad_config.trust.held_out
+    if not gad_config.has_discriminator or not gad_config.trust.enabled:
+        return
+    before, folder = unseen_before(config)
+    if before is None or before.also_by(now) == now:
+        return
+    kept = (
+        f"gad.trust.held_out_fraction={before.fraction:g} gad.trust.seed={before.seed} as then"
+        if before.fraction
+        else "none was held out then"
+    )
+    logger.warning(
+        "gad.trust.held_out_fraction=%g gad.trust.seed=%d holds out prompts that have trained the discriminator of %s "
+        "(%s): where one of them comes again, f says that the discriminator knows more than it does. Nothing is wrong "
+        "where every prompt of this run is new; else begin with a discriminator that was not trained on them",
+        now.fraction,
+        now.seed,
+        folder,
+        kept,
+    )
 
 
 def check_evidence(config: DictConfig, gad_config: GadConfig, rows: int, schedule: StageSchedule) -> None:

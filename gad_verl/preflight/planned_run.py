@@ -36,6 +36,7 @@ from gad_verl.preflight.head_watch import HeadWatch
 from gad_verl.preflight.image_check import check_images
 from gad_verl.preflight.megatron_check import check_installed
 from gad_verl.preflight.model_check import check_discriminator, check_tokenizers, check_weights
+from gad_verl.preflight.objective_check import check_unseen
 from gad_verl.preflight.platform_check import choose_platform
 from gad_verl.preflight.prompt_check import check_prompts
 from gad_verl.preflight.ranks_check import check_ranks
@@ -89,6 +90,7 @@ def run_preflight(config: DictConfig) -> PlannedRun:
     check_trajectories(config, gad_config)
     check_weights(config, has_discriminator)
     check_discriminator(config, gad_config)
+    check_unseen(config, gad_config)
     check_installed(config)
     compat.check(quick=True)
     return PlannedRun(gad_config, rows, length_of_run(config, rows)[0], schedule, resumed)

@@ -32,6 +32,7 @@ from typing import Any, Protocol
 from omegaconf import DictConfig, open_dict
 
 from gad_verl.core.schedule import StageSchedule
+from gad_verl.core.trust import HeldOut
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import replaced, write_atomically
 from gad_verl.trainer.lease import Lease
@@ -60,6 +61,7 @@ class GadState:
         has_critic: Whether the folder ``critic`` belongs to it (PPO with verl's critic).
         schedule: Where the stages of the run begin and end, in steps; None in checkpoints of older versions.
         has_transfer_queue: Whether the folder ``transfer_queue`` belongs to it: prompts on their way, asynchronous.
+        held_out: Prompts that have never trained its discriminator; None where that is not known.
     """
 
     step: int
@@ -70,6 +72,7 @@ class GadState:
     has_critic: bool = False
     schedule: StageSchedule | None = None
     has_transfer_queue: bool = False
+    held_out: HeldOut | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``gad_state.json``; the file is there whole or not at all."""
@@ -88,6 +91,8 @@ def read_state(folder: Path) -> GadState:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.get("schedule") is not None:
             content["schedule"] = StageSchedule(**content["schedule"])
+        if content.get("held_out") is not None:
+            content["held_out"] = HeldOut(**content["held_out"])
         return GadState(**content)
     except FileNotFoundError:
         raise GadCheckpointError(

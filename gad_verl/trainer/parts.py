@@ -24,6 +24,7 @@ from gad_verl.config import GadConfig
 from gad_verl.config.custom_code import load_custom
 from gad_verl.config.modes import updates_of_step
 from gad_verl.core import Phase
+from gad_verl.core.trust import HeldOut
 from gad_verl.data.builders import answer_encoder, has_own_tokenizer
 from gad_verl.data.image_prompts import PROCESSORS, ImagePrompts, image_prompts
 from gad_verl.data.tools import call_reader
@@ -48,6 +49,7 @@ from gad_verl.trainer.supervised import SupervisedStep
 from gad_verl.trainer.task_rewards import task_rewards
 from gad_verl.trainer.thinking import ThinkingRows
 from gad_verl.trainer.trajectory_encoding import TrajectoryEncoding
+from gad_verl.trainer.unseen import unseen
 
 if TYPE_CHECKING:
     from gad_verl.trainer.gad_trainer import GadTrainer
@@ -84,6 +86,7 @@ class Parts:
         stages: Learning rates, losses, the KL reference.
         stateful: All parts that remember something, by their names in a checkpoint.
         discriminator_shape: Sizes of the discriminator; None in SeqKD.
+        held_out: Prompts that never train it, nor have before this run; None where that is not known.
     """
 
     step: GadStep
@@ -93,6 +96,7 @@ class Parts:
     stages: StudentStages
     stateful: dict[str, HasState]
     discriminator_shape: dict[str, Any] | None
+    held_out: HeldOut | None
 
     def learn_from_data(self, batch: TensorDict, info: StepInfo) -> dict[str, Any]:
         """A step without rollouts, by its phase; returns metrics."""
@@ -113,6 +117,7 @@ class Parts:
             has_critic=has_critic,
             schedule=self.stages.schedule,
             has_transfer_queue=has_transfer_queue,
+            held_out=self.held_out,
         )
 
 
@@ -168,6 +173,7 @@ def build_parts(trainer: "GadTrainer") -> Parts:
         stages=stages,
         stateful={name: part for name, part in stateful.items() if part is not None},
         discriminator_shape=shape,
+        held_out=None if group is None else unseen(config, gad),
     )
 
 

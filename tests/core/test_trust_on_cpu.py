@@ -22,7 +22,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gad_verl.core.trust import DiscriminatorTrust, TrustOptions, is_held_out, pair_accuracy
+from gad_verl.core.trust import DiscriminatorTrust, HeldOut, TrustOptions, is_held_out, pair_accuracy
 
 
 def feed(trust, accuracies, prompts=None, held_out=None, n=4):
@@ -64,6 +64,21 @@ def test_held_out_is_fixed_for_a_prompt_nested_in_fractions_and_other_for_anothe
 def test_a_fraction_out_of_range_is_refused(fraction):
     with pytest.raises(ValueError, match="fraction"):
         is_held_out("prompt", fraction)
+
+
+RULES = st.builds(HeldOut, st.sampled_from([0.0, 0.1, 0.3, 0.7]), st.integers(0, 1))
+
+
+@given(RULES, RULES, RULES)
+def test_what_several_rules_hold_out_is_held_out_by_each(first, second, third):
+    both = first.also_by(second).also_by(third)
+    for prompt in map(str, range(60)):
+        if is_held_out(prompt, both.fraction, both.seed):
+            assert all(is_held_out(prompt, rule.fraction, rule.seed) for rule in (first, second, third))
+    # Nothing is given up without need.
+    assert first.also_by(first) == first and HeldOut(1.0, 9).also_by(first) == first.also_by(HeldOut(1.0, 9)) == first
+    if first.seed == second.seed:
+        assert first.also_by(second).fraction == min(first.fraction, second.fraction)
 
 
 def test_factor_is_linear_between_chance_and_full_accuracy():

@@ -283,3 +283,4 @@ def test_only_the_newest_checkpoints_stay_and_each_is_whole(folders: tuple[Path,
         }
         state = json.loads((root / name / "gad_state.json").read_text())
         assert state["stage"] == "adversarial" and (root / state["kl_reference"]).is_dir()
+        assert state["held_out"] == {"fraction": 0.25, "seed": 0}

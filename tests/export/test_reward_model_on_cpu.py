@@ -15,6 +15,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tiny_model import CHAT_TEMPLATE, build_model, build_tokenizer
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
 from vllm_classify import classify
 
+from gad_verl.core.trust import HeldOut
 from gad_verl.data.thinking import without_thoughts
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.errors import GadCheckpointError
@@ -42,6 +44,7 @@ from gad_verl.tools.export.reward_model import (
     sequence_classifier,
 )
 from gad_verl.tools.export.weights import export_part
+from gad_verl.trainer.checkpoints import read_state
 
 TOLERANCE = 1e-4
 CHATS = [
@@ -145,6 +148,18 @@ def test_what_the_folder_says(made: tuple[Path, Any]) -> None:
     scoring = read_scoring(folder)
     assert (scoring.max_prompt_length, scoring.max_response_length, scoring.score_bias) == (64, 12, 0.25)
     assert scoring.chat_template_kwargs == {"tone": "kind"}
+
+
+def test_what_never_trained_it_goes_with_it(tmp_path: Path, made: tuple[Path, Any]) -> None:
+    """A run that is begun with it must not ask it about what it has seen."""
+    checkpoint = made[0].parent / "run" / "global_step_7"
+    before, held_out = read_state(checkpoint), HeldOut(0.25, 3)
+    assert read_scoring(made[0]).held_out is None
+    replace(before, held_out=held_out).write(checkpoint)
+    try:
+        assert read_scoring(export_part(checkpoint, "discriminator", tmp_path / "d")).held_out == vars(held_out)
+    finally:
+        before.write(checkpoint)
 
 
 def python_of(folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from transformers import Qwen2Config
 
 from gad_verl.core.schedule import StageSchedule
+from gad_verl.core.trust import HeldOut
 from gad_verl.errors import GadCheckpointError
 from gad_verl.trainer import checkpoints
 from gad_verl.trainer.checkpoints import GadState, find_resumable, folders_to_remove, missing_parts, read_state
@@ -60,6 +61,15 @@ def test_states_of_before_the_critic_are_read(tmp_path: Path) -> None:
     old = {name: value for name, value in json.loads(path.read_text()).items() if name != "has_critic"}
     path.write_text(json.dumps(old))
     assert read_state(folder) == STATE
+
+
+def test_what_is_held_out_is_kept_and_not_known_of_older_states(tmp_path: Path) -> None:
+    kept = replace(STATE, held_out=HeldOut(0.25, 3))
+    folder = save(tmp_path, 3, state=kept)
+    assert read_state(folder) == kept
+    path = folder / checkpoints.STATE_FILE
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "held_out"}))
+    assert read_state(folder).held_out is None
 
 
 def test_rank_and_scale_of_lora_belong_to_the_discriminators_shape() -> None:

@@ -40,12 +40,11 @@ from torch import Tensor
 
 from gad_verl.data.thinking import Unopened
 from gad_verl.data.tokens import Messages, SequenceBuilder
-from gad_verl.discriminator.form import CLASSIFIER_HEADS, LM_HEAD, discriminator_form
+from gad_verl.discriminator.form import CLASSIFIER_HEADS, LM_HEAD, SCORING_FILE, discriminator_form
 from gad_verl.errors import GadCheckpointError
 
 logger = logging.getLogger(__name__)
 
-SCORING_FILE = "gad_scoring.json"
 _NO_LIMIT = 1 << 30
 # Names of tokens that padding is taken from, the most fitting first.
 _PADDING_NAMES = ("pad", "reserved", "endoftext")
@@ -62,6 +61,8 @@ class Scoring:
         score_bias: Bias of the scalar head, which the sequence classifiers of transformers leave out.
         opened: Mark of thoughts that the template opens, and that the trainer took off the end of a prompt; empty
             where there is none.
+        held_out: Fraction and seed of the prompts that never trained it (``gad_verl.core.trust.HeldOut``); None if
+            they are not known.
     """
 
     max_prompt_length: int | None = None
@@ -69,6 +70,7 @@ class Scoring:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     score_bias: float = 0.0
     opened: str = ""
+    held_out: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
         """Write ``gad_scoring.json`` into a folder."""

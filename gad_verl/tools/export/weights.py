@@ -22,6 +22,7 @@ import logging
 import pickle
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ from gad_verl.tools.export.checkpoint import check_exportable, load_tokenizer
 from gad_verl.tools.export.megatron import is_megatron, load_megatron_state, transformers_folder
 from gad_verl.tools.export.prompt_options import write_prompt_options
 from gad_verl.tools.export.reward_model import Scoring, add_reward_form, lm_head_class, saved_weights
+from gad_verl.trainer.checkpoints import STATE_FILE, read_state
 
 if TYPE_CHECKING:
     from gad_verl.tools.export.card.request import CardRequest
@@ -179,6 +181,13 @@ def _score_bias(model: Any) -> float:
     return 0.0
 
 
+def _held_out(checkpoint: str | Path) -> dict[str, Any] | None:
+    """What never trained the discriminator of a checkpoint; None where its state does not say."""
+    folder = Path(checkpoint)
+    state = read_state(folder) if (folder / STATE_FILE).is_file() else None
+    return None if state is None or state.held_out is None else asdict(state.held_out)
+
+
 def export_part(
     checkpoint: str | Path,
     part: str,
@@ -261,6 +270,7 @@ def export_part(
                 options,
                 _score_bias(model),
                 opened,
+                _held_out(checkpoint),
             )
             if adapter_only:
                 scoring.write(temporary)
