@@ -26,6 +26,8 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,13 @@ def prepare(lab: Lab, arm: str) -> None:
             )
         masters = torch.load(path, weights_only=True)["parts"]["discriminator"]["masters"]
         _save(lab, lab.discriminator(FIRST_SEED), masters, begin / name)
+
+
+def prepare_in(work: Path, arm: str) -> None:
+    """:func:`prepare` in a process of its own."""
+    quiet_loading()
+    torch.set_num_threads(1)
+    prepare(ChatLab(work / "student", work), arm)
 
 
 def _save(lab: Lab, learner: Learner, masters: Sequence[Tensor], folder: Path) -> None:
@@ -243,7 +252,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             if f"{arm}/seed={FIRST_SEED}" not in rows:
                 if options.budget_s is not None and time.monotonic() - begin > options.budget_s:
                     return 1
-                prepare(lab, arm)
+                # Not here: what a warmup takes of the memory is needed by the run.
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
+                    other.submit(prepare_in, work, arm).result()
                 rows.add(f"{arm}/seed={FIRST_SEED}", run(lab, arm, choice))
     except USER_ERRORS as error:
         sys.stderr.write(f"{NAME}: {error}\n")

@@ -15,6 +15,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import lm_main_ppo as study
 import pandas as pd
@@ -28,11 +30,12 @@ from objective_language import GAD, NEW, TUNED
 from omegaconf import DictConfig
 from tiny_model import build_model
 
-from gad_verl.config import load_gad_config
+from gad_verl.config import TrustConfig, load_gad_config
 from gad_verl.core import Phase, StageSchedule
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.discriminator.model import load_discriminator, prepare_config
 from gad_verl.errors import GadConfigError
+from gad_verl.trainer.trust import StudentTrust
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -57,15 +60,15 @@ CHOICE = Choice(seqkd=1e-4, seqkd_equal_time=3e-5, gad=1e-5, soda=3e-5)
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     folder = tmp_path_factory.mktemp("lm_main_ppo")
     start.cache_clear()
-    made = Lab(build_model(folder / "model", layers=1), folder / "work", TINY)
+    made = study.ChatLab(build_model(folder / "model", layers=1), folder / "work", TINY)
     with pytest.raises(GadConfigError, match="start.pt is missing"):
         study.prepare(made, TUNED)
     start(made, study.FIRST_SEED)
     study.prepare(made, TUNED)
     with pytest.raises(GadConfigError, match="opponent-plain.pt is missing.*until seed 530 has 'GAD'"):
         study.prepare(made, GAD)
-    for trusted, arm in ((True, NEW), (False, GAD)):
-        warm_opponent(made, trusted, study.FIRST_SEED)
+    warm_opponent(made, False, study.FIRST_SEED)
+    for arm in (NEW, GAD):
         study.prepare(made, arm)
     return made
 
@@ -97,6 +100,15 @@ def test_main_ppo_begins_where_the_other_arms_do(lab: Lab) -> None:
         torch.testing.assert_close(scores(loaded, packed), scores(warm.module, packed), atol=0.05, rtol=0.05)
 
 
+def test_what_the_trainer_holds_out_has_not_trained_the_discriminator(lab: Lab) -> None:
+    """By the prompt's text alone other prompts would be held out, and D asked what it has learned by heart."""
+    trust = StudentTrust(TrustConfig(held_out_fraction=study.HELD_OUT), cast(Any, None))
+    rows = pd.read_parquet(study.folder_of(lab, "begin") / "train.parquet")
+    groups = [SimpleNamespace(messages=list(prompt)) for prompt in rows["prompt"]]
+    held_out = trust.held_out(cast(Any, groups))
+    assert held_out == start(lab, study.FIRST_SEED).corpus.held_out.tolist() and any(held_out)
+
+
 @pytest.mark.parametrize("arm", study.ARMS)
 def test_overrides_make_the_settings_of_the_study(
     lab: Lab, arm: str, compose_config: Callable[..., DictConfig]
@@ -126,7 +138,7 @@ def test_overrides_make_the_settings_of_the_study(
 def test_the_command_says_what_it_lacks_and_the_table_takes_any_part(
     tmp_path: Path, lab: Lab, monkeypatch, capsys
 ) -> None:
-    monkeypatch.setattr(study, "Lab", lambda *arguments: lab)
+    monkeypatch.setattr(study, "ChatLab", lambda *arguments: lab)
     monkeypatch.setattr(study, "CHOICE_ROWS", tmp_path / "none.jsonl")
     assert study.main(["--work", str(tmp_path), "--rows", str(tmp_path / "rows.jsonl")]) == 2
     assert "run lm_language.py first" in capsys.readouterr().err
