@@ -274,8 +274,8 @@ def known_table(rows: Sequence[Row], student: str) -> str:
         }
         cells = [show(list(valid.values()), 1, 100)]
         cells += [show(at(rows, passes, "held_out", **wanted), 3) for passes in (1, 3, 10)]
-        cells += [show(at(rows, 3, "own", **wanted), 3), show(at(rows, 3, "factor", **wanted), 2)]
-        cells += [show(at(rows, passes, "order", **wanted), 3) for passes in (1, 3)]
+        cells += [show(at(rows, 10, "own", **wanted), 3)]
+        cells += [show(at(rows, passes, key, **wanted), 2) for key in ("factor", "order") for passes in (1, 3, 10)]
         lines.append([name, *cells, str(len(valid))])
     heads = (
         f"{student}: {USUAL_TEXTS} texts, D {USUAL_WIDTH} wide, but for",
@@ -283,10 +283,13 @@ def known_table(rows: Sequence[Row], student: str) -> str:
         "held-out accuracy, 1 pass",
         "3 passes",
         "10 passes",
-        "own texts, 3 passes",
-        "f, 3 passes",
+        "own texts, 10 passes",
+        "f, 1 pass",
+        "3 passes",
+        "10 passes",
         "valid above invalid, 1 pass",
         "3 passes",
+        "10 passes",
         "runs",
     )
     return table(heads, lines)

@@ -26,7 +26,7 @@ from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.preflight.agent_check import check_agent_column
-from gad_verl.preflight.objective_check import check_evidence
+from gad_verl.preflight.objective_check import check_evidence, check_texts
 from gad_verl.preflight.options import check_held_out, check_task_columns
 from gad_verl.trainer.begun import begun_run
 
@@ -83,6 +83,7 @@ def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> Stag
         raise GadConfigError(str(error)) from None
     begun_run(config.trainer).check(schedule)
     check_evidence(config, gad_config, rows, schedule)
+    check_texts(gad_config, rows, schedule)
     return schedule
 
 

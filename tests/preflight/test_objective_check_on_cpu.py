@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gad_verl.config import load_gad_config
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadConfigError
-from gad_verl.preflight.objective_check import check_evidence, check_objective
+from gad_verl.preflight.objective_check import ENOUGH_TEXTS, check_evidence, check_objective, check_texts
 
 
 def set_keys(config: DictConfig, values: dict[str, Any]) -> DictConfig:
@@ -121,3 +121,13 @@ def test_no_evidence_is_wanted_without_trust_or_adversarial_stage(
     set_keys(tiny_config, {"gad.trust.held_out_fraction": 0.25})
     check_evidence(tiny_config, load_gad_config(tiny_config), 10, StageSchedule("warmup", 10))
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("rows", [ENOUGH_TEXTS - 1, ENOUGH_TEXTS])
+@pytest.mark.parametrize("stage", ["gad", "auto", "warmup", "seqkd"])
+def test_few_texts_are_said_where_gad_is_asked_for(
+    rows: int, stage: str, tiny_config: DictConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_config.gad.stage = stage
+    check_texts(load_gad_config(tiny_config), rows, StageSchedule(stage, 10, warmup_steps=4 if stage == "auto" else 0))
+    assert ("499 training rows" in caplog.text) == (rows < ENOUGH_TEXTS and stage in ("gad", "auto"))
