@@ -52,10 +52,11 @@ class HeldOut:
 
     def also_by(self, other: "HeldOut") -> "HeldOut":
         """What this rule holds out and the other does too, as a rule; two seeds have nothing in common for sure."""
-        if self.fraction >= 1 or other.fraction >= 1:
-            return other if self.fraction >= 1 else self
-        same = self.seed == other.seed
-        return HeldOut(min(self.fraction, other.fraction) if same else 0.0, self.seed)
+        if self.fraction >= 1:
+            return other
+        if other.fraction >= 1:
+            return self
+        return HeldOut(min(self.fraction, other.fraction) if self.seed == other.seed else 0.0, self.seed)
 
 
 def is_held_out(prompt: str, fraction: float, seed: int = 0) -> bool:

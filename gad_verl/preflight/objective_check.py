@@ -146,8 +146,8 @@ def check_texts(gad_config: GadConfig, rows: int, schedule: StageSchedule) -> No
         return
     if rows < ENOUGH_TEXTS:
         logger.warning(
-            "%d training rows: in a study where the truth is known, GAD gained over SeqKD of as many updates from %d "
-            "teacher texts on, and with %d it did not (docs/studies.md). Ask the teacher for answers to more prompts "
+            "%d training rows: in a study where the truth is known, GAD gained over SeqKD of as many updates with %d "
+            "teacher texts, and with %d it did not (docs/studies.md). Ask the teacher for answers to more prompts "
             "(gad-verl teacher), or train SeqKD alone (gad.stage=seqkd)",
             rows,
             ENOUGH_TEXTS,

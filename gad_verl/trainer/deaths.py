@@ -36,17 +36,21 @@ def actor_is_dead(actor: Any) -> bool:
     return bool(info) and info.get("State") == "DEAD"
 
 
+def _dead() -> dict[str, Any]:
+    """What Ray knows of each dead actor of this job, by its id; nothing without Ray."""
+    if not ray.is_initialized():
+        return {}
+    return ray._private.state.actors(job_id=ray.get_runtime_context().job_id, actor_state_name="DEAD")
+
+
 def sudden_deaths() -> dict[str, str]:
     """Actors of this job that died unasked, in words, by their id; who died first stands first.
 
     All of them, whoever made them: verl's load balancer and TransferQueue's controller and storage are attributes of
     nobody, and a run that has lost one waits in silence.
     """
-    if not ray.is_initialized():
-        return {}
-    dead = ray._private.state.actors(job_id=ray.get_runtime_context().job_id, actor_state_name="DEAD")
     found = {}
-    for identity, info in sorted(dead.items(), key=lambda one: one[1]["EndTime"]):
+    for identity, info in sorted(_dead().items(), key=lambda one: one[1]["EndTime"]):
         cause = info["DeathCause"]
         context = cause.actor_died_error_context
         # A worker that leaves by itself has died too, to Ray: its text tells the kind of the exit.
@@ -63,10 +67,7 @@ def memory_ran_out() -> str | None:
     Ray ends what it can spare, not what took the memory, so that the names of the dead say nothing. Its figures are
     left out where its text has none that we know.
     """
-    if not ray.is_initialized():
-        return None
-    dead = ray._private.state.actors(job_id=ray.get_runtime_context().job_id, actor_state_name="DEAD")
-    for info in dead.values():
+    for info in _dead().values():
         if info["DeathCause"].HasField("oom_context"):
             return memory_report(info["DeathCause"].oom_context.error_message)
     return None
