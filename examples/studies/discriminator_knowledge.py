@@ -277,21 +277,11 @@ def known_table(rows: Sequence[Row], student: str) -> str:
         cells += [show(at(rows, 10, "own", **wanted), 3)]
         cells += [show(at(rows, passes, key, **wanted), 2) for key in ("factor", "order") for passes in (1, 3, 10)]
         lines.append([name, *cells, str(len(valid))])
-    heads = (
-        f"{student}: {USUAL_TEXTS} texts, D {USUAL_WIDTH} wide, but for",
-        "student valid, %",
-        "held-out accuracy, 1 pass",
-        "3 passes",
-        "10 passes",
-        "own texts, 10 passes",
-        "f, 1 pass",
-        "3 passes",
-        "10 passes",
-        "valid above invalid, 1 pass",
-        "3 passes",
-        "10 passes",
-        "runs",
+    held_out, factor, order = (
+        (f"{title}, 1 pass", "3 passes", "10 passes") for title in ("held-out accuracy", "f", "valid above invalid")
     )
+    first = f"{student}: {USUAL_TEXTS} texts, D {USUAL_WIDTH} wide, but for"
+    heads = (first, "student valid, %", *held_out, "own texts, 10 passes", *factor, *order, "runs")
     return table(heads, lines)
 
 
