@@ -175,13 +175,14 @@ def overrides(work: Path, arm: str) -> list[str]:
     return common
 
 
-def train(folder: Path, settings: Sequence[str]) -> list[dict[str, float]]:
+def train(folder: Path, settings: Sequence[str], config_name: str = "gad_cpu") -> list[dict[str, float]]:
     """Train by ``python -m verl.trainer.main_ppo`` and export to ``folder / "student"``, if that is not there; the
     metrics of the steps. A run that was cut off goes on at its last checkpoint.
 
     Args:
         folder: Of the run.
-        settings: Overrides of ``gad_cpu``.
+        settings: Overrides.
+        config_name: What they are of.
 
     Raises:
         RuntimeError: If the run or the export fails; names the log.
@@ -198,22 +199,31 @@ def train(folder: Path, settings: Sequence[str]) -> list[dict[str, float]]:
             'trainer.logger=["file"]',
             "trainer.resume_mode=auto",
         ]
-        command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", *settings]
+        command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", config_name, *settings]
         environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics_file), "HF_HUB_OFFLINE": "1"}
         with log.open("a", encoding="utf-8") as output:
             done = subprocess.run(command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT)
         if done.returncode:
             raise RuntimeError(f"main_ppo ended with {done.returncode}; see {log}")
         step = (folder / "checkpoints" / "latest_checkpointed_iteration.txt").read_text().strip()
-        checkpoint = folder / "checkpoints" / f"global_step_{step}"
-        export = [sys.executable, "-m", "gad_verl.cli", "export", str(checkpoint), "--output", str(exported)]
-        with log.open("a", encoding="utf-8") as output:
-            if subprocess.run(export, stdout=output, stderr=subprocess.STDOUT).returncode:
-                raise RuntimeError(f"the export failed; see {log}")
+        export(folder, int(step), exported)
     # Steps behind the checkpoint at which a run went on were made twice: the later ones count.
     lines = [line for part in (*_earlier(folder), metrics_file) for line in part.read_text("utf-8").splitlines()]
     steps = {row["step"]: row["data"] for row in map(json.loads, lines)}
     return [steps[step] for step in sorted(steps)]
+
+
+def export(folder: Path, step: int, output: Path) -> None:
+    """The student of a checkpoint of a run, as a folder; what is said goes to the run's log.
+
+    Raises:
+        RuntimeError: If it fails; names the log.
+    """
+    checkpoint, log = folder / "checkpoints" / f"global_step_{step}", folder / "log.txt"
+    command = [sys.executable, "-m", "gad_verl.cli", "export", str(checkpoint), "--output", str(output)]
+    with log.open("a", encoding="utf-8") as said:
+        if subprocess.run(command, stdout=said, stderr=subprocess.STDOUT).returncode:
+            raise RuntimeError(f"the export failed; see {log}")
 
 
 def _earlier(folder: Path) -> list[Path]:

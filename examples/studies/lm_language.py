@@ -42,7 +42,7 @@ from lm_lab import Lab, Paused, quiet_loading
 from lm_task import KINDS
 from lm_training import Soda, adversarial, seqkd_goes_on, soda, start
 from objective_language import ARMS, GAD, HOLD, NEW, PARTS, RIVALS, SEQKD, TUNED, cell, seqkd_at
-from smollm import difference, shown
+from smollm_lab import difference, shown
 from student import StudentError, ensure_student
 
 from gad_verl.errors import USER_ERRORS

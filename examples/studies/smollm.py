@@ -34,26 +34,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from study_common import Column, Row, Rows, arguments, table
-from torch import Tensor, nn
+from study_common import Row, Rows, arguments
 
 # isort: split
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quickstart"))
 from gad_command import load_models
 from gad_in_one_file import Example, Gad, Settings
+from smollm_lab import (
+    BASE,
+    FIRST_SEED,
+    GAD,
+    LAYERS_OF_D,
+    MAX_RESPONSE,
+    SEQKD,
+    SERIES,
+    TEMPERATURE,
+    WARMED,
+    SmolLab,
+    arms_table,
+    differences_table,
+    of_metrics,
+)
 from student import ensure_student
-from token_rows import token_log_probs
+from torch import nn
 
 from gad_verl.core import intervals
-from gad_verl.core.intervals import Estimate
-from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.errors import USER_ERRORS, GadConfigError, GadDataError
-from gad_verl.record.files import read_json_lines, write_atomically
-from gad_verl.tools.evaluation.figures import measure
-from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
-from gad_verl.tools.evaluation.rows import Row as TeacherRow
-from gad_verl.tools.evaluation.rows import load_rows
-from gad_verl.tools.export.checkpoint import find_checkpoint
+from gad_verl.errors import USER_ERRORS, GadConfigError
+from gad_verl.record.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,20 +68,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("studies.smollm")
 
 NAME = "smollm"
-FIRST_SEED = 100
-BASE, WARMED, SEQKD, GAD = "base", "warmup", "SeqKD", "GAD"
-MAX_PROMPT, MAX_RESPONSE, TEST_PROMPTS, LAYERS_OF_D = 80, 48, 96, 6
+ARMS = (BASE, WARMED, SEQKD, GAD)
 SAVE_EVERY = 5  # steps
-# What a row keeps of each prompt, and of each step, with what it is at best.
-BY_PROMPT = ("rouge_l", "ngram_f1_2", "length", "finished")
-SERIES = {"disc/accuracy": 0.5, "gad/length_ratio": 1.0}
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
 ALONE = 2  # first steps of the warmup that train D alone
 SHARED = Settings(
     batch_size=4,
     n=4,
     max_response_length=MAX_RESPONSE,
-    temperature=0.8,
+    temperature=TEMPERATURE,
     actor_lr=1e-5,
     discriminator_lr=3e-5,
     clip_grad=1.0,
@@ -149,7 +151,7 @@ class Slice:
         return True
 
 
-class Study:
+class Study(SmolLab):
     """All that the runs share.
 
     Args:
@@ -164,29 +166,12 @@ class Study:
     """
 
     def __init__(self, data: Path, work: Path, student: Path | None, warmup: int, steps: int) -> None:
-        self.work, self.warmup, self.steps = work, warmup, steps
+        self.warmup, self.steps = warmup, steps
         work.mkdir(parents=True, exist_ok=True)
-        self.student = student or ensure_student(work / "student")
-        self.checkpoint = find_checkpoint(self.student)
-        self.asked = GenerationSettings(
-            max_prompt_length=MAX_PROMPT, max_response_length=MAX_RESPONSE, temperature=SHARED.temperature
-        )
-        self.builder = build_sequences(self.checkpoint, self.asked)
-        rows = [row for row in load_rows(data) if short(row, self.builder)]
-        if len(rows) < TEST_PROMPTS + 4 * SHARED.batch_size:
-            raise GadDataError(
-                f"{data}: {len(rows)} rows have a prompt of at most {MAX_PROMPT} and a teacher's text of at most "
-                f"{MAX_RESPONSE} tokens; the study needs {TEST_PROMPTS + 4 * SHARED.batch_size}"
-            )
-        order = np.random.default_rng(0).permutation(len(rows))
-        self.test = [rows[number] for number in order[:TEST_PROMPTS]]
-        asked = {row.prompt_id for row in self.test}
+        super().__init__(data, work, student or ensure_student(work / "student"), SHARED.batch_size)
         self.train = [
-            Example(
-                number, self.builder.prompt(list(rows[number].messages)), [self.builder.response(rows[number].teacher)]
-            )
-            for number in map(int, order[TEST_PROMPTS:])
-            if rows[number].prompt_id not in asked
+            Example(number, self.builder.prompt(list(row.messages)), [self.builder.response(row.teacher)])
+            for number, row in self.numbered.items()
         ]
 
     def settings(self, stage: str, steps: int, seed: int) -> Settings:
@@ -237,113 +222,36 @@ class Study:
         student.save_pretrained(folder)
         return True
 
-    def judge(self, arm: str, seed: int) -> dict[str, Any]:
+    def row(self, arm: str, seed: int) -> dict[str, Any]:
         """Figures of an arm on the test prompts; its texts stay in the work folder."""
-        folder = self.student if arm == BASE else self.work / f"{arm}-{seed}"
         # By seed, the base too: it is the seed of sampling as well.
-        output = self.work / "answers" / f"{arm}-{seed}"
-        settings = replace(self.asked, seed=seed)
-        responses = generate(
-            find_checkpoint(folder), self.test, output, settings, Compute(engine="hf", batch_size=32), self.builder, {}
-        )
-        figures = measure(self.test, responses, self.builder)
-        row: dict[str, Any] = {name: estimate.value for name, estimate in figures.summary.items()}
-        row |= {name: value for name, value in figures.plain.items() if value is not None}
-        losses = likelihoods(load_models(str(folder), 1, 0)[0], self.test, self.builder)
-        row["loss"] = float(sum(losses) / sum(len(self.builder.response(one.teacher).token_ids) for one in self.test))
-        row["by_prompt"] = {name: figures.per_prompt[name] for name in BY_PROMPT}
-        if arm != BASE:
-            lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-            row["train_s"] = sum(line["timing_s/step"] for line in lines)
-            row["series"] = {name: [line.get(name) for line in lines] for name in SERIES if name in lines[-1]}
-        return row
-
-    def samples(self, seed: int, arms: Sequence[str]) -> None:
-        """The same prompts answered by everyone, for reading: WORK/samples-SEED.md."""
-        texts = {}
-        for arm in arms:
-            folder = self.work / "answers" / f"{arm}-{seed}"
-            answers = [answer for _, _, answer in read_json_lines(folder / "responses.jsonl") if answer is not None]
-            texts[arm] = {answer["prompt"]: answer["text"] for answer in answers}
-        parts = []
-        for number, row in enumerate(self.test[:12]):
-            parts.append(f"## {row.question}\n\nteacher: {row.teacher}\n")
-            parts += [f"{arm}: {texts[arm].get(number, '')}\n" for arm in arms]
-        write_atomically(self.work / f"samples-{seed}.md", "\n".join(parts))
-
-
-def short(row: TeacherRow, builder: SequenceBuilder) -> bool:
-    """Whether prompt and teacher's text fit the limits whole."""
-    return (
-        len(builder.prompt(list(row.messages))) < MAX_PROMPT
-        and not builder.response(row.teacher, row.teacher_finished).cut
-    )
-
-
-@torch.no_grad()
-def likelihoods(student: nn.Module, rows: Sequence[TeacherRow], builder: SequenceBuilder, batch: int = 16) -> Tensor:
-    """Negative log-likelihood of the teacher's text in each row, in nats."""
-    totals = torch.zeros(len(rows), dtype=torch.float64)
-    for begin in range(0, len(rows), batch):
-        part = rows[begin : begin + batch]
-        prompts = [builder.prompt(list(row.messages)) for row in part]
-        texts = [builder.response(row.teacher).token_ids for row in part]
-        log_probs, _, place = token_log_probs(student, prompts, texts, temperature=1.0)
-        totals.index_add_(0, begin + place, -log_probs.double())
-    return totals
+        answers = f"{arm}-{seed}"
+        if arm == BASE:
+            return self.judge(self.student, answers, seed)
+        lines = (self.work / answers / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return self.judge(self.work / answers, answers, seed) | of_metrics([json.loads(line) for line in lines])
 
 
 def run(study: Study, rows: Rows, seeds: Sequence[int], deadline: float) -> bool:
     """Train and judge what is missing; whether all is done."""
     common = {"warmup": study.warmup, "steps": study.steps, "train_rows": len(study.train), "test": len(study.test)}
     for seed in seeds:
-        for arm in (BASE, WARMED, SEQKD, GAD):
+        for arm in ARMS:
             key = f"{arm}/seed={seed}"
             if key in rows:
                 continue
             begin = time.process_time()
             if arm != BASE and not study.train_arm(arm, seed, deadline):
                 return False
-            row = study.judge(arm, seed)
+            row = study.row(arm, seed)
             rows.add(key, {"arm": arm, "seed": seed, **common, **row, "cpu_s": round(time.process_time() - begin, 1)})
-        study.samples(seed, (BASE, WARMED, SEQKD, GAD))
+        study.samples(study.work / f"samples-{seed}.md", {arm: f"{arm}-{seed}" for arm in ARMS})
     return True
 
 
 # ------------------------------------------------------ tables ------------------------------------------------------
 
-COLUMNS = [
-    Column("two-sample accuracy, words", "two_sample_words"),
-    Column("characters", "two_sample_characters"),
-    Column("ROUGE-L F1", "rouge_l", 3),
-    Column("2-gram F1", "ngram_f1_2", 3),
-    Column("length ratio", "length_ratio"),
-    Column("finished, %", "finished", 0, 100),
-    Column("distinct-2", "distinct_2"),
-    Column("loss on the teacher's texts", "loss", 3),
-]
-DIFFERENCES = [
-    Column("ROUGE-L F1", "rouge_l", 3),
-    Column("2-gram F1", "ngram_f1_2", 3),
-    Column("tokens", "length", 1),
-    Column("finished, points", "finished", 1, 100),
-]
 PAIRS = [(WARMED, SEQKD), (WARMED, GAD), (SEQKD, GAD)]
-
-
-def difference(rows: Sequence[Row], first: str, second: str, column: str) -> Estimate | None:
-    """Second less first, paired by prompt and seed: the mean over the seeds, with an interval over the prompts."""
-    by_seed: dict[int, dict[str, Any]] = {}
-    for row in rows:
-        by_seed.setdefault(row["seed"], {})[row["arm"]] = row["by_prompt"][column]
-    both = [np.subtract(arms[second], arms[first]) for arms in by_seed.values() if {first, second} <= arms.keys()]
-    return intervals.difference(np.zeros(len(both[0])), np.mean(both, axis=0)) if both else None
-
-
-def shown(estimate: Estimate, column: Column) -> str:
-    """A difference with its sign and interval."""
-    parts = [f"{column.scale * part:+.{column.digits}f}" for part in (estimate.value, estimate.low, estimate.high)]
-    return f"{parts[0]} [{parts[1]}, {parts[2]}]"
 
 
 def tables(rows: Sequence[Row]) -> list[str]:
@@ -358,19 +266,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         f"{sum(row.get('train_s', 0) for row in rows) / 3600:.1f} hours of one core. Accuracy of D over the last ten "
         f"steps of GAD: {' / '.join(f'{value:.2f}' for value in accuracy)}.\n"
     )
-    arms = []
-    for arm in (BASE, WARMED, SEQKD, GAD):
-        mine = sorted((row for row in rows if row["arm"] == arm), key=lambda row: row["seed"])
-        cells = [[f"{column.scale * row[column.key]:.{column.digits}f}" for row in mine] for column in COLUMNS]
-        arms.append([arm, *(" / ".join(cell) or "–" for cell in cells)])
-    lines = []
-    for column in DIFFERENCES:
-        found = [difference(rows, *pair, column.key) for pair in PAIRS]
-        lines.append([column.title, *("–" if one is None else shown(one, column) for one in found)])
-    return [
-        table(["arm", *(column.title for column in COLUMNS)], arms) + "\n" + note,
-        table(["held-out prompts", *(f"{second} less {first}" for first, second in PAIRS)], lines),
-    ]
+    return [arms_table(rows, ARMS) + "\n" + note, differences_table(rows, PAIRS)]
 
 
 def figure(rows: Sequence[Row]) -> "Figure":
@@ -388,21 +284,20 @@ def figure(rows: Sequence[Row]) -> "Figure":
         panel.axvline(rows[0]["warmup"], color="grey", linestyle="--", linewidth=0.7)
         panel.axhline(SERIES[name], color="grey", linestyle=":", linewidth=0.7)
         panel.set(title=name, xlabel="step (GAD begins at the dashed line)")
-    arms = [BASE, WARMED, SEQKD, GAD]
     for seed in sorted({row["seed"] for row in rows}):
         mine = {row["arm"]: intervals.bounded_mean(row["by_prompt"]["rouge_l"]) for row in rows if row["seed"] == seed}
-        judged = [arm for arm in arms if arm in mine]
+        judged = [arm for arm in ARMS if arm in mine]
         values = np.array([mine[arm].value for arm in judged])
         spread = np.abs(np.array([[mine[arm].low, mine[arm].high] for arm in judged]).T - values)
         panels[2].errorbar(
-            [arms.index(arm) + 0.1 * (seed % 2) for arm in judged],
+            [ARMS.index(arm) + 0.1 * (seed % 2) for arm in judged],
             values,
             spread,
             fmt="o",
             color=COLORS[seed % len(COLORS)],
             label=f"seed {seed}",
         )
-    panels[2].set(title="ROUGE-L on held-out prompts, 95 % over prompts", xticks=range(len(arms)), xticklabels=arms)
+    panels[2].set(title="ROUGE-L on held-out prompts, 95 % over prompts", xticks=range(len(ARMS)), xticklabels=ARMS)
     panels[2].legend(frameon=False, fontsize=7)
     return plot
 

@@ -40,7 +40,7 @@ from lm_lab import Paused, quiet_loading
 from lm_language import CHOICE_ROWS, SEQKD_RATES, SODA, Choice, choose, rival_rows, training_s
 from lm_language import run as lm_run
 from objective_language import GAD, NEW, RIVALS, SEQKD, TUNED, cell, seqkd_at
-from smollm import difference, shown
+from smollm_lab import difference, shown
 from student import StudentError, ensure_student
 from study_common import Column, Row, Rows, Run, arguments, arm_table, paired_difference, run_all, show, table
 from teacher_lab import SIZES, TeacherLab

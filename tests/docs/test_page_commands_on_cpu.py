@@ -22,6 +22,7 @@ import contextlib
 import functools
 import importlib.util
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -91,7 +92,9 @@ def _python(arguments: list[str]) -> str | None:
     if not script.is_file():
         return f"there is no file {arguments[0]}"
     known = _options_of(script)
-    unknown = {word.partition("=")[0] for word in arguments[1:] if word.startswith("--")} - known
+    # Behind -- there are no options.
+    own = itertools.takewhile(lambda word: word != "--", arguments[1:])
+    unknown = {word.partition("=")[0] for word in own if word.startswith("--")} - known
     return f"{arguments[0]} has no option {', '.join(sorted(unknown))}" if unknown else None
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import smollm
+import smollm_lab
 import torch
 from gad_command import load_models
 from tiny_model import build_all
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def study(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> smollm.Study:
-    monkeypatch.setattr(smollm, "TEST_PROMPTS", 20)
+    monkeypatch.setattr(smollm_lab, "TEST_PROMPTS", 20)
     monkeypatch.setattr(smollm, "LAYERS_OF_D", 1)
     return smollm.Study(folder / "train.parquet", tmp_path / "work", folder / "model", warmup=3, steps=3)
 
@@ -56,8 +57,8 @@ def train(study: smollm.Study, stage: str, folder: Path, deadlines: list[float])
 def test_the_loss_of_each_text_and_of_all(study: smollm.Study) -> None:
     student, _, _, _ = load_models(str(study.student), 1, 0)
     rows = study.test[:5]
-    together = smollm.likelihoods(student, rows, study.builder, batch=2)
-    alone = [smollm.likelihoods(student, [row], study.builder).item() for row in rows]
+    together = smollm_lab.likelihoods(student, rows, study.builder, batch=2)
+    alone = [smollm_lab.likelihoods(student, [row], study.builder).item() for row in rows]
     assert together.tolist() == pytest.approx(alone, rel=1e-4)
     for row, value in zip(rows, alone, strict=True):
         ids = study.builder.prompt(list(row.messages)), study.builder.response(row.teacher).token_ids
@@ -73,9 +74,9 @@ def test_differences_are_paired_by_prompt_and_seed() -> None:
         for seed in (1, 2)
         for arm, shift in (("SeqKD", 0.0), ("GAD", 0.02 * seed))
     ]
-    found = smollm.difference(rows, "SeqKD", "GAD", "rouge_l")
+    found = smollm_lab.difference(rows, "SeqKD", "GAD", "rouge_l")
     assert (found.value, found.low, found.high) == pytest.approx((0.03, 0.03, 0.03))
-    assert smollm.difference(rows[:1], "SeqKD", "GAD", "rouge_l") is None
+    assert smollm_lab.difference(rows[:1], "SeqKD", "GAD", "rouge_l") is None
 
 
 @pytest.mark.parametrize("stage", ["warmup", "seqkd", "gad"])
@@ -116,14 +117,14 @@ def test_a_study_runs_to_its_rows_and_goes_on_where_it_was_cut(study: smollm.Stu
     assert "| GAD |" in arms and "| base |" in arms and "GAD less SeqKD" in differences
     assert len(smollm.figure(rows.all()).axes) == 3
     # Another seed in the same folder draws other answers of the base.
-    assert study.judge(smollm.BASE, 2).keys() == study.judge(smollm.BASE, 1).keys()
+    assert study.row(smollm.BASE, 2).keys() == study.row(smollm.BASE, 1).keys()
     assert {path.name for path in (study.work / "answers").iterdir()} >= {"base-1", "base-2"}
     asked = {tuple(study.builder.prompt(list(row.messages))) for row in study.test}
     assert not asked & {tuple(example.prompt_ids) for example in study.train}
 
 
 def test_too_few_short_rows_are_an_error(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smollm, "MAX_RESPONSE", 2)
+    monkeypatch.setattr(smollm_lab, "MAX_RESPONSE", 2)
     with pytest.raises(GadDataError, match="0 rows have a prompt of at most 80"):
         smollm.Study(folder / "train.parquet", tmp_path / "work", folder / "model", warmup=1, steps=1)
 
