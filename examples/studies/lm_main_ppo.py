@@ -202,15 +202,14 @@ def run(lab: Lab, arm: str, choice: Choice) -> dict[str, Any]:
     """One arm by main_ppo; its row."""
     from transformers import AutoModelForCausalLM
 
-    begin = time.monotonic()
     folder = folder_of(lab, arm)
     metrics = train(folder, overrides(lab, arm, choice))
     student = AutoModelForCausalLM.from_pretrained(
         folder / "student", dtype=lab.dtype, attn_implementation="eager"
     ).eval()
     figures = judge(student, start(lab, FIRST_SEED).corpus, lab.sizes.limit)
-    wall_s = round(time.monotonic() - begin, 1)
-    return {"arm": arm, "seed": FIRST_SEED, **figures, **summary(metrics), "wall_s": wall_s}
+    train_s = round(sum(step["timing_s/step"] for step in metrics), 1)
+    return {"arm": arm, "seed": FIRST_SEED, **figures, **summary(metrics), "train_s": train_s}
 
 
 def tables(rows: Sequence[Row]) -> list[str]:
@@ -228,8 +227,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
     for name, row in pairs:
         if row is not None:
             cells = [f"{column.scale * row[column.key]:.{column.digits}f}" for column in COLUMNS]
-            seconds = row["wall_s"] if "wall_s" in row else row.get("train_s")
-            lines.append([name, *cells, "–" if seconds is None else f"{seconds / 60:.0f}"])
+            lines.append([name, *cells, f"{row['train_s'] / 60:.0f}" if "train_s" in row else "–"])
     return [table(["arm", *(column.title for column in COLUMNS), "minutes"], lines)]
 
 

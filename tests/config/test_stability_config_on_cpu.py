@@ -142,3 +142,8 @@ def test_the_recommended_preset_composes_over_every_configuration(compose_config
         assert plain.algorithm.norm_adv_by_std_in_grpo and not recommended.algorithm.norm_adv_by_std_in_grpo
         assert 0 < config.adversarial.actor_lr < config.warmup.actor_lr
         assert set(recommended.gad) == set(plain.gad)
+
+
+def test_the_published_method_has_a_name(compose_config: Callable[..., DictConfig]) -> None:
+    for name in ("gad_cpu", "gad_trainer", "gad_megatron_trainer"):
+        assert compose_config(name, "gad=paper") == compose_config(name, "gad=gad")

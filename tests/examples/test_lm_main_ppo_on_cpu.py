@@ -144,5 +144,5 @@ def test_the_command_says_what_it_lacks_and_the_table_takes_any_part(
     assert "run lm_language.py first" in capsys.readouterr().err
     figures = {column.key: 0.5 for column in study.COLUMNS}
     monkeypatch.setattr(study, "RESULTS", tmp_path)
-    (text,) = study.tables([{"arm": NEW, "seed": study.FIRST_SEED, **figures, "wall_s": 600.0}])
+    (text,) = study.tables([{"arm": NEW, "seed": study.FIRST_SEED, **figures, "train_s": 600.0}])
     assert "| new objective, main_ppo | 50.0 | 50.0 | 0.50 | 0.50 | 0.50 | 0.500 | 10 |" in text
