@@ -17,7 +17,6 @@ Another study takes the same training with a :class:`Lab` of its own, which says
 judged (``teacher_lab.py``).
 """
 
-import json
 import logging
 import math
 import os
@@ -32,12 +31,11 @@ import torch
 from language import HELD_OUT
 from lm_model import Ids, Learner, Packed, log_probs, pack, sample
 from lm_task import KINDS, SHARES, make_splits
+from study_common import keep_settings
 from torch import Tensor
 
 from gad_verl.core.trust import is_held_out
 from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.errors import GadConfigError
-from gad_verl.record.files import write_atomically
 
 logger = logging.getLogger("studies.lm_language")
 
@@ -123,13 +121,7 @@ class Lab:
         tokenizer.chat_template = CHAT_TEMPLATE
         self.builder = SequenceBuilder(tokenizer, 256, self.sizes.limit)
         self.end = self.builder.eos_token_id
-        settings = json.dumps(self.settings(), indent=2) + "\n"
-        work.mkdir(parents=True, exist_ok=True)
-        kept = work / "settings.json"
-        if not kept.is_file():
-            write_atomically(kept, settings)
-        if kept.read_text(encoding="utf-8") != settings:
-            raise GadConfigError(f"{kept} is of a study with other settings: name another --work, or remove this one")
+        keep_settings(work / "settings.json", self.settings())
 
     def settings(self) -> dict[str, Any]:
         """What a work folder is of."""

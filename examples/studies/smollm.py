@@ -34,13 +34,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from study_common import Row, Rows, arguments
+from study_common import Row, Rows
 
 # isort: split
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quickstart"))
 from gad_command import load_models
 from gad_in_one_file import Example, Gad, Settings
 from smollm_lab import (
+    ALONE,
     BASE,
     FIRST_SEED,
     GAD,
@@ -52,14 +53,16 @@ from smollm_lab import (
     WARMED,
     SmolLab,
     arms_table,
+    check_steps,
     differences_table,
     of_metrics,
+    study_arguments,
 )
 from student import ensure_student
 from torch import nn
 
 from gad_verl.core import intervals
-from gad_verl.errors import USER_ERRORS, GadConfigError
+from gad_verl.errors import USER_ERRORS
 from gad_verl.record.files import write_atomically
 
 if TYPE_CHECKING:
@@ -71,7 +74,6 @@ NAME = "smollm"
 ARMS = (BASE, WARMED, SEQKD, GAD)
 SAVE_EVERY = 5  # steps
 COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red")
-ALONE = 2  # first steps of the warmup that train D alone
 SHARED = Settings(
     batch_size=4,
     n=4,
@@ -304,21 +306,13 @@ def figure(rows: Sequence[Row]) -> "Figure":
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; 2 for an error that the user can mend."""
-    parser = arguments(__doc__, NAME, seeds=2)
-    parser.add_argument("--data", type=Path, required=True, help="teacher rows (gad-verl data import)")
-    parser.add_argument("--work", type=Path, required=True, help="folder of weights, states and texts")
-    parser.add_argument("--student", type=Path, help="folder of a student (default: SmolLM2-135M-Instruct is made)")
-    parser.add_argument("--warmup", type=int, default=40, help="steps of the warmup (default: 40)")
-    parser.add_argument("--steps", type=int, default=40, help="steps of each arm after it (default: 40)")
+    parser = study_arguments(__doc__, NAME, seeds=2)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     deadline = math.inf if options.budget_s is None else time.monotonic() + options.budget_s
     try:
-        if options.warmup <= ALONE or options.steps < 1:
-            raise GadConfigError(
-                f"--warmup must be above {ALONE}, where the discriminator is alone; --steps at least 1"
-            )
+        check_steps(options.warmup, options.steps)
         study = Study(options.data, options.work, options.student, options.warmup, options.steps)
         write_atomically(options.work / "settings.json", json.dumps(asdict(SHARED), indent=2) + "\n")
         seeds = range(options.first_seed, options.first_seed + options.seeds)

@@ -13,6 +13,7 @@
 # limitations under the License.
 """What the runs of study 4 share: the rows of a teacher that are short enough, and how a student is judged."""
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from study_common import Column, Row, table
+from study_common import Column, Row, arguments, table
 from torch import Tensor, nn
 
 # isort: split
@@ -30,7 +31,7 @@ from token_rows import token_log_probs
 from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
 from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.errors import GadDataError
+from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import read_json_lines, write_atomically
 from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences, generate
@@ -39,11 +40,33 @@ from gad_verl.tools.evaluation.rows import load_rows
 from gad_verl.tools.export.checkpoint import find_checkpoint
 
 FIRST_SEED = 100
+ALONE = 2  # first steps of the warmup that train D alone
 BASE, WARMED, SEQKD, GAD = "base", "warmup", "SeqKD", "GAD"
 MAX_PROMPT, MAX_RESPONSE, TEST_PROMPTS, LAYERS_OF_D, TEMPERATURE = 80, 48, 96, 6, 0.8
 # What a row keeps of each prompt, and of each step, with what it is at best.
 BY_PROMPT = ("rouge_l", "ngram_f1_2", "length", "finished")
 SERIES = {"disc/accuracy": 0.5, "gad/length_ratio": 1.0}
+
+
+def study_arguments(description: str | None, name: str, seeds: int) -> argparse.ArgumentParser:
+    """The options that the study has on both trainers."""
+    parser = arguments(description, name, seeds)
+    parser.add_argument("--data", type=Path, required=True, help="teacher rows (gad-verl data import)")
+    parser.add_argument("--work", type=Path, required=True, help="folder of weights, states, logs and texts")
+    parser.add_argument("--student", type=Path, help="folder of a student (default: SmolLM2-135M-Instruct is made)")
+    parser.add_argument("--warmup", type=int, default=40, help="steps of the warmup (default: 40)")
+    parser.add_argument("--steps", type=int, default=40, help="steps after it, of each arm (default: 40)")
+    return parser
+
+
+def check_steps(warmup: int, steps: int) -> None:
+    """Check the options of that name.
+
+    Raises:
+        GadConfigError: If a stage would be empty.
+    """
+    if warmup <= ALONE or steps < 1:
+        raise GadConfigError(f"--warmup must be above {ALONE}, where the discriminator is alone; --steps at least 1")
 
 
 class SmolLab:

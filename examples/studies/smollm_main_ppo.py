@@ -19,8 +19,8 @@ Rows, student, size of the discriminator, rates and judge are those of ``smollm.
 has it: warmup and adversarial stage, or as many steps of SeqKD. ``--config-name gad_trainer`` runs it on GPUs; what
 stands behind ``--`` is given to every run, so that larger batches can be taken there:
 
-    python examples/studies/smollm_main_ppo.py --data teacher.parquet --work WORK --config-name gad_trainer \\
-        --rows GPU.jsonl -- data.train_batch_size=64 actor_rollout_ref.rollout.n=8
+    python examples/studies/smollm_main_ppo.py --data teacher.parquet --work GPU_WORK --config-name gad_trainer \\
+        --rows gpu_rows.jsonl -- data.train_batch_size=64 actor_rollout_ref.rollout.n=8
 """
 
 import logging
@@ -33,12 +33,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from study_common import RESULTS, Row, Rows, arguments, table
+from study_common import RESULTS, Row, Rows, keep_settings, table
 
 # isort: split
 from language_main_ppo import export, train
-from smollm import ALONE, SHARED
+from smollm import NAME as STUDY
+from smollm import SHARED
 from smollm_lab import (
+    ALONE,
     BASE,
     COLUMNS,
     FIRST_SEED,
@@ -50,12 +52,14 @@ from smollm_lab import (
     TEMPERATURE,
     WARMED,
     SmolLab,
+    check_steps,
     differences_table,
     of_metrics,
+    study_arguments,
 )
 from student import StudentError, ensure_student
 
-from gad_verl.errors import USER_ERRORS, GadConfigError
+from gad_verl.errors import USER_ERRORS
 
 NAME = "smollm_main_ppo"
 NEW = "gad=recommended"
@@ -76,6 +80,9 @@ class MainPpo(SmolLab):
         steps: Steps after it.
         config_name: Of the configuration.
         more: Overrides that every run gets.
+
+    Raises:
+        GadConfigError: If the runs of the work folder have other settings.
     """
 
     def __init__(
@@ -90,6 +97,12 @@ class MainPpo(SmolLab):
     ) -> None:
         super().__init__(data, work, student, SHARED.batch_size)
         self.warmup, self.steps, self.config_name, self.more = warmup, steps, config_name, list(more)
+        common = {"warmup": warmup, "steps": steps, "config": config_name, "more": self.more}
+        keep_settings(work / "main_ppo" / "settings.json", common)
+
+    def answers(self, arm: str, seed: int) -> str:
+        """Name of the folder of an arm's texts."""
+        return f"main_ppo-{arm.replace('=', '-')}-{seed}"
 
     def folder(self, arm: str, seed: int) -> Path:
         """Of a run; without ``=``, which Hydra would read."""
@@ -151,20 +164,19 @@ class MainPpo(SmolLab):
 
     def row(self, arm: str, seed: int) -> dict[str, Any]:
         """Train an arm and judge it; its row."""
-        answers = f"main_ppo-{arm.replace('=', '-')}-{seed}"
+        answers = self.answers(arm, seed)
         if arm == BASE:
             return self.judge(self.student, answers, seed)
         run = GAD if arm == WARMED else arm
-        folder, begin = self.folder(run, seed), time.monotonic()
+        folder = self.folder(run, seed)
         metrics = train(folder, self.overrides(run, seed), self.config_name)
         trained, model = (metrics, folder / "student") if arm != WARMED else (metrics[: self.warmup], folder / WARMED)
         if not model.is_dir():
             export(folder, self.warmup, model)
         row = self.judge(model, answers, seed) | of_metrics(trained)
-        factors = [step[FACTOR] for step in metrics[self.warmup :] if FACTOR in step]
         if arm == NEW:
-            row["factor"] = float(np.mean(factors))
-        return row | {"wall_s": round(time.monotonic() - begin, 1)}
+            row["factor"] = float(np.mean([step[FACTOR] for step in metrics[self.warmup :]]))
+        return row
 
 
 def run(lab: MainPpo, rows: Rows, seeds: Sequence[int], budget_s: float | None = None) -> bool:
@@ -179,8 +191,7 @@ def run(lab: MainPpo, rows: Rows, seeds: Sequence[int], budget_s: float | None =
             if budget_s is not None and time.monotonic() - begin > budget_s:
                 return False
             rows.add(key, {"arm": arm, "seed": seed, **common, "more": lab.more, **lab.row(arm, seed)})
-        answers = {arm: f"main_ppo-{arm.replace('=', '-')}-{seed}" for arm in ARMS}
-        lab.samples(lab.work / f"samples-main_ppo-{seed}.md", answers)
+        lab.samples(lab.work / f"samples-main_ppo-{seed}.md", {arm: lab.answers(arm, seed) for arm in ARMS})
     return True
 
 
@@ -189,8 +200,6 @@ def run(lab: MainPpo, rows: Rows, seeds: Sequence[int], budget_s: float | None =
 
 def tables(rows: Sequence[Row]) -> list[str]:
     """For docs/studies.md: each arm by main_ppo, and beside it that of ``smollm.py``; then what tells arms apart."""
-    from smollm import NAME as STUDY
-
     other = {(row["arm"], row["seed"]): row for row in Rows(RESULTS / f"{STUDY}.jsonl").all()}
     lines = []
     for seed in sorted({row["seed"] for row in rows}):
@@ -210,22 +219,14 @@ def tables(rows: Sequence[Row]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; 1 where the time is over, 2 for an error that the user can mend."""
-    parser = arguments(__doc__, NAME, seeds=1)
-    parser.add_argument("--data", type=Path, required=True, help="teacher rows (gad-verl data import)")
-    parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints, logs and texts")
-    parser.add_argument("--student", type=Path, help="folder of a student (default: SmolLM2-135M-Instruct is made)")
-    parser.add_argument("--warmup", type=int, default=40, help="steps of the warmup (default: 40)")
-    parser.add_argument("--steps", type=int, default=40, help="steps after it (default: 40)")
+    parser = study_arguments(__doc__, NAME, seeds=1)
     parser.add_argument("--config-name", default="gad_cpu", help="configuration of main_ppo (default: gad_cpu)")
     parser.add_argument("overrides", nargs="*", help="given to every run, behind --")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     torch.set_num_threads(1)
     try:
-        if options.warmup <= ALONE or options.steps < 1:
-            raise GadConfigError(
-                f"--warmup must be above {ALONE}, where the discriminator is alone; --steps at least 1"
-            )
+        check_steps(options.warmup, options.steps)
         work = options.work.resolve()
         work.mkdir(parents=True, exist_ok=True)
         student = options.student.resolve() if options.student else ensure_student(work / "student")

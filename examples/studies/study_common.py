@@ -33,6 +33,9 @@ import numpy as np
 from scipy import stats
 from tqdm import tqdm
 
+from gad_verl.errors import GadConfigError
+from gad_verl.record.files import write_atomically
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -142,6 +145,20 @@ def run_all(rows: Rows, runs: Iterable[Run], budget_s: float | None = None) -> b
             row = run.work()
             rows.add(run.key, {**row, "cpu_s": round(time.process_time() - start, 1)})
     return True
+
+
+def keep_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write what a work folder is of, or hold it against what stands there: what lies there would be gone on with.
+
+    Raises:
+        GadConfigError: If the folder is of other settings.
+    """
+    text = json.dumps(settings, indent=2) + "\n"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    if path.read_text(encoding="utf-8") != text:
+        raise GadConfigError(f"{path} is of a study with other settings: name another --work, or remove this one")
 
 
 def arguments(description: str | None, name: str, seeds: int) -> argparse.ArgumentParser:

@@ -28,6 +28,7 @@ from tiny_model import build_all
 from gad_verl.config import load_gad_config
 from gad_verl.core import Phase, StageSchedule
 from gad_verl.data.tokens import SequenceBuilder
+from gad_verl.errors import GadConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -116,6 +117,18 @@ def test_each_arm_is_trained_once_and_judged(
     arms, differences = study.tables(rows.all())
     assert "| gad=recommended, main_ppo |" in arms and "Mean f after the warmup: 0.60" in arms
     assert "gad=recommended less SeqKD" in differences and "+0.000 [+0.000, +0.000]" in differences
+
+
+def test_a_folder_of_other_settings_is_not_gone_on_with(lab: study.MainPpo, tmp_path: Path) -> None:
+    """The runs there would be taken for those that are asked for."""
+
+    def again(*more: str) -> study.MainPpo:
+        data = tmp_path / "built" / "train.parquet"
+        return study.MainPpo(data, lab.work, lab.student, lab.warmup, lab.steps, lab.config_name, more)
+
+    again()
+    with pytest.raises(GadConfigError, match=r"settings\.json is of a study with other settings: name another --work"):
+        again("data.train_batch_size=64")
 
 
 def test_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ cp "$HERE/step.sh" "$ROOT/kit/"
 # shellcheck source=tools/gpu_kit/device_env.sh
 . "$ROOT/kit/device_env.sh"
 [[ -e $SITE/data/train.parquet ]] || { echo "no rows were packed (prepare.py --rows)"; exit 1; }
-WARMUP=${WARMUP:-20} STEPS=${STEPS:-100} LIMIT=${LIMIT:-270} PRESET=${PRESET:-gad}
+WARMUP=${WARMUP:-20} STEPS=${STEPS:-100} LIMIT=${LIMIT:-270} PRESET=${PRESET:-paper}
 
 say "student"
 GAD_VERL_CACHE=$SITE/model python3 "$PRODUCT/examples/quickstart/student.py" --output "$WORK/student" 2>&1 | tail -n 2
