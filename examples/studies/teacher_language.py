@@ -16,6 +16,8 @@
     python examples/studies/teacher_language.py --work WORK                     # the quickstart's teacher
     python examples/studies/teacher_language.py --work OTHER --teacher FOLDER   # any language model as the teacher
 
+``pypi_teacher.py`` makes the folder of a larger one.
+
 The teacher is told a hidden context ("Answer in one short sentence" and eight examples) and sampled at temperature 1;
 the student is asked without it and sees the texts alone. Without ``--teacher`` it is the student's own model. Students
 are judged by how far they are from the teacher: KL(student, teacher) over their own answers, KL(teacher, student) over
