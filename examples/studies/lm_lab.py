@@ -19,7 +19,6 @@ judged (``teacher_lab.py``).
 
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +30,7 @@ import torch
 from language import HELD_OUT
 from lm_model import Ids, Learner, Packed, log_probs, pack, sample
 from lm_task import KINDS, SHARES, make_splits
-from study_common import keep_settings
+from study_common import keep_settings, save_tensors
 from torch import Tensor
 
 from gad_verl.core.trust import is_held_out
@@ -322,13 +321,6 @@ class Dice:
         self.generator.set_state(state["state"])
 
 
-def save(content: Any, path: Path) -> None:
-    """Write a file of tensors that is whole or not there."""
-    fresh = path.with_suffix(".new")
-    torch.save(content, fresh)
-    os.replace(fresh, path)
-
-
 class Loop:
     """Steps of a run whose state goes to the disk every few minutes.
 
@@ -351,7 +343,7 @@ class Loop:
 
     def _save(self) -> None:
         parts = {name: part.state_dict() for name, part in self.parts.items()}
-        save({"parts": parts, "history": self.history, "done": self.done}, self.path)
+        save_tensors({"parts": parts, "history": self.history, "done": self.done}, self.path)
 
     def run(self, total: int, step: Callable[[int], None], after: Callable[[int], None] = lambda number: None) -> None:
         """Go on up to step ``total``; the time of ``after``, which looks at what there is, is not counted.

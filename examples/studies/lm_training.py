@@ -32,9 +32,10 @@ import numpy as np
 import torch
 from discriminator_knowledge import valid_above_invalid
 from language import TRUST
-from lm_lab import Dice, Lab, Loop, Texts, save, validation_loss
+from lm_lab import Dice, Lab, Loop, Texts, validation_loss
 from lm_model import Ids, Learner, log_probs, sample, scores
 from objective_training import Objective, batches, none_if_nan
+from study_common import save_tensors
 from torch import Tensor
 
 from gad_verl.core import discriminator_pair_loss, group_advantages, low_variance_kl
@@ -110,7 +111,7 @@ def start(lab: Lab, seed: int) -> Start:
         learner.start_from(best.masters)
         row = lab.judge(learner.module, corpus)
         row |= {name: loop.history[name] for name in ("best_step", "losses", "train_s")}
-        save({"masters": best.masters, "row": row}, path)
+        save_tensors({"masters": best.masters, "row": row}, path)
     saved = torch.load(path, weights_only=True)
     return Start(corpus, saved["masters"], saved["row"])
 
@@ -229,7 +230,8 @@ def warm_opponent(lab: Lab, trusted: bool, seed: int) -> tuple[Opponent, dict[st
             for name in ("own", "held_out", "valid_above")
         }
         known = {"passes": passes, "train_s": loop.history["train_s"] + _snapshot_s(lab, seed)}
-        save({"parts": {name: part.state_dict() for name, part in opponent.parts().items()}, "known": known}, path)
+        parts = {name: part.state_dict() for name, part in opponent.parts().items()}
+        save_tensors({"parts": parts, "known": known}, path)
     saved = torch.load(path, weights_only=True)
     for name, part in opponent.parts().items():
         part.load_state_dict(saved["parts"][name])

@@ -24,7 +24,6 @@ and texts stay in WORK; only figures go to the rows. Training is ``examples/gad_
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from study_common import Row, Rows
+from study_common import Row, Rows, save_tensors
 
 # isort: split
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quickstart"))
@@ -132,11 +131,9 @@ class Slice:
             gad.load_state_dict(saved)
 
     def _save(self) -> None:
-        fresh = self.state.with_suffix(".new")
         # Plain numbers: with anything else the file could not be read as data alone.
         metrics = [{name: float(value) for name, value in one.items()} for one in self.metrics]
-        torch.save(self.gad.state_dict() | {"metrics": metrics}, fresh)
-        os.replace(fresh, self.state)
+        save_tensors(self.gad.state_dict() | {"metrics": metrics}, self.state)
 
     def run(self, deadline: float) -> bool:
         """Go on until the end, or until ``deadline`` (of time.monotonic); whether it is the end."""

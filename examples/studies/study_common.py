@@ -22,6 +22,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,8 +34,8 @@ import numpy as np
 from scipy import stats
 from tqdm import tqdm
 
-from gad_verl.errors import GadConfigError
-from gad_verl.record.files import write_atomically
+from gad_verl.errors import GadCheckpointError, GadConfigError
+from gad_verl.record.files import replaced, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -159,6 +160,25 @@ def keep_settings(path: Path, settings: Mapping[str, Any]) -> None:
         write_atomically(path, text)
     if path.read_text(encoding="utf-8") != text:
         raise GadConfigError(f"{path} is of a study with other settings: name another --work, or remove this one")
+
+
+def save_tensors(content: Any, path: Path) -> None:
+    """Write a file of tensors that is whole or not there; a state that was there stays until then.
+
+    Raises:
+        GadCheckpointError: If it cannot be written. torch does not say so of a full disk.
+    """
+    import torch
+
+    with replaced(path) as fresh:
+        try:
+            torch.save(content, fresh)
+        except (OSError, RuntimeError) as error:
+            free = shutil.disk_usage(path.parent).free / 2**20
+            raise GadCheckpointError(
+                f"{path} cannot be written; its disk has {free:.0f} MB left. What was saved before is whole: free some "
+                f"space, and the same command goes on ({error})"
+            ) from error
 
 
 def arguments(description: str | None, name: str, seeds: int) -> argparse.ArgumentParser:

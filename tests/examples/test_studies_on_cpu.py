@@ -22,12 +22,42 @@ import pytest
 import study_common
 import torch
 import toy_gaussian
-from study_common import Column, Rows, Run, arm_table, mean_interval, paired_difference, run_all, show, table
+from study_common import (
+    Column,
+    Rows,
+    Run,
+    arm_table,
+    mean_interval,
+    paired_difference,
+    run_all,
+    save_tensors,
+    show,
+    table,
+)
+
+from gad_verl.errors import GadCheckpointError
 
 SHORT = {"warmup": 120, "adversarial": 250}
 
 
 # ---- rows and runs
+
+
+@pytest.mark.parametrize("error", [RuntimeError("unexpected pos 64 vs 0"), OSError(28, "No space left on device")])
+def test_a_state_that_cannot_be_written_leaves_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    path = tmp_path / "state.pt"
+    save_tensors({"step": torch.tensor(1)}, path)
+
+    def full(content: object, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(GadCheckpointError, match=r"state\.pt cannot be written; its disk has \d+ MB left"):
+        save_tensors({"step": torch.tensor(2)}, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"] and torch.load(path)["step"] == 1
 
 
 def test_an_interrupted_study_goes_on_and_loses_one_run(tmp_path: Path) -> None:
