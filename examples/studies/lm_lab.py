@@ -104,6 +104,9 @@ class Lab:
         GadConfigError: If the work folder is of other sizes, or another type: what is there would be gone on with.
     """
 
+    # Of the names of training instructions, those that never train D.
+    held_out_share = HELD_OUT
+
     def __init__(
         self,
         student: Path,
@@ -177,7 +180,7 @@ class Texts:
     def __init__(
         self, lab: Lab, train: Sequence[tuple[Ids, Ids]], validation: Sequence[tuple[Ids, Ids]], names: Sequence[str]
     ) -> None:
-        self.builder, self.end = lab.builder, lab.end
+        self.builder, self.end, self.held_out_share = lab.builder, lab.end, lab.held_out_share
         self.prompts = [list(prompt) for prompt, _ in train]
         self.teachers = [list(text) for _, text in train]
         self.validation = validation
@@ -186,7 +189,7 @@ class Texts:
     def name(self, names: Sequence[str]) -> None:
         """Another text for each training instruction, which decides whether it is held out."""
         self.names = list(names)
-        self.held_out = torch.tensor([is_held_out(name, HELD_OUT) for name in self.names])
+        self.held_out = torch.tensor([is_held_out(name, self.held_out_share) for name in self.names])
 
     def text(self, ids: Ids) -> str | None:
         """Of a sampled answer; None where it has no end."""

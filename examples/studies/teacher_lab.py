@@ -134,6 +134,9 @@ class TeacherLab(Lab):
         context: What the teacher alone is told.
     """
 
+    # Of 210 subjects; an eighth by the hash is 14 of them, with which D is never trusted (gad.trust.least_prompts).
+    held_out_share = 0.25
+
     def __init__(
         self,
         student: Path,
@@ -151,7 +154,7 @@ class TeacherLab(Lab):
     def settings(self) -> dict[str, Any]:
         """With the teacher and its context."""
         digest = hashlib.sha256(json.dumps(self.context).encode()).hexdigest()[:16]
-        return {**super().settings(), "teacher": self.name, "context": digest}
+        return {**super().settings(), "teacher": self.name, "context": digest, "held_out": self.held_out_share}
 
     @functools.cached_property
     def teacher(self) -> Teacher:

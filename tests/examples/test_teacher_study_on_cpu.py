@@ -29,6 +29,7 @@ import teacher_lab
 import teacher_language
 import teacher_model
 import torch
+from language import TRUST
 from lm_lab import Loop, Paused, Sizes
 from lm_language import SEQKD_RATES, Choice
 from lm_model import answer_logits, pack, read_prefix, sample
@@ -42,6 +43,8 @@ from teacher_model import Ended, Teacher, divergences
 from tiny_model import build_model, build_other_model
 from token_rows import token_log_probs
 from transformers import AutoTokenizer
+
+from gad_verl.core.trust import is_held_out
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -312,6 +315,12 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
         stock(self, total, one, *more)
 
     monkeypatch.setattr(Loop, "run", interrupted)
+
+
+def test_so_many_subjects_are_held_out_that_d_can_be_trusted() -> None:
+    subjects = {one.subject for one in make_splits(SIZES.train, SIZES.validation, SIZES.test).train}
+    held_out = [name for name in subjects if is_held_out(name, TeacherLab.held_out_share)]
+    assert 1.5 * TRUST.least_prompts <= len(held_out) <= len(subjects) / 2
 
 
 def test_texts_are_sampled_once_are_those_of_the_teacher_and_go_on(model: Path, tmp_path: Path, monkeypatch):
