@@ -75,8 +75,17 @@ def is_held_out(prompt: str, fraction: float, seed: int = 0) -> bool:
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"the fraction of held-out prompts must be in [0, 1); got {fraction}")
+    return _place(prompt, seed) < fraction * 2**64
+
+
+def held_out_above(prompt: str, seed: int = 0) -> float:
+    """The fraction in [0, 1] above which :func:`is_held_out` holds a prompt out, rounded to a float."""
+    return _place(prompt, seed) / 2**64
+
+
+def _place(prompt: str, seed: int) -> int:
     digest = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=8, key=str(seed).encode()).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
+    return int.from_bytes(digest, "big")
 
 
 def pair_accuracy(teacher_scores: Tensor, student_scores: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -20,8 +20,9 @@ from typing import Any
 
 from gad_verl.config import GadConfig
 from gad_verl.core.curriculum import as_difficulty
+from gad_verl.core.trust import held_out_above
 from gad_verl.data.endings import cut_texts
-from gad_verl.data.schema import check_file, teacher_names, teacher_texts
+from gad_verl.data.schema import chat_id, check_file, teacher_names, teacher_texts
 from gad_verl.data.trajectory_messages import trajectory_texts
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,9 @@ class TrainingRowChecks:
         )
         self._teachers: dict[tuple[str | None, ...], str] = {}
         self._texts = self._cut = 0
+        self._trust, self._prompt_key = gad_config.trust, ""
+        # Of the prompts that are held out first; rows that share a prompt are one.
+        self._first: set[float] = set()
 
     @property
     def columns(self) -> dict[str, str]:
@@ -59,6 +63,8 @@ class TrainingRowChecks:
             GadDataError: Names the file, the row and the column.
         """
         self._texts = self._cut = 0
+        self._prompt_key = prompt_key
+        self._first.clear()
         rows = sum(
             check_file(
                 Path(path),
@@ -81,6 +87,10 @@ class TrainingRowChecks:
 
     def _check_row(self, row: Mapping[str, Any], where: str) -> None:
         texts = self._read_texts(row.get(self._teacher_key), where)
+        if self._trust.enabled:
+            self._first.add(held_out_above(chat_id(row[self._prompt_key]), self._trust.seed))
+            if len(self._first) > self._trust.wanted_prompts:
+                self._first.remove(max(self._first))
         self._texts += len(texts)
         self._cut += sum(cut_texts(row, len(texts), where))
         if self._difficulty_column is not None:
@@ -89,6 +99,12 @@ class TrainingRowChecks:
         if self._name_column is not None:
             names = teacher_names(row.get(self._name_column), len(texts), f"{where}, column {self._name_column!r}")
             self._teachers.setdefault(tuple(names), where)
+
+    @property
+    def enough_above(self) -> float | None:
+        """The ``gad.trust.held_out_fraction`` above which as many different prompts are held out as are wanted; None
+        where the rows have not so many, or nothing is held out."""
+        return max(self._first) if len(self._first) == self._trust.wanted_prompts else None
 
     @property
     def read_texts(self) -> Callable[[Any, str], list[str]]:

@@ -13,6 +13,8 @@
 # limitations under the License.
 """Whether the options of ``gad`` fit each other and the rest of the configuration."""
 
+import math
+
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
@@ -102,20 +104,30 @@ def check_tools(config: DictConfig, gad_config: GadConfig) -> None:
     )
 
 
-def check_held_out(gad_config: GadConfig, rows: int) -> None:
+def check_held_out(gad_config: GadConfig, rows: int, enough_above: float | None) -> None:
     """Check that enough prompts are held out for the student ever to learn.
+
+    Args:
+        gad_config: The settings.
+        rows: Of the training data.
+        enough_above: See :attr:`gad_verl.data.row_checks.TrainingRowChecks.enough_above`.
 
     Raises:
         GadConfigError: Names the keys and what would do.
     """
     trust = gad_config.trust
-    expected = trust.held_out_fraction * rows
+    if not (trust.enabled and gad_config.has_discriminator):
+        return
+    # More than half would leave the discriminator less to learn from than it is asked about.
+    remedy = ""
+    if enough_above is not None and enough_above < 0.5:
+        remedy = f"raise the fraction to {math.floor(100 * enough_above + 1) / 100:.2f}, "
     require(
-        not (trust.enabled and gad_config.has_discriminator) or expected >= 1.5 * trust.least_prompts,
-        f"gad.trust.held_out_fraction={trust.held_out_fraction} of {rows} training rows holds out about "
-        f"{expected:.0f} prompts, but gad.trust.least_prompts={trust.least_prompts} must have been seen before the "
-        "student learns from scores: raise the fraction to at least "
-        f"{min(0.5, 1.5 * trust.least_prompts / max(1, rows)):.2f}, lower least_prompts, or add data",
+        enough_above is not None and enough_above < trust.held_out_fraction,
+        f"gad.trust.held_out_fraction={trust.held_out_fraction} of {rows} training rows holds out fewer than "
+        f"{trust.wanted_prompts} different prompts, but gad.trust.least_prompts={trust.least_prompts} must have been "
+        f"seen before the student learns from scores, and half more are wanted: {remedy}lower least_prompts, or add "
+        "data",
     )
 
 

@@ -120,9 +120,18 @@ def test_options_that_do_not_fit_are_refused_with_the_remedy(
 
 def test_too_few_prompts_held_out_are_refused_with_a_number_that_will_do(tiny_config: DictConfig) -> None:
     set_keys(tiny_config, {"gad.trust.held_out_fraction": 0.05})
-    with pytest.raises(GadConfigError, match=r"about 2 prompts.*to at least 0\.50"):
-        check_held_out(load_gad_config(tiny_config), 48)
-    check_held_out(load_gad_config(tiny_config), 480)
+    for enough_above, remedy in (
+        (0.05, "raise the fraction to 0.06, "),
+        (0.4321, "raise the fraction to 0.44, "),
+        (0.6, ""),
+    ):
+        with pytest.raises(GadConfigError, match=rf"fewer than 24 different prompts.*are wanted: {remedy}lower least"):
+            check_held_out(load_gad_config(tiny_config), 480, enough_above)
+    with pytest.raises(GadConfigError, match="half more are wanted: lower least_prompts, or add data"):
+        check_held_out(load_gad_config(tiny_config), 480, None)
+    check_held_out(load_gad_config(tiny_config), 480, 0.0499)
+    set_keys(tiny_config, {"gad.trust.held_out_fraction": 0.0})
+    check_held_out(load_gad_config(tiny_config), 480, None)
 
 
 def test_a_task_reward_wants_its_columns(tiny_config: DictConfig) -> None:

@@ -22,7 +22,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gad_verl.core.trust import DiscriminatorTrust, HeldOut, TrustOptions, is_held_out, pair_accuracy
+from gad_verl.core.trust import DiscriminatorTrust, HeldOut, TrustOptions, held_out_above, is_held_out, pair_accuracy
 
 
 def feed(trust, accuracies, prompts=None, held_out=None, n=4):
@@ -58,6 +58,13 @@ def test_held_out_is_fixed_for_a_prompt_nested_in_fractions_and_other_for_anothe
     assert small == [is_held_out(prompt, 0.1) for prompt in prompts]
     assert all(later or not earlier for earlier, later in zip(small, large, strict=True))
     assert small != [is_held_out(prompt, 0.1, seed=1) for prompt in prompts]
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_prompt_is_held_out_above_its_fraction(seed):
+    for number in range(200):
+        prompt, above = f"question {number}", held_out_above(f"question {number}", seed)
+        assert not is_held_out(prompt, above * (1 - 1e-12), seed) and is_held_out(prompt, above * (1 + 1e-12), seed)
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0])

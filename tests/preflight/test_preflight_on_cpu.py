@@ -17,6 +17,7 @@ import contextlib
 import copy
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,8 @@ from safetensors.torch import load_file, save_file
 
 from gad_verl import preflight
 from gad_verl.core.schedule import StageSchedule
+from gad_verl.core.trust import held_out_above
+from gad_verl.data.schema import chat_id
 from gad_verl.data.thinking import AGENT_LOOP
 from gad_verl.errors import GadCheckpointError, GadConfigError, GadDataError
 from gad_verl.preflight import planned_run
@@ -131,6 +134,25 @@ def test_several_files_are_counted_together(tiny_config: DictConfig, tmp_path: P
     files = [data_file(tmp_path, rows(5)), data_file(tmp_path, rows(6), "more.parquet")]
     config = changed(tiny_config, data__train_files=files)
     assert preflight.check_data(config, preflight.check_config(config)) == 11
+
+
+def test_rows_that_share_a_prompt_are_no_more_held_out_prompts(tiny_config: DictConfig, tmp_path: Path) -> None:
+    """Nor is the share of the hash that of the rows: what is there is counted, and the remedy will do."""
+    chats = [[{"role": "user", "content": f"question {number}"}] for number in range(60)]
+    many = [{"prompt": chat, "teacher_response": "text"} for chat in chats for _ in range(5)]
+    first = sorted(held_out_above(chat_id(chat)) for chat in chats)
+    config = changed(tiny_config, gad__trust__least_prompts=10, gad__trust__held_out_fraction=first[13])
+    config.data.train_files = data_file(tmp_path, many)
+    with pytest.raises(GadConfigError, match="of 300 training rows holds out fewer than 15 different") as raised:
+        preflight.check_data(config, preflight.check_config(config))
+    remedy = float(re.search(r"raise the fraction to ([\d.]+),", str(raised.value))[1])
+    assert first[14] < remedy <= first[14] + 0.01
+    config.gad.trust.held_out_fraction = remedy
+    assert preflight.check_data(config, preflight.check_config(config)) == 300
+    # Verl draws a third of them; how many prompts of it are held out is known about.
+    config.data.train_max_samples = 100
+    with pytest.raises(GadConfigError, match="of 100 training rows"):
+        preflight.check_data(config, preflight.check_config(config))
 
 
 def test_stock_modes_are_left_alone(tiny_config: DictConfig) -> None:
