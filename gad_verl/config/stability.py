@@ -16,7 +16,6 @@
 ``gad/gad.yaml`` carries the same fields with comments; docs/stability.md says what each is for and when not to use it.
 """
 
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -167,11 +166,6 @@ class TrustConfig:
         require_each("gad.trust", self, BELOW_ONE, "held_out_fraction")
         require_choice("trust.otherwise", self.otherwise, OTHERWISE)
         _require_buildable("gad.trust", self.options)
-
-    @property
-    def wanted_prompts(self) -> int:
-        """Different held-out prompts that the data should have: half more than are needed for any trust."""
-        return math.ceil(1.5 * self.least_prompts)
 
     @property
     def held_out(self) -> HeldOut:

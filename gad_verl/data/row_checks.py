@@ -14,6 +14,7 @@
 """Checks of training rows beyond the schema: what the settings of teachers and curriculum need of each."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from gad_verl.config import GadConfig
 from gad_verl.core.curriculum import as_difficulty
 from gad_verl.core.trust import held_out_above
 from gad_verl.data.endings import cut_texts
+from gad_verl.data.images import MARK
 from gad_verl.data.schema import chat_id, check_file, teacher_names, teacher_texts
 from gad_verl.data.trajectory_messages import trajectory_texts
 
@@ -88,8 +90,12 @@ class TrainingRowChecks:
     def _check_row(self, row: Mapping[str, Any], where: str) -> None:
         texts = self._read_texts(row.get(self._teacher_key), where)
         if self._trust.enabled:
-            self._first.add(held_out_above(chat_id(row[self._prompt_key]), self._trust.seed))
-            if len(self._first) > self._trust.wanted_prompts:
+            prompt = chat_id(row[self._prompt_key])
+            if any(MARK in message["content"] for message in row[self._prompt_key]):
+                # The images, which are part of a prompt, are not read here; those of each row count as others.
+                prompt += where
+            self._first.add(held_out_above(prompt, self._trust.seed))
+            if len(self._first) > math.ceil(1.5 * self._trust.least_prompts):
                 self._first.remove(max(self._first))
         self._texts += len(texts)
         self._cut += sum(cut_texts(row, len(texts), where))
@@ -101,10 +107,12 @@ class TrainingRowChecks:
             self._teachers.setdefault(tuple(names), where)
 
     @property
-    def enough_above(self) -> float | None:
-        """The ``gad.trust.held_out_fraction`` above which as many different prompts are held out as are wanted; None
-        where the rows have not so many, or nothing is held out."""
-        return max(self._first) if len(self._first) == self._trust.wanted_prompts else None
+    def first_held_out(self) -> list[float]:
+        """The values of ``gad.trust.held_out_fraction`` above which one more prompt of the rows is held out, in order.
+
+        Of half more prompts than are needed for any trust, or of all that there are; empty where nothing is held out.
+        """
+        return sorted(self._first)
 
     @property
     def read_texts(self) -> Callable[[Any, str], list[str]]:

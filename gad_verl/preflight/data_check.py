@@ -47,10 +47,10 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
         check_file(path, config.data.prompt_key, gad_config.teacher_key, read_texts=checks.read_texts)
     for files in (config.data.train_files, config.data.val_files):
         check_loaded(file_list(files), config.data.prompt_key, gad_config.teacher_key, checks.read_texts)
-    source, samples, enough_above = "data.train_files", config.data.get("train_max_samples", -1), checks.enough_above
+    source, samples, first = "data.train_files", config.data.get("train_max_samples", -1), checks.first_held_out
     if 0 < samples < rows:
         # Which rows verl takes is not known here: some of the prompts that are held out, by their share.
-        enough_above = None if enough_above is None else enough_above * rows / samples
+        first = [above * rows / samples for above in first]
         source, rows = "data.train_max_samples", samples
     if rows < config.data.train_batch_size:
         raise GadDataError(
@@ -60,7 +60,7 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
     check_agent_column(config, gad_config)
     checks.check_together(1, length_of_run(config, rows)[1])
     check_task_columns(config, gad_config)
-    check_held_out(gad_config, rows, enough_above)
+    check_held_out(gad_config, rows, first)
     return rows
 
 

@@ -14,6 +14,7 @@
 """Whether the options of ``gad`` fit each other and the rest of the configuration."""
 
 import math
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
@@ -104,13 +105,13 @@ def check_tools(config: DictConfig, gad_config: GadConfig) -> None:
     )
 
 
-def check_held_out(gad_config: GadConfig, rows: int, enough_above: float | None) -> None:
+def check_held_out(gad_config: GadConfig, rows: int, first_held_out: Sequence[float]) -> None:
     """Check that enough prompts are held out for the student ever to learn.
 
     Args:
         gad_config: The settings.
         rows: Of the training data.
-        enough_above: See :attr:`gad_verl.data.row_checks.TrainingRowChecks.enough_above`.
+        first_held_out: See :attr:`gad_verl.data.row_checks.TrainingRowChecks.first_held_out`.
 
     Raises:
         GadConfigError: Names the keys and what would do.
@@ -118,16 +119,16 @@ def check_held_out(gad_config: GadConfig, rows: int, enough_above: float | None)
     trust = gad_config.trust
     if not (trust.enabled and gad_config.has_discriminator):
         return
-    # More than half would leave the discriminator less to learn from than it is asked about.
     remedy = ""
-    if enough_above is not None and enough_above < 0.5:
-        remedy = f"raise the fraction to {math.floor(100 * enough_above + 1) / 100:.2f}, "
+    # More than half would leave the discriminator less to learn from than it is asked about.
+    if len(first_held_out) >= trust.least_prompts and first_held_out[-1] < 0.5:
+        remedy = f"raise the fraction to {math.floor(100 * first_held_out[-1] + 1) / 100:.2f}, "
+    held_out = sum(above < trust.held_out_fraction for above in first_held_out)
     require(
-        enough_above is not None and enough_above < trust.held_out_fraction,
-        f"gad.trust.held_out_fraction={trust.held_out_fraction} of {rows} training rows holds out fewer than "
-        f"{trust.wanted_prompts} different prompts, but gad.trust.least_prompts={trust.least_prompts} must have been "
-        f"seen before the student learns from scores, and half more are wanted: {remedy}lower least_prompts, or add "
-        "data",
+        held_out >= trust.least_prompts,
+        f"gad.trust.held_out_fraction={trust.held_out_fraction} of {rows} training rows holds out {held_out} different "
+        f"prompts, but gad.trust.least_prompts={trust.least_prompts} must have been seen before the student learns "
+        f"from scores: {remedy}lower least_prompts, or add data",
     )
 
 

@@ -118,20 +118,21 @@ def test_options_that_do_not_fit_are_refused_with_the_remedy(
         check_tools(tiny_config, load_gad_config(tiny_config))
 
 
-def test_too_few_prompts_held_out_are_refused_with_a_number_that_will_do(tiny_config: DictConfig) -> None:
-    set_keys(tiny_config, {"gad.trust.held_out_fraction": 0.05})
-    for enough_above, remedy in (
-        (0.05, "raise the fraction to 0.06, "),
-        (0.4321, "raise the fraction to 0.44, "),
-        (0.6, ""),
-    ):
-        with pytest.raises(GadConfigError, match=rf"fewer than 24 different prompts.*are wanted: {remedy}lower least"):
-            check_held_out(load_gad_config(tiny_config), 480, enough_above)
-    with pytest.raises(GadConfigError, match="half more are wanted: lower least_prompts, or add data"):
-        check_held_out(load_gad_config(tiny_config), 480, None)
-    check_held_out(load_gad_config(tiny_config), 480, 0.0499)
-    set_keys(tiny_config, {"gad.trust.held_out_fraction": 0.0})
-    check_held_out(load_gad_config(tiny_config), 480, None)
+@pytest.mark.parametrize(
+    ("last", "remedy"), [(0.05, "raise the fraction to 0.06, "), (0.4321, "raise the fraction to 0.44, "), (0.6, "")]
+)
+def test_too_few_prompts_held_out_are_refused_with_a_number_that_will_do(
+    tiny_config: DictConfig, last: float, remedy: str
+) -> None:
+    set_keys(tiny_config, {"gad.trust.held_out_fraction": 0.04, "gad.trust.least_prompts": 3})
+    config = load_gad_config(tiny_config)
+    with pytest.raises(GadConfigError, match=f"holds out 2 different prompts.*from scores: {remedy}lower least"):
+        check_held_out(config, 480, [0.01, 0.02, 0.04, last])
+    with pytest.raises(GadConfigError, match="holds out 2 different prompts.*from scores: lower least"):
+        check_held_out(config, 480, [0.01, 0.02])
+    check_held_out(config, 480, [0.01, 0.02, 0.0399, last])
+    tiny_config.gad.trust.held_out_fraction = 0.0
+    check_held_out(load_gad_config(tiny_config), 480, [])
 
 
 def test_a_task_reward_wants_its_columns(tiny_config: DictConfig) -> None:

@@ -141,9 +141,9 @@ def test_rows_that_share_a_prompt_are_no_more_held_out_prompts(tiny_config: Dict
     chats = [[{"role": "user", "content": f"question {number}"}] for number in range(60)]
     many = [{"prompt": chat, "teacher_response": "text"} for chat in chats for _ in range(5)]
     first = sorted(held_out_above(chat_id(chat)) for chat in chats)
-    config = changed(tiny_config, gad__trust__least_prompts=10, gad__trust__held_out_fraction=first[13])
+    config = changed(tiny_config, gad__trust__least_prompts=10, gad__trust__held_out_fraction=first[9])
     config.data.train_files = data_file(tmp_path, many)
-    with pytest.raises(GadConfigError, match="of 300 training rows holds out fewer than 15 different") as raised:
+    with pytest.raises(GadConfigError, match="of 300 training rows holds out 9 different prompts") as raised:
         preflight.check_data(config, preflight.check_config(config))
     remedy = float(re.search(r"raise the fraction to ([\d.]+),", str(raised.value))[1])
     assert first[14] < remedy <= first[14] + 0.01
@@ -153,6 +153,15 @@ def test_rows_that_share_a_prompt_are_no_more_held_out_prompts(tiny_config: Dict
     config.data.train_max_samples = 100
     with pytest.raises(GadConfigError, match="of 100 training rows"):
         preflight.check_data(config, preflight.check_config(config))
+
+
+def test_one_question_about_many_images_is_many_prompts(tiny_config: DictConfig, tmp_path: Path) -> None:
+    config = changed(tiny_config, gad__trust__least_prompts=10, gad__trust__held_out_fraction=0.5)
+    for question, enough in (("Which colour?", False), ("<image>Which colour?", True)):
+        asked = [{"prompt": [{"role": "user", "content": question}], "teacher_response": "red"} for _ in range(60)]
+        config.data.train_files = data_file(tmp_path, asked, f"{enough}.parquet")
+        with contextlib.nullcontext() if enough else pytest.raises(GadConfigError, match="holds out . different"):
+            preflight.check_data(config, preflight.check_config(config))
 
 
 def test_stock_modes_are_left_alone(tiny_config: DictConfig) -> None:

@@ -194,12 +194,12 @@ def tiny_variables(tiny: Path, script: str, tmp_path: Path) -> dict[str, str]:
     }
 
 
-# The tiny data have 48 rows: half of them held out are enough for the recommended preset.
+# Of the 48 rows of the tiny data the recommended preset wants 16 held out, by the hash of their prompts.
 TINY_ARGUMENTS = [
     "gad.discriminator_only_steps=2",
     "actor_rollout_ref.rollout.name=hf",
 ]
-TINY_TRUST = ["gad.trust.held_out_fraction=0.5"]
+TINY_TRUST = ["gad.trust.held_out_fraction=0.6"]
 # nccl wants what is here on no CPU.
 ENGINE = "actor_rollout_ref.rollout.checkpoint_engine"
 TINY_WEIGHTS = [f"{ENGINE}.backend=gad_gloo", f"{ENGINE}.custom_backend_module=gad_verl.rollout.gloo_engine"]
