@@ -25,7 +25,12 @@ from gad_verl.guardian.rules.end_of_text import EndOfTextConfig
 from gad_verl.guardian.rules.length import LengthConfig, ScoreLengthConfig
 from gad_verl.guardian.rules.numbers import NonfiniteConfig, SkippedConfig
 from gad_verl.guardian.rules.policy import EntropyConfig, KlConfig
-from gad_verl.guardian.rules.stopping import IndistinguishableConfig, NoImprovementConfig, UntrustedConfig
+from gad_verl.guardian.rules.stopping import (
+    IndistinguishableConfig,
+    NoImprovementConfig,
+    OverfittedConfig,
+    UntrustedConfig,
+)
 from gad_verl.guardian.settings import POLICIES, RuleConfig, Section, chosen, limited
 
 _KEY = "gad.guardian."
@@ -59,6 +64,7 @@ class GuardianConfig(Section):
     skipped: SkippedConfig = field(default_factory=SkippedConfig)
     end_of_text: EndOfTextConfig = field(default_factory=EndOfTextConfig)
     untrusted: UntrustedConfig = field(default_factory=UntrustedConfig)
+    overfitted: OverfittedConfig = field(default_factory=OverfittedConfig)
     indistinguishable: IndistinguishableConfig = field(default_factory=IndistinguishableConfig)
     no_improvement: NoImprovementConfig = field(default_factory=NoImprovementConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)

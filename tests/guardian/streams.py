@@ -73,6 +73,7 @@ SICK: dict[str, Callable[[int], Metrics]] = {
     "skipped": lambda step: {"disc/skipped_steps": 1.0},
     "end_of_text": lambda step: {"gad/student_finished_rate": 0.1, "disc/accuracy": 0.93},
     "untrusted": lambda step: {"gad/trust_factor": 0.0, "gad/trust_accuracy": 0.52},
+    "overfitted": lambda step: {"val-gad/text_loss_change": 0.1, "val-gad/text_loss_change_error": 0.04},
     "indistinguishable": lambda step: {"val-gad/accuracy": 0.51, "val-gad/num_pairs": 1000.0},
     "no_improvement": lambda step: {"val-gad/rouge_l": 0.2},
 }
@@ -88,6 +89,9 @@ def stream(
         metrics = healthy(step, rng, stage)
         # What the early stopping is to remember.
         metrics |= {"val-gad/accuracy": 0.8, "val-gad/num_pairs": 1000.0, "val-gad/rouge_l": 0.1 + 0.001 * step}
+        # It need not fall for sure, and may seem to rise.
+        metrics |= {"val-gad/text_loss": 1.5, "val-gad/text_loss_change": rng.uniform(-0.1, 0.1)}
+        metrics |= {"val-gad/text_loss_change_error": 0.06, "gad/texts_weight": 0.6}
         if rule is not None and step in ill:
             metrics |= SICK[rule](step)
         rows.append((step, metrics))

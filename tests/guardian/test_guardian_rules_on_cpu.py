@@ -80,7 +80,8 @@ def test_each_rule_sees_its_sickness_once_and_says_when_it_has_passed(rule: str)
     assert {event.rule for event in events} == {rule}
     assert [event.action for event in events] == ["warn", "info"]
     # By default 15 of 20 steps; swings want a window and a quarter, patience five validations.
-    delay = {"nonfinite": 3, "skipped": 2, "indistinguishable": 3, "no_improvement": 6, "oscillation": 25}.get(rule, 15)
+    delay = {"nonfinite": 3, "skipped": 2, "indistinguishable": 3, "no_improvement": 6, "oscillation": 25}
+    delay = (delay | {"overfitted": 2}).get(rule, 15)
     assert events[0].step <= 40 + delay
     if rule not in ("oscillation", "no_improvement"):
         assert events[0].step == 40 + delay
@@ -98,10 +99,20 @@ def test_each_rule_sees_its_sickness_once_and_says_when_it_has_passed(rule: str)
 def test_only_the_adversarial_stage_is_judged(rule: str, stage: int) -> None:
     events = observe(Guardian(config()), stream(rule, range(1, 101), 100, stage=stage))
     seen = {event.rule for event in events}
-    if rule == "skipped" and stage != 3 or rule == "end_of_text" and stage == 1:
+    teaches_texts = rule == "overfitted" and stage in (1, 3)
+    if teaches_texts or rule == "skipped" and stage != 3 or rule == "end_of_text" and stage == 1:
         assert seen == {rule}
     else:
         assert seen == set()
+
+
+@pytest.mark.parametrize(("weight", "rises"), [(0.4, False), (0.5, False), (0.6, True), (None, False)])
+def test_a_loss_on_texts_may_rise_where_scores_teach(weight: float | None, rises: bool) -> None:
+    rows = [(step, metrics | {"gad/texts_weight": weight}) for step, metrics in stream("overfitted", range(9, 20), 20)]
+    events = observe(Guardian(config()), rows)
+    assert [event.rule for event in events] == (["overfitted"] if rises else [])
+    if rises:
+        assert "rose, by 0.100 +- 0.040 nats a token" in events[0].text and "gad.warmup_steps" in events[0].text
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])

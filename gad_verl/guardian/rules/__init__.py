@@ -20,7 +20,7 @@ from gad_verl.guardian.rules.end_of_text import EndOfText
 from gad_verl.guardian.rules.length import Length, ScoreLength
 from gad_verl.guardian.rules.numbers import Nonfinite, Skipped
 from gad_verl.guardian.rules.policy import Entropy, Kl
-from gad_verl.guardian.rules.stopping import Indistinguishable, NoImprovement, Untrusted
+from gad_verl.guardian.rules.stopping import Indistinguishable, NoImprovement, Overfitted, Untrusted
 
 RULES: tuple[type[Rule], ...] = (
     Nonfinite,
@@ -37,6 +37,7 @@ RULES: tuple[type[Rule], ...] = (
     Kl,
     Entropy,
     Untrusted,
+    Overfitted,
     Indistinguishable,
     NoImprovement,
 )

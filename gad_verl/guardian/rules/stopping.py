@@ -81,6 +81,64 @@ class Untrusted(Rule):
 
 
 @dataclass
+class OverfittedConfig(RuleConfig):
+    """Fields of :class:`Overfitted`."""
+
+    errors: float = limited(2.0, 0)
+    validations: int = limited(2, 1)
+
+
+class Overfitted(Rule):
+    """The student learns the teacher's training texts by heart: the loss on those of the validation rises for sure.
+
+    In the warmup and SeqKD, and in the adversarial stage while the texts teach more than half of a step. Where scores
+    teach, the loss may rise for a good reason. Source: examples/studies/teacher_language.py, where both divergences
+    from a real teacher grew with it, five and seven times. The number of validations is a rule of thumb.
+    """
+
+    config: OverfittedConfig
+    name = "overfitted"
+    stages = frozenset({WARMUP, ADVERSARIAL, SEQKD})
+
+    def __init__(self, config: OverfittedConfig, guardian: "GuardianConfig") -> None:
+        super().__init__(config, guardian)
+        # Of the last step; a validation is judged apart from it.
+        self.texts_weight = Trace(1)
+
+    def debounce(self) -> Debounce:
+        return Debounce(self.config.validations, self.config.validations)
+
+    def read(self, metrics: Mapping[str, Any]) -> Reading | None:
+        weight = number(metrics, "gad/texts_weight")
+        if weight is not None:
+            self.texts_weight.add(weight)
+        found = numbers(
+            metrics, "gad/stage", "val-gad/text_loss", "val-gad/text_loss_change", "val-gad/text_loss_change_error"
+        )
+        if found is None:
+            return None
+        stage, loss, change, error = found
+        if stage == ADVERSARIAL and max(self.texts_weight.values, default=0.0) <= 0.5:
+            return None
+        return Reading(change > self.config.errors * error, {"text_loss": loss, "change": change, "error": error})
+
+    def finding(self, figures: Mapping[str, float]) -> str:
+        return (
+            f"in {self.config.validations} validations one after another the student's loss on the teacher's texts "
+            f"rose, by {figures['change']:.3f} +- {figures['error']:.3f} nats a token in the last, to "
+            f"{figures['text_loss']:.3f}"
+        )
+
+    @property
+    def remedy(self) -> str:
+        return (
+            "It learns the training texts by heart: take an earlier checkpoint, and end the warmup or SeqKD there "
+            "(gad.warmup_steps), with more teacher texts or a lower rate (gad.warmup.actor_lr). As a model of the "
+            "teacher it gets worse; whether its single answers do, a check or a judge can say."
+        )
+
+
+@dataclass
 class IndistinguishableConfig(RuleConfig):
     """Fields of :class:`Indistinguishable`."""
 
