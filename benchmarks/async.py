@@ -108,7 +108,7 @@ def _command(mode: str, folder: Path, steps: int) -> list[str]:
             "actor_rollout_ref.rollout.n_gpus_per_node=1",
             "ray_kwargs.ray_init.num_gpus=2",
         ]
-    return [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", *overrides]
+    return [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", "gad=paper", *overrides]
 
 
 def measure(case: Case, mode: str, folder: Path, steps: int) -> list[dict[str, float]]:

@@ -57,7 +57,7 @@ def command(folder: Path) -> list[str]:
 
     build_all(folder)
     return [
-        *(sys.executable, "-u", "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu"),
+        *(sys.executable, "-u", "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", "gad=paper"),
         f"actor_rollout_ref.model.path={folder / 'model'}",
         f"data.train_files={folder / 'train.parquet'}",
         f"data.val_files={folder / 'val.parquet'}",

@@ -77,7 +77,7 @@ def run(case: Case, folder: Path, repeats: int, quick: bool, threads: int) -> li
     steps = (repeats + 1) * len(case.modes)
     log = folder / f"{CASES.index(case)}.jsonl"
     command = [
-        *(sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu"),
+        *(sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu", "gad=paper"),
         f"data.train_files={folder / 'train.parquet'}",
         f"data.val_files={folder / 'val.parquet'}",
         f"data.train_batch_size={prompts}",

@@ -20,11 +20,12 @@ python docs/make_configuration.py --check   # fails if the page is out of date
 import argparse
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
-SOURCE = DOCS.parent / "gad_verl" / "config" / "gad" / "gad.yaml"
+GROUP = DOCS.parent / "gad_verl" / "config" / "gad"
+SOURCE, RECOMMENDED = GROUP / "gad.yaml", GROUP / "recommended.yaml"
 PAGE = DOCS / "configuration.md"
 BEGIN = "<!-- BEGIN gad.yaml: written by docs/make_configuration.py, do not edit by hand -->"
 END = "<!-- END gad.yaml -->"
@@ -34,11 +35,13 @@ _FIELD = re.compile(r"^( *)(\w+):(?: (.*))?$")
 
 @dataclass(frozen=True)
 class Field:
-    """One key with its default and the comment above it; ``default`` is None where it holds other keys."""
+    """One key with its default and the comment above it; ``default`` is None where it holds other keys. ``paper`` is
+    the value of the published method where the default is another."""
 
     key: str
     default: str | None
     meaning: str
+    paper: str | None = None
 
 
 def read_fields(text: str, prefix: str = "gad") -> list[Field]:
@@ -69,11 +72,23 @@ def read_fields(text: str, prefix: str = "gad") -> list[Field]:
     return fields
 
 
+def with_recommended(fields: list[Field], text: str) -> list[Field]:
+    """The keys with the defaults of gad_trainer, which takes the recommended preset over them."""
+    changed = {field.key.removeprefix("."): field.default for field in read_fields(text, prefix="")}
+    found = []
+    for field in fields:
+        value = changed.get(field.key)
+        found.append(field if value in (None, field.default) else replace(field, default=value, paper=field.default))
+    return found
+
+
 def make_table(fields: list[Field]) -> str:
     """The keys as a Markdown table."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for field in fields:
         default = "" if field.default is None else f"`{field.default}`"
+        if field.paper is not None:
+            default += f" (`gad=paper`: {field.paper})"
         name = f"`{field.key}`" if field.default is not None else f"`{field.key}.*`"
         meaning = field.meaning.replace("|", "\\|")
         rows.append(f"| {name} | {default} | {meaning} |")
@@ -98,7 +113,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing, fail if the page is out of date")
     check = parser.parse_args().check
     old = PAGE.read_text(encoding="utf-8")
-    new = make_page(old, make_table(read_fields(SOURCE.read_text(encoding="utf-8"))))
+    fields = read_fields(SOURCE.read_text(encoding="utf-8"))
+    new = make_page(old, make_table(with_recommended(fields, RECOMMENDED.read_text(encoding="utf-8"))))
     if check and old != new:
         sys.stderr.write(f"{PAGE.name} is out of date: run python docs/{Path(__file__).name}\n")
         return 1

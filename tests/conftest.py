@@ -109,6 +109,7 @@ def compose_config() -> Callable[..., DictConfig]:
 def _tiny_base(compose_config: Callable[..., DictConfig], tiny_folder: Path) -> DictConfig:
     return compose_config(
         "gad_cpu",
+        "gad=paper",
         f"actor_rollout_ref.model.path={tiny_folder / 'model'}",
         f"data.train_files={tiny_folder / 'train.parquet'}",
         f"data.val_files={tiny_folder / 'val.parquet'}",
@@ -117,7 +118,7 @@ def _tiny_base(compose_config: Callable[..., DictConfig], tiny_folder: Path) -> 
 
 @pytest.fixture
 def tiny_config(_tiny_base: DictConfig, tmp_path: Path) -> DictConfig:
-    """A copy of ``gad_cpu`` on the tiny model and its data, with an empty folder for checkpoints."""
+    """A copy of ``gad_cpu gad=paper`` on the tiny model and its data, with an empty folder for checkpoints."""
     config = copy.deepcopy(_tiny_base)
     config.trainer.default_local_dir = str(tmp_path / "checkpoints")
     return config

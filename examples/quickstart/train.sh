@@ -23,11 +23,10 @@ mkdir -p "$RUN"
 case "$METHOD" in
 gad)
     GAD=(
-        gad=recommended
         gad.warmup_steps="$WARMUP_STEPS"
         # Student and discriminator learn from the first step on, so that SeqKD beside it sees the same texts in the same order.
         gad.discriminator_only_steps=0
-        gad.adversarial.actor_lr=1e-5
+        actor_rollout_ref.actor.optim.lr=1e-5
         # Three of eight prompts, and the latest sixteen of them: a student that learns so fast makes older evidence stale.
         gad.trust.held_out_fraction=0.375
         gad.trust.window=16

@@ -133,6 +133,7 @@ def overrides(work: Path, arm: str) -> list[str]:
     """Of ``gad_cpu``, for one arm."""
     student = work / "student" if arm == SEQKD else folder_of(work, SEQKD) / "student"
     common = [
+        "gad=paper",
         f"actor_rollout_ref.model.path={student}",
         f"data.train_files={work / 'train.parquet'}",
         f"data.val_files={work / 'val.parquet'}",

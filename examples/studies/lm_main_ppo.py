@@ -147,6 +147,8 @@ def overrides(lab: Lab, arm: str, choice: Choice) -> list[str]:
     alone = ALONE if arm == NEW else 0
     steps = sizes.steps + alone
     found = [
+        # What the new objective changes is said below, one by one.
+        "gad=paper",
         f"actor_rollout_ref.model.path={begin / 'student'}",
         f"data.train_files={begin / 'train.parquet'}",
         f"data.val_files={begin / 'val.parquet'}",

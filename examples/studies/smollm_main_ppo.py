@@ -127,6 +127,7 @@ class MainPpo(SmolLab):
         files = self.files()
         rate, supervised = SHARED.actor_lr, 2 * SHARED.actor_lr
         found = [
+            f"gad={'recommended' if arm == NEW else 'paper'}",
             f"actor_rollout_ref.model.path={self.student}",
             f"data.train_files={files['train']}",
             f"data.val_files={files['val']}",
@@ -159,7 +160,7 @@ class MainPpo(SmolLab):
             f"discriminator.optim.clip_grad={SHARED.clip_grad}",
         ]
         if arm == NEW:
-            found += ["gad=recommended", f"gad.trust.held_out_fraction={HELD_OUT}"]
+            found.append(f"gad.trust.held_out_fraction={HELD_OUT}")
         return [*found, *self.more]
 
     def row(self, arm: str, seed: int) -> dict[str, Any]:

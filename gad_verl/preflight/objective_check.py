@@ -25,6 +25,9 @@ from gad_verl.trainer.unseen import unseen_before
 
 logger = logging.getLogger(__name__)
 
+# Of verl/trainer/config/actor/actor.yaml: whoever has this value has not set one.
+VERL_ACTOR_LR = 1e-6
+
 _KEYS = "gad.trust.otherwise=supervised and gad.supervised_weight above 0 train rollouts and texts in one batch"
 
 
@@ -36,6 +39,8 @@ def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
     """
     if gad_config.stage == "soda":
         _check_preferences(config, gad_config)
+    if gad_config.stage in ("warmup", "seqkd"):
+        _check_rate_of_texts(config, gad_config)
     if gad_config.stage not in ("auto", "gad"):
         return
     turns = gad_config.trust.otherwise == SUPERVISED
@@ -59,6 +64,16 @@ def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
     if gad_config.uses_texts:
         _check_one_batch(config)
         _say_rates(config, gad_config)
+
+
+def _check_rate_of_texts(config: DictConfig, gad_config: GadConfig) -> None:
+    """A stage without scores has one rate; that of verl's key, where somebody has set it, is not passed over."""
+    common, texts = config.actor_rollout_ref.actor.optim.lr, gad_config.warmup.actor_lr
+    require(
+        texts is None or common in (texts, VERL_ACTOR_LR),
+        f"actor_rollout_ref.actor.optim.lr={common:g} has no effect in stage {gad_config.stage}, whose rate is "
+        f"gad.warmup.actor_lr={texts}: set that one, or gad.warmup.actor_lr=null to have verl's",
+    )
 
 
 def _check_preferences(config: DictConfig, gad_config: GadConfig) -> None:
@@ -196,9 +211,10 @@ def check_evidence(config: DictConfig, gad_config: GadConfig, rows: int, schedul
     before = schedule.warmup_steps if schedule.stage == "auto" else 0
     tenth = max(1, (schedule.total_steps - before) // 10)
     seen = min(rows, (before + tenth) * config.data.train_batch_size)
-    expected = trust.held_out_fraction * seen
-    if expected < 1.5 * trust.least_prompts:
-        share = 1.5 * trust.least_prompts / seen
+    expected, needed = trust.held_out_fraction * seen, 1.5 * trust.least_prompts
+    # Where all the rows are too few, the check of the options has said so.
+    if expected < needed and trust.held_out_fraction * rows >= trust.least_prompts:
+        share = needed / seen
         remedy = f"hold out {share:.2f} of them" if share <= 0.5 else "take more prompts a step or a longer warmup"
         logger.warning(
             "the first tenth of the adversarial stage ends after %d different prompts, of which "

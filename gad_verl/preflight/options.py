@@ -13,6 +13,7 @@
 # limitations under the License.
 """Whether the options of ``gad`` fit each other and the rest of the configuration."""
 
+import logging
 import math
 from collections.abc import Sequence
 
@@ -20,8 +21,11 @@ from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
 from gad_verl.config.checks import require
+from gad_verl.config.stability import SUPERVISED
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.schema import column_names
+
+logger = logging.getLogger(__name__)
 
 # These sum the rewards of a response, so that shares of tokens would add up to the score again; and they compare the
 # responses of one prompt. What verl's estimators do is tested on all that it has (tests/preflight).
@@ -106,7 +110,7 @@ def check_tools(config: DictConfig, gad_config: GadConfig) -> None:
 
 
 def check_held_out(gad_config: GadConfig, rows: int, first_held_out: Sequence[float]) -> None:
-    """Check that enough prompts are held out for the student ever to learn.
+    """Check that enough prompts are held out for scores ever to teach the student.
 
     Args:
         gad_config: The settings.
@@ -114,22 +118,24 @@ def check_held_out(gad_config: GadConfig, rows: int, first_held_out: Sequence[fl
         first_held_out: See :attr:`gad_verl.data.row_checks.TrainingRowChecks.first_held_out`.
 
     Raises:
-        GadConfigError: Names the keys and what would do.
+        GadConfigError: If it would learn nothing at all; names the keys and what would do. A student that goes on with
+            the texts is told in the log.
     """
     trust = gad_config.trust
-    if not (trust.enabled and gad_config.has_discriminator):
+    held_out = sum(above < trust.held_out_fraction for above in first_held_out)
+    if not (trust.enabled and gad_config.has_discriminator) or held_out >= trust.least_prompts:
         return
     remedy = ""
     # More than half would leave the discriminator less to learn from than it is asked about.
     if len(first_held_out) >= trust.least_prompts and first_held_out[-1] < 0.5:
         remedy = f"raise the fraction to {math.floor(100 * first_held_out[-1] + 1) / 100:.2f}, "
-    held_out = sum(above < trust.held_out_fraction for above in first_held_out)
-    require(
-        held_out >= trust.least_prompts,
+    problem = (
         f"gad.trust.held_out_fraction={trust.held_out_fraction} of {rows} training rows holds out {held_out} different "
         f"prompts, but gad.trust.least_prompts={trust.least_prompts} must have been seen before the student learns "
-        f"from scores: {remedy}lower least_prompts, or add data",
+        f"from scores: {remedy}lower least_prompts, add data, or take gad.stage=seqkd"
     )
+    require(trust.otherwise == SUPERVISED, problem)
+    logger.warning("%s. Until then the student learns from the texts alone", problem)
 
 
 def check_task_columns(config: DictConfig, gad_config: GadConfig) -> None:

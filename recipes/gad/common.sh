@@ -215,7 +215,6 @@ gad)
     recommended)
         STAGES+=(
             gad=recommended
-            gad.adversarial.actor_lr="${ACTOR_LR}"
             algorithm.norm_adv_by_std_in_grpo=False
             gad.reset_optimizer_at_switch=True
         )

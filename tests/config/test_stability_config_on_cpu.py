@@ -13,6 +13,7 @@
 # limitations under the License.
 """Options of stable training: defaults that change nothing, checked values, presets."""
 
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -118,21 +119,31 @@ def test_options_that_do_not_fit_are_refused_with_the_remedy(
         check_tools(tiny_config, load_gad_config(tiny_config))
 
 
+@pytest.mark.parametrize("otherwise", ["hold", "supervised"])
 @pytest.mark.parametrize(
     ("last", "remedy"), [(0.05, "raise the fraction to 0.06, "), (0.4321, "raise the fraction to 0.44, "), (0.6, "")]
 )
-def test_too_few_prompts_held_out_are_refused_with_a_number_that_will_do(
-    tiny_config: DictConfig, last: float, remedy: str
+def test_too_few_prompts_held_out_end_a_run_that_learns_from_nothing_else(
+    tiny_config: DictConfig, otherwise: str, last: float, remedy: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    set_keys(tiny_config, {"gad.trust.held_out_fraction": 0.04, "gad.trust.least_prompts": 3})
+    changes = {"held_out_fraction": 0.04, "least_prompts": 3, "otherwise": otherwise}
+    set_keys(tiny_config, {f"gad.trust.{key}": value for key, value in changes.items()})
     config = load_gad_config(tiny_config)
-    with pytest.raises(GadConfigError, match=f"holds out 2 different prompts.*from scores: {remedy}lower least"):
-        check_held_out(config, 480, [0.01, 0.02, 0.04, last])
-    with pytest.raises(GadConfigError, match="holds out 2 different prompts.*from scores: lower least"):
-        check_held_out(config, 480, [0.01, 0.02])
+    for first, wanted in (([0.01, 0.02, 0.04, last], remedy), ([0.01, 0.02], "")):
+        wanted = f"holds out 2 different prompts.*from scores: {wanted}lower least"
+        caplog.clear()
+        if otherwise == "hold":
+            with pytest.raises(GadConfigError, match=wanted):
+                check_held_out(config, 480, first)
+        else:
+            check_held_out(config, 480, first)
+            assert re.search(wanted, caplog.text) and "learns from the texts alone" in caplog.text
+    caplog.clear()
     check_held_out(config, 480, [0.01, 0.02, 0.0399, last])
     tiny_config.gad.trust.held_out_fraction = 0.0
+    tiny_config.gad.trust.otherwise = "hold"
     check_held_out(load_gad_config(tiny_config), 480, [])
+    assert not caplog.text
 
 
 def test_a_task_reward_wants_its_columns(tiny_config: DictConfig) -> None:
@@ -143,14 +154,16 @@ def test_a_task_reward_wants_its_columns(tiny_config: DictConfig) -> None:
 
 def test_the_recommended_preset_composes_over_every_configuration(compose_config: Callable[..., DictConfig]) -> None:
     for name in ("gad_cpu", "gad_trainer", "gad_megatron_trainer"):
-        plain, recommended = compose_config(name), compose_config(name, "gad=recommended")
+        plain, recommended = compose_config(name, "gad=paper"), compose_config(name)
+        assert recommended == compose_config(name, "gad=recommended")
         config = load_gad_config(recommended)
         assert config.reward.length_correction == "none" and config.replay.capacity_steps == 0
-        assert config.guardian.policy == "adapt"
         # The objective: nats, texts, two rates.
         assert config.trust.enabled and config.trust.otherwise == "supervised"
         assert plain.algorithm.norm_adv_by_std_in_grpo and not recommended.algorithm.norm_adv_by_std_in_grpo
-        assert 0 < config.adversarial.actor_lr < config.warmup.actor_lr
+        # verl's rate is that of the scores.
+        assert config.adversarial.actor_lr is None
+        assert 0 < recommended.actor_rollout_ref.actor.optim.lr < config.warmup.actor_lr
         assert set(recommended.gad) == set(plain.gad)
 
 

@@ -172,6 +172,7 @@ class Drill:
         command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", "gad_cpu"]
         command += [f"~ray_kwargs.ray_init.{key}" for key in ("num_cpus", "num_gpus", "object_store_memory")]
         command += [
+            "gad=paper",
             f"actor_rollout_ref.model.path={self.folder / 'model'}",
             f"data.train_files={self.folder / 'train.parquet'}",
             f"data.val_files={self.folder / 'val.parquet'}",

@@ -40,6 +40,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 WARMUP_STEPS, FIRST_END, TOTAL_STEPS = 2, 3, 6
 ROLLOUT_OF = {"qwen3_5": "hf", "gemma3": "hf", "mixtral": "vllm"}
 SETTINGS = (
+    # The default objective, of which some evidence is there at once.
+    "gad=recommended",
+    "gad.trust.held_out_fraction=0.5",
+    "gad.trust.least_prompts=2",
+    "gad.trust.confidence=0.0",
     f"gad.warmup_steps={WARMUP_STEPS}",
     "gad.discriminator_only_steps=1",
     f"trainer.total_training_steps={TOTAL_STEPS}",
@@ -76,7 +81,10 @@ def test_both_stages_were_trained_and_the_run_went_on(runs: tuple[str, Path, Run
     assert stages == sorted(stages) and stages[0] == 0 and stages[-1] == 2
     for step, metrics in second.metrics.items():
         assert 0 < metrics["disc/grad_norm"] < float("inf"), step
-        assert "actor/pg_loss" in metrics or step <= WARMUP_STEPS
+        if step > WARMUP_STEPS:
+            assert metrics["gad/policy_weight"] == metrics["gad/trust_factor"] == 1 - metrics["gad/texts_weight"]
+            assert ("actor/pg_loss" in metrics) == (metrics["gad/policy_weight"] > 0), step
+            assert (metrics["gad/supervised_tokens"] > 0) == (metrics["gad/texts_weight"] > 0), step
     # The learning goes on over the second start: the discriminator is not a new one.
     assert second.metrics[last + 1]["disc/loss"] < first.metrics[1]["disc/loss"]
 

@@ -50,6 +50,7 @@ SIZES = {
     "DISCRIMINATOR_ONLY": 1,
     # The tiny student learns nothing at the page's rates.
     "STUDENT_LR": 1e-3,
+    "TEXTS_LR": 2e-3,
     "DISCRIMINATOR_LR": 1e-3,
 }
 

@@ -62,11 +62,11 @@ def test_texts_that_join_an_update_are_counted(capsys: pytest.CaptureFixture[str
     def update(stage: str, *overrides: str) -> dict[str, float]:
         return as_json(capsys, *SEVEN, *overrides, *lengths)["seconds"][stage]["student update"]
 
-    plain, anchored = update("adversarial"), update("adversarial", "gad.supervised_weight=0.1")
+    plain, anchored = (update("adversarial", "gad=paper", *more) for more in ((), ("gad.supervised_weight=0.1",)))
     # n + 1 rows a prompt.
     assert anchored["high"] == pytest.approx(plain["high"] * 9 / 8, rel=0.1)
-    evidence = update("adversarial", "gad.trust.held_out_fraction=0.05", "gad.trust.otherwise=supervised")
-    # Between a step of SeqKD and one of both.
+    evidence = update("adversarial")
+    # The default lies between a step of SeqKD and one of both.
     assert evidence["high"] == pytest.approx(anchored["high"])
     assert evidence["low"] == pytest.approx(update("warmup")["low"])
 

@@ -47,6 +47,7 @@ IDEAL = Assumptions(
 LENGTHS = Lengths(Range.exact(200), Range.exact(400), Range.exact(400), "given")
 PAGE = Path(__file__).parents[2] / "docs" / "estimate.md"
 PAPER = (
+    "gad=paper",
     "actor_rollout_ref.model.path=Qwen/Qwen2.5-14B-Instruct",
     "trainer.nnodes=2",
     "trainer.n_gpus_per_node=8",

@@ -22,7 +22,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from gad_verl.config import load_gad_config
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadConfigError
-from gad_verl.preflight.objective_check import ENOUGH_TEXTS, check_evidence, check_objective, check_texts
+from gad_verl.preflight.objective_check import (
+    ENOUGH_TEXTS,
+    VERL_ACTOR_LR,
+    check_evidence,
+    check_objective,
+    check_texts,
+)
 
 
 def set_keys(config: DictConfig, values: dict[str, Any]) -> DictConfig:
@@ -52,6 +58,22 @@ def test_what_does_not_fit_is_refused(tiny_config: DictConfig, values: dict[str,
     # Without an adversarial stage there is no such batch.
     tiny_config.gad.stage = "seqkd"
     check_objective(tiny_config, load_gad_config(tiny_config))
+
+
+@pytest.mark.parametrize("stage", ["seqkd", "warmup"])
+def test_a_rate_that_one_has_set_is_not_passed_over(tiny_config: DictConfig, stage: str) -> None:
+    from hydra import compose, initialize_config_module
+
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        assert compose("ppo_trainer").actor_rollout_ref.actor.optim.lr == VERL_ACTOR_LR
+    set_keys(tiny_config, {"gad.stage": stage, "actor_rollout_ref.actor.optim.lr": 1e-4})
+    check_objective(tiny_config, load_gad_config(tiny_config))
+    tiny_config.gad.warmup.actor_lr = 5e-6
+    with pytest.raises(GadConfigError, match=r"optim\.lr=0\.0001 has no effect in stage .*gad\.warmup\.actor_lr=5e-06"):
+        check_objective(tiny_config, load_gad_config(tiny_config))
+    for rate in (5e-6, VERL_ACTOR_LR):
+        tiny_config.actor_rollout_ref.actor.optim.lr = rate
+        check_objective(tiny_config, load_gad_config(tiny_config))
 
 
 def test_recorded_experts_are_refused_on_megatron(tiny_config: DictConfig) -> None:
@@ -96,20 +118,27 @@ def test_both_rates_are_named(tiny_config: DictConfig, caplog: pytest.LogCapture
 
 
 @pytest.mark.parametrize(
-    ("rows", "warmup", "share"), [(10_000, 10, None), (10_000, 2, 0.38), (60, 50, 0.40), (20, 50, 9)]
+    ("rows", "warmup", "adversarial", "share"),
+    # Of the last rows all together are too few, which another check says.
+    [(10_000, 10, 60, None), (10_000, 2, 60, 0.38), (100, 3, 40, 0.43), (100, 2, 20, 9), (60, 50, 60, None)],
 )
 def test_evidence_that_comes_late_is_said_with_the_share_that_would_do(
-    tiny_config: DictConfig, caplog: pytest.LogCaptureFixture, rows: int, warmup: int, share: float | None
+    tiny_config: DictConfig,
+    caplog: pytest.LogCaptureFixture,
+    rows: int,
+    warmup: int,
+    adversarial: int,
+    share: float | None,
 ) -> None:
     set_keys(tiny_config, {"gad.trust.held_out_fraction": 0.25, "data.train_batch_size": 8})
-    schedule = StageSchedule("auto", total_steps=warmup + 60, warmup_steps=warmup)
+    schedule = StageSchedule("auto", total_steps=warmup + adversarial, warmup_steps=warmup)
     check_evidence(tiny_config, load_gad_config(tiny_config), rows, schedule)
     text = caplog.text
     if share is None:
         assert text == ""
     else:
         # 24 prompts are wanted: one and a half times gad.trust.least_prompts, among those seen by then.
-        seen = min(rows, 8 * (warmup + 6))
+        seen = min(rows, 8 * (warmup + adversarial // 10))
         assert f"ends after {seen} different prompts" in text
         assert (f"hold out {share:.2f} of them" in text) if share <= 0.5 else ("take more prompts" in text)
 

@@ -85,7 +85,9 @@ def test_required_verl():
 def test_page_of_the_configuration_is_up_to_date():
     maker = load_module(ROOT / "docs" / "make_configuration.py")
     page = maker.PAGE.read_text(encoding="utf-8")
-    fields = maker.read_fields(maker.SOURCE.read_text(encoding="utf-8"))
+    plain = maker.read_fields(maker.SOURCE.read_text(encoding="utf-8"))
+    fields = maker.with_recommended(plain, maker.RECOMMENDED.read_text(encoding="utf-8"))
+    assert {field.key for field in fields if field.paper is not None} >= {"gad.trust.otherwise", "gad.warmup.actor_lr"}
     assert page == maker.make_page(page, maker.make_table(fields)), "run python docs/make_configuration.py"
     known = OmegaConf.to_container(compose_paper([]).gad)
     keys = {f"gad.{name}" for name in known if name != "_target_"}

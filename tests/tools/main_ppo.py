@@ -115,7 +115,10 @@ def run_main_ppo(
     """
     log, metrics = folder / f"{name}.log", folder / f"{metrics_name or name}.jsonl"
     command = [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", config]
+    # The published method, unless a test says which.
+    method = [] if any(one.startswith("gad=") for one in overrides) else ["gad=paper"]
     command += [
+        *method,
         f"actor_rollout_ref.model.path={folder / 'model'}",
         f"data.train_files={folder / 'train.parquet'}",
         f"data.val_files={folder / 'val.parquet'}",

@@ -46,6 +46,7 @@ def files_of_a_step(folder: Path) -> list[Path]:
         config = compose(
             "gad_cpu",
             overrides=[
+                "gad=paper",
                 f"actor_rollout_ref.model.path={folder / 'model'}",
                 f"data.train_files={folder / 'train.parquet'}",
                 f"data.val_files={folder / 'val.parquet'}",

@@ -9,18 +9,18 @@ cp "$HERE/step.sh" "$ROOT/kit/"
 # shellcheck source=tools/gpu_kit/device_env.sh
 . "$ROOT/kit/device_env.sh"
 [[ -e $SITE/data/train.parquet ]] || { echo "no rows were packed (prepare.py --rows)"; exit 1; }
-WARMUP=${WARMUP:-20} STEPS=${STEPS:-100} LIMIT=${LIMIT:-270} PRESET=${PRESET:-paper}
+WARMUP=${WARMUP:-20} STEPS=${STEPS:-100} LIMIT=${LIMIT:-270} PRESET=${PRESET:-recommended}
 
 say "student"
 GAD_VERL_CACHE=$SITE/model python3 "$PRODUCT/examples/quickstart/student.py" --output "$WORK/student" 2>&1 | tail -n 2
-say "training: $WARMUP steps of warmup, $PRESET up to step $STEPS, at most $LIMIT s"
+say "training: $WARMUP steps of warmup, GAD ($PRESET) up to step $STEPS, at most $LIMIT s"
 # The stop file ends a run in order: what was reached is saved.
 (sleep $((LIMIT - 30)) && touch "$WORK/real/checkpoints/stop") &
 timer=$!
 run_ppo real "$LIMIT" "$WORK/student" "$SITE/data" actor_rollout_ref.rollout.name=vllm \
     actor_rollout_ref.rollout.gpu_memory_utilization=0.3 actor_rollout_ref.rollout.n=8 data.train_batch_size=64 \
     data.max_prompt_length=160 data.max_response_length=128 actor_rollout_ref.rollout.max_model_len=288 \
-    gad="$PRESET" gad.adversarial.actor_lr=5e-6 gad.warmup.actor_lr=2e-5 discriminator.optim.lr=1e-5 \
+    gad="$PRESET" actor_rollout_ref.actor.optim.lr=5e-6 gad.warmup.actor_lr=2e-5 discriminator.optim.lr=1e-5 \
     discriminator.optim.clip_grad=0.2 gad.warmup_steps="$WARMUP" gad.discriminator_only_steps=2 \
     trainer.total_training_steps="$STEPS" trainer.total_epochs=100 trainer.save_freq="$WARMUP" trainer.test_freq=-1 \
     gad.trust.held_out_fraction=0.05

@@ -44,6 +44,7 @@ fi
 # Three steps of warmup, then GAD, on the tiny model of the tests. Read by the calls.
 # shellcheck disable=SC2034
 TINY=(
+    gad=paper
     data.train_batch_size=8 data.max_prompt_length=64 data.max_response_length=16 data.shuffle=False
     actor_rollout_ref.rollout.n=4 actor_rollout_ref.rollout.max_model_len=128 actor_rollout_ref.actor.optim.lr=1e-3
     discriminator.optim.lr=1e-3 gad.warmup_steps=3 gad.discriminator_only_steps=1 trainer.test_freq=3

@@ -6,7 +6,7 @@ ROOT=$(realpath -m "${ROOT:-/tmp/gad_kit}") && export ROOT
 # shellcheck source=tools/gpu_kit/device_env.sh
 . "$ROOT/kit/device_env.sh"
 export PYTHONPATH=$PYTHONPATH:$PRODUCT/benchmarks VERL_USE_EXTERNAL_MODULES=alternating_trainer GAD_BENCH_MODES=free,gad
-run_ppo step 220 "$WORK/models/qwen2_${SIZE:-0.5b}" "$WORK/tiny" actor_rollout_ref.rollout.name=vllm \
+run_ppo step 220 "$WORK/models/qwen2_${SIZE:-0.5b}" "$WORK/tiny" gad=paper actor_rollout_ref.rollout.name=vllm \
     actor_rollout_ref.rollout.gpu_memory_utilization=0.3 actor_rollout_ref.rollout.n=8 \
     actor_rollout_ref.rollout.ignore_eos=True data.train_batch_size=16 data.max_prompt_length=64 \
     data.max_response_length=512 actor_rollout_ref.rollout.max_model_len=640 gad.stage=gad gad.discriminator_head=fresh \
