@@ -170,6 +170,17 @@ def seqkd_goes_on(lab: Lab, rate: float, seed: int) -> dict[str, Any]:
     return {**row, "curve": curve}
 
 
+def seqkd_student(lab: Lab, rate: float, seed: int) -> tuple[Any, Texts, float]:
+    """The student of :func:`seqkd_goes_on` after as many updates as an arm has, its texts, and the seconds it took."""
+    begun, sizes = start(lab, seed), lab.sizes
+    learner, order = _at_start(lab, begun), _order(sizes.train, sizes.batch, seed + 1, sizes.steps)
+    loop = Loop(lab, lab.of_seed(seed, f"seqkd-{rate:g}-short.pt"), {"learner": learner}, {})
+    loop.run(
+        sizes.steps, lambda number: learner.update(text_loss(learner.module, begun.corpus, order[number - 1]), rate)
+    )
+    return learner.module, begun.corpus, loop.history["train_s"]
+
+
 # ----------------------------------------------- the adversarial stage -----------------------------------------------
 
 

@@ -171,9 +171,10 @@ class TeacherLab(Lab):
         """The teacher's texts; they are sampled once."""
         return TaughtTexts(self, seed, teacher_texts(self, seed))
 
-    def judge(self, student: Any, corpus: TaughtTexts) -> dict[str, Any]:
-        """Both divergences, lengths, and how many answers have an end; by prompt, and with the likelihood."""
-        view, dice = self.teacher.student(student), Dice(JUDGE_SEED + corpus.seed)
+    def judge(self, student: Any, corpus: TaughtTexts, temperature: float = 1.0) -> dict[str, Any]:
+        """Both divergences, lengths, and how many answers have an end; by prompt, and with the likelihood, which is
+        that of temperature 1 always."""
+        view, dice = self.teacher.student(student, temperature), Dice(JUDGE_SEED + corpus.seed)
         prompts, limit = corpus.test_prompts, self.sizes.limit
         own = [
             some

@@ -41,6 +41,7 @@ import torch
 from lm_lab import Paused, quiet_loading
 from lm_language import CHOICE_ROWS, SEQKD_RATES, SODA, Choice, choose, rival_rows, training_s
 from lm_language import run as lm_run
+from lm_training import seqkd_student
 from objective_language import GAD, NEW, RIVALS, SEQKD, TUNED, cell, seqkd_at
 from smollm_lab import difference, shown
 from student import StudentError, ensure_student
@@ -53,12 +54,22 @@ from gad_verl.record.files import read_json, write_atomically
 NAME = "teacher_language"
 FIRST_SEED = 540
 OWN_MODEL = "SmolLM2-135M-Instruct with a hidden context"
-ARMS = (SEQKD, *map(seqkd_at, SEQKD_RATES), NEW, GAD, SODA)
+# A student that says less that its teacher would not is to be had without training too.
+COOLED, TEMPERATURES = "SeqKD tuned, sampled cooler", (0.95, 0.9, 0.8)
+ARMS = (SEQKD, *map(seqkd_at, SEQKD_RATES), COOLED, NEW, GAD, SODA)
 LATER = (NEW, GAD, SODA)
 EQUAL_TIME = "the same, equal time"
 # Where lm_language.py has chosen nothing yet: the middle one of its rates of SeqKD, the lower one of the others.
 DEFAULT = Choice(seqkd=1e-4, seqkd_equal_time=1e-4, gad=1e-5, soda=1e-5)
 CHOSEN, DEFAULTS = "lm_language", "default"
+
+
+def at_temperature(temperature: float) -> str:
+    """Tuned SeqKD whose answers are sampled at another temperature than 1."""
+    return f"{TUNED}, temperature {temperature:g}"
+
+
+COLDER = tuple(map(at_temperature, TEMPERATURES))
 
 # ----------------------------------------------------- runs -----------------------------------------------------
 
@@ -80,12 +91,20 @@ def rates_of(work: Path) -> tuple[Choice, str]:
 
 def run(lab: TeacherLab, arm: str, seed: int, choice: Choice, chosen_by: str) -> dict[str, Any]:
     """One run; returns its row."""
-    row = lm_run(lab, arm, seed, choice)
+    row = cooled(lab, seed, choice) if arm == COOLED else lm_run(lab, arm, seed, choice)
     if "passes" in row:
         # Without an oracle no answer is valid or invalid: what is known of rollouts is whether they have an end.
         row["finished_rollouts"] = row.pop("valid_rollouts")
         row["passes"] = {name: row["passes"][name] for name in ("own", "held_out")}
     return {"teacher": lab.name, "rates": asdict(choice), "rates_by": chosen_by, **row}
+
+
+def cooled(lab: TeacherLab, seed: int, choice: Choice) -> dict[str, Any]:
+    """Tuned SeqKD of as many updates as an arm has, judged at each of :data:`TEMPERATURES`."""
+    student, corpus, train_s = seqkd_student(lab, choice.seqkd, seed)
+    points = [{"temperature": value, **lab.judge(student, corpus, value)} for value in TEMPERATURES]
+    common = {"arm": COOLED, "seed": seed, "steps": lab.sizes.steps, "equal_time": lab.sizes.equal_time}
+    return {**common, "temperatures": points, "train_s": train_s}
 
 
 def runs_of(lab: TeacherLab, seeds: Sequence[int], choice: Choice, chosen_by: str) -> Iterator[Run]:
@@ -111,8 +130,11 @@ def nearness(point: Row) -> float:
 
 
 def with_rivals(rows: Sequence[Row]) -> list[Row]:
-    """The rows and those of SeqKD as a rival; each seed at the rates that it was run at."""
-    known = list(rows)
+    """The rows and those of SeqKD as a rival; each seed at the rates that it was run at, and at each temperature."""
+    known = [row for row in rows if row["arm"] != COOLED]
+    for row in rows:
+        for point in row.get("temperatures", ()):
+            known.append({**point, "arm": at_temperature(point["temperature"]), "seed": row["seed"]})
     for seed in dict.fromkeys(row["seed"] for row in rows):
         mine = [row for row in rows if row["seed"] == seed]
         known += rival_rows(mine, Choice(**mine[0]["rates"]), nearness)
@@ -122,7 +144,7 @@ def with_rivals(rows: Sequence[Row]) -> list[Row]:
 def differences_table(rows: Sequence[Row], rival: str) -> str:
     """Each arm less a rival: KL(S, T) over the seeds, and every figure over the prompts."""
     lines = []
-    for arm in LATER:
+    for arm in (*COLDER, *LATER):
         line = [arm, cell(paired_difference(rows, rival, arm, "kl_student_teacher"), lowest=False)]
         for column in COLUMNS:
             found = difference(rows, rival, arm, column.key)
@@ -168,7 +190,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         mine = [row for row in rows if row["teacher"] == teacher]
         known, head = with_rivals(mine), f"Teacher: {teacher}.\n\n"
         columns = [*COLUMNS, Column("validation loss", "validation_loss", 3)]
-        made[0].append(head + arm_table(known, (SEQKD, *RIVALS, *LATER), columns) + "\n" + note(mine))
+        made[0].append(head + arm_table(known, (SEQKD, *RIVALS, *COLDER, *LATER), columns) + "\n" + note(mine))
         both = [differences_table(known, rival) for rival in (TUNED, EQUAL_TIME)]
         made[1].append(head + "\n".join(both))
         made[2].append(head + details_table(known))

@@ -50,16 +50,17 @@ class Ended:
         module: A language model.
         ends: The first one stands for all of them.
         width: Tokens of the vocabulary; what is beyond pads the output layer.
+        temperature: Of its answers, which divides the logits.
     """
 
-    def __init__(self, module: Any, ends: Sequence[int], width: int) -> None:
-        self.module, self.ends, self.width = module, tuple(ends), width
+    def __init__(self, module: Any, ends: Sequence[int], width: int, temperature: float = 1.0) -> None:
+        self.module, self.ends, self.width, self.temperature = module, tuple(ends), width, temperature
         self.config, self.base_model, self.parameters = module.config, module.base_model, module.parameters
 
     def get_output_embeddings(self) -> Callable[[Tensor], Tensor]:
         """The output layer."""
         head = self.module.get_output_embeddings()
-        return lambda hidden: one_end(head(hidden)[..., : self.width].float(), self.ends)
+        return lambda hidden: one_end(head(hidden)[..., : self.width].float() / self.temperature, self.ends)
 
 
 class Teacher:
@@ -121,9 +122,9 @@ class Teacher:
         """What is asked, behind the prefix."""
         return [self._asked[text] for text in questions]
 
-    def student(self, module: Any) -> Ended:
+    def student(self, module: Any, temperature: float = 1.0) -> Ended:
         """A student whose answers end where the teacher's do."""
-        return Ended(module, self._student_ends, self._student_width)
+        return Ended(module, self._student_ends, self._student_width, temperature)
 
     def reading(self, text: str, finished: bool) -> list[int]:
         """A text in the teacher's own tokens; a token stands for one without any."""

@@ -38,7 +38,7 @@ from objective_language import GAD, NEW, RIVALS, SEQKD, TUNED, seqkd_at
 from prompts import load_subjects
 from study_common import Rows
 from teacher_lab import SIZES, TeacherLab, make_splits, teacher_texts
-from teacher_language import ARMS, CHOSEN, DEFAULT, DEFAULTS, FIRST_SEED, rates_of, run
+from teacher_language import ARMS, CHOSEN, COLDER, COOLED, DEFAULT, DEFAULTS, FIRST_SEED, rates_of, run
 from teacher_model import Ended, Teacher, divergences
 from tiny_model import build_model, build_other_model
 from token_rows import token_log_probs
@@ -210,6 +210,24 @@ def test_ends_are_one_token_and_what_pads_the_vocabulary_is_none(lab: TeacherLab
     torch.testing.assert_close(found[:, 9], stock[:, 9] + stock[:, 3])
     assert found.shape == (4, 250) and (found[:, 3] == 0).all()
     torch.testing.assert_close(found[:, 10:], stock[:, 10:])
+    # What ends an answer is sampled at the temperature first, and is one then.
+    cooler = Ended(module, [9, 3], 250, 0.5).get_output_embeddings()(hidden).softmax(-1)
+    expected = stock**2 / (stock**2).sum(-1, keepdim=True)
+    torch.testing.assert_close(cooler[:, 9], expected[:, 9] + expected[:, 3])
+    torch.testing.assert_close(cooler[:, 10:], expected[:, 10:])
+
+
+def test_tuned_seqkd_is_judged_cooler_and_at_temperature_1_it_is_the_student_of_its_rate(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    lab = lab_of(model, tmp_path / "work")
+    tuned = run(lab, seqkd_at(DEFAULT.seqkd), SEED, DEFAULT, DEFAULTS)
+    monkeypatch.setattr(teacher_language, "TEMPERATURES", (1.0, 0.2))
+    same, cooler = run(lab, COOLED, SEED, DEFAULT, DEFAULTS)["temperatures"]
+    assert {key: tuned[key] for key in same if key in tuned} == {key: same[key] for key in same if key in tuned}
+    # Sharper than the teacher, whose texts it gives less to.
+    assert cooler["kl_teacher_student"] > same["kl_teacher_student"] and cooler["by_prompt"] != same["by_prompt"]
+    assert cooler["validation_loss"] == same["validation_loss"]
 
 
 def test_a_student_that_is_the_teacher_is_at_no_distance_and_a_context_is_one(model: Path, tmp_path: Path):
@@ -389,8 +407,10 @@ def test_the_command_runs_every_arm_goes_on_and_its_tables_are_made(
     found = Rows(rows).all()
     assert [(row["arm"], row["seed"]) for row in found] == [(arm, FIRST_SEED) for arm in ARMS]
     for row in found:
-        assert row["rates_by"] == DEFAULTS and row["teacher"] == teacher_language.OWN_MODEL and row["exact"]
-        assert row["kl_student_teacher"] > 0 and len(row["by_prompt"]["kl_teacher_student"]) == TINY.test
+        assert row["rates_by"] == DEFAULTS and row["teacher"] == teacher_language.OWN_MODEL
+    for point in (point for row in found for point in row.get("temperatures", [row])):
+        assert point["exact"] and point["kl_student_teacher"] > 0
+        assert len(point["by_prompt"]["kl_teacher_student"]) == TINY.test
     assert "valid_rollouts" not in next(row for row in found if row["arm"] == NEW)
     content = rows.read_bytes()
     assert teacher_language.main([*command, str(work)]) == 0 and rows.read_bytes() == content
@@ -407,7 +427,7 @@ def test_the_command_runs_every_arm_goes_on_and_its_tables_are_made(
         assert len(teacher_language.tables(part)) == 3
     whole = teacher_language.tables(found)
     assert all(text.count("Teacher: ") == 2 for text in whole)
-    assert all(whole[0].count(f"| {arm} |") == 2 for arm in (SEQKD, *RIVALS, NEW, GAD, teacher_language.SODA))
+    assert all(whole[0].count(f"| {arm} |") == 2 for arm in (SEQKD, *RIVALS, *COLDER, NEW, GAD, teacher_language.SODA))
     assert "exact for each token" in whole[0] and "estimated by texts" in whole[0] and "defaults" in whole[0]
 
 
