@@ -174,7 +174,7 @@ class Workers:
 
 
 def build_step(tokenizer: Any, load: Load) -> tuple[Any, Any]:
-    """The parts of a step of the adversarial stage with the default options, and what they read from."""
+    """The parts of a step of the adversarial stage of the published method, and what they read from."""
     from gad_verl.config import GadConfig
     from gad_verl.core.teacher_mix import TeacherMix
     from gad_verl.data.tokens import SequenceBuilder

@@ -14,14 +14,15 @@
 """A judge's marks as the reward: one question to an OpenAI-compatible API for all answers to a prompt.
 
     export GAD_REWARD_URL=http://localhost:8000/v1 GAD_REWARD_MODEL=a-judge GAD_REWARD_STORE=/runs/a/judge.sqlite
-    python -m verl.trainer.main_ppo --config-name gad_trainer \\
+    python -m verl.trainer.main_ppo --config-name gad_trainer gad=paper \\
         gad.reward.group_function=$PWD/examples/rewards/judge.py:marks gad.reward.task_weight=1.0 \\
         gad.reward.discriminator_weight=0 ...
 
-The key is read from the variable that GAD_REWARD_KEY_ENV names (OPENAI_API_KEY). Every reply is kept in the store under
-the content of its question, so that a resumed run asks nothing twice; a question without an answer, or whose reply
-cannot be read, gives its prompt no direction in that step. The judge reads the teacher's text as an example of a
-good answer.
+``gad=paper``, since the default lets a reward teach as far as the discriminator knows, which the judge is not asked
+about. The key is read from the variable that GAD_REWARD_KEY_ENV names (OPENAI_API_KEY). Every reply is kept in the
+store under the content of its question, so that a resumed run asks nothing twice; a question without an answer, or
+whose reply cannot be read, gives its prompt no direction in that step. The judge reads the teacher's text as an example
+of a good answer.
 """
 
 import functools

@@ -25,8 +25,8 @@ from gad_verl.trainer.unseen import unseen_before
 
 logger = logging.getLogger(__name__)
 
-# Of verl/trainer/config/actor/actor.yaml: whoever has this value has not set one.
-VERL_ACTOR_LR = 1e-6
+# Of gad_trainer.yaml and of verl's actor.yaml: whoever has this value has not set one.
+COMMON_ACTOR_LR = 1e-6
 
 _KEYS = "gad.trust.otherwise=supervised and gad.supervised_weight above 0 train rollouts and texts in one batch"
 
@@ -49,6 +49,7 @@ def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
         "gad.trust.otherwise=supervised follows what the discriminator knows of prompts that never train it: set "
         "gad.trust.held_out_fraction above 0",
     )
+    _check_what_f_weighs(gad_config)
     in_nats = not config.algorithm.get("norm_adv_by_std_in_grpo", True)
     require(
         not in_nats or gad_config.reward.whitening != "group",
@@ -66,11 +67,27 @@ def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
         _say_rates(config, gad_config)
 
 
+def _check_what_f_weighs(gad_config: GadConfig) -> None:
+    """f is what the discriminator knows; the whole policy loss, or its learning rate, has it as a factor."""
+    reward = gad_config.reward
+    require(
+        not gad_config.trust.enabled or reward.discriminator_weight > 0,
+        "gad.trust.held_out_fraction above 0 lets scores teach as far as the discriminator knows, and "
+        "gad.reward.discriminator_weight=0 leaves it out of the reward: set gad=paper (without trust)",
+    )
+    if gad_config.turns_to_texts and reward.task_weight > 0:
+        logger.warning(
+            "gad.reward.task_weight=%g: f weighs the whole reward, so that this part too teaches only as far as the "
+            "discriminator knows, and the texts for the rest; with gad=paper it always teaches",
+            reward.task_weight,
+        )
+
+
 def _check_rate_of_texts(config: DictConfig, gad_config: GadConfig) -> None:
     """A stage without scores has one rate; that of verl's key, where somebody has set it, is not passed over."""
     common, texts = config.actor_rollout_ref.actor.optim.lr, gad_config.warmup.actor_lr
     require(
-        texts is None or common in (texts, VERL_ACTOR_LR),
+        texts is None or common in (texts, COMMON_ACTOR_LR),
         f"actor_rollout_ref.actor.optim.lr={common:g} has no effect in stage {gad_config.stage}, whose rate is "
         f"gad.warmup.actor_lr={texts}: set that one, or gad.warmup.actor_lr=null to have verl's",
     )
@@ -212,8 +229,8 @@ def check_evidence(config: DictConfig, gad_config: GadConfig, rows: int, schedul
     tenth = max(1, (schedule.total_steps - before) // 10)
     seen = min(rows, (before + tenth) * config.data.train_batch_size)
     expected, needed = trust.held_out_fraction * seen, 1.5 * trust.least_prompts
-    # Where all the rows are too few, the check of the options has said so.
-    if expected < needed and trust.held_out_fraction * rows >= trust.least_prompts:
+    # Where all the rows are surely too few, the check of the options has said so.
+    if expected < needed and trust.held_out_fraction * rows >= 0.5 * trust.least_prompts:
         share = needed / seen
         remedy = f"hold out {share:.2f} of them" if share <= 0.5 else "take more prompts a step or a longer warmup"
         logger.warning(

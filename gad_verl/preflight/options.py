@@ -123,7 +123,7 @@ def check_held_out(gad_config: GadConfig, rows: int, first_held_out: Sequence[fl
     """
     trust = gad_config.trust
     held_out = sum(above < trust.held_out_fraction for above in first_held_out)
-    if not (trust.enabled and gad_config.has_discriminator) or held_out >= trust.least_prompts:
+    if not trust.enabled or gad_config.stage not in ("auto", "gad") or held_out >= trust.least_prompts:
         return
     remedy = ""
     # More than half would leave the discriminator less to learn from than it is asked about.
@@ -135,7 +135,7 @@ def check_held_out(gad_config: GadConfig, rows: int, first_held_out: Sequence[fl
         f"from scores: {remedy}lower least_prompts, add data, or take gad.stage=seqkd"
     )
     require(trust.otherwise == SUPERVISED, problem)
-    logger.warning("%s. Until then the student learns from the texts alone", problem)
+    logger.warning("%s. As it is, scores never teach in this run: the student learns from the texts alone", problem)
 
 
 def check_task_columns(config: DictConfig, gad_config: GadConfig) -> None:

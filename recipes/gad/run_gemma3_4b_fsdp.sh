@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GAD | Gemma-3-4b-it, text alone | FSDP training | vLLM rollout | one node with 8 GPUs of 80 GB
-# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
+# METHOD=seqkd: the baseline. PRESET=recommended: and gad_trainer's objective. DRY_RUN=1: check and start nothing.
 # No student of the paper: its settings on another model.
 # The weights need Google's licence on the hub. google/gemma-3-1b-it has no images and the same settings.
 # NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").

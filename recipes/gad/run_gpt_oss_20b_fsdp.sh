@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GAD | gpt-oss-20b (experts), no thoughts | FSDP training | vLLM rollout | two nodes with 8 GPUs of 80 GB
-# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
+# METHOD=seqkd: the baseline. PRESET=recommended: and gad_trainer's objective. DRY_RUN=1: check and start nothing.
 # No student of the paper: its settings on another model.
 # The published weights are quantized: write them in bfloat16 first (README.md, section "gpt-oss"). Its answers begin in
 # the channel "final" (config/gpt_oss_final.jinja): the teacher's texts show no thoughts.

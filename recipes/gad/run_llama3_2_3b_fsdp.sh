@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GAD | Llama-3.2-3B-Instruct | FSDP training | vLLM rollout | one node with 8 GPUs of 80 GB
-# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
+# METHOD=seqkd: the baseline. PRESET=recommended: and gad_trainer's objective. DRY_RUN=1: check and start nothing.
 # A student of the paper. The weights need Meta's licence on the hub. Its chat template writes the date of the day into
 # a system message: to keep it the same, add '+data.apply_chat_template_kwargs.date_string="26 Jul 2024"'.
 # NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GAD | Qwen2.5-14B-Instruct | FSDP training | vLLM rollout | two nodes with 8 GPUs of 80 GB
-# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
+# METHOD=seqkd: the baseline. PRESET=recommended: and gad_trainer's objective. DRY_RUN=1: check and start nothing.
 # A student of the paper, which reports about 30 hours on 16 H100 with its own code.
 # NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").
 

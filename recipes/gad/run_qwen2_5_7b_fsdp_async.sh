@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # GAD, asynchronous | Qwen2.5-7B-Instruct | FSDP training on one node, vLLM rollout on another, 8 GPUs of 80 GB each
 # The rollout never waits for the training, nor the training for the slowest answers (docs/async.md of gad_verl).
-# PRESET=recommended: the paper's settings and tools. METHOD=seqkd and soda are refused: their steps that learn generate
+# PRESET=recommended: and gad_trainer's objective. METHOD=seqkd and soda are refused: their steps that learn generate
 # nothing. DRY_RUN=1: check only.
 # A student of the paper, which trained synchronously.
 # NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").

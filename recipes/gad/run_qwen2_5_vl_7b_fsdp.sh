@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GAD | Qwen2.5-VL-7B-Instruct, rows with images | FSDP training | vLLM rollout | one node with 8 GPUs of 80 GB
-# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
+# METHOD=seqkd: the baseline. PRESET=recommended: and gad_trainer's objective. DRY_RUN=1: check and start nothing.
 # No student of the paper: its settings on another model. TRAIN_FILE and TEST_FILE need a column of images
 # (docs/images.md).
 # NOT YET RUN ON GPUS: sizes come from arithmetic (README.md, section "Memory").

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GAD | Qwen3-30B-A3B (mixture of experts) | Megatron training | vLLM rollout | four nodes with 8 GPUs of 80 GB
-# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
+# METHOD=seqkd: the baseline. PRESET=recommended: and gad_trainer's objective. DRY_RUN=1: check and start nothing.
 # No student of the paper: its settings on another model. Experts were checked by their configuration alone, never run.
 # The weights of July 2025 answer without thinking, as the teacher's texts do. For Qwen/Qwen3-30B-A3B itself add
 # gad.thinking.mode=off; gad-verl evaluate follows it.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # GAD | Qwen3.5-9B, thinking off, text alone | FSDP training | vLLM rollout | one node with 8 GPUs of 80 GB
-# METHOD=seqkd: the baseline. PRESET=recommended: the paper's settings and tools. DRY_RUN=1: check and start nothing.
+# METHOD=seqkd: the baseline. PRESET=recommended: and gad_trainer's objective. DRY_RUN=1: check and start nothing.
 # No student of the paper: its settings on another model.
 # Most of its layers are linear attention, which reads packed rows as one: rows are padded. Evaluation and export follow
 # the switch of the template. Qwen/Qwen3.5-4B has the same settings.

@@ -140,6 +140,9 @@ def test_too_few_prompts_held_out_end_a_run_that_learns_from_nothing_else(
             assert re.search(wanted, caplog.text) and "learns from the texts alone" in caplog.text
     caplog.clear()
     check_held_out(config, 480, [0.01, 0.02, 0.0399, last])
+    # Where no scores teach, none are waited for.
+    tiny_config.gad.stage = "warmup"
+    check_held_out(load_gad_config(tiny_config), 480, [])
     tiny_config.gad.trust.held_out_fraction = 0.0
     tiny_config.gad.trust.otherwise = "hold"
     check_held_out(load_gad_config(tiny_config), 480, [])

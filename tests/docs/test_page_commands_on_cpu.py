@@ -34,6 +34,7 @@ from page_blocks import Block, commands, page_blocks
 
 from gad_verl.cli import build_parser
 from gad_verl.config import load_gad_config
+from gad_verl.preflight.objective_check import check_objective
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md")), ROOT / "recipes" / "gad" / "README.md"]
@@ -138,7 +139,7 @@ def _main_ppo(arguments: tuple[str, ...]) -> str | None:
             config = compose(options["--config-name"], overrides=overrides)
         custom = ("gad.discriminator_loss.custom", "gad.guardian.custom_rules", "gad.reward.group_function")
         if not any(word.startswith(custom) for word in overrides):
-            load_gad_config(config)
+            check_objective(config, load_gad_config(config))
     except Exception as error:  # whatever Hydra and the check raise
         return f"{type(error).__name__}: {error}"
     return None

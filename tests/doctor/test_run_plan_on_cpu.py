@@ -82,7 +82,7 @@ def test_the_plan_is_what_the_arguments_say(tiny_folder: Path, capsys: pytest.Ca
     judge = "qwen2: Qwen2ForTokenClassification, a token classifier, attention sdpa"
     assert found["family of the discriminator"] == judge
     assert found["rows"].startswith("48, ") and found["goes on from"] == "the beginning"
-    assert ["not gad's default", "gad.discriminator_only_steps=1"] in lines
+    assert ["not as published", "gad.discriminator_only_steps=1"] in lines
     assert not (tiny_folder / "nowhere").exists()
     assert main(["doctor", "--plan", *arguments]) == 0
     text = capsys.readouterr().out

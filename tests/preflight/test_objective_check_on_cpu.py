@@ -23,8 +23,8 @@ from gad_verl.config import load_gad_config
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.objective_check import (
+    COMMON_ACTOR_LR,
     ENOUGH_TEXTS,
-    VERL_ACTOR_LR,
     check_evidence,
     check_objective,
     check_texts,
@@ -60,18 +60,33 @@ def test_what_does_not_fit_is_refused(tiny_config: DictConfig, values: dict[str,
     check_objective(tiny_config, load_gad_config(tiny_config))
 
 
+def test_what_is_not_asked_about_the_discriminator_is_not_weighed_by_it_unsaid(
+    tiny_config: DictConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    judged = {"gad.reward.task_weight": 1.0, "gad.reward.discriminator_weight": 0.0}
+    set_keys(tiny_config, judged)
+    check_objective(tiny_config, load_gad_config(tiny_config))
+    for values in ({"gad.trust.held_out_fraction": 0.1}, TURNS):
+        set_keys(tiny_config, values)
+        with pytest.raises(GadConfigError, match="discriminator_weight=0 leaves it out .* set gad=paper"):
+            check_objective(tiny_config, load_gad_config(tiny_config))
+    lines = said(tiny_config, caplog, {"gad.reward.discriminator_weight": 1.0})
+    assert any("f weighs the whole reward" in line for line in lines)
+    assert not any("f weighs" in line for line in said(tiny_config, caplog, {"gad.reward.task_weight": 0.0}))
+
+
 @pytest.mark.parametrize("stage", ["seqkd", "warmup"])
 def test_a_rate_that_one_has_set_is_not_passed_over(tiny_config: DictConfig, stage: str) -> None:
     from hydra import compose, initialize_config_module
 
     with initialize_config_module("verl.trainer.config", version_base=None):
-        assert compose("ppo_trainer").actor_rollout_ref.actor.optim.lr == VERL_ACTOR_LR
+        assert compose("gad_trainer").actor_rollout_ref.actor.optim.lr == COMMON_ACTOR_LR
     set_keys(tiny_config, {"gad.stage": stage, "actor_rollout_ref.actor.optim.lr": 1e-4})
     check_objective(tiny_config, load_gad_config(tiny_config))
     tiny_config.gad.warmup.actor_lr = 5e-6
     with pytest.raises(GadConfigError, match=r"optim\.lr=0\.0001 has no effect in stage .*gad\.warmup\.actor_lr=5e-06"):
         check_objective(tiny_config, load_gad_config(tiny_config))
-    for rate in (5e-6, VERL_ACTOR_LR):
+    for rate in (5e-6, COMMON_ACTOR_LR):
         tiny_config.actor_rollout_ref.actor.optim.lr = rate
         check_objective(tiny_config, load_gad_config(tiny_config))
 
@@ -119,8 +134,15 @@ def test_both_rates_are_named(tiny_config: DictConfig, caplog: pytest.LogCapture
 
 @pytest.mark.parametrize(
     ("rows", "warmup", "adversarial", "share"),
-    # Of the last rows all together are too few, which another check says.
-    [(10_000, 10, 60, None), (10_000, 2, 60, 0.38), (100, 3, 40, 0.43), (100, 2, 20, 9), (60, 50, 60, None)],
+    # 60 rows hold out 15 prompts, or by the hash enough; of 30 all together are too few, which another check says.
+    [
+        (10_000, 10, 60, None),
+        (10_000, 2, 60, 0.38),
+        (100, 3, 40, 0.43),
+        (100, 2, 20, 9),
+        (60, 50, 60, 0.40),
+        (30, 50, 60, None),
+    ],
 )
 def test_evidence_that_comes_late_is_said_with_the_share_that_would_do(
     tiny_config: DictConfig,

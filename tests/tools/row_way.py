@@ -15,7 +15,7 @@
 
     python tests/tools/row_way.py
 
-Runs a whole run without Ray (fake_run.py) with the default options and watches the calls between verl's entry of the
+Runs a whole run without Ray (fake_run.py) with ``gad=paper`` and watches the calls between verl's entry of the
 reward stage and its end, in a step of the adversarial stage. Prints the files in the order in which they are entered,
 with their code lines; ``core`` (mathematics on tensors), ``config`` and ``compat`` are left out.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Call 2: the default configuration on vLLM, the doctor, and what the discriminator costs at real sizes.
+# Call 2: the published method on vLLM, the doctor, and what the discriminator costs at real sizes.
 #   bash kit2/call2.sh         after call 1, on the same machine
 set -uo pipefail
 ROOT=$(realpath -m "${ROOT:-/tmp/gad_kit}") && export ROOT

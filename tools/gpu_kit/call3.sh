@@ -22,8 +22,7 @@ run_ppo real "$LIMIT" "$WORK/student" "$SITE/data" actor_rollout_ref.rollout.nam
     data.max_prompt_length=160 data.max_response_length=128 actor_rollout_ref.rollout.max_model_len=288 \
     gad="$PRESET" actor_rollout_ref.actor.optim.lr=5e-6 gad.warmup.actor_lr=2e-5 discriminator.optim.lr=1e-5 \
     discriminator.optim.clip_grad=0.2 gad.warmup_steps="$WARMUP" gad.discriminator_only_steps=2 \
-    trainer.total_training_steps="$STEPS" trainer.total_epochs=100 trainer.save_freq="$WARMUP" trainer.test_freq=-1 \
-    gad.trust.held_out_fraction=0.05
+    trainer.total_training_steps="$STEPS" trainer.total_epochs=100 trainer.save_freq="$WARMUP" trainer.test_freq=-1
 kill $timer 2>/dev/null
 python3 "$ROOT/kit/look.py" real "$WORK/real/metrics.jsonl" | awk 'NR % 5 == 1 { print; next } { last = $0 } END { print last }'
 

@@ -106,8 +106,8 @@ class Weak(Rule):
             "Either the student is as good as the teacher to its eyes, or it has not learned enough, and then its "
             "score is noise that can make the student worse. Compare the student with the one after the warmup; "
             "train the discriminator for longer before (gad.discriminator_only_steps, gad.warmup_epochs) or more "
-            "often (gad.discriminator_updates.updates_per_step), or let the student wait for it "
-            "(gad.trust.held_out_fraction)."
+            "often (gad.discriminator_updates.updates_per_step), or leave "
+            "gad=paper for the default, by which the student then goes on with the texts."
         )
 
 

@@ -133,7 +133,7 @@ def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
     yield "goes on from", "the beginning" if run.resume_folder is None else str(run.resume_folder)
     default = asdict(GadConfig())
     for line in _differences(asdict(gad), default, "gad"):
-        yield "not gad's default", line
+        yield "not as published", line
 
 
 def plan(config: DictConfig) -> list[tuple[str, str]]:

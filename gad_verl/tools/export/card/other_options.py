@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Options of a run that differ from the defaults."""
+"""Options of a run that differ from the published method."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ from gad_verl.tools.export.card.run_facts import RunFacts, without_paths
 
 
 def other_options(run: RunFacts) -> dict[str, Any]:
-    """Keys of ``gad`` that the run set to something else than this version's default, by their dotted names."""
+    """Keys of ``gad`` that the run set to something else than this version's ``gad=paper``, by their dotted names."""
     section = run.get("gad")
     if not isinstance(section, Mapping):
         return {}
