@@ -42,7 +42,7 @@ from lm_lab import Paused, quiet_loading
 from lm_language import CHOICE_ROWS, SEQKD_RATES, SODA, Choice, choose, rival_rows, training_s
 from lm_language import run as lm_run
 from lm_training import seqkd_student
-from objective_language import GAD, NEW, RIVALS, SEQKD, TUNED, cell, seqkd_at
+from objective_language import GAD, NEW, RIVALS, SEQKD, TUNED, seqkd_at
 from smollm_lab import difference, shown
 from student import StudentError, ensure_student
 from study_common import Column, Row, Rows, Run, arguments, arm_table, paired_difference, run_all, show, table
@@ -141,16 +141,17 @@ def with_rivals(rows: Sequence[Row]) -> list[Row]:
     return known
 
 
-def differences_table(rows: Sequence[Row], rival: str) -> str:
-    """Each arm less a rival: KL(S, T) over the seeds, and every figure over the prompts."""
+def differences_table(rows: Sequence[Row], rival: str, arms: Sequence[str]) -> str:
+    """Each arm less a rival: both divergences over the seeds, and every figure over the prompts."""
     lines = []
-    for arm in (*COLDER, *LATER):
-        line = [arm, cell(paired_difference(rows, rival, arm, "kl_student_teacher"), lowest=False)]
+    for arm in arms:
+        seeds = [paired_difference(rows, rival, arm, column.key) for column in COLUMNS[:2]]
+        line = [arm, *map(show, seeds)]
         for column in COLUMNS:
             found = difference(rows, rival, arm, column.key)
             line.append("–" if found is None else shown(found, column))
         lines.append(line)
-    heads = [f"less {rival}", f"{COLUMNS[0].title}, over seeds"]
+    heads = [f"less {rival}", *(f"{column.title}, over seeds" for column in COLUMNS[:2])]
     return table([*heads, *(f"{column.title}, over prompts" for column in COLUMNS)], lines)
 
 
@@ -191,10 +192,11 @@ def tables(rows: Sequence[Row]) -> list[str]:
         known, head = with_rivals(mine), f"Teacher: {teacher}.\n\n"
         columns = [*COLUMNS, Column("validation loss", "validation_loss", 3)]
         made[0].append(head + arm_table(known, (SEQKD, *RIVALS, *COLDER, *LATER), columns) + "\n" + note(mine))
-        both = [differences_table(known, rival) for rival in (TUNED, EQUAL_TIME)]
-        made[1].append(head + "\n".join(both))
+        parts = [differences_table(known, TUNED, (*COLDER, *LATER))]
+        parts += [differences_table(known, rival, LATER) for rival in (*COLDER, EQUAL_TIME)]
+        made[1].append(head + "\n".join(parts))
         made[2].append(head + details_table(known))
-    return ["\n".join(parts) for parts in made]
+    return ["\n".join(of_teachers) for of_teachers in made]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
