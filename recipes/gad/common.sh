@@ -8,8 +8,8 @@
 # gad: warmup, then GAD, in one launch; seqkd: the baseline, cross-entropy on the teacher's text; soda: a snapshot of
 # the student's answers, SeqKD, then DPO against it (docs/methods.md)
 METHOD=${METHOD:-gad}
-# paper: the authors' settings; recommended: and the objective of gad_trainer, gad_verl/config/gad/recommended.yaml; persistent: and past
-# pairs in the place of fresh ones, gad_verl/config/gad/persistent.yaml
+# paper: the authors' settings; recommended: and the objective of gad_trainer (gad_verl/config/gad/recommended.yaml);
+# persistent: and past pairs in the place of fresh ones (gad_verl/config/gad/persistent.yaml)
 PRESET=${PRESET:-paper}
 # 1: compose, check, print the settings, and start nothing
 DRY_RUN=${DRY_RUN:-0}
