@@ -193,7 +193,8 @@ def tables(rows: Sequence[Row]) -> list[str]:
         columns = [*COLUMNS, Column("validation loss", "validation_loss", 3)]
         made[0].append(head + arm_table(known, (SEQKD, *RIVALS, *COLDER, *LATER), columns) + "\n" + note(mine))
         parts = [differences_table(known, TUNED, (*COLDER, *LATER))]
-        parts += [differences_table(known, rival, LATER) for rival in (*COLDER, EQUAL_TIME)]
+        there = {row["arm"] for row in known}
+        parts += [differences_table(known, rival, LATER) for rival in (*COLDER, EQUAL_TIME) if rival in there]
         made[1].append(head + "\n".join(parts))
         made[2].append(head + details_table(known))
     return ["\n".join(of_teachers) for of_teachers in made]
