@@ -75,11 +75,12 @@ def _check_what_f_weighs(gad_config: GadConfig) -> None:
         "gad.trust.held_out_fraction above 0 lets scores teach as far as the discriminator knows, and "
         "gad.reward.discriminator_weight=0 leaves it out of the reward: set gad=paper (without trust)",
     )
-    if gad_config.turns_to_texts and reward.task_weight > 0:
+    if gad_config.trust.enabled and reward.task_weight > 0:
         logger.warning(
             "gad.reward.task_weight=%g: f weighs the whole reward, so that this part too teaches only as far as the "
-            "discriminator knows, and the texts for the rest; with gad=paper it always teaches",
+            "discriminator knows; for the rest %s. With gad=paper it always teaches",
             reward.task_weight,
+            "the texts teach" if gad_config.turns_to_texts else "the student waits",
         )
 
 

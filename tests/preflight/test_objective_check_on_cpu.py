@@ -66,13 +66,13 @@ def test_what_is_not_asked_about_the_discriminator_is_not_weighed_by_it_unsaid(
     judged = {"gad.reward.task_weight": 1.0, "gad.reward.discriminator_weight": 0.0}
     set_keys(tiny_config, judged)
     check_objective(tiny_config, load_gad_config(tiny_config))
-    for values in ({"gad.trust.held_out_fraction": 0.1}, TURNS):
-        set_keys(tiny_config, values)
+    for values, rest in (({"gad.trust.held_out_fraction": 0.1}, "the student waits"), (TURNS, "the texts teach")):
+        set_keys(tiny_config, values | judged)
         with pytest.raises(GadConfigError, match="discriminator_weight=0 leaves it out .* set gad=paper"):
             check_objective(tiny_config, load_gad_config(tiny_config))
-    lines = said(tiny_config, caplog, {"gad.reward.discriminator_weight": 1.0})
-    assert any("f weighs the whole reward" in line for line in lines)
-    assert not any("f weighs" in line for line in said(tiny_config, caplog, {"gad.reward.task_weight": 0.0}))
+        lines = said(tiny_config, caplog, {"gad.reward.discriminator_weight": 1.0})
+        assert sum("f weighs the whole reward" in line and rest in line for line in lines) == 1
+        assert not any("f weighs" in line for line in said(tiny_config, caplog, {"gad.reward.task_weight": 0.0}))
 
 
 @pytest.mark.parametrize("stage", ["seqkd", "warmup"])
