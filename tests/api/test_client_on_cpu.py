@@ -174,6 +174,38 @@ def test_retry_after_holds_for_the_whole_run(db: Path) -> None:
     assert max(after - before for before, after in itertools.pairwise(sorted([refused_at[0], *later]))) >= 1.2
 
 
+@pytest.mark.parametrize("retry_after_s", ["0.02", None])
+def test_a_rate_limit_that_is_kept_busy_leaves_no_request_without_an_answer(
+    db: Path, retry_after_s: str | None
+) -> None:
+    """Many workers, an API that lets few of them in: who is refused while others are answered stands in a queue."""
+    admitted: list[float] = []
+
+    def at_most_two_at_once(content: str, occurrence: int) -> str | None:
+        now = time.monotonic()
+        if sum(now - one < 0.05 for one in admitted) >= 2:
+            return "rate_limited"
+        admitted.append(now)
+        return None
+
+    with FaultServer(faults=Faults(retry_after=retry_after_s)) as server:
+        object.__setattr__(server.faults, "draw", at_most_two_at_once)
+        summary = run(endpoint_of(server, max_concurrency=16, attempts=5, backoff_s=0.1, max_backoff_s=0.2), 60, db)
+    assert (summary.answered, summary.failed) == (60, Counter())
+    assert summary.faults["rate_limited"]
+
+
+def test_a_request_that_alone_is_refused_uses_up_its_attempts(db: Path) -> None:
+    """Larger than the limit of a minute: no other answer makes it smaller."""
+    with FaultServer(faults=Faults(retry_after="0")) as server:
+        object.__setattr__(
+            server.faults, "draw", lambda content, occurrence: "rate_limited" if '"question 5"' in content else None
+        )
+        summary = run(endpoint_of(server, max_concurrency=4, attempts=3), 40, db)
+    assert (summary.answered, summary.failed) == (39, Counter(rate_limited=1))
+    assert summary.faults["rate_limited"] >= 2
+
+
 def test_too_long_a_wait_ends_the_run(db: Path) -> None:
     with FaultServer(faults=Faults(rate_limited=1.0, retry_after="3600")) as server:
         with pytest.raises(GadEndpointError, match="asks to wait 3600 s; run the same command later"):

@@ -208,6 +208,12 @@ ANSWERS: dict[str, tuple[Callable[[Body], Any], str, str]] = {
         "stop",
     ),
     "a stream without a reason": (lambda body: stream(*pieces("fine", finish_reason=None)), "fine", "unknown"),
+    "a stream that cuts a character": (
+        lambda body: stream(*pieces("fine \ud83d")[:-1], *pieces("\ude00!", finish_reason="stop")),
+        "fine \U0001f600!",
+        "stop",
+    ),
+    "half a character": (lambda body: Reply(whole(body, "fine \ud83d")), "fine ?", "stop"),
     "a stream of parts": (
         lambda body: stream(
             {"choices": [{"delta": {"content": [{"type": "thinking", "thinking": []}]}}]},

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gad_verl.errors import GadDataError
@@ -35,11 +35,24 @@ def answer(key: str, text: str = "yes") -> ChatAnswer:
 
 @settings(max_examples=50, deadline=None)
 @given(text=st.text(alphabet=st.characters(exclude_categories=())))
+@example(text="cut in the middle \ud83d")
 def test_every_text_comes_back(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     with AnswerStore(tmp_path_factory.mktemp("store") / "a.sqlite") as store:
         store.put(answer("k", text))
         # Half a surrogate pair is no character; everything else is kept to the byte.
         assert store.get("k").text == text.encode("utf-8", "replace").decode("utf-8")
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(alphabet=st.characters(exclude_categories=())))
+@example(text="cut in the middle \ud83d")
+def test_whatever_an_api_says_besides_is_kept(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Servers cut what they quote in the middle of an emoji, in reasons and in names too."""
+    known = text.encode("utf-8", "replace").decode("utf-8")
+    with AnswerStore(tmp_path_factory.mktemp("store") / "a.sqlite") as store:
+        store.put_rejected("refused", text)
+        store.put(ChatAnswer("k", "yes", text, 3, None, text, "2025-11-14T00:00:00+00:00"))
+        assert (store.rejection("refused"), store.get("k").finish_reason, store.get("k").model) == (known,) * 3
 
 
 def test_reopened_it_holds_the_same(tmp_path: Path) -> None:

@@ -199,6 +199,22 @@ def test_options_reach_the_request(tmp_path: Path) -> None:
     assert body["max_completion_tokens"] == 99 and "max_tokens" not in body and "temperature" not in body
 
 
+def test_one_limit_is_sent_and_it_is_the_users(tmp_path: Path) -> None:
+    """Under its name in the o-series too, to an API that takes either name and to one that refuses the other."""
+
+    def of_the_o_series(body: dict[str, Any]) -> Any:
+        if "max_tokens" in body:
+            return Reply({"error": {"message": "Use 'max_completion_tokens' instead.", "param": "max_tokens"}}, 400)
+        return scripted(by_length)(body)
+
+    for number, options in enumerate(({"max_completion_tokens": 8000}, {"max_tokens": 8000})):
+        with FaultServer(of_the_o_series) as server, AnswerStore(tmp_path / f"{number}.sqlite") as store:
+            open_judge(server, store, options=options).rate([("Why?", "a", "b")])
+        last = server.received[-1].body
+        assert last["max_completion_tokens"] == 8000 and "max_tokens" not in last
+        assert all(len(one.body.keys() & {"max_tokens", "max_completion_tokens"}) == 1 for one in server.received)
+
+
 def test_a_judge_that_cannot_be_asked(tmp_path: Path) -> None:
     with AnswerStore(tmp_path / "store.sqlite") as store:
         gone = Judge(Endpoint("http://127.0.0.1:9/v1", "m", timeout_s=2), store)

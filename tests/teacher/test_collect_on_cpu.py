@@ -97,6 +97,27 @@ def test_every_kind_of_file_gives_the_same_questions(
         assert [row["teacher_response"] for row in rows_of(output)] == [f"Answer to: {text}" for text in texts]
 
 
+def test_a_chat_may_stand_in_a_cell_as_json(
+    server: FaultServer, collect: Any, prompts_file: Any, rows_of: Rows, tmp_path: Path, capsys: Any
+) -> None:
+    """CSV has no other way; a text that happens to be JSON stays one."""
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is honey?"}]
+    other = '{"rows": [1, 2]}'
+    rows = [{"prompt": json.dumps(chat)}, {"prompt": other}, {"prompt": "[]"}]
+    with (tmp_path / "c.csv").open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, ["prompt"])
+        writer.writeheader()
+        writer.writerows(rows)
+    wanted = [chat, *([{"role": "user", "content": text}] for text in (other, "[]"))]
+    for path in (tmp_path / "c.csv", prompts_file(rows, "c.jsonl")):
+        assert collect(path, output=tmp_path / f"{path.suffix[1:]}.parquet") == 0
+        assert [row["prompt"] for row in rows_of(tmp_path / f"{path.suffix[1:]}.parquet")] == wanted
+    assert sorted(len(one.body["messages"]) for one in server.received) == [1, 1, 1, 1, 2, 2]
+    written = prompts_file([{"prompt": str(chat)}], "python.jsonl")
+    assert collect(written, output=tmp_path / "python.parquet") == 2
+    assert "python.jsonl, row 0" in (said := capsys.readouterr().err.splitlines()[-1]) and "json.dumps" in said
+
+
 def test_a_hub_data_set_is_read_by_its_name(
     collect: Any, rows_of: Rows, card_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +312,30 @@ def test_allow_missing_writes_what_there_is(
     server.faults = Faults(server_error=0.4, seed=1)
     assert collect(prompts_file(20), "--attempts", "1", "--allow-missing") == 0
     assert 0 < len(rows_of()) == 20 - card_of()["answers"]["missing"] < 20
+
+
+def test_what_was_to_be_asked_again_and_was_not_answered_is_missing(
+    server: FaultServer, collect: Any, prompts_file: Any, rows_of: Rows, card_of: Any, tmp_path: Path, capsys: Any
+) -> None:
+    def answer(body: dict[str, Any]) -> tuple[str, str] | int:
+        number, attempt = int(body["messages"][-1]["content"].split()[-1]), (body["seed"] - 1) // 1000
+        if attempt and is_down:
+            return 503
+        return ("", "stop") if number == 0 and not attempt else ("cut" if number == 1 else "whole", "length")
+
+    server.answer, is_down = answer, True
+    again = ("--seed", "1", "--attempts", "1", "--ask-again", "empty", "length")
+    assert collect(prompts_file(2), *again) == 2
+    assert "2 of 2 answers are missing" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out.parquet").exists()
+    # What says something is better than nothing.
+    assert collect(prompts_file(2), *again, "--allow-missing") == 0
+    assert [row["teacher_response"] for row in rows_of()] == ["cut"]
+    known = card_of()["answers"]
+    assert (known["wanted"], known["given"], known["missing"], known["kept"]) == (2, 1, 1, 1)
+    is_down = False
+    assert collect(prompts_file(2), *again, "--overwrite") == 0
+    assert [row["teacher_response"] for row in rows_of()] == ["whole", "cut"]
 
 
 def test_a_dry_run_asks_nothing_and_writes_nothing(

@@ -223,7 +223,7 @@ class _Run:
         self.summary.asked += 1
         try:
             async for attempt in tenacity.AsyncRetrying(
-                stop=tenacity.stop_after_attempt(self.endpoint.attempts),
+                stop=self._attempts_used_up(),
                 wait=self._seconds_to_wait,
                 retry=tenacity.retry_if_exception_type(PassingError),
                 before_sleep=self._note_fault,
@@ -273,18 +273,35 @@ class _Run:
             )
         return answer
 
+    def _attempts_used_up(self) -> Callable[[tenacity.RetryCallState], bool]:
+        """Of one request. Who is over the limit while others are answered stands in a queue: attempts count anew."""
+        counted, answered = 0, self.summary.answered
+
+        def used_up(state: tenacity.RetryCallState) -> bool:
+            nonlocal counted, answered
+            error = state.outcome.exception()
+            if isinstance(error, PassingError) and error.reason == "rate_limited" and self.summary.answered > answered:
+                counted, answered = 0, self.summary.answered
+            else:
+                counted += 1
+            return counted >= self.endpoint.attempts
+
+        return used_up
+
     def _seconds_to_wait(self, state: tenacity.RetryCallState) -> float:
-        """Seconds until the next attempt: what the API asks for, else doubling, and never all requests at once."""
-        backoff = self.endpoint.backoff_s, self.endpoint.max_backoff_s
+        """Seconds until the next attempt: a pause that doubles, never shorter than the API asks for, and never all
+        requests at once."""
         error = state.outcome.exception()
+        growing = tenacity.wait_random_exponential(self.endpoint.backoff_s, self.endpoint.max_backoff_s)(state)
         if error.retry_after_s is None:
-            return tenacity.wait_random_exponential(*backoff)(state)
+            return growing
         if error.retry_after_s > self.endpoint.max_retry_after_s:
             raise GadEndpointError(
                 f"{self.endpoint.base_url} asks to wait {error.retry_after_s:.0f} s; run the same command later, it "
                 "goes on where it stopped"
             )
-        return error.retry_after_s + tenacity.wait_random(0, self.endpoint.backoff_s / 4)(state)
+        # All are told the same second; if all came back at it, the same ones too many would be refused again.
+        return max(growing, error.retry_after_s + tenacity.wait_random(0, self.endpoint.backoff_s / 4)(state))
 
     def _note_fault(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception()

@@ -56,7 +56,8 @@ class Manner:
         """The body of a request, but for the model."""
         sampling = {name: value for name, value in request.sampling.items() if name not in self.left_out}
         if self.other_limit and _LIMIT in sampling:
-            sampling[_LIMIT_OF_O_SERIES] = sampling.pop(_LIMIT)
+            limit = sampling.pop(_LIMIT)
+            sampling.setdefault(_LIMIT_OF_O_SERIES, limit)
         if self.stream:
             sampling["stream"] = True
             if self.usage_in_stream:

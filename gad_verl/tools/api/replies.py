@@ -138,5 +138,9 @@ def _gathered(endpoint: Endpoint, stream: str) -> dict[str, Any]:
                     texts.setdefault(name, []).append(piece)
     if reason is None and not is_done:
         raise PassingError("cut_stream", "the stream ended before the answer", counted=True)
-    message = {name: "".join(pieces) for name, pieces in texts.items()}
+    # A character beyond 16 bits may come as two halves, in two events.
+    message = {
+        name: "".join(pieces).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        for name, pieces in texts.items()
+    }
     return {"choices": [{"message": message, "finish_reason": reason}], "usage": usage, "model": model}

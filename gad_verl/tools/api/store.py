@@ -41,6 +41,11 @@ CREATE TABLE rejected (key TEXT PRIMARY KEY, reason TEXT NOT NULL) WITHOUT ROWID
 """
 
 
+def _as_utf8(value: Any) -> Any:
+    """Half of a surrogate pair is no text that UTF-8 could hold."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value
+
+
 def _canonical(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True, ensure_ascii=True)
 
@@ -135,9 +140,7 @@ class AnswerStore:
         Raises:
             GadDataError: The disk is full, or the file cannot be written.
         """
-        # Half of a surrogate pair is no text that UTF-8 could hold.
-        text = answer.text.encode("utf-8", "replace").decode("utf-8")
-        row = (answer.key, text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens)
+        row = (answer.key, answer.text, answer.finish_reason, answer.prompt_tokens, answer.completion_tokens)
         self._write(
             ("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, answer.model, answer.created_utc)),
             ("DELETE FROM rejected WHERE key = ?", (answer.key,)),
@@ -151,7 +154,7 @@ class AnswerStore:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             for statement, values in statements:
-                self._db.execute(statement, values)
+                self._db.execute(statement, tuple(map(_as_utf8, values)))
             self._db.execute("COMMIT")
             if time.monotonic() - self._flushed_at >= FLUSH_S:
                 self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")

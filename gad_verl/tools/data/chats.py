@@ -98,6 +98,16 @@ def _are_turns(value: Any) -> bool:
     )
 
 
+def chat_or_text(value: Any, name: str) -> Any:
+    """The turns of a chat that stands in a cell as JSON text, as in CSV; a text that happens to be JSON stays one.
+
+    Raises:
+        WrongType: It is a chat written as Python text.
+    """
+    content = parsed(value, name)
+    return content if not isinstance(value, str) or (_are_turns(content) and content) else value
+
+
 def prompt_of(row: Row, name: str) -> Messages:
     """A prompt: messages that wait for an answer, or a text that is the user's.
 
@@ -107,12 +117,11 @@ def prompt_of(row: Row, name: str) -> Messages:
     value = row.get(name)
     if is_missing(value):
         raise Unusable(f"{name} is missing")
-    content = parsed(value, name)
-    if isinstance(value, str) and not (_are_turns(content) and content):
-        # A text that happens to be JSON stays one.
-        if not value.strip():
+    content = chat_or_text(value, name)
+    if isinstance(content, str):
+        if not content.strip():
             raise Unusable(f"{name} is empty")
-        return [{"role": "user", "content": value}]
+        return [{"role": "user", "content": content}]
     messages = read_turns(list_of_objects({name: content}, name), name)
     if messages[-1]["role"] == "assistant":
         raise Unusable("the prompt ends with the assistant")

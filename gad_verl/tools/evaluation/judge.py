@@ -68,6 +68,8 @@ class JudgeSettings:
     def sampling(self, max_tokens: int, attempt: int = 0) -> dict[str, Any]:
         """Body of a request, apart from its messages."""
         body = {"temperature": 0.0 if attempt == 0 else _RETRY_TEMPERATURE, "max_tokens": max_tokens, "seed": attempt}
+        if self.options.get("max_completion_tokens") is not None:
+            body.pop("max_tokens")  # one limit has two names
         return {name: value for name, value in {**body, **self.options}.items() if value is not None}
 
 

@@ -101,15 +101,17 @@ class Rows:
     Args:
         plan: Prompts and settings.
         store: Where the answers are.
+        allow_missing: Take what there is where another attempt was wanted and has not come.
     """
 
-    def __init__(self, plan: Plan, store: AnswerStore) -> None:
+    def __init__(self, plan: Plan, store: AnswerStore, allow_missing: bool = False) -> None:
         self.counts = Counts()
         self.prompts = self.duplicates = 0
         self.tokens = {teacher.name: [0, 0] for teacher in plan.settings.teachers}
         self.lengths: dict[str, list[int]] = {"characters": [], "completion_tokens": []}
         self._plan = plan
         self._store = store
+        self._allow_missing = allow_missing
         self._seen: set[bytes] = set()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -159,7 +161,7 @@ class Rows:
             counts.without_token_counts += answer.completion_tokens is None
             self.tokens[teacher.name][0] += answer.prompt_tokens or 0
             self.tokens[teacher.name][1] += answer.completion_tokens or 0
-        if outcome.answer is None:
+        if outcome.answer is None or not (outcome.is_over or self._allow_missing):
             if outcome.rejected is None:
                 counts.missing += 1
             else:
@@ -214,7 +216,7 @@ def write_output(plan: Plan, store: AnswerStore, output: Path, allow_missing: bo
         GadEndpointError: Answers are missing, and that is not allowed.
         GadDataError: No answer is usable.
     """
-    rows = Rows(plan, store)
+    rows = Rows(plan, store, allow_missing)
     # Where a file of this name may not be overwritten has been decided before anything was asked.
     with outputs(overwrite=True) as files:
         temporary = files.add(output)

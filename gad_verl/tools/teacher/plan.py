@@ -35,11 +35,13 @@ class Outcome:
         answer: The one to use; None where there is none.
         attempts: All answers that were given, in order.
         rejected: Why the API refuses the request; None where it does not.
+        is_over: Whether nothing is left to be asked: all that was wanted again has come, or is refused.
     """
 
     answer: ChatAnswer | None
     attempts: tuple[ChatAnswer, ...] = ()
     rejected: str | None = None
+    is_over: bool = True
 
 
 class Plan:
@@ -109,15 +111,18 @@ class Plan:
     def outcome(self, prompt: Prompt, teacher: Teacher, sample: int, store: AnswerStore) -> Outcome:
         """The first answer without such a mark, else the first that says anything, else the last."""
         answers: list[ChatAnswer] = []
+        rejected, is_over = None, True
         for attempt in range(self.settings.ask_again_times + 1):
             key = self.request(prompt, teacher, sample, attempt).key
             if (answer := store.get(key)) is None:
-                rejected = None if answers else store.rejection(key)
+                rejected = store.rejection(key)
+                is_over = rejected is not None
                 break
             answers.append(answer)
             if not self.wants_another(answer):
                 return Outcome(answer, tuple(answers))
         if not answers:
-            return Outcome(None, rejected=rejected)
+            return Outcome(None, rejected=rejected, is_over=is_over)
         says_something = [answer for answer in answers if not is_useless(marks_of(answer))]
-        return Outcome((says_something or answers[-1:])[0], tuple(answers))
+        useless = answers[-1:] if is_over else [None]
+        return Outcome((says_something or useless)[0], tuple(answers), is_over=is_over)

@@ -26,6 +26,8 @@ from gad_verl.data.images import for_api, row_images, with_images
 from gad_verl.data.reading import BadRow, Source
 from gad_verl.data.schema import check_messages
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.data.chats import chat_or_text
+from gad_verl.tools.data.row_values import WrongType
 from gad_verl.tools.data.templates import NONE, Template
 
 Messages = tuple[dict[str, Any], ...]
@@ -84,7 +86,7 @@ class Prompts:
 
     Args:
         source: Rows.
-        prompt_key: Column of the prompt: plain text, or a list of chat messages.
+        prompt_key: Column of the prompt: plain text, or a list of chat messages, as JSON text too.
         context_key: Column with an input to the instruction, for templates that have a place for it.
         data_source: Overrides the rows' own.
         limit: Only the first rows; None for all.
@@ -135,7 +137,10 @@ class Prompts:
             if isinstance(row, BadRow):
                 raise GadDataError(row.message)
             where = f"{self.source.name}, row {index}, column {self._prompt_key!r}"
-            given, asked = self._chats(row, where)
+            try:
+                given, asked = self._chats(row, where)
+            except WrongType as error:
+                raise GadDataError(f"{self.source.name}, row {index}, {error}") from None
             images = row_images(row.get(self._image_key), asked, f"{self.source.name}, row {index}", self._image_key)
             content = [asked, *(hashlib.sha256(image).hexdigest() for image in images)]
             digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).digest()
@@ -153,7 +158,7 @@ class Prompts:
             )
 
     def _chats(self, row: Mapping[str, Any], where: str) -> tuple[Messages, Messages]:
-        value = row.get(self._prompt_key)
+        value = chat_or_text(row.get(self._prompt_key), self._prompt_key)
         if isinstance(value, str):
             if not value.strip():
                 raise GadDataError(f"{where}: the prompt is empty; remove the row")
