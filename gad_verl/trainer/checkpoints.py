@@ -45,6 +45,8 @@ PARTS_FILE = "gad_parts.pt"
 DISCRIMINATOR_FOLDER = "discriminator"
 TRACKER_FILE = "latest_checkpointed_iteration.txt"
 _FOLDER = re.compile(r"global_step_(\d+)")
+# An old name of verl for keeping one checkpoint (verl/trainer/ppo/v1/trainer_base.py, _save_checkpoint).
+_KEEP_ONE = "remove_previous_ckpt_in_save"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class GadState:
         stage: Name of the learning-rate stage that was entered: "warmup", "adversarial", "seqkd" or
             "preference".
         has_discriminator: Whether the folder ``discriminator`` belongs to it.
-        kl_reference: Name of the folder of the warmed-up reference beside the checkpoint, or None.
+        kl_reference: Name of the folder of the warmed-up reference beside the checkpoint, or its path where the run was
+            resumed from another folder; None without one.
         discriminator_shape: Sizes of the discriminator (``discriminator_shape``).
         has_critic: Whether the folder ``critic`` belongs to it (PPO with verl's critic).
         schedule: Where the stages of the run begin and end, in steps; None in checkpoints of older versions.
@@ -113,7 +116,8 @@ def missing_parts(folder: Path) -> list[str]:
     wanted += [name for name in ("discriminator", "critic", "transfer_queue") if getattr(state, f"has_{name}")]
     missing = [f"{name} is missing" for name in wanted if not (folder / name).exists()] or damages(folder)
     if state.kl_reference is not None and not (folder.parent / state.kl_reference).is_dir():
-        missing.append(f"../{state.kl_reference} is missing")
+        beside = "" if Path(state.kl_reference).is_absolute() else "../"
+        missing.append(f"{beside}{state.kl_reference} is missing")
     return missing
 
 
@@ -249,7 +253,7 @@ class CheckpointFolders:
 
     def __init__(self, trainer: DictConfig, keep: int | None, save_minutes: float | None = None) -> None:
         self._trainer = trainer
-        self._keep = keep or trainer.get("max_actor_ckpt_to_keep", None)
+        self._keep = keep or (1 if trainer.get(_KEEP_ONE, False) else trainer.get("max_actor_ckpt_to_keep", None))
         self.root = Path(trainer.default_local_dir).absolute()
         self.resumed: Path | None = None
         self._lease = Lease(self.root)
@@ -292,7 +296,7 @@ class CheckpointFolders:
     @contextmanager
     def without_rotation(self) -> Iterator[None]:
         """verl's rotation would delete the student of a checkpoint before the tracker has moved on."""
-        names = ("max_actor_ckpt_to_keep", "max_critic_ckpt_to_keep")
+        names = ("max_actor_ckpt_to_keep", "max_critic_ckpt_to_keep", _KEEP_ONE)
         before = {name: self._trainer.get(name, None) for name in names}
         with open_dict(self._trainer):
             self._trainer.update(dict.fromkeys(names))

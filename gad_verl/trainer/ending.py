@@ -68,6 +68,18 @@ class Ending:
         self.log.event(step, "trainer", "stop_file", "info", self.asked, {})
         return self.saves
 
+    @property
+    def may_save(self) -> bool:
+        """Whether this is worth a checkpoint: not where the guardian ends the run because the weights may be broken.
+
+        verl saves its own steps without asking, and the checkpoint would push out the last good one.
+        """
+        stop = self.guardian.stop
+        if stop is None or stop.save_checkpoint:
+            return True
+        logger.warning("nothing is saved: the weights may be broken (%s)", stop.reason)
+        return False
+
     def confirm(self) -> None:
         """Answer whoever asked, once everything is written."""
         if self.asked is not None:

@@ -353,15 +353,14 @@ class GadTrainer(PPOTrainer):
 
     @watched
     def _validate(self) -> dict[str, float]:
-        self.parts.step.begin_validation()
+        self.parts.step.begin_validation(self.global_steps)
         metrics = super()._validate() | self.parts.step.validation_metrics()
         self._replicas_asleep = False
         # What verl validates before a resumed run goes on was judged when that step was made, if it was to be.
         if self.folders.resumed is None or self._training_began:
             self.ending.judge(self.global_steps, self.phase, metrics)
             # It comes after the step's checkpoint, to which the judgement belongs.
-            folder = self.folders.of_step(self.global_steps)
-            if folder.is_dir():
+            if (folder := self.folders.of_step(self.global_steps)).is_dir():
                 checkpoints.save_parts(folder, self.parts.stateful)
         return metrics
 
@@ -385,6 +384,8 @@ class GadTrainer(PPOTrainer):
     @watched
     def _save_checkpoint(self) -> None:
         """Discriminator and state first, verl's tracker last: a checkpoint that is tracked is whole."""
+        if not self.ending.may_save:
+            return
         folder = self.folders.begin_save(self.global_steps)
         self.data.save(folder)
         if self.discriminator is not None:
@@ -395,6 +396,5 @@ class GadTrainer(PPOTrainer):
             super()._save_checkpoint()
         old = self.folders.finish(self.global_steps)
         if old:
-            groups = [self.actor_rollout_wg, self.discriminator]
-            remove_everywhere([group for group in groups if group is not None], old)
+            remove_everywhere([one for one in (self.actor_rollout_wg, self.discriminator) if one is not None], old)
             logger.info("removed old checkpoints: %s", ", ".join(map(str, old)))

@@ -35,10 +35,13 @@ class HeldOutTexts:
         # Nats and tokens of each text, by what identifies it.
         self._before: dict[str, tuple[float, int]] = {}
         self._now: dict[str, tuple[float, int]] = {}
+        self._step: int | None = None
 
-    def begin(self) -> None:
-        """A validation begins."""
-        self._before, self._now = self._now, {}
+    def begin(self, step: int) -> None:
+        """A validation begins after a step. One that a resumed run repeats takes the place of the first."""
+        if step != self._step:
+            self._before = self._now
+        self._now, self._step = {}, step
 
     def add(self, rows: Sequence[SupervisedRow], nats: Sequence[float]) -> None:
         """The texts of a batch and their losses, in nats a text."""
@@ -86,11 +89,18 @@ class HeldOutTexts:
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"now": {name: list(value) for name, value in self._now.items()}}
+        sides = {"now": self._now, "before": self._before}
+        return {"step": self._step} | {
+            side: {name: list(value) for name, value in values.items()} for side, values in sides.items()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What :meth:`state_dict` returned."""
-        self._now = {name: (nats, tokens) for name, (nats, tokens) in state["now"].items()}
+        # Checkpoints of older versions hold the last validation alone.
+        self._now, self._before = (
+            {name: (nats, tokens) for name, (nats, tokens) in state.get(side, {}).items()} for side in ("now", "before")
+        )
+        self._step = state.get("step")
 
 
 def _name(row: SupervisedRow) -> str:

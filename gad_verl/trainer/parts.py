@@ -24,6 +24,7 @@ from gad_verl.config import GadConfig
 from gad_verl.config.custom_code import load_custom
 from gad_verl.config.modes import updates_of_step
 from gad_verl.core import Phase
+from gad_verl.core.advantages import WITHOUT_SIBLINGS
 from gad_verl.core.trust import HeldOut
 from gad_verl.data.builders import answer_encoder, has_own_tokenizer
 from gad_verl.data.image_prompts import PROCESSORS, ImagePrompts, image_prompts
@@ -139,7 +140,8 @@ def build_parts(trainer: "GadTrainer") -> Parts:
     asked, where = partial(task_rewards, manager, pad, rollouts), gad.reward.group_function
     if where is not None:
         asked = partial(group_rewards, load_custom(where, GROUP_FUNCTION_KEY), where, rollouts, encoding)
-    rewards = Rewards(gad.reward, options, rollouts, encoding, asked, gad.thinking.unclosed_penalty)
+    siblings = config.actor_rollout_ref.rollout.n > 1 and config.algorithm.adv_estimator not in WITHOUT_SIBLINGS
+    rewards = Rewards(gad.reward, options, rollouts, encoding, asked, gad.thinking.unclosed_penalty, siblings)
     texts = HeldOutTexts()
     reference = trainer.ref_policy_wg if trainer.use_reference_policy else None
     stages = StudentStages(config, gad, trainer.schedule, student, group, reference, guardian, objective, texts, log)

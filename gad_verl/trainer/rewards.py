@@ -89,18 +89,33 @@ def trajectory_rewards(
 
 
 def without_direction(rewards: Tensor, rollouts: StepRollouts) -> Tensor:
-    """Rewards (N,) with 0 for a response that was asked for alone where others have siblings.
+    """Rewards (N,) with 0 for a response without siblings, for estimators that compare them (GRPO and its kin).
 
-    At the switch of the stages an asynchronous run still has prompts of the warmup, asked for ``gad.warmup_rollout_n``
-    rollouts. What compares siblings (GRPO and its kin) would take the only score of a group for its advantage.
+    They would take the only score of a group for its advantage, and the level of D's scores is free. A response is
+    alone where the others have failed, and at the switch of the stages, where an asynchronous run still has prompts of
+    the warmup, asked for ``gad.warmup_rollout_n`` rollouts.
     """
-    if rollouts.num_sessions < 2:
-        return rewards
-    lonely = [group.sessions[0] for group in rollouts.groups if group.num_asked < 2]
-    alone = {session_of(rollouts.keys[one.row]) for one in lonely if one is not None}
+    came = [[one for one in group.sessions if one is not None] for group in rollouts.groups]
+    alone = {session_of(rollouts.keys[sessions[0].row]) for sessions in came if len(sessions) == 1}
     if not alone:
         return rewards
     return torch.where(torch.tensor([session_of(key) in alone for key in rollouts.keys]), 0.0, rewards)
+
+
+def without_level(rewards: Tensor, rollouts: StepRollouts) -> Tensor:
+    """Rewards (N,) less the mean of the responses to the same prompt.
+
+    Where a response has rewards on several tokens, their common mean does not take the free level of D's scores off the
+    one that holds the score: it would count once for each rewarded token.
+    """
+    result = rewards.clone()
+    place = {session_of(key): row for row, key in enumerate(rollouts.keys)}
+    of_session = [place[session_of(key)] for key in rollouts.keys]
+    for group in rollouts.groups:
+        rows = [place[session_of(rollouts.keys[one.row])] for one in group.sessions if one is not None]
+        if rows:
+            result[rows] -= rewards[rows].mean()
+    return result[of_session]
 
 
 class Rewards:
@@ -113,6 +128,7 @@ class Rewards:
         encoding: Of the student's texts.
         task_rewards: Asked where ``gad.reward.task_weight`` is positive.
         unclosed_penalty: ``gad.thinking.unclosed_penalty``.
+        compares_siblings: Whether advantages compare the responses to one prompt.
     """
 
     def __init__(
@@ -123,10 +139,12 @@ class Rewards:
         encoding: Encoding,
         task_rewards: TaskRewards,
         unclosed_penalty: float = 0.0,
+        compares_siblings: bool = True,
     ) -> None:
         self._config, self._rollouts, self._encoding = config, rollouts, encoding
         self._task_rewards = task_rewards
         self._options, self._unclosed_penalty = options, unclosed_penalty
+        self._compares_siblings = compares_siblings
         # Of the step: the check may be asked by the discriminator first.
         self._checked: tuple[StepRollouts, Tensor] | None = None
 
@@ -161,7 +179,10 @@ class Rewards:
             rewards, more = option.apply(rewards, answers)
             metrics |= more
         of_rows, nonfinite = trajectory_rewards(rollouts, rewards, output.weights, self._unclosed_penalty)
-        of_rows = without_direction(of_rows, rollouts)
+        if self._compares_siblings:
+            of_rows = without_direction(of_rows, rollouts)
+            if output.student_values is not None:
+                of_rows = without_level(of_rows, rollouts)
         of_tokens = self._on_last_tokens(rollouts, of_rows)
         if output.student_values is not None:
             unit = self._config.phrase_unit

@@ -171,10 +171,10 @@ class GadStep:
             for messages, one in zip(batch["raw_prompt"], texts, strict=True)
         ]
 
-    def begin_validation(self) -> None:
+    def begin_validation(self, step: int) -> None:
         """Forget the validation before, as far as it is not compared with."""
         self.validation = ValidationRecord()
-        self.held_out_texts.begin()
+        self.held_out_texts.begin(step)
 
     def validation_metrics(self) -> dict[str, float]:
         """What GAD adds to the metrics of a validation."""

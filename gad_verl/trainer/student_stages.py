@@ -183,15 +183,19 @@ class StudentStages:
             root: Folder of the checkpoints.
         """
         self.entered, self.kl_reference = state.stage, state.kl_reference
+        if state.kl_reference is not None and root != Path(self.config.trainer.default_local_dir).absolute():
+            # The checkpoints of this run will lie elsewhere (trainer.resume_from_path).
+            self.kl_reference = str(root / state.kl_reference)
+            logger.info("the reference of the KL stays in %s: keep it as long as this run", self.kl_reference)
         self.student.resume_stage(self._horizon(state.stage))
         if state.kl_reference is not None and self._renews_reference:
             self.reference.load_reference_weights(str(root / state.kl_reference))
 
     def state_dict(self) -> dict[str, Any]:
-        """The rates that the workers have, and what is still to be done to the optimizer."""
-        return {"applied": self._applied, "reset_is_due": self._reset_is_due}
+        """What is still to be done to the optimizer. The workers are given their rates anew after a resume: checkpoints
+        that hold the weights alone (``checkpoint.save_contents``) bring none."""
+        return {"reset_is_due": self._reset_is_due}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What :meth:`state_dict` returned."""
-        self._applied = state["applied"]
         self._reset_is_due = state.get("reset_is_due", False)

@@ -144,6 +144,28 @@ def build_supervised_batch(
     return batch
 
 
+def in_equal_hands(count: int, hands: int, multiple_of: int) -> list[int | None]:
+    """Places 0 to ``count - 1`` in their order, cut into so many parts of one size; None where a part is filled up.
+
+    Each mini-batch of each rank is a part: filled up at their end alone, the last ones would have no token to learn.
+
+    Args:
+        count: At least one.
+        hands: Parts.
+        multiple_of: The size of a part is raised to a multiple of this.
+    """
+    size = -(-count // hands)
+    size += -size % multiple_of
+    each, more = divmod(count, hands)
+    found: list[int | None] = []
+    begin = 0
+    for hand in range(hands):
+        end = begin + each + (hand < more)
+        found += [*range(begin, end), *[None] * (size - (end - begin))]
+        begin = end
+    return found
+
+
 def build_text_rows(
     rows: Sequence[SupervisedRow],
     ranks: int,
@@ -210,6 +232,7 @@ class SupervisedStep:
     def __init__(self, student: Any, config: DictConfig, pad_token_id: int, reference: Any = None) -> None:
         actor = config.actor_rollout_ref.actor
         self._student, self._pad_token_id = student, pad_token_id
+        self._padding = SupervisedRow([pad_token_id], [pad_token_id], [0])
         self._reference = reference
         self._rollouts_of_mini_batch = actor.ppo_mini_batch_size * config.actor_rollout_ref.rollout.n
         prompts = config.data.train_batch_size // updates_of_step(config)
@@ -228,12 +251,14 @@ class SupervisedStep:
             gradients: See :func:`build_supervised_batch`.
         """
         ranks = data_parallel_size(self._student, "actor")
+        mini_batches = min(self._num_mini_batches, len(rows))
+        places = in_equal_hands(len(rows), ranks * mini_batches, self._micro_batch)
         data = build_supervised_batch(
-            rows,
-            multiple_of=ranks * self._num_mini_batches * self._micro_batch,
-            num_mini_batches=self._num_mini_batches,
+            [self._padding if place is None else rows[place] for place in places],
+            multiple_of=1,
+            num_mini_batches=mini_batches,
             pad_token_id=self._pad_token_id,
-            gradients=gradients,
+            gradients=gradients and [0.0 if place is None else gradients[place] for place in places],
         )
         metrics = rename_dict(self._student.update_actor(data)["metrics"], "actor/")
         metrics["perf/mfu/actor"] = metrics.pop("actor/mfu")

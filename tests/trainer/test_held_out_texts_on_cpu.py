@@ -27,12 +27,14 @@ def rows_of(lengths: list[int]) -> list[SupervisedRow]:
     return [SupervisedRow([number, 1], list(range(2, 2 + length))) for number, length in enumerate(lengths)]
 
 
-def validations(texts: HeldOutTexts, rows: list[SupervisedRow], *losses: np.ndarray, seed: int = 0) -> None:
+def validations(
+    texts: HeldOutTexts, rows: list[SupervisedRow], *losses: np.ndarray, seed: int = 0, first_step: int = 0
+) -> None:
     """Each in batches and in an order of its own, as rollouts come back."""
     rng = random.Random(seed)
-    for loss in losses:
+    for step, loss in enumerate(losses, first_step):
         order = rng.sample(range(len(rows)), len(rows))
-        texts.begin()
+        texts.begin(step)
         for part in (order[:2], order[2:]):
             texts.add([rows[number] for number in part], [float(loss[number]) for number in part])
 
@@ -54,9 +56,24 @@ def test_loss_change_and_error(seed: int) -> None:
     )
 
 
+def test_what_a_resumed_run_validates_again_is_not_compared_with_itself() -> None:
+    rows = rows_of([3, 5, 2])
+    texts = HeldOutTexts()
+    validations(texts, rows, np.array([9.0, 8.0, 7.0]), np.array([6.0, 5.0, 4.0]))
+    resumed = HeldOutTexts()
+    resumed.load_state_dict(texts.state_dict())
+    assert resumed.metrics() == texts.metrics() and resumed.still_teach() == texts.still_teach() is not None
+    resumed.begin(1)
+    resumed.add(rows, [6.0, 5.0, 4.0])
+    assert resumed.metrics() == texts.metrics() and resumed.still_teach() == texts.still_teach()
+    resumed.begin(2)
+    resumed.add(rows, [6.0, 5.0, 4.0])
+    assert resumed.change == (0.0, 0.0)
+
+
 def test_rows_without_loss_count_for_nothing() -> None:
     texts = HeldOutTexts()
-    texts.begin()
+    texts.begin(0)
     assert texts.metrics() == {} and texts.change is None
     texts.add([SupervisedRow([1], [2], [0])], [0.0])
     assert texts.metrics() == {}
@@ -96,5 +113,5 @@ def test_a_resumed_run_compares_as_if_it_had_gone_on() -> None:
     validations(whole, rows, first, second)
     validations(before, rows, first)
     resumed.load_state_dict(json.loads(json.dumps(before.state_dict())))
-    validations(resumed, rows, second)
+    validations(resumed, rows, second, first_step=1)
     assert resumed.metrics() == whole.metrics()

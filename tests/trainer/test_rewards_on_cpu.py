@@ -20,12 +20,13 @@ import torch
 from tiny_model import build_other_tokenizer, build_tokenizer
 
 from gad_verl.config import RewardConfig
+from gad_verl.core.advantages import group_process_advantages
 from gad_verl.core.teacher_mix import WeightedText
 from gad_verl.data.alignment import carry_values, token_ends, unit_ends
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.trainer.encoding import Encoding
 from gad_verl.trainer.reward_options import Answers, reward_options
-from gad_verl.trainer.rewards import trajectory_rewards
+from gad_verl.trainer.rewards import trajectory_rewards, without_direction, without_level
 from gad_verl.trainer.rollouts import RolloutGroup, Session, StepRollouts
 from gad_verl.trainer.token_credit import mix_credit, response_credit
 
@@ -206,6 +207,38 @@ def test_where_nobody_has_an_answer_nobody_has_a_reward() -> None:
     rollouts = rollouts_of(["a_0_0", "a_1_0"], [[0, 1]], unanswered=(0, 1))
     rewards, nonfinite = trajectory_rewards(rollouts, torch.tensor([[math.nan, 3.0]]), torch.zeros(1, 2))
     assert rewards.tolist() == [0.0, 0.0] and nonfinite == 0
+
+
+@pytest.mark.parametrize("level", [-5.0, 0.0, 5.0])
+def test_the_level_of_the_scores_is_no_advantage_where_siblings_have_failed(level: float) -> None:
+    """The one that came has nobody to be compared with; verl's GRPO would take its score for its advantage."""
+    rollouts = rollouts_of(["a_0_0", "a_1_0", "b_1_0", "b_1_1", "c_0_0"], [[0, 1], [None, 3], [4, None]])
+    scores, weights = torch.randn(3, 2) + level, torch.tensor([[1.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    of_rows, _ = trajectory_rewards(rollouts, scores, weights)
+    rewards = without_direction(of_rows, rollouts)
+    assert rewards.tolist() == pytest.approx([*scores[0].tolist(), 0.0, 0.0, 0.0])
+    everybody_alone = rollouts_of(["a_0_0", "b_0_0"], [[0], [1]])
+    assert without_direction(torch.randn(2), everybody_alone).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_level_of_the_scores_does_not_count_by_rewarded_tokens(seed: int) -> None:
+    """Shares of a score on tokens beside the score itself: another level of all scores changes no advantage."""
+    torch.manual_seed(seed)
+    rollouts = rollouts_of(["a_0_0", "a_0_1", "a_1_0", "b_0_0", "b_1_0"], [[1, 2], [3, 4]])
+    scores, lengths = torch.randn(5), [3, 5, 9, 4, 8]
+    scores[0] = scores[1]  # outputs of one session have its reward
+    shares, mask = torch.zeros(5, 9), torch.zeros(5, 9)
+    for row, length in enumerate(lengths):
+        shares[row, :length], mask[row, :length] = torch.rand(length), 1.0
+    found = []
+    for level in (0.0, 7.0):
+        rewards = without_level(scores + level, rollouts)
+        assert rewards[0] == rewards[1] and rewards[[1, 2]].mean().abs() < 1e-5 and rewards[[3, 4]].mean().abs() < 1e-5
+        tokens = shares.clone()
+        tokens[range(5), [length - 1 for length in lengths]] += rewards
+        found.append(group_process_advantages(tokens, mask, list("aaabb"), divide_by_std=False))
+    assert torch.allclose(*found, atol=1e-5)
 
 
 def test_no_finite_score_at_all_ends_the_run_with_a_remedy() -> None:

@@ -40,7 +40,7 @@ from gad_verl.trainer.metrics import (
     text_metrics,
 )
 from gad_verl.trainer.rollouts import RolloutGroup, Rollouts, Session, StepRollouts, parse_key, rollout_order
-from gad_verl.trainer.supervised import SupervisedRow, build_supervised_batch
+from gad_verl.trainer.supervised import SupervisedRow, build_supervised_batch, in_equal_hands
 from gad_verl.trainer.validation import ValidationRecord
 
 MESSAGES = [{"role": "user", "content": "hello"}]
@@ -257,6 +257,28 @@ def test_supervised_batch(lengths: list[tuple[int, int]], multiple: int) -> None
     assert tu.get_non_tensor_data(batch, "num_mini_batch", None) == 3
     assert tu.get_non_tensor_data(batch, "global_batch_size", None) == count
     assert tu.get_non_tensor_data(batch, "dataloader_kwargs", None)["shuffle"] is False
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_mini_batch_is_filled_up_alone(seed: int) -> None:
+    """As verl deals rows out: to ranks in one piece each, and a rank's to mini-batches likewise."""
+    rng = random.Random(seed)
+    ranks, mini_batches, micro = rng.randint(1, 4), rng.randint(1, 4), rng.choice([1, 2, 8])
+    count = rng.randint(mini_batches, 40)
+    places = in_equal_hands(count, ranks * mini_batches, micro)
+    assert [place for place in places if place is not None] == list(range(count))
+    size, rest = divmod(len(places), ranks * mini_batches)
+    assert rest == 0 and size % micro == 0
+    hands = [places[begin : begin + size] for begin in range(0, len(places), size)]
+    for mini_batch in range(mini_batches):
+        assert any(place is not None for hand in hands[mini_batch::mini_batches] for place in hand)
+    held = [sum(place is not None for place in hand) for hand in hands]
+    assert max(held) - min(held) <= 1
+    # No hand is larger than it has to be, and where none has to be filled up nothing is moved.
+    assert size - max(held) < micro
+    assert in_equal_hands(ranks * mini_batches * micro, ranks * mini_batches, micro) == list(
+        range(ranks * mini_batches * micro)
+    )
 
 
 def test_supervised_batches_without_tokens_raise() -> None:

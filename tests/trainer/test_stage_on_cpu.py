@@ -111,6 +111,21 @@ def test_a_stage_that_starts_anew(kind: str) -> None:
     assert engine.train(TOTAL_SECOND) == pytest.approx(schedule(kind, 0.05, TOTAL_SECOND, TOTAL_SECOND))
 
 
+@pytest.mark.parametrize("kind", ["constant", "cosine"])
+@pytest.mark.parametrize("contents", [("optimizer", "scheduler"), ("optimizer",), ("scheduler",), ()], ids=str)
+def test_a_resumed_stage_has_its_rate_whatever_the_checkpoint_holds(kind: str, contents: tuple[str, ...]) -> None:
+    """checkpoint.save_contents may leave the optimizer and the schedule out; those then begin at optim.lr."""
+    whole = FakeEngine(kind, total_steps=999)
+    begin_stage(whole, lr=0.2, total_steps=TOTAL_SECOND, restart_schedule=True)
+    whole.train(5)
+    resumed, state, own = FakeEngine(kind, total_steps=999), whole.checkpoint(), FakeEngine(kind, 999).checkpoint()
+    resumed.load(own | {name: state[name] for name in contents})
+    resume_stage(resumed, TOTAL_SECOND)
+    begin_stage(resumed, lr=0.2, total_steps=TOTAL_SECOND, restart_schedule=False)
+    position = 5 if "scheduler" in contents else 0
+    assert resumed.train(6) == pytest.approx(schedule(kind, 0.2, TOTAL_SECOND, position + 6)[position:])
+
+
 def test_reset_moments_make_a_new_optimizer() -> None:
     engine = FakeEngine("constant", 100)
     engine.train(6)

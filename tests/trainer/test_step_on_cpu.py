@@ -18,7 +18,7 @@ import json
 import logging
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -1027,12 +1027,17 @@ def test_the_record_tells_the_texts_and_the_spread_of_the_scores(
 def step_of(run: FakeRun) -> list[Any]:
     """What the run asked of its workers, as far as numbers and rows go."""
     asked: list[Any] = []
+    rate = None
     for name, given in run.student.calls:
         if name == "policy_update":
-            asked.append((name, sorted(sequence_rewards(given).items())))
+            asked.append((name, rate, sorted(sequence_rewards(given).items())))
         elif name == "supervised_update":
-            asked.append((name, [ids.tolist() for ids in given["input_ids"].unbind()]))
-        elif name in ("begin_stage", "use_loss"):
+            asked.append((name, rate, [ids.tolist() for ids in given["input_ids"].unbind()]))
+        elif name == "begin_stage":
+            # A resumed run gives the rate anew, which changes nothing; a schedule that begins anew does.
+            rate, _, restarts = given
+            asked += [(name, given)] if restarts else []
+        elif name == "use_loss":
             asked.append((name, given))
     return asked
 
@@ -1098,6 +1103,67 @@ def test_a_resumed_run_asks_what_the_whole_one_asks(
         assert {name: one[name] for name in same} == {name: other[name] for name in same}
 
 
+def test_a_resumed_run_gives_its_rates_to_the_workers_anew(config: DictConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint of the weights alone brings none, and then optimizers begin at optim.lr."""
+    config.trainer.save_freq = 1
+    first = FakeRun(config, monkeypatch)
+    first.trainer.on_step_begin = lambda: _end_after(first, WARMUP + 1)
+    with pytest.raises(KeyboardInterrupt):
+        first.fit()
+    second = FakeRun(config, monkeypatch).fit()
+    assert second.student.named("begin_stage") == [(1e-4, STEPS - WARMUP, False)]
+    assert [rate for rate, _ in second.discriminator.named("begin_stage")] == [2e-4]
+
+
+def test_a_run_that_goes_on_in_another_folder_can_be_resumed_there(
+    config: DictConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The warmed-up reference stays where it was written."""
+    config.trainer.save_freq = 1
+    old, new = tmp_path / "old" / "checkpoints", tmp_path / "new" / "checkpoints"
+    found = []
+    for folder, steps in ((old, WARMUP + 1), (new, WARMUP + 2), (new, STEPS)):
+        config.trainer.default_local_dir = str(folder)
+        run = FakeRun(config, monkeypatch)
+        if steps < STEPS:
+            run.trainer.on_step_begin = partial(_end_after, run, steps)
+        try:
+            run.fit()
+        except KeyboardInterrupt:
+            pass
+        found.append((sorted(run.metrics), run.student.named("load_reference_weights")))
+        if folder == old:
+            config.trainer.resume_mode, config.trainer.resume_from_path = "resume_path", str(old / "global_step_4")
+        else:
+            config.trainer.resume_mode, config.trainer.resume_from_path = "auto", None
+    reference = [str(old / f"kl_reference_step_{WARMUP}")]
+    assert found == [
+        (list(range(1, WARMUP + 2)), reference),
+        ([WARMUP + 2], reference),
+        (list(range(WARMUP + 2, STEPS + 1)), reference),  # its curves begin with those of the one before
+    ]
+
+
+def test_weights_that_may_be_broken_are_not_saved_when_a_checkpoint_is_due(
+    config: DictConfig, start: Callable[..., FakeRun]
+) -> None:
+    """verl saves its own steps without asking; the checkpoint would push out the last good one."""
+    config.trainer.save_freq = 1
+    run = start(whole=False, **{"guardian.window": 2, "guardian.count": 1})
+    update = run.student.update_actor
+
+    def broken(batch: Any) -> dict[str, Any]:
+        result = update(batch)
+        result["metrics"]["loss"] = [math.nan]
+        return result
+
+    run.student.update_actor = broken
+    run.fit()
+    root, last = Path(config.trainer.default_local_dir), max(run.metrics)
+    assert run.trainer.guardian.stop.rule == "nonfinite" and 1 < last < STEPS
+    assert not (root / f"global_step_{last}").exists() and (root / f"global_step_{last - 1}" / "gad_complete").exists()
+
+
 def _end_after(run: FakeRun, steps: int) -> None:
     """A kill at the beginning of the step after ``steps``."""
     if run.trainer.global_steps > steps:
@@ -1130,6 +1196,21 @@ def test_only_whole_checkpoints_are_kept_and_the_newest_of_them(
     # Discriminator first, student next: the tracker names a checkpoint that is whole.
     saved = [Path(path).parent.name for path in run.discriminator.named("save")]
     assert saved == [f"global_step_{step}" for step in (2, 4, 6)]
+
+
+def test_verls_old_key_for_one_checkpoint_keeps_one_that_is_whole(
+    config: DictConfig, start: Callable[..., FakeRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """verl would delete the student of the last checkpoint before the tracker has moved on."""
+    with open_dict(config):
+        config.trainer.save_freq, config.trainer.remove_previous_ckpt_in_save = 2, True
+    gone: list[str] = []
+    monkeypatch.setattr(
+        "gad_verl.trainer.gad_trainer.remove_everywhere", lambda _, folders: gone.extend(one.name for one in folders)
+    )
+    run = start()
+    assert run.student.kept == [None] * 3 and set(gone) == {"global_step_2", "global_step_4"}
+    assert config.trainer.remove_previous_ckpt_in_save is True
 
 
 def test_a_file_asks_the_run_to_end(config: DictConfig, start: Callable[..., FakeRun]) -> None:
