@@ -243,6 +243,17 @@ class Curriculum:
             return candidates[:count]
         return candidates[np.argsort(random.random(len(candidates)), kind="stable")[:count]]
 
+    def find(self, row: int, key: str) -> int | None:
+        """Where the row with this key is now; None if it is there no more.
+
+        Args:
+            row: Where it was; of equal prompts, whose keys have numbers, this is the one.
+            key: Of the row, or of its prompt.
+        """
+        if row < self.num_rows and self._keys[row].partition("/")[0] == key:
+            return row
+        return next((place for place, other in enumerate(self._keys) if other == key), None)
+
     def update(self, rows: Sequence[int], margins: Sequence[float] | np.ndarray) -> None:
         """Learn from a step: the margin of each of its rows. Values that are not finite are left out."""
         if not self.learns:

@@ -14,7 +14,7 @@
 """The curriculum as a sampler of verl's training data, and the figures of the rows that it sorts by."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch.utils.data import Sampler
 from gad_verl.config.data import CurriculumConfig
 from gad_verl.core.curriculum import Curriculum, CurriculumDraw, as_difficulty
 from gad_verl.data.dataset import GadDataset
+from gad_verl.data.images import MARK
 from gad_verl.data.schema import chat_id, teacher_texts
 
 _ROWS_AT_ONCE = 1000
@@ -38,6 +39,17 @@ def row_keys(dataset: GadDataset) -> list[str]:
             keys.append(f"{key}/{seen[key]}" if seen[key] else key)
             seen[key] += 1
     return keys
+
+
+def prompt_key(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The key of a prompt as a rollout saw it: images, which are parts there, are marks in the file."""
+
+    def text(content: Any) -> str:
+        if isinstance(content, str):
+            return content
+        return "".join(part["text"] if part.get("type") == "text" else MARK for part in content)
+
+    return chat_id([{"role": message["role"], "content": text(message["content"])} for message in messages])
 
 
 def row_difficulty(dataset: GadDataset, config: CurriculumConfig, teacher_key: str) -> np.ndarray | None:

@@ -31,7 +31,7 @@ from verl.trainer.ppo.utils import create_rl_dataset, create_rl_sampler
 from gad_verl.config import GadConfig
 from gad_verl.core.curriculum import Curriculum, group_margins
 from gad_verl.core.teacher_mix import TeacherMix
-from gad_verl.data.curriculum_sampler import CurriculumSampler, row_difficulty, row_keys
+from gad_verl.data.curriculum_sampler import CurriculumSampler, prompt_key, row_difficulty, row_keys
 from gad_verl.data.dataset import GadDataset
 from gad_verl.data.file_stamps import FileStamp, changed_files, file_list, same_content, stamp_files
 from gad_verl.data.loaded import check_loaded
@@ -208,7 +208,13 @@ class TrainingData:
             output = step.output
             scores = (output.teacher_scores, output.student_scores, output.weights)
             margins = group_margins(*(values.double().numpy() for values in scores))
-            self._sampler.curriculum.update([group.index for group in step.rollouts.groups], margins)
+            curriculum, groups = self._sampler.curriculum, step.rollouts.groups
+            rows: list[int | None] = [group.index for group in groups]
+            if self._reloads:
+                # Prompts that were on their way when the files changed have the numbers of the rows before.
+                rows = [curriculum.find(group.index, prompt_key(group.messages)) for group in groups]
+            there = [place for place, row in enumerate(rows) if row is not None]
+            curriculum.update([rows[place] for place in there], margins[there])
         return {}
 
     def metrics(self) -> dict[str, float]:

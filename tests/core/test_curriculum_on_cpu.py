@@ -232,6 +232,18 @@ def test_rows_are_found_again_in_other_data() -> None:
     assert new.draw().known == pytest.approx(3 / 5)
 
 
+def test_a_prompt_on_its_way_is_found_in_the_rows_that_replaced_its_own() -> None:
+    """Its number is that of the rows before: there may be no such row, or another one stands there."""
+    new = build(4, 2, None, keys=["x", "a", "a/1", "c"], mode="order")
+    assert [new.find(row, key) for row, key in ((0, "a"), (2, "a"), (3, "c"), (90, "c"), (1, "gone"))] == [
+        1,
+        2,
+        3,
+        3,
+        None,
+    ]
+
+
 def test_a_state_is_not_shared() -> None:
     curriculum = build(6, 2, None, mode="pool")
     state = curriculum.state_dict()

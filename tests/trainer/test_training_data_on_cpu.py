@@ -93,13 +93,17 @@ class Trainer(GadTrainer):
             batch = self._next_train_batch()
             prompts = [messages[0]["content"] for messages in batch["raw_prompt"]]
             scores = torch.tensor([float((hash_of(prompt) * self.global_steps) % 7) for prompt in prompts])
-            output = DiscriminatorOutput(scores, torch.zeros(len(prompts), 2), torch.ones(len(prompts), 2), {})
-            teachers = (WeightedText("a", 1.0),)
-            groups = [RolloutGroup(int(row), [], [1], teachers, "a", ()) for row in batch["index"]]
-            info = StepInfo(self.global_steps, Phase.ADVERSARIAL, visit=0, num_sessions=2)
-            self.data.observe(ScoredStep(info, StepRollouts("train", [], groups), [], output))
+            self.observe(list(zip(map(int, batch["index"]), map(list, batch["raw_prompt"]), strict=True)), scores)
             seen.append(prompts)
         return seen
+
+    def observe(self, asked: list[tuple[int, list[dict]]], scores: torch.Tensor) -> None:
+        """Prompts with their numbers, by the scores of their teachers."""
+        output = DiscriminatorOutput(scores, torch.zeros(len(asked), 2), torch.ones(len(asked), 2), {})
+        teachers = (WeightedText("a", 1.0),)
+        groups = [RolloutGroup(row, messages, [1], teachers, "a", ()) for row, messages in asked]
+        info = StepInfo(self.global_steps, Phase.ADVERSARIAL, visit=0, num_sessions=2)
+        self.data.observe(ScoredStep(info, StepRollouts("train", [], groups), [], output))
 
 
 # verl's trainer is abstract; the hooks of its modes are not called here.
@@ -382,6 +386,26 @@ def test_learned_margins_survive_a_reload(config: DictConfig, tokenizer: Any, fi
     trainer.run(1)
     assert trainer.data_metrics()["gad/curriculum_known"] == (0.75 if learns else 1.0)
     assert trainer.train_dataloader.sampler.curriculum.steps == 4
+
+
+def test_prompts_on_their_way_at_a_reload_teach_the_row_that_they_are_now(
+    config: DictConfig, tokenizer: Any, files: Files
+) -> None:
+    """An asynchronous step brings them with the numbers that they had in the files before."""
+    trainer = Trainer(curriculum(config, mode="order", difficulty="margin"), tokenizer)
+    trainer.run(3)
+    before = rows(12)
+    files.write([*reversed(before[6:]), *rows(16)[12:]])
+    trainer.run(1)
+    was = trainer.train_dataloader.sampler.curriculum.state_dict()["difficulty"]
+    assert len(was) == 10
+    # The first is gone, the last had a number that no row has now, and parts are how a chat with images comes.
+    numbers = [2, 7, 11]
+    chats = [[dict(message) for message in before[number]["prompt"]] for number in numbers]
+    chats[2][0]["content"] = [{"type": "text", "text": chats[2][0]["content"]}]
+    trainer.observe(list(zip(numbers, chats, strict=True)), torch.tensor([50.0, 60.0, 70.0]))
+    now = trainer.train_dataloader.sampler.curriculum.state_dict()["difficulty"]
+    assert [row for row in range(10) if now[row] != was[row] and now[row] > was[row]] == [0, 4]
 
 
 # ------------------------------ teachers ------------------------------
