@@ -27,6 +27,7 @@ import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_vlm import picture
 
 from gad_verl import cli
 from gad_verl.errors import GadDataError
@@ -39,7 +40,7 @@ from gad_verl.tools.data.separability import _interval, model_accuracy, notewort
 from gad_verl.tools.data.surface import Feature, FeatureTable, feature_table
 from gad_verl.tools.data.two_sides import MIN_COMMON, Side, load_side, pair
 from gad_verl.tools.evaluation.responses import Response
-from gad_verl.tools.evaluation.rows import Row
+from gad_verl.tools.evaluation.rows import Row, load_rows
 
 WORDS = (
     "the a one some every old new small large quiet house river teacher student letter number answer question city "
@@ -483,6 +484,36 @@ def test_responses_of_evaluate_are_paired_by_their_fingerprints(tmp_path: Path) 
     student = write(tmp_path / "others.jsonl", others)
     teacher_side = load_side(teacher, "teacher_response", "prompt", "teacher", "")
     assert "only 0 prompts" in pair(teacher_side, load_side(student, "text", "prompt", "s", ""), 99).warning
+
+
+def test_responses_to_images_are_paired_with_their_own_teacher_text(tmp_path: Path) -> None:
+    """One question to all of them: only the images tell the prompts apart."""
+    rows = [
+        row
+        | {
+            "prompt": [{"role": "user", "content": "<image>What is it?"}],
+            "seen": [{"bytes": picture("red", 0, (8, n))}],
+        }
+        for n, row in enumerate(teacher_rows(answers(40, 1)), start=8)
+    ]
+    teacher = write(tmp_path / "t.parquet", rows)
+    responses = [
+        asdict(Response(n, 0, row.prompt_id, text, "stop", 9, 9))
+        for n, (row, text) in enumerate(zip(load_rows(teacher, image_key="seen"), answers(40, 2), strict=True))
+    ]
+    student = write(tmp_path / "s.jsonl", responses[::-1])
+    sides = [
+        load_side(path, key, "prompt", "", "", "seen")
+        for path, key in ((teacher, "teacher_response"), (student, "text"))
+    ]
+    pairing = pair(*sides, 99)
+    assert not pairing.warning and "by prompt: 40" in pairing.how
+    groups = pairing.groups.tolist()
+    assert groups[:40] == groups[40:][::-1]
+    report = tmp_path / "report.json"
+    command = ["data", "leaks", str(teacher), "--student", str(student), "--student-key", "text", "--json", str(report)]
+    assert cli.main([*command, "--image-key", "seen"]) == 0
+    assert "by prompt: 40" in json.loads(report.read_text(encoding="utf-8"))["pairing"]
 
 
 def test_the_command_compares_two_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

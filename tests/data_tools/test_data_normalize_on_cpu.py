@@ -22,6 +22,7 @@ import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_vlm import picture
 
 from gad_verl import cli
 from gad_verl.data.refusals import is_refusal
@@ -262,6 +263,30 @@ def test_duplicates(duplicates: str, kept: list[int], tmp_path: Path) -> None:
     source = write(tmp_path / "in.parquet", ["A.", "A.\n", "B.", "A."], ["Q?", "Q?", "Q?", "R?"])
     normalize_file(source, tmp_path / "out.parquet", NormalizeOptions(duplicates=duplicates))
     assert parquet.read_table(tmp_path / "out.parquet")["number"].to_pylist() == kept
+
+
+@pytest.mark.parametrize("key", ["images", "pictures"])
+def test_one_question_about_two_images_is_two_prompts(key: str, tmp_path: Path) -> None:
+    """An image is told by its file's content, wherever it stands; rows of text may stand between."""
+    shown = ["red", "blue", "red", None, None]
+    values = [[] if colour is None else [{"bytes": picture(colour, 0), "path": None}] for colour in shown]
+    (tmp_path / "copy.png").write_bytes(picture("red", 0))
+    values[2] = [{"bytes": None, "path": str(tmp_path / "copy.png")}]
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": "<image>" * len(images) + "Which?"}],
+            key: images,
+            "teacher_response": "This.",
+            "number": number,
+        }
+        for number, images in enumerate(values)
+    ]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    for duplicates in ("rows", "prompts"):
+        output = tmp_path / f"{duplicates}.parquet"
+        command = ["data", "normalize", str(tmp_path / "in.parquet"), "--output", str(output)]
+        assert cli.main([*command, "--drop-duplicates", duplicates, "--image-key", key]) == 0
+        assert parquet.read_table(output)["number"].to_pylist() == [0, 1, 3]
 
 
 def test_a_dry_run_shows_changes_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,6 +32,12 @@ def _add_keys(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_image_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image-key", default="images", help="column of the images, where there are some (default: %(default)s)"
+    )
+
+
 def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
 
@@ -84,9 +90,7 @@ def _add_split(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="SIMILARITY",
         help="Jaccard similarity from which prompts stay on one side; 1 for equal prompts only (default: 0.8)",
     )
-    parser.add_argument(
-        "--image-key", default="images", help="column of the images, where there are some (default: %(default)s)"
-    )
+    _add_image_key(parser)
     _add_keys(parser)
     _add_overwrite(parser)
     _set_run(parser, _run_split)
@@ -100,6 +104,7 @@ def _add_leaks(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "--student-key",
         help="column of the student's texts (default: response); without --student a column of the teacher's file",
     )
+    _add_image_key(parser)
     _add_keys(parser)
     parser.add_argument("--max-texts", type=positive, default=5000, help="most texts of each side (default: 5000)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, the halves and the interval (default: 0)")
@@ -128,6 +133,7 @@ def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--max-chars", type=int, help="leave longer texts out")
     parser.add_argument("--rejected", type=Path, help="JSONL file to list the rows left out, with reasons")
     parser.add_argument("--dry-run", action="store_true", help="write nothing; count, and show examples of changes")
+    _add_image_key(parser)
     _add_keys(parser)
     _add_overwrite(parser)
     _set_run(parser, _run_normalize)
@@ -143,9 +149,7 @@ def _add_stats(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         metavar="JSON",
         help="data.apply_chat_template_kwargs, such as '{\"enable_thinking\": false}'",
     )
-    parser.add_argument(
-        "--image-key", default="images", help="column of the images, where there are some (default: %(default)s)"
-    )
+    _add_image_key(parser)
     parser.add_argument(
         "--mm-processor-kwargs",
         type=template_options,

@@ -67,6 +67,7 @@ class LeakOptions:
         teacher_key: Column of the teacher's texts.
         student_key: Column of the student's texts, in ``student`` or, without it, in ``teacher``.
         prompt_key: Column of the prompts in both files.
+        image_key: Column of the images in both files, which need not be there.
         max_texts: At most so many texts of each side.
         seed: Of the choice of texts and the halves.
     """
@@ -76,6 +77,7 @@ class LeakOptions:
     teacher_key: str = "teacher_response"
     student_key: str | None = None
     prompt_key: str = "prompt"
+    image_key: str = "images"
     max_texts: int = 5000
     seed: int = 0
 
@@ -202,7 +204,9 @@ def run(options: LeakOptions) -> LeakReport:
     Raises:
         GadDataError: Names file, row or column, and the remedy.
     """
-    teacher = load_side(options.teacher, options.teacher_key, options.prompt_key, "teacher", "--teacher-key")
+    teacher = load_side(
+        options.teacher, options.teacher_key, options.prompt_key, "teacher", "--teacher-key", options.image_key
+    )
     if options.student is None and options.student_key is None:
         return one_sided(teacher.keep(chosen([str(row) for row in teacher.rows], options.max_texts, options.seed)))
     student = load_side(
@@ -211,6 +215,7 @@ def run(options: LeakOptions) -> LeakReport:
         options.prompt_key,
         "student",
         "--student-key",
+        options.image_key,
     )
     return compare(teacher, student, options.max_texts, options.seed)
 

@@ -14,6 +14,7 @@
 """``gad-verl data normalize``: teacher texts without marks that have nothing to do with what they say."""
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import plain
 from gad_verl.tools.data.cleaning import STEPS, clean, has_marker
+from gad_verl.tools.data.image_groups import image_digests
 from gad_verl.tools.data.row_file import open_gad_file
 from gad_verl.tools.data.writing import card_path, describe_file, outputs
 
@@ -53,6 +55,7 @@ class NormalizeOptions:
         duplicates: "rows" leaves out a row whose prompt and texts came before, "prompts" one whose prompt came before.
         prompt_key: Column of the prompt.
         teacher_key: Column of the teacher texts.
+        image_key: Column of the images, which need not be there: they are part of a prompt.
     """
 
     steps: tuple[str, ...] = DEFAULT_STEPS
@@ -62,6 +65,7 @@ class NormalizeOptions:
     duplicates: str = "keep"
     prompt_key: str = "prompt"
     teacher_key: str = "teacher_response"
+    image_key: str = "images"
 
     def __post_init__(self) -> None:
         unknown = set(self.steps) - set(STEPS)
@@ -159,10 +163,11 @@ class _Normalizer:
                 self.result.dropped_texts[refused] += 1
         return kept, reason
 
-    def is_duplicate(self, prompt: Any, texts: list[str]) -> bool:
+    def is_duplicate(self, prompt: Any, images: tuple[str, ...], texts: list[str]) -> bool:
         if self.options.duplicates == "keep":
             return False
-        content = [[m["role"], m["content"]] for m in prompt], texts if self.options.duplicates == "rows" else None
+        asked = [[m["role"], m["content"]] for m in prompt]
+        content = asked, images, texts if self.options.duplicates == "rows" else None
         key = hashlib.blake2b(json.dumps(content).encode(), digest_size=16).digest()
         if key in self._seen:
             return True
@@ -221,6 +226,8 @@ def normalize_file(
         listing = files.temporary(rejected).open("w", encoding="utf-8") if rejected else None
         state = _Normalizer(options, examples)
         result = state.result
+        has_images = options.duplicates != "keep" and options.image_key in schema.names
+        shown = image_digests(opened, options.image_key) if has_images else itertools.repeat(())
         progress = tqdm(total=opened.rows, desc="Normalizing", unit="row", delay=2, mininterval=1)
         try:
             for batch in opened.batches():
@@ -228,8 +235,8 @@ def normalize_file(
                 prompts = batch.column(options.prompt_key).to_pylist() if options.duplicates != "keep" else None
                 for offset, value in enumerate(batch.column(place).to_pylist()):
                     by_place, reason = state.texts(result.read, [value] if is_text else value)
-                    kept = [*by_place.values()]
-                    if kept and prompts is not None and state.is_duplicate(prompts[offset], kept):
+                    kept, images = [*by_place.values()], next(shown)
+                    if kept and prompts is not None and state.is_duplicate(prompts[offset], images, kept):
                         kept, reason = [], "duplicate"
                     if kept:
                         values.append(kept[0] if is_text else kept)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gad_verl.data.endings import cut_marks
+from gad_verl.data.images import row_images, with_images
 from gad_verl.data.reading import BadRow, check_path, open_file
 from gad_verl.data.schema import chat_id
 from gad_verl.errors import GadDataError
@@ -61,8 +62,8 @@ class Side:
         )
 
 
-def _asked(row: dict[str, Any], value: Any) -> str | None:
-    """Fingerprint of the chat that a row answers; None where it does not say.
+def _asked(row: dict[str, Any], value: Any, image_key: str, where: str) -> str | None:
+    """Fingerprint of the chat that a row answers, its images included; None where it does not say.
 
     Responses of ``gad-verl evaluate`` carry it in ``prompt_id``; their ``prompt`` is a number.
     """
@@ -70,12 +71,15 @@ def _asked(row: dict[str, Any], value: Any) -> str | None:
     if isinstance(messages, list) and all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
     ):
-        return chat_id(messages)
+        images = row_images(row.get(image_key), messages, where, image_key)
+        return chat_id(with_images(messages, images) if images else messages)
     known = row.get("prompt_id")
     return known if isinstance(known, str) else None
 
 
-def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setting: str) -> Side:
+def load_side(
+    path: str | Path, text_key: str, prompt_key: str, what: str, setting: str, image_key: str = "images"
+) -> Side:
     """Texts of a parquet, JSON or JSONL file; a row may have one text or a list.
 
     Args:
@@ -84,6 +88,7 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
         prompt_key: Column of the prompts (chat messages or text); may lack.
         what: "teacher" or "student", for errors.
         setting: The option that names the column, for errors.
+        image_key: Column of the prompts' images; may lack.
 
     Raises:
         GadDataError: Names the file, row and column.
@@ -101,7 +106,7 @@ def load_side(path: str | Path, text_key: str, prompt_key: str, what: str, setti
     for number, row in enumerate(source.rows()):
         if isinstance(row, BadRow):
             raise GadDataError(row.message)
-        value, prompt = row.get(text_key), _asked(row, row.get(prompt_key))
+        value, prompt = row.get(text_key), _asked(row, row.get(prompt_key), image_key, f"{path}, row {number}")
         of_row = value if isinstance(value, list) else [value]
         unfinished.extend(cut_marks(row, len(of_row), f"{path}, row {number}"))
         for text in of_row:
