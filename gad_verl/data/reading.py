@@ -18,8 +18,9 @@ Layouts are not known here: a row is a dict as the file has it.
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from gad_verl.errors import GadDataError
 SUFFIXES = (".parquet", ".jsonl", ".json", ".csv")
 
 _BATCH_ROWS = 1000
+_FIRST_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Source:
 
     Args:
         name: What errors and cards call it.
-        columns: Names of the columns; for JSON kinds those of the first rows.
+        columns: Names of the columns; for JSON kinds those of all rows.
         count: Number of rows, or None where only reading tells.
         rows: Gives the rows as dicts, and a :class:`BadRow` in place of each that is broken. A list of columns makes it
             read only these of a parquet file.
@@ -161,48 +163,66 @@ def _open_json(path: Path) -> Source:
     return Source(str(path), _columns(rows), len(rows), lambda wanted=None: iter(rows), path)
 
 
-def _columns(rows: list[dict[str, Any] | BadRow]) -> list[str]:
+def _columns(rows: Iterable[dict[str, Any] | BadRow]) -> list[str]:
     found: dict[str, None] = {}
-    for row in rows[:100]:
+    for row in rows:
         if isinstance(row, dict):
-            found |= dict.fromkeys(map(str, row))
+            found.update(dict.fromkeys(map(str, row)))
     return list(found)
 
 
 def _open_jsonl(path: Path) -> Source:
-    def rows(wanted: Sequence[str] | None = None) -> Iterator[dict[str, Any] | BadRow]:
-        number = 0
-        with path.open("rb") as handle:
-            for line_number, raw in enumerate(handle, start=1):
-                try:
-                    line = raw.decode("utf-8-sig" if line_number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise _not_utf8(path, f"line {line_number}", error) from None
-                if not line.strip():
-                    continue
-                where = f"{path}, row {number} (line {line_number})"
-                try:
-                    value = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    yield BadRow("broken JSON", f"{where}: broken JSON: {one_line(error)}")
-                else:
-                    if isinstance(value, dict):
-                        yield value
-                    else:
-                        yield BadRow("not an object", f"{where}: expected an object, got {type(value).__name__}")
-                number += 1
+    status = path.stat()
+    columns = _jsonl_columns(path, status.st_mtime_ns, status.st_size)
+    return Source(str(path), list(columns), None, lambda wanted=None: _jsonl_rows(path), path)
 
+
+# A file is opened by one check after another: it is looked through once as long as it stays as it is.
+@lru_cache(maxsize=32)
+def _jsonl_columns(path: Path, modified_ns: int, size: int) -> tuple[str, ...]:
     first: list[dict[str, Any] | BadRow] = []
-    for row in rows():
-        first.append(row)
-        if len(first) == 100:
-            break
+
+    def all_rows() -> Iterator[dict[str, Any] | BadRow]:
+        try:
+            for row in _jsonl_rows(path):
+                if len(first) < _FIRST_ROWS:
+                    first.append(row)
+                yield row
+        except GadDataError:
+            # Further down it is told when the rows are read: a caller may want the first of them only.
+            if len(first) < _FIRST_ROWS:
+                raise
+
+    columns = _columns(all_rows())
     if not first:
         raise GadDataError(f"{path} has no rows")
     bad = [row for row in first if isinstance(row, BadRow)]
     if len(bad) == len(first):
         raise GadDataError(f"{bad[0].message}. JSONL has one JSON object a line")
-    return Source(str(path), _columns(first), None, rows, path)
+    return tuple(columns)
+
+
+def _jsonl_rows(path: Path) -> Iterator[dict[str, Any] | BadRow]:
+    number = 0
+    with path.open("rb") as handle:
+        for line_number, raw in enumerate(handle, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if line_number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, f"line {line_number}", error) from None
+            if not line.strip():
+                continue
+            where = f"{path}, row {number} (line {line_number})"
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield BadRow("broken JSON", f"{where}: broken JSON: {one_line(error)}")
+            else:
+                if isinstance(value, dict):
+                    yield value
+                else:
+                    yield BadRow("not an object", f"{where}: expected an object, got {type(value).__name__}")
+            number += 1
 
 
 def _open_csv(path: Path) -> Source:

@@ -169,7 +169,7 @@ def _fingerprint(file: bytes) -> str:
 
 
 def column_names(path: str | Path) -> list[str]:
-    """Columns of a data file (of the first rows, for JSON).
+    """Columns of a data file (of all rows, for JSON).
 
     Raises:
         GadDataError: If the file is not readable.

@@ -74,7 +74,8 @@ def check_agent_column(config: DictConfig, gad_config: GadConfig) -> None:
         for number, row in enumerate(open_file(path).rows([_COLUMN])):
             if isinstance(row, BadRow):
                 raise GadDataError(row.message)
-            if row[_COLUMN] != wanted:
+            # A row that names none has the run's.
+            if row.get(_COLUMN) not in (None, wanted):
                 why = "" if gad_config.trajectory.enable else f": {_WHY}"
                 raise GadDataError(
                     f"{path}, row {number}, column {_COLUMN!r} names {row[_COLUMN]!r}{why}. Leave the column out, "

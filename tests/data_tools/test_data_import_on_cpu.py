@@ -284,6 +284,15 @@ def test_what_rows_say_of_how_texts_ended_stays(tmp_path: Path) -> None:
     assert set(found[0]["extra_info"]) == {"index", "id", "category"}
 
 
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_what_the_last_row_alone_says_is_read(suffix: str, tmp_path: Path) -> None:
+    rows = [{"instruction": "Q?", "output": "A."}] * 150
+    rows.append({"instruction": "Q?", "output": "A", "finish_reason": "length", "other": 1})
+    _, found, card = run_import(write_rows(tmp_path / f"in{suffix}", rows))
+    ends = [row["extra_info"]["finish_reason"] for row in found]
+    assert ends == [None] * 150 + ["length"] and card["columns_left_behind"] == ["other"]
+
+
 def test_more_ends_than_texts_are_a_wrong_type(tmp_path: Path, fails: Callable[..., str]) -> None:
     rows = [{"prompt": "Q?", "teacher_response": ["A", "B"], "finish_reason": ["stop"]}]
     source = write_rows(tmp_path / "in.jsonl", rows)

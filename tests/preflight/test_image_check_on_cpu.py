@@ -104,6 +104,19 @@ def test_a_row_is_refused(check: Callable[..., str], rows: list[dict[str, Any]],
     assert check(rows).startswith(said)
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_an_image_of_the_last_row_is_opened(base: DictConfig, tmp_path: Path, suffix: str) -> None:
+    texts = [{"prompt": [{"role": "user", "content": "Q?"}], "teacher_response": "A."}] * 120
+    rows = pd.DataFrame([*texts, *with_prompt("<image>", images=["nowhere.png"])[2:]])
+    path = tmp_path / f"rows.{suffix}"
+    lines = [row.dropna().to_json() for _, row in rows.iterrows()]
+    path.write_text("\n".join(lines) if suffix == "jsonl" else f"[{','.join(lines)}]", encoding="utf-8")
+    config = copy.deepcopy(base)
+    config.data.train_files = config.data.val_files = str(path)
+    with pytest.raises(GadDataError, match=r"row 120, column 'images': the image nowhere.png cannot be read"):
+        check_images(config, load_gad_config(config))
+
+
 def test_a_prompt_that_would_have_to_be_cut_is_refused(check: Callable[..., str]) -> None:
     rows = with_prompt("<image>" + "x" * 40)
     said = check(rows, data__max_prompt_length=64)

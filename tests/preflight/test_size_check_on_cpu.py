@@ -250,7 +250,12 @@ def test_a_row_that_names_another_agent_loop(tiny_config: DictConfig, tmp_path: 
     rows = pd.read_parquet(tiny_config.data[key])
     rows["agent_name"] = "single_turn_agent"
     path = str(tmp_path / "rows.parquet")
+    rows.loc[1, "agent_name"] = None
     rows.to_parquet(path)
+    preflight.run_preflight(changed(tiny_config, **{f"data__{key}": path}))
+    # Of JSON, a row need not have what another has.
+    path = str(tmp_path / "rows.jsonl")
+    Path(path).write_text("\n".join(row.dropna().to_json() for _, row in rows.iterrows()), encoding="utf-8")
     preflight.run_preflight(changed(tiny_config, **{f"data__{key}": path}))
     rows.loc[2, "agent_name"] = "tool_agent"
     path = str(tmp_path / "other.parquet")

@@ -82,6 +82,15 @@ def test_the_teacher_sees_the_images_and_the_rows_hold_them(
     assert [row["extra_info"]["duplicate_of"] for row in rows] == [None] * 4
 
 
+def test_images_that_the_last_rows_alone_have_stay(
+    collect: Collect, prompts_file: WriteRows, rows_of: ReadRows, pictures: list[Path]
+) -> None:
+    texts = [{"prompt": f"Question {number}?"} for number in range(101)]
+    assert collect(prompts_file([*texts, {"prompt": QUESTION, "images": [str(pictures[0])]}])) == 0
+    shown = [[image["bytes"] for image in row["images"]] for row in rows_of()]
+    assert shown == [[]] * 101 + [[pictures[0].read_bytes()]]
+
+
 def test_what_was_collected_is_what_a_run_reads(
     collect: Collect, prompts_file: WriteRows, pictures: list[Path], tmp_path: Path
 ) -> None:
