@@ -25,7 +25,7 @@ import pyarrow.parquet as parquet
 import pytest
 
 from gad_verl import cli
-from gad_verl.data.schema import check_file
+from gad_verl.data.schema import check_file, teacher_names
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.data.layouts import LAYOUTS, find_layout
 from gad_verl.tools.data.row_values import Unusable, WrongType
@@ -263,6 +263,63 @@ def test_several_teacher_texts_stay_a_list(tmp_path: Path) -> None:
     ]
     _, found, _ = run_import(write_rows(tmp_path / "in.jsonl", rows))
     assert [row["teacher_response"] for row in found] == [["A.", "B."], ["C."]]
+
+
+def test_lists_of_texts_under_another_name_stay_lists(tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"prompt": "Q?", "replies": "C."}, {"prompt": "Q?", "replies": ["A."]}])
+    _, found, _ = run_import(source, "--rename", "replies=teacher_response")
+    assert [row["teacher_response"] for row in found] == [["C."], ["A."]]
+    # The other way round, a list that is renamed away makes no lists.
+    other = [{"prompt": "Q?", "teacher_response": ["A.", "B."], "best": "A."}]
+    renamed = ["--rename", "teacher_response=all", "--rename", "best=teacher_response", "--overwrite"]
+    _, found, _ = run_import(write_rows(tmp_path / "other.jsonl", other), *renamed)
+    assert [row["teacher_response"] for row in found] == ["A."]
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_each_text_keeps_its_teacher(suffix: str, inside: bool, tmp_path: Path) -> None:
+    names: list[Any] = [["x", "y", None], ["y"]]
+    rows = [
+        {"prompt": "Q?", "teacher_response": texts} | ({"extra_info": {"teacher": one}} if inside else {"teacher": one})
+        for texts, one in zip([["A.", " ", "B."], ["C."]], names, strict=True)
+    ]
+    _, found, _ = run_import(write_rows(tmp_path / f"in{suffix}", rows), "--teacher", "z")
+    assert [row["teacher"] for row in found] == [["x", "z"], ["y"]]
+    path = write_rows(tmp_path / f"again{suffix}", found)
+    _, again, _ = run_import(path, "--overwrite")
+    assert [row["teacher"] for row in again] == [["x", "z"], ["y"]]
+    checked: list[Any] = []
+
+    def check_row(row: Any, where: str) -> None:
+        checked.append(teacher_names(row["teacher"], len(row["teacher_response"]), where))
+
+    check_file(path, "prompt", "teacher_response", more_columns={"teacher": ""}, check_row=check_row)
+    assert checked == [["x", "z"], ["y"]]
+
+
+def test_one_name_and_a_list_of_names_go_together(tmp_path: Path, fails: Callable[..., str]) -> None:
+    rows = [
+        {"prompt": "Q?", "teacher_response": ["A.", "B."], "teacher": "x"},
+        {"prompt": "Q?", "teacher_response": ["A.", "B."], "teacher": ["x", "y"]},
+        {"prompt": "Q?", "teacher_response": "A.", "teacher": ["y"]},
+        {"prompt": "Q?", "teacher_response": ["A."]},
+    ]
+    _, found, _ = run_import(write_rows(tmp_path / "in.jsonl", rows), "--teacher", "z")
+    assert [row["teacher"] for row in found] == [["x", "x"], ["x", "y"], ["y"], ["z"]]
+    # One text a row: one name, as ever.
+    single = [
+        {"instruction": "Q?", "response": "A.", "teacher": ["x"]},
+        rows[2] | {"instruction": "Q?", "response": "B."},
+    ]
+    _, found, _ = run_import(write_rows(tmp_path / "one.jsonl", single), "--layout", "plain", "--overwrite")
+    assert [row["teacher"] for row in found] == ["x", "y"]
+    rows[2]["teacher"] = ["x", "y"]
+    source = write_rows(tmp_path / "bad.jsonl", rows)
+    error = fails(tmp_path, "import", source, "--output", tmp_path / "bad.parquet")
+    assert "bad.jsonl, row 2, column 'teacher': 2 names for 1 teacher texts" in error
+    code, found, _ = run_import(source, "--skip-invalid", "--overwrite")
+    assert code == 0 and len(found) == 3
 
 
 def test_what_rows_say_of_how_texts_ended_stays(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.record.files import plain
 from gad_verl.tools.data.batches import open_replies
 from gad_verl.tools.data.hub import open_source
-from gad_verl.tools.data.layouts import Example, Layout, find_layout
+from gad_verl.tools.data.layouts import Example, Layout, find_layout, names_each_teacher
 from gad_verl.tools.data.row_values import Unusable, WrongType, is_written_list
 from gad_verl.tools.data.templates import NONE, Template
 from gad_verl.tools.data.writing import RowWriter, card_path, describe_file, outputs
@@ -40,7 +40,9 @@ logger = logging.getLogger(__name__)
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
-def row_schema(several_texts: bool, says_ends: bool = False, has_tools: bool = False) -> pa.Schema:
+def row_schema(
+    several_texts: bool, says_ends: bool = False, has_tools: bool = False, names_each: bool = False
+) -> pa.Schema:
     """Schema of an imported file.
 
     Args:
@@ -49,6 +51,7 @@ def row_schema(several_texts: bool, says_ends: bool = False, has_tools: bool = F
             be read together.
         has_tools: Whether rows hold trajectories: ``teacher_messages`` and ``tools``, both as JSON text, in the place
             of ``teacher_response``.
+        names_each: Whether rows name the teacher of each of several texts: ``teacher`` is a list then.
     """
     about = [("index", pa.int64()), ("id", pa.string()), ("category", pa.string())]
     if says_ends:
@@ -61,7 +64,7 @@ def row_schema(several_texts: bool, says_ends: bool = False, has_tools: bool = F
                 if has_tools
                 else [("teacher_response", pa.list_(pa.string()) if several_texts else pa.string())]
             ),
-            ("teacher", pa.string()),
+            ("teacher", pa.list_(pa.string()) if names_each else pa.string()),
             ("data_source", pa.string()),
             ("extra_info", pa.struct(about)),
         ]
@@ -76,7 +79,7 @@ class ImportOptions:
         layout: Name of the layout; None detects it.
         template: Wrapper around instruction and input.
         system_prompt: Put before chats that have no system message.
-        teacher: Written where a row names no teacher.
+        teacher: Written where a row, or a list of names in it, names no teacher.
         data_source: Written where a row names no source; None takes the name of the input.
         rename: Columns to rename before anything else, old name to new.
         skip_invalid: Count rows of a wrong type or with broken JSON as rejected, instead of ending with an error.
@@ -191,18 +194,21 @@ def _check_unicode(examples: list[Example]) -> None:
         raise Unusable("broken Unicode (half of a surrogate pair)") from None
 
 
-def _has_several_texts(source: Source, layout: Layout) -> bool:
-    """Whether any row has a list of teacher texts: a column of a file has one type."""
+def _any_row(source: Source, rename: dict[str, str], holds: Callable[[dict[str, Any]], bool]) -> bool:
+    """Whether something holds of any row: a column of a file has one type."""
+    return any(isinstance(row, dict) and holds(_rename(row, rename)) for row in source.rows())
+
+
+def _has_several_texts(source: Source, layout: Layout, rename: dict[str, str]) -> bool:
+    """Whether any row has a list of teacher texts."""
     if not layout.is_chat or layout.name == "sharegpt" or layout.has_tools:
         return False
-    return any(isinstance(row, dict) and isinstance(row.get("teacher_response"), list) for row in source.rows())
+    return _any_row(source, rename, lambda row: isinstance(row.get("teacher_response"), list))
 
 
 def _says_ends(source: Source, columns: list[str], rename: dict[str, str]) -> bool:
     """Whether any row says how its texts ended."""
-    if not {EXTRA_INFO, *MARKS} & set(columns):
-        return False
-    return any(isinstance(row, dict) and bool(marks_of(_rename(row, rename))) for row in source.rows())
+    return bool({EXTRA_INFO, *MARKS} & set(columns)) and _any_row(source, rename, lambda row: bool(marks_of(row)))
 
 
 def _teacher_columns(example: Example, layout: Layout, several: bool) -> dict[str, Any]:
@@ -211,6 +217,13 @@ def _teacher_columns(example: Example, layout: Layout, several: bool) -> dict[st
         tools = json.dumps(example.tools, ensure_ascii=False) if example.tools else None
         return {"teacher_messages": texts, "tools": tools}
     return {"teacher_response": [texts] if several and isinstance(texts, str) else texts}
+
+
+def _teacher(example: Example, options: ImportOptions, names_each: bool) -> str | None | list[str | None]:
+    texts, names = example.teacher_response, example.teacher
+    of_texts = names if isinstance(names, list) else [names] * (len(texts) if isinstance(texts, list) else 1)
+    filled = [name or options.teacher for name in of_texts]
+    return filled if names_each else filled[0]
 
 
 def _finish_reasons(example: Example, several: bool) -> dict[str, Any]:
@@ -244,7 +257,9 @@ def import_file(
     layout = find_layout(columns, source.name, options.layout)
     if options.template is not NONE and layout.is_chat:
         raise GadConfigError(f"--template {options.template.name}: the layout {layout.name} holds whole chats already")
-    several, says_ends = _has_several_texts(source, layout), _says_ends(source, columns, options.rename)
+    several = _has_several_texts(source, layout, options.rename)
+    says_ends = _says_ends(source, columns, options.rename)
+    names_each = several and _any_row(source, options.rename, names_each_teacher)
     result = ImportResult(layout.name, layout.unused(columns))
     data_source = options.data_source or (source.path.stem if source.path else source.name)
     with outputs(overwrite) as files:
@@ -253,7 +268,7 @@ def import_file(
         listing = files.add(rejected) if rejected is not None else None
         handle = listing.open("w", encoding="utf-8") if listing is not None else None
         try:
-            with RowWriter(temporary, row_schema(several, says_ends, layout.has_tools)) as writer:
+            with RowWriter(temporary, row_schema(several, says_ends, layout.has_tools, names_each)) as writer:
                 progress = tqdm(
                     _examples(source, layout, options, result),
                     total=source.count,
@@ -275,7 +290,7 @@ def import_file(
                         {
                             "prompt": _prompt(example, options),
                             **_teacher_columns(example, layout, several),
-                            "teacher": example.teacher or options.teacher,
+                            "teacher": _teacher(example, options, names_each),
                             "data_source": example.source or data_source,
                             "extra_info": about | (_finish_reasons(example, several) if says_ends else {}),
                         }

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gad_verl.data.endings import MARKS, cut_marks
-from gad_verl.data.schema import teacher_texts
+from gad_verl.data.schema import teacher_names, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.data.batches import FAILED
 from gad_verl.tools.data.chats import (
@@ -64,7 +64,7 @@ class Example:
         messages: The chat before the teacher's text; before the instruction, where there is one.
         system: System message for a chat that has none.
         id: Identifier in the source.
-        teacher: Which teacher, where the row says so.
+        teacher: Which teacher, where the row says so; of several texts perhaps a list, with the teacher of each.
         source: Which data set, where the row says so.
         category: Kind of task, where the row says so.
         cut: Whether each teacher text was cut when it was written; None where the row does not say.
@@ -77,7 +77,7 @@ class Example:
     messages: list[dict[str, str]] = field(default_factory=list)
     system: str | None = None
     id: str | None = None
-    teacher: str | None = None
+    teacher: str | list[str | None] | None = None
     source: str | None = None
     category: str | None = None
     cut: tuple[bool | None, ...] | None = None
@@ -124,6 +124,8 @@ class Layout:
             )
         system = optional(row, *_SYSTEM)
         for example in self.convert(row):
+            if isinstance(example.teacher, list) and isinstance(example.teacher_response, str):
+                example = replace(example, teacher=_names(example, 1)[0])
             yield replace(example, system=system, cut=example.cut or _cut(row, example))
 
     def unused(self, columns: Collection[str]) -> list[str]:
@@ -151,10 +153,13 @@ ABOUT = (
 )
 
 
-def _about(row: Row) -> dict[str, str | None]:
+def _about(row: Row) -> dict[str, Any]:
+    names = row.get("teacher")
     return {
         "id": optional(row, "id", "question_id", "conversation_id"),
-        "teacher": optional(row, "teacher", "model", "model_id"),
+        "teacher": [optional({"name": name}, "name") for name in names]
+        if isinstance(names, list) and names
+        else optional(row, "teacher", "model", "model_id"),
         "source": optional(row, "data_source", "source"),
         "category": optional(row, "category", "motivation_app"),
     }
@@ -172,23 +177,44 @@ def _marks(row: Row, count: int) -> tuple[bool | None, ...]:
         raise WrongType(str(error)) from None
 
 
+def _names(example: Example, count: int) -> list[str | None]:
+    try:
+        return teacher_names(example.teacher, count, "column 'teacher'")
+    except GadDataError as error:
+        raise WrongType(str(error)) from None
+
+
+def names_each_teacher(row: Row) -> bool:
+    """Whether a row of GAD's schema has a list of teachers, one for each of its texts."""
+    return isinstance(_with_extra(row).get("teacher"), list)
+
+
 def _with_texts(example: Example, row: Row, name: str = "teacher_response") -> Example:
     value = row.get(name)
     if is_missing(value) or isinstance(value, str):
         return replace(example, teacher_response=text(row, name))
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise WrongType(f"column {name!r}: expected a text or a list of texts, got {type(value).__name__}")
-    kept = [(one, cut) for one, cut in zip(value, _marks(row, len(value)), strict=True) if one.strip()]
+    named = zip(value, _marks(row, len(value)), _names(example, len(value)), strict=True)
+    kept = [one for one in named if one[0].strip()]
     if not kept:
         raise Unusable(f"{name} is empty")
-    texts = teacher_texts([one for one, _ in kept], name)
-    return replace(example, teacher_response=texts, cut=tuple(cut for _, cut in kept))
+    texts, cut, names = zip(*kept, strict=True)
+    return replace(
+        example,
+        teacher_response=teacher_texts(list(texts), name),
+        cut=cut,
+        teacher=list(names) if isinstance(example.teacher, list) else example.teacher,
+    )
+
+
+def _with_extra(row: Row) -> Row:
+    extra = row.get("extra_info")
+    return {**extra, **row} if isinstance(extra, dict) else row
 
 
 def _gad(row: Row) -> Iterator[Example]:
-    extra = row.get("extra_info")
-    about = {**extra, **row} if isinstance(extra, dict) else row
-    yield _with_texts(Example("", messages=prompt_of(row, "prompt"), **_about(about)), row)
+    yield _with_texts(Example("", messages=prompt_of(row, "prompt"), **_about(_with_extra(row))), row)
 
 
 def _lmsys(row: Row) -> Iterator[Example]:
