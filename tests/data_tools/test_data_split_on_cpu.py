@@ -40,6 +40,7 @@ from gad_verl.tools.data.near_duplicates import (
     rows_per_band,
     shingles,
 )
+from gad_verl.tools.data.row_file import open_gad_file, open_table
 from gad_verl.tools.data.splitting import SIDES, SplitOptions, assign, prompt_text, split_file, without_common_affixes
 from gad_verl.tools.data.templates import ALPACA
 
@@ -204,6 +205,9 @@ def test_new_rows_move_few_of_the_old_ones() -> None:
         (SplitOptions(val=0.001), "would stay empty"),
         (SplitOptions(val=50), "below the 50 rows"),
         (SplitOptions(val=-1), "--val -1"),
+        (SplitOptions(val=float("nan")), "--val nan"),
+        (SplitOptions(val=5, test=float("nan")), "--test nan"),
+        (SplitOptions(val=float("inf")), "--val inf"),
         (SplitOptions(val=1.5), "whole number"),
         (SplitOptions(val=0.6, test=0.5), "leave some for training"),
     ],
@@ -219,6 +223,11 @@ def test_one_group_of_everything_cannot_be_split() -> None:
     with pytest.raises(GadDataError, match="largest group has 30 of 30 rows.*--near-duplicates"):
         assign(texts, SplitOptions(val=0.1))
     assert assign(texts, SplitOptions(val=0.1, threshold=1.0))[1].rows["val"] == 3
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tables")
 
 
 def gad_rows(count: int) -> list[dict[str, Any]]:
@@ -280,6 +289,74 @@ def test_nothing_is_written_on_errors(tmp_path: Path, capsys: pytest.CaptureFixt
     mixed = [{"prompt": [{"role": "user", "content": "Q?"}], "teacher_response": value} for value in ("A.", ["B."])]
     source.write_text("".join(json.dumps(row) + "\n" for row in mixed), encoding="utf-8")
     assert "column 'teacher_response' mixes types" in fails()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.sampled_from("ab"), values, max_size=2),
+    max_leaves=5,
+)
+
+
+@given(st.lists(JSON, min_size=1, max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_any_column_of_json_is_written_or_refused_by_its_name(folder: Path, values: list[Any]) -> None:
+    path = folder / "in.jsonl"
+    path.write_text("".join(json.dumps({"own": value}) + "\n" for value in values), encoding="utf-8")
+    try:
+        opened = open_table(path)
+    except GadDataError as error:
+        assert str(error).startswith(f"{path}, column 'own'") and "\n" not in str(error)
+        return
+    parquet.write_table(opened.table, folder / "out.parquet")
+    assert parquet.read_table(folder / "out.parquet").to_pylist() == opened.table.to_pylist()
+
+
+def test_objects_without_a_key_become_nulls_where_no_row_has_one(folder: Path) -> None:
+    values = [{"a": {}, "b": [{}, None], "c": {"d": {"e": {}}}, "f": [[{}], []], "g": 1}, {"b": []}, {}]
+    path, empty = folder / "in.json", {"always": {}, "sometimes": {}}
+    rows = [{"own": value, **empty} for value in values]
+    path.write_text(json.dumps([*rows, {"own": None, "sometimes": {"x": 1}}]), encoding="utf-8")
+    table = open_table(path).table
+    assert table["own"].to_pylist() == [
+        {"a": None, "b": [None, None], "c": {"d": {"e": None}}, "f": [[None], []], "g": 1},
+        {"a": None, "b": [], "c": None, "f": None, "g": None},
+        dict.fromkeys("abcfg"),
+        None,
+    ]
+    assert table["always"].to_pylist() == [None] * 4
+    assert table["sometimes"].to_pylist() == [{"x": None}] * 3 + [{"x": 1}]
+    parquet.write_table(table, folder / "out.parquet")
+
+
+@pytest.mark.parametrize("values", [[2**64], [2**63, -1], [{"a": [1, -(2**63) - 1]}]])
+@pytest.mark.parametrize("tool", ["split", "normalize", "stats"])
+def test_numbers_that_are_too_large_are_named(
+    tool: str, values: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"seed": value} for row, value in zip(gad_rows(len(values)), values, strict=True)]
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    if tool == "stats":
+        with pytest.raises(GadDataError, match="column 'seed'"):
+            open_gad_file(path, "prompt", "teacher_response")
+        return
+    assert cli.main(["data", tool, str(path), "--output", str(tmp_path / f"out{'.parquet' * (tool != 'split')}")]) == 2
+    error = capsys.readouterr().err
+    assert f"{path}, column 'seed' holds whole numbers" in error and "write them as text" in error
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_empty_extra_info_of_every_row_is_no_obstacle(suffix: str, tmp_path: Path) -> None:
+    rows = [row | {"extra_info": {}, "kwargs": [{}]} for row in gad_rows(40)]
+    path = tmp_path / f"in{suffix}"
+    lines = [json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) if suffix == ".jsonl" else f"[{','.join(lines)}]", encoding="utf-8")
+    assert cli.main(["data", "split", str(path), "--output", str(tmp_path / "split"), "--val", "5"]) == 0
+    assert check_file(tmp_path / "split" / "val.parquet", "prompt", "teacher_response") == 5
+    output = tmp_path / "out.parquet"
+    assert cli.main(["data", "normalize", str(path), "--output", str(output)]) == 0
+    assert parquet.read_table(output)["extra_info"].to_pylist() == [None] * 40
 
 
 def test_existing_files_are_kept_unless_told_otherwise(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def open_table(path: str | Path) -> GadFile:
     """A parquet, JSON or JSONL file of any columns.
 
     Raises:
-        GadDataError: If it cannot be read, or a column mixes types.
+        GadDataError: If it cannot be read, or a column mixes types or holds numbers that are too large.
     """
     path = check_path(path, SUFFIXES)
     source = open_file(path)
@@ -85,16 +85,37 @@ def open_table(path: str | Path) -> GadFile:
         if isinstance(row, BadRow):
             raise GadDataError(row.message)
         rows.append(row)
-    arrays = {}
-    for name in dict.fromkeys(name for row in rows for name in row):
-        try:
-            arrays[name] = pa.array([row.get(name) for row in rows])
-        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
-            raise GadDataError(
-                f"{path}, column {name!r} mixes types or holds broken Unicode: {' '.join(str(error).split())[:200]}"
-            ) from None
-    table = pa.table(arrays)
+    names = dict.fromkeys(name for row in rows for name in row)
+    table = pa.table({name: _array([row.get(name) for row in rows], f"{path}, column {name!r}") for name in names})
     return GadFile(path, table.schema, table.num_rows, table)
+
+
+def _array(values: list[Any], where: str) -> pa.Array:
+    """A column that parquet can hold: objects of which no row has a key, which it has no type for, become nulls."""
+    try:
+        array = pa.array(values)
+        return pa.array([_filled(value, array.type) for value in values]) if _has_empty(array.type) else array
+    except OverflowError:
+        raise GadDataError(
+            f"{where} holds whole numbers that no type of 64 bits holds: write them as text, or leave the column out"
+        ) from None
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+        raise GadDataError(
+            f"{where} mixes types or holds broken Unicode: {' '.join(str(error).split())[:200]}"
+        ) from None
+
+
+def _has_empty(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return kind.num_fields == 0 or any(_has_empty(field.type) for field in kind)
+    return pa.types.is_list(kind) and _has_empty(kind.value_type)
+
+
+def _filled(value: Any, kind: pa.DataType) -> Any:
+    """A value with nulls for objects that have no key in any row."""
+    if isinstance(value, dict):
+        return {name: _filled(one, kind.field(name).type) for name, one in value.items()} if kind.num_fields else None
+    return [_filled(one, kind.value_type) for one in value] if isinstance(value, list) else value
 
 
 def open_gad_file(path: str | Path, prompt_key: str, teacher_key: str) -> GadFile:

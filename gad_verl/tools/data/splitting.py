@@ -99,7 +99,8 @@ def without_common_affixes(texts: Sequence[str]) -> list[str]:
 
 
 def _wanted(value: float, rows: int, name: str) -> int:
-    if value < 0 or value >= rows or (value > 1 and value != int(value)) or value == 1 and rows == 1:
+    # The other way round it would let a NaN pass.
+    if not 0 <= value < rows or (value > 1 and value != int(value)) or value == 1 and rows == 1:
         raise GadConfigError(
             f"--{name} {value:g}: give a share below 1, or a whole number of rows below the {rows} rows of the file"
         )
