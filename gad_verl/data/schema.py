@@ -168,6 +168,16 @@ def _fingerprint(file: bytes) -> str:
     return hashlib.sha256(file).hexdigest()
 
 
+def _check_extra_info(value: Any, where: str) -> None:
+    # verl's data set asks it for keys, whatever it is.
+    if value is not None and not isinstance(value, Mapping):
+        remedy = "Read it by json.loads" if isinstance(value, str) else "Put it into a dict"
+        raise GadDataError(
+            f"{where}, column {EXTRA_INFO!r}: expected a dict, got {type(value).__name__}. {remedy}, or leave the "
+            "column out"
+        )
+
+
 def column_names(path: str | Path) -> list[str]:
     """Columns of a data file (of all rows, for JSON).
 
@@ -228,6 +238,7 @@ def check_file(
             raise GadDataError(row.message)
         check_messages(row.get(prompt_key), f"{path}, row {count}, column {prompt_key!r}")
         texts = read_texts(row.get(teacher_key), f"{path}, row {count}, column {teacher_key!r}")
+        _check_extra_info(row.get(EXTRA_INFO), f"{path}, row {count}")
         cut_marks(row, len(texts), f"{path}, row {count}")
         if check_row is not None:
             check_row(row, f"{path}, row {count}")

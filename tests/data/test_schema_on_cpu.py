@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 
 from gad_verl.data.schema import check_file, check_messages, teacher_texts
@@ -168,6 +170,33 @@ def test_rows_that_lack_a_column_later(tmp_path: Path, suffix: str) -> None:
     rows = good_rows(150)
     del rows[140]["teacher_response"]
     assert "row 140, column 'teacher_response'" in failure(write(tmp_path / f"train.{suffix}", rows))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [('{"difficulty": 3}', "str"), ("", "str"), (["a"], "list"), (3, "int"), (1.5, "float"), (True, "bool")],
+)
+def test_extra_info_is_a_dict_or_nothing(tmp_path: Path, suffix: str, value: Any, kind: str) -> None:
+    rows = [row | {"extra_info": None} for row in good_rows()]
+    rows[1]["extra_info"] = value
+    path = tmp_path / f"train.{suffix}"
+    if suffix == "parquet":
+        # pandas would make numbers of it that are no numbers where one is missing.
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        write(path, rows)
+    said = failure(path)
+    assert said.startswith(f"{path}, row 1, column 'extra_info': expected a dict, got {kind}")
+    assert ("json.loads" in said) == (kind == "str") and "leave the column out" in said
+
+
+def test_extra_info_may_lack_be_null_or_hold_anything(tmp_path: Path, suffix: str) -> None:
+    rows = good_rows()
+    rows[1]["extra_info"], rows[2]["extra_info"] = None, {"a": [1], "b": {"c": "d"}}
+    assert check_file(write(tmp_path / f"train.{suffix}", rows), "prompt", "teacher_response") == 3
+    empty = [row | {"extra_info": {}} for row in good_rows()]
+    if suffix != "parquet":
+        assert check_file(write(tmp_path / f"empty.{suffix}", empty), "prompt", "teacher_response") == 3
 
 
 def test_no_such_file(tmp_path: Path, suffix: str) -> None:
