@@ -247,6 +247,9 @@ def test_template_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "wrapper.txt"
     path.write_text("Frage: {instruction}\nAntwort:", encoding="utf-8")
     assert load_template(str(path)).render("Wie?", "so") == "Frage: Wie?\n\nso\nAntwort:"
+    # A mark of UTF-8, as some editors write it, is no part of the prompts.
+    path.write_text("Frage: {instruction}\nAntwort:", encoding="utf-8-sig")
+    assert load_template(str(path)).render("Wie?", "so") == "Frage: Wie?\n\nso\nAntwort:"
     path.write_text("{instruction} [{input}]", encoding="utf-8")
     assert load_template(str(path)).render("Wie?", "so") == "Wie? [so]"
     path.write_text("no field", encoding="utf-8")

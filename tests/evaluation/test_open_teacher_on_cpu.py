@@ -77,6 +77,10 @@ def test_a_context_is_a_text_or_messages(tmp_path: Path) -> None:
     assert read_context(text) == (SYSTEM,)
     messages.write_text(json.dumps([SYSTEM, *EXAMPLES]))
     assert read_context(messages) == (SYSTEM, *EXAMPLES)
+    for file in (text, messages):
+        # With a mark of UTF-8, as some editors write it.
+        (tmp_path / f"marked_{file.name}").write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+        assert read_context(tmp_path / f"marked_{file.name}") == read_context(file)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +88,7 @@ def test_a_context_is_a_text_or_messages(tmp_path: Path) -> None:
     [
         ("missing.txt", None, "cannot be read: No such file"),
         ("empty.txt", b" \n", "is empty"),
+        ("mark.txt", b"\xef\xbb\xbf\n", "is empty"),
         ("latin.txt", b"\xff\xfe\x00", "no text in UTF-8"),
         ("text.json", b"Be short.", "expected a JSON list of messages"),
         ("number.json", b"3", "expected a JSON list of messages"),

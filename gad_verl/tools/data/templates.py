@@ -70,7 +70,7 @@ def load_template(name: str) -> Template:
         return BUILT_IN[name]
     path = Path(name).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError:
         raise GadConfigError(f"--template {name}: neither one of {', '.join(BUILT_IN)} nor a readable file") from None
     except UnicodeDecodeError:

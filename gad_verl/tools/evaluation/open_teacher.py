@@ -177,7 +177,7 @@ def read_context(file: Path) -> Messages:
     """
     file = file.expanduser()
     try:
-        text = file.read_text(encoding="utf-8").strip()
+        text = file.read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
         raise GadDataError(f"--teacher-context {file} cannot be read: {reason}") from None
