@@ -24,6 +24,7 @@ PAGES = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md")), ROOT
 
 # Pages whose blocks want more than a folder, and the test that runs them.
 ELSEWHERE = {
+    "evaluation.md": "tests/docs/test_evaluation_page_on_cpu.py",
     "export.md": "tests/export/test_export_docs_on_cpu.py",
     "extending.md": "tests/docs/test_extension_points_on_cpu.py",
     "teacher.md": "tests/teacher/test_teacher_docs_on_cpu.py",

@@ -14,6 +14,7 @@
 """Checks of answers: rules, numbers, tests of code, their way into an evaluation, and comparisons over seeds."""
 
 import json
+import logging
 import random
 import time
 from fractions import Fraction
@@ -258,6 +259,51 @@ def test_a_file_brings_its_checks(tmp_path: Path) -> None:
     found = load_rows(path, checks_key="checks")
     assert [row.checks[0].passes(str(number)) for number, row in enumerate(found)] == [True] * 3
     assert load_rows(path)[0].checks == ()
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_kinds_of_ifeval_without_a_rule_are_left_out_and_counted(
+    suffix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    language, mood = ("language:response_language", {"language": "hi"}), ("detectable_content:mood", {"mood": "low"})
+    comma, few = (
+        ("punctuation:no_comma", {}),
+        ("length_constraints:number_words", {"num_words": 2, "relation": "at least"}),
+    )
+    instructions = [[comma], [language], [few, language, comma], [mood, language]]
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"q{number}"}],
+            "teacher_response": "t",
+            "instruction_id_list": [name for name, _ in some],
+            "kwargs": [arguments for _, arguments in some],
+        }
+        for number, some in enumerate(instructions)
+    ]
+    path = tmp_path / f"ifeval.{suffix}"
+    if suffix == "parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    with caplog.at_level(logging.WARNING, "gad_verl"):
+        found = load_rows(path, checks_key="instruction_id_list")
+    assert [[check.kind for check in row.checks] for row in found] == [[comma[0]], [], [few[0], comma[0]], []]
+    assert passed_share(found[2].checks, "two words") == 1 and passed_share(found[1].checks, "x") is None
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert str(path) in warning and f"{language[0]} (3)" in warning and f"{mood[0]} (1)" in warning
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "gad_verl"):
+        load_rows(path, checks_key="instruction_id_list", limit=1)
+    assert not caplog.records
+    # A check of one's own is no kind that somebody else made up.
+    with pytest.raises(GadDataError, match=f"no rule checks '{language[0]}'"):
+        checks_of({"checks": [{"kind": language[0], **language[1]}]}, "checks", "f, row 0")
+
+
+def test_the_page_counts_the_rules() -> None:
+    """24 of the 25 kinds of IFEval."""
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert f"{len(RULES)} of IFEval's {len(RULES) + 1} kinds" in page and "language:response_language" not in RULES
 
 
 # ------------------------------ seeds ------------------------------

@@ -15,6 +15,8 @@
 
 import hashlib
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ from gad_verl.data.reading import open_file
 from gad_verl.data.schema import chat_id, check_file, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.evaluation.checks import Check, checks_of
+
+logger = logging.getLogger(__name__)
 
 # Films and sound, as verl names their columns.
 _REFUSED = ("videos", "audios")
@@ -99,7 +103,7 @@ def load_rows(
     if not path.is_file():
         raise GadDataError(f"{path}: no such data file (--data)")
     check_file(path, prompt_key, teacher_key, ("--prompt-key", "--teacher-key"), read_texts=read_texts)
-    rows = []
+    rows, left_out = [], Counter[str]()
     for number, record in enumerate(open_file(path).rows()):
         if number == limit:
             break
@@ -108,8 +112,16 @@ def load_rows(
         refuse_films(record, _REFUSED, where)
         images = row_images(record.get(image_key), messages, where, image_key)
         texts = read_texts(record[teacher_key], f"{where}, column {teacher_key!r}")
-        checks = () if checks_key is None else checks_of(record, checks_key, where)
+        checks = () if checks_key is None else checks_of(record, checks_key, where, left_out)
         rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0], checks, images))
+    if left_out:
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in left_out.most_common())
+        logger.warning(
+            "%s, column %r: no rule checks %s. They are left out, and a row of nothing else has no check",
+            path,
+            checks_key,
+            kinds,
+        )
     return rows
 
 
