@@ -22,12 +22,8 @@ _FILE, _ROOT = "VERL_FILE_LOGGER_PATH", "VERL_FILE_LOGGER_ROOT"
 
 def file_logger_variables() -> dict[str, str]:
     """Where verl's file logger writes, as the shell of the launch means it, for a trainer on any node."""
-    found = {
-        name: os.path.abspath(os.path.expanduser(os.environ[name])) for name in (_FILE, _ROOT) if name in os.environ
-    }
-    if not found and os.environ.get("RAY_ADDRESS"):
-        found[_ROOT] = os.getcwd()
-    return found
+    names = (name for name in (_FILE, _ROOT) if name in os.environ)
+    return {name: os.path.abspath(os.path.expanduser(os.environ[name])) for name in names}
 
 
 def pass_on_file_logger(config: DictConfig) -> None:

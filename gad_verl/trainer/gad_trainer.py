@@ -155,13 +155,13 @@ class GadTrainer(PPOTrainer):
     # ------------------------------ the run ------------------------------
 
     def fit(self, agent_loop_manager: Any) -> None:
-        file = metrics_file.file_logger_path(self.config)
-        self._logged_before = metrics_file.lines_until(file, self.global_steps)
+        file = metrics_file.file_logger_path(self.config, self.folders.root, self.global_steps)
+        self._logged_before = metrics_file.lines_until(file, self.global_steps, self.folders.root)
         config = OmegaConf.to_container(self.config, resolve=True)
         self.log.open(self.folders.root, self.global_steps or None, config, file)
         finished = False
         try:
-            self.watchdog.explain(super().fit, agent_loop_manager)
+            self.watchdog.explain(metrics_file.told_to_verl(file)(super().fit), agent_loop_manager)
             finished = self.ending.asked is None
         finally:
             self.log.close(finished)

@@ -146,7 +146,6 @@ CPU_ONLY = (
     "trainer.nnodes",
     "trainer.n_gpus_per_node",
     "trainer.device",
-    "trainer.logger",
     "ray_kwargs.ray_init",
 )
 

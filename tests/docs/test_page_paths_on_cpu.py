@@ -23,7 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = [path for path in (ROOT / "recipes").rglob("*") if path.suffix in (".md", ".yaml", ".sh", ".sbatch", ".txt")]
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *RECIPES])
-# A key in the metadata of parquet files, and where verl's file logger writes by the names of project and run.
+# A key in the metadata of parquet files, and the file of metrics by the names of project and run.
 _OTHER = {"gad_verl.normalize", "gad_verl/gad.jsonl"}
 # Not below another folder: the folders of a run bear the name of the project too.
 _PATH = re.compile(r"(?<![\w/.-])gad_verl/[\w./-]*\w/?")

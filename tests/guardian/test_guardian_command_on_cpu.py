@@ -76,6 +76,14 @@ def test_a_folder_is_judged_with_the_settings_of_its_run(
     assert code == 0 and output.startswith("steps 1 to 80: 0 events")
 
 
+def test_a_run_that_wrote_no_metrics_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    with RunRecord.open(tmp_path, None) as record:
+        record.write_run({}, None)
+        record.event(3, "schedule", "stage", "info", "The warmup begins.")
+    code, output, _ = run(capsys, tmp_path)
+    assert code == 0 and output.startswith("no metrics: 0 events") and "trainer.logger=[console,file]" in output
+
+
 def test_damaged_lines_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = write(tmp_path / "metrics.jsonl", stream("length", range(11, 61), 60), tail="nonsense\n[1]\n")
     code, output, _ = run(capsys, path)

@@ -134,7 +134,7 @@ def test_the_page_of_anything(files: dict[str, bytes], tmp_path_factory: pytest.
 def test_metrics_are_numbers_and_lines_are_counted(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
     path.write_bytes(content + b"\n")
-    lines_until(path, 3)
+    lines_until(path, 3, path.parent)
     pieces = [piece for piece in content.split(b"\n") if piece.strip()]
     try:
         metrics, not_finite, damaged = read_metrics(path)

@@ -101,10 +101,26 @@ def test_metrics_of_a_run_that_was_moved_are_found(tmp_path: Path) -> None:
     assert run.metrics_file == after / "curves.jsonl" and run.name == "after" and len(run.get("disc/loss")) == 5
 
 
+def test_metrics_below_a_folder_that_was_copied_are_found(tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "here"
+    file = there / "project" / "name.jsonl"
+    file.parent.mkdir(parents=True)
+    write_metrics(file, 5)
+    write_record(there, 5, file)
+    os.replace(there, here)
+    assert read_run(here).metrics_file == here / "project" / "name.jsonl"
+
+
 def test_a_record_without_metrics_is_shown(tmp_path: Path) -> None:
     write_record(tmp_path, 4, None)
+    (tmp_path / "soda_pairs.jsonl").write_text('{"prompt": [], "chosen": "a", "rejected": "b"}\n', encoding="utf-8")
     run = read_run(tmp_path)
-    assert run.metrics == {} and run.last_step == 4 and len(run.scores) == 4
+    assert run.metrics == {} and run.unread == {} and run.last_step == 4 and len(run.scores) == 4
+    assert run.why_no_metrics is not None and "trainer.logger" in run.why_no_metrics
+    gone = tmp_path / "gone.jsonl"
+    write_record(tmp_path / "lost", 4, gone)
+    assert read_run(tmp_path / "lost").why_no_metrics == f"its file of metrics is not there: {gone}"
+    assert read_run(write_run(tmp_path / "whole", 4)).why_no_metrics is None
 
 
 def test_state_says_what_is_known(tmp_path: Path) -> None:

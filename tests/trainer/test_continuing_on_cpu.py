@@ -15,6 +15,7 @@
 
 import json
 import logging
+import os
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -281,3 +282,21 @@ def test_a_checkpoint_of_before_is_read_and_still_does_not_go_back(tmp_path: Pat
 def test_the_epoch_is_that_of_the_beginning(tmp_path: Path) -> None:
     begun = BegunRun(tmp_path, GadState(4, "warmup", True, None, None), DataState("verl", 3, 24, 8))
     assert begun.steps_per_epoch(99) == 3
+
+
+def test_a_run_without_a_place_for_its_metrics_logs_below_its_folder(
+    config: DictConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(until: int | None) -> dict[int, dict[str, float]]:
+        run = FakeRun(config, monkeypatch)
+        monkeypatch.delenv("VERL_FILE_LOGGER_PATH")
+        if until is not None:
+            stop_after(run, until)
+        trainer = config.trainer
+        run.log_file = Path(trainer.default_local_dir) / trainer.project_name / f"{trainer.experiment_name}.jsonl"
+        return run.fit().metrics
+
+    first, second = start(3), start(None)
+    assert sorted(first) == [1, 2, 3] and sorted(second) == [1, 2, 3, 4, 5, 6]
+    assert {step: second[step] for step in first} == first
+    assert "VERL_FILE_LOGGER_PATH" not in os.environ

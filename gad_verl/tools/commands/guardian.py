@@ -71,5 +71,7 @@ def _run(arguments: argparse.Namespace) -> None:
     sys.stdout.write(f"{span}: {len(events)} events; standing at the end: {stands}\n")
     if run.info is not None:
         sys.stdout.write(f"{about}\n")
+    if run.why_no_metrics:
+        sys.stdout.write(f"{run.why_no_metrics}\n")
     for name, count in run.unread.items():
         sys.stdout.write(f"{count} lines of {name} could not be read and are left out\n")

@@ -79,4 +79,6 @@ def _run(arguments: argparse.Namespace) -> None:
     verdicts = write_page(runs, output, answers)
     for run, verdict in zip(runs, verdicts, strict=True):
         sys.stdout.write(f"{run.name}: {run.state}. {verdict.headline}\n")
+        if run.why_no_metrics:
+            sys.stdout.write(f"{run.name} has no curves: {run.why_no_metrics}\n")
     sys.stdout.write(f"wrote {output}\n")

@@ -119,6 +119,16 @@ class Run:
                 rows.setdefault(step, {})[name] = math.nan
         return dict(sorted(rows.items()))
 
+    @property
+    def why_no_metrics(self) -> str | None:
+        """In words, why a run with a record has no curves; None where its metrics were read."""
+        if self.info is None or self.metrics_file is not None:
+            return None
+        noted = self.info.get("metrics_file")
+        if noted:
+            return f"its file of metrics is not there: {noted}"
+        return 'it wrote no file of metrics: trainer.logger named no "file", see trainer.logger=[console,file]'
+
     @cached_property
     def spans(self) -> list[Span]:
         """The stages in their order; none where the stage was not logged."""
@@ -257,8 +267,9 @@ def _find_metrics(folder: Path, info: Mapping[str, Any] | None) -> Path | None:
     noted = (info or {}).get("metrics_file")
     candidates = []
     if noted is not None:
-        # The second and third: the folder was copied from another machine.
-        candidates = [Path(noted), folder / Path(noted).name, folder.parent / Path(noted).name]
+        # All but the first: the folder was copied from another machine.
+        name = Path(noted).name
+        candidates = [Path(noted), folder / Path(noted).parent.name / name, folder / name, folder.parent / name]
     candidates.append(folder / "metrics.jsonl")
     if folder.resolve().name == _CHECKPOINTS:
         candidates.append(folder.resolve().parent / "metrics.jsonl")
@@ -266,7 +277,8 @@ def _find_metrics(folder: Path, info: Mapping[str, Any] | None) -> Path | None:
         # Not Path.is_file(), which minds a name that is too long.
         if os.path.isfile(candidate):
             return candidate
-    found = sorted(folder.glob("*.jsonl"))
+    # Beside a record that names no file lie others, such as the pairs of SODA.
+    found = [] if info is not None and noted is None else sorted(folder.glob("*.jsonl"))
     return found[0] if len(found) == 1 else None
 
 
