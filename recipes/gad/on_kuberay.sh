@@ -21,11 +21,19 @@ say() { echo "gad kuberay $(date '+%F %T'): $*"; }
 : "${GAD_STOP_FILE:?set it in rayjob.yaml to a path on the shared volume}"
 export GAD_STOP_FILE
 
+# Beside the stop file: the run's answer; the hook's mark, so that a run that was taken away is not taken for one that a
+# person ended; the end of this script.
+answer=${GAD_STOP_FILE}.done
+preempted=${GAD_STOP_FILE}.preempted
+ended=${GAD_STOP_FILE}.ended
+
 if [ "${1:-}" = --stop ]; then
-    # Every pod has the hook; the first one asks.
-    touch "${GAD_STOP_FILE}"
+    # Every pod has the hook, also when KubeRay deletes a cluster whose run is over: nobody would answer then.
+    if [ -e "${ended}" ] || [ -e "${answer}" ]; then exit 0; fi
+    # The first one asks, unless a person has.
+    if [ ! -e "${GAD_STOP_FILE}" ]; then touch "${preempted}" "${GAD_STOP_FILE}"; fi
     for ((waited = 0; waited < SAVE_TIMEOUT_S; waited++)); do
-        if [ -e "${GAD_STOP_FILE}.done" ] || [ ! -e "${GAD_STOP_FILE}" ]; then exit 0; fi
+        if [ -e "${answer}" ] || [ -e "${ended}" ] || [ ! -e "${GAD_STOP_FILE}" ]; then exit 0; fi
         sleep 1
     done
     exit 0
@@ -37,7 +45,8 @@ if [ $# -lt 1 ] || [ ! -f "$1" ]; then
 fi
 run_script=$1
 shift
-rm -f "${GAD_STOP_FILE}" "${GAD_STOP_FILE}.done"
+rm -f "${GAD_STOP_FILE}" "${answer}" "${preempted}" "${ended}"
+trap 'touch "${ended}"' EXIT
 
 # KubeRay sets it in the head's pod; ray job sets it for the entrypoint.
 : "${RAY_ADDRESS:?start this by a RayJob, or set RAY_ADDRESS=HEAD_IP:6379}"
@@ -46,6 +55,15 @@ export NNODES NGPUS_PER_NODE PYTHON RAY_ADDRESS
     trainer.nnodes="${NNODES}" trainer.n_gpus_per_node="${NGPUS_PER_NODE}"
 DRY_RUN=1 bash "${run_script}" "$@"
 status=0
+if [ -e "${preempted}" ]; then
+    say "a pod is taken away before the run has begun: KubeRay tries again" >&2
+    exit 75
+fi
 bash "${run_script}" "$@" || status=$?
+# KubeRay tries again what failed alone. A run that came to its end in these minutes did not answer, and is done.
+if [ "${status}" = 0 ] && [ -e "${preempted}" ] && [ -e "${answer}" ]; then
+    say "the run saved because a pod was taken away: the next try goes on after that step"
+    status=75
+fi
 say "the run ended with code ${status}"
 exit "${status}"

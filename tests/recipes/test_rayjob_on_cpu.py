@@ -149,17 +149,25 @@ def test_the_hook_ends_before_the_pod_does(job: dict[str, Any]) -> None:
 # ------------------------------ the script ------------------------------
 
 
+# What a run does that is asked to end: it saves, and answers.
+ANSWER = 'mv "$GAD_STOP_FILE" "$GAD_STOP_FILE.done"'
+
+
 def run(
-    tmp_path: Path, *arguments: str, code: int = 0, doctor: int = 0, **variables: str
+    tmp_path: Path, *arguments: str, code: int = 0, doctor: int = 0, lines: str = "", ready: str = "", **variables: str
 ) -> tuple[int, list[str], str]:
-    """The script with stand-ins for Python and the run script; its code, their calls, and what it said."""
+    """The script with stand-ins for Python and the run script; its code, their calls, and what it said.
+
+    ``ready`` happens while the nodes join, ``lines`` while the run trains.
+    """
     calls = tmp_path / "calls"
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho "python $*" >> {calls}\nexit {doctor}\n')
+    python.write_text(f'#!/bin/sh\necho "python $*" >> {calls}\n{ready}\nexit {doctor}\n')
     python.chmod(0o755)
     script = tmp_path / "run.sh"
     script.write_text(
-        f'echo "run ${{DRY_RUN:-0}} $NNODES $RAY_ADDRESS $*" >> {calls}\n[ "${{DRY_RUN:-0}}" = 1 ] || exit {code}\n'
+        f'echo "run ${{DRY_RUN:-0}} $NNODES $RAY_ADDRESS $*" >> {calls}\n[ "${{DRY_RUN:-0}}" = 1 ] && exit 0\n'
+        f"{lines}\nexit {code}\n"
     )
     env = {**os.environ, "PYTHON": str(python), "GAD_STOP_FILE": str(tmp_path / "stop"), **variables}
     given = [str(script) if one == "RUN" else one for one in arguments]
@@ -196,3 +204,51 @@ def test_the_hook_asks_and_waits_for_the_answer(tmp_path: Path) -> None:
     assert code == 0 and not calls and (tmp_path / "stop").exists()
     (tmp_path / "stop.done").touch()
     assert run(tmp_path, "--stop", SAVE_TIMEOUT_S="50")[0] == 0
+    # Another pod's hook, once the run has answered, asks nobody.
+    (tmp_path / "stop").unlink()
+    assert run(tmp_path, "--stop", SAVE_TIMEOUT_S="50")[0] == 0 and not (tmp_path / "stop").exists()
+
+
+HOOK = f"bash {SCRIPT} --stop & until [ -e $GAD_STOP_FILE ]; do sleep 0.1; done"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (f"{HOOK}\n{ANSWER}", 75),
+        # A person asks; and asked first, before a pod was taken away.
+        (f"touch $GAD_STOP_FILE\n{ANSWER}", 0),
+        (f"touch $GAD_STOP_FILE\n{HOOK}\nsleep 0.5\n{ANSWER}", 0),
+        # The last step was made in these minutes.
+        (HOOK, 0),
+        ("", 0),
+    ],
+)
+def test_a_preempted_run_is_tried_again_and_one_that_a_person_ended_is_not(
+    tmp_path: Path, lines: str, expected: int
+) -> None:
+    code, _, text = run(tmp_path, "RUN", lines=lines, RAY_ADDRESS="10.0.0.1:6379", SAVE_TIMEOUT_S="20")
+    assert code == expected, text
+    # The next try begins without any of the marks.
+    assert run(tmp_path, "RUN", RAY_ADDRESS="10.0.0.1:6379")[0] == 0
+    assert sorted(path.name for path in tmp_path.glob("stop*")) == ["stop.ended"]
+
+
+def test_a_pod_that_is_taken_away_before_the_run_begins(tmp_path: Path) -> None:
+    code, calls, text = run(tmp_path, "RUN", ready=HOOK, RAY_ADDRESS="10.0.0.1:6379", SAVE_TIMEOUT_S="20")
+    assert code == 75 and "taken away" in text
+    assert [call for call in calls if call.startswith("run 0")] == []
+
+
+@pytest.mark.parametrize(("code", "doctor"), [(0, 0), (1, 0), (0, 2)])
+def test_the_hook_of_a_cluster_that_is_deleted_asks_nobody(tmp_path: Path, code: int, doctor: int) -> None:
+    run(tmp_path, "RUN", code=code, doctor=doctor, RAY_ADDRESS="10.0.0.1:6379")
+    # It would wait longer than this test does.
+    assert run(tmp_path, "--stop", SAVE_TIMEOUT_S="1000")[0] == 0
+    assert not (tmp_path / "stop").exists() and not (tmp_path / "stop.preempted").exists()
+
+
+def test_the_hook_ends_with_the_script_that_it_waits_for(tmp_path: Path) -> None:
+    code, _, _ = run(tmp_path, "RUN", lines=HOOK, code=1, RAY_ADDRESS="10.0.0.1:6379", SAVE_TIMEOUT_S="1000")
+    # subprocess.run has waited for the hook too: it holds the pipe of the output.
+    assert code == 1
