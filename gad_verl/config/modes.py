@@ -31,6 +31,15 @@ def shares_devices(config: DictConfig) -> bool:
     return trainer_mode(config) != SEPARATE_ASYNC or bool(hybrid)
 
 
+def rollout_gpus(config: DictConfig) -> int:
+    """GPUs of a rollout with machines of its own, beside those of the training; 0 in all other modes."""
+    # verl's own mode of that name has the same pool.
+    if trainer_mode(config) not in (SEPARATE_ASYNC, "separate_async"):
+        return 0
+    rollout = config.actor_rollout_ref.rollout
+    return int(rollout.nnodes * rollout.n_gpus_per_node)
+
+
 def updates_of_step(config: DictConfig) -> int:
     """Mini-batches into which a step is cut, each with an update of student and discriminator.
 

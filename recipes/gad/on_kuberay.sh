@@ -8,6 +8,7 @@ set -euo pipefail
 
 # ---- user-adjustable ----
 PYTHON=${PYTHON:-python3}
+# all nodes of the cluster, the head with them
 NNODES=${NNODES:-1}
 NGPUS_PER_NODE=${NGPUS_PER_NODE:-8}
 # seconds for all nodes to join: images are pulled meanwhile
@@ -50,6 +51,8 @@ trap 'touch "${ended}"' EXIT
 
 # KubeRay sets it in the head's pod; ray job sets it for the entrypoint.
 : "${RAY_ADDRESS:?start this by a RayJob, or set RAY_ADDRESS=HEAD_IP:6379}"
+# For scripts in which some of the nodes do not train.
+export CLUSTER_NNODES=${NNODES}
 export NNODES NGPUS_PER_NODE PYTHON RAY_ADDRESS
 "${PYTHON}" -m gad_verl.cli doctor --cluster "${RAY_ADDRESS}" --timeout "${JOIN_TIMEOUT_S}" \
     trainer.nnodes="${NNODES}" trainer.n_gpus_per_node="${NGPUS_PER_NODE}"

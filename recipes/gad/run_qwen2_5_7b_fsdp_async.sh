@@ -13,9 +13,9 @@ MODEL_PATH=${MODEL_PATH:-Qwen/Qwen2.5-7B-Instruct}
 MODEL_TAG=${MODEL_TAG:-qwen2_5_7b_async}
 # shellcheck disable=SC2034  # read by common.sh
 BACKEND=fsdp
-# nodes that generate, beside NNODES that train
+# nodes that generate, beside NNODES that train; a launcher names all of them (CLUSTER_NNODES), and the rest trains
 ROLLOUT_NNODES=${ROLLOUT_NNODES:-1}
-ROLLOUT_NGPUS_PER_NODE=${ROLLOUT_NGPUS_PER_NODE:-8}
+ROLLOUT_NGPUS_PER_NODE=${ROLLOUT_NGPUS_PER_NODE:-${NGPUS_PER_NODE:-8}}
 # estimate: no training state beside the engines
 ROLLOUT_GPU_MEM_UTIL=${ROLLOUT_GPU_MEM_UTIL:-0.85}
 # updates of student and discriminator between two sets of weights for the rollout; one is the paper's step
@@ -29,6 +29,14 @@ MAX_AGE=${MAX_AGE:-8}
 # over the network between the nodes
 WEIGHTS_BY=${WEIGHTS_BY:-nccl}
 # ---- end user-adjustable ----
+
+if [ -n "${CLUSTER_NNODES:-}" ]; then
+    NNODES=$((CLUSTER_NNODES - ROLLOUT_NNODES))
+    if [ "${NNODES}" -lt 1 ]; then
+        echo "${CLUSTER_NNODES} nodes, and ROLLOUT_NNODES=${ROLLOUT_NNODES} of them generate: none is left to train" >&2
+        exit 2
+    fi
+fi
 
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

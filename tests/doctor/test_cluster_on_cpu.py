@@ -55,11 +55,13 @@ def test_the_wait_ends_with_the_last_node():
     assert waited([[a, b, poor]], Need(2, 8))[1] == 0 and waited([[poor]], Need(1, 0))[1] == 0
 
 
-@given(st.lists(st.integers(0, 8), max_size=5), st.integers(1, 4), st.integers(0, 8), st.integers(0, 8))
-def test_a_cluster_is_whole_where_both_pools_fit_by_number(gpus, nodes, each, more):
+@given(
+    st.lists(st.integers(0, 8), max_size=5), st.integers(1, 4), st.integers(0, 8), st.integers(0, 8), st.integers(0, 8)
+)
+def test_a_cluster_is_whole_where_all_pools_fit_by_number(gpus, nodes, each, more, rollout):
     found = [Node(f"n{number}", count) for number, count in enumerate(gpus)]
-    whole = sum(count >= each for count in gpus) >= nodes and sum(gpus) >= nodes * each + more
-    assert (missing(found, Need(nodes, each, more)) is None) == whole
+    whole = sum(count >= each for count in gpus) >= nodes and sum(gpus) >= nodes * each + more + rollout
+    assert (missing(found, Need(nodes, each, more, rollout)) is None) == whole
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,17 @@ def test_the_configuration_says_what_is_needed(compose_config):
     pool = ("gad.discriminator_nnodes=2", "gad.discriminator_n_gpus_per_node=1")
     assert need_of(compose_config("gad_trainer", *keys, *pool)) == Need(2, 6, 2)
     assert need_of(compose_config("gad_cpu", "trainer.nnodes=3")) == Need(3, 0)
+    rollout = ("actor_rollout_ref.rollout.nnodes=3", "actor_rollout_ref.rollout.n_gpus_per_node=5")
+    assert need_of(compose_config("gad_async", *keys, *rollout)) == Need(2, 6)
+    separate = ("trainer.v1.trainer_mode=gad_separate_async", *rollout)
+    assert need_of(compose_config("gad_async", *keys, *pool, *separate)) == Need(2, 6, 2, 15)
+
+
+def test_what_is_missing_says_for_whom():
+    nodes = [Node("a", 8)]
+    assert "8 of 16 GPUs have joined, 8 of them for the rollout: a" in str(missing(nodes, Need(1, 8, 0, 8)))
+    both = str(missing(nodes, Need(1, 8, 2, 8)))
+    assert "8 of 18 GPUs have joined, 2 of them for the discriminator and 8 of them for the rollout" in both
 
 
 @pytest.mark.parametrize(("address", "expected"), [("127.0.0.1:1", "the head does not answer"), ("node1", "HOST:PORT")])

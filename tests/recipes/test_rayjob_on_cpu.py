@@ -166,8 +166,8 @@ def run(
     python.chmod(0o755)
     script = tmp_path / "run.sh"
     script.write_text(
-        f'echo "run ${{DRY_RUN:-0}} $NNODES $RAY_ADDRESS $*" >> {calls}\n[ "${{DRY_RUN:-0}}" = 1 ] && exit 0\n'
-        f"{lines}\nexit {code}\n"
+        f'echo "run ${{DRY_RUN:-0}} $NNODES of $CLUSTER_NNODES $RAY_ADDRESS $*" >> {calls}\n'
+        f'[ "${{DRY_RUN:-0}}" = 1 ] && exit 0\n{lines}\nexit {code}\n'
     )
     env = {**os.environ, "PYTHON": str(python), "GAD_STOP_FILE": str(tmp_path / "stop"), **variables}
     given = [str(script) if one == "RUN" else one for one in arguments]
@@ -181,7 +181,7 @@ def test_nodes_first_then_a_dry_run_then_the_run(tmp_path: Path) -> None:
     code, (doctor, *runs), text = found
     assert code == 75 and "ended with code 75" in text
     assert "doctor --cluster 10.0.0.1:6379" in doctor and "trainer.nnodes=2" in doctor
-    assert runs == ["run 1 2 10.0.0.1:6379 a=1", "run 0 2 10.0.0.1:6379 a=1"]
+    assert runs == ["run 1 2 of 2 10.0.0.1:6379 a=1", "run 0 2 of 2 10.0.0.1:6379 a=1"]
     # What asked the try before to end does not end this one.
     assert not (tmp_path / "stop").exists()
 

@@ -37,6 +37,7 @@ from gad_verl.cli import main
 from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.preflight import check_config
 from gad_verl.preflight.composing import compose_config
+from gad_verl.tools.doctor.cluster import Need, need_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "gad"
@@ -392,6 +393,29 @@ def test_variables_and_arguments_win_over_the_script(launch):
     assert differences(config, wanted) == {}
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(("nodes", "generate"), [(2, 1), (5, 2)])
+def test_a_launcher_names_the_nodes_of_the_cluster(script, nodes, generate, launch):
+    """``slurm.sbatch`` and ``on_kuberay.sh`` do: all that a script asks for has to be there."""
+    job = {"NNODES": str(nodes), "CLUSTER_NNODES": str(nodes), "NGPUS_PER_NODE": "4"}
+    config = launch(script, ROLLOUT_NNODES=str(generate), **job).config
+    rollout = config.actor_rollout_ref.rollout
+    asked = config.trainer.nnodes + (rollout.nnodes if script == ASYNC else 0)
+    assert asked == nodes and config.trainer.n_gpus_per_node == 4
+    if script == ASYNC:
+        assert (rollout.nnodes, rollout.n_gpus_per_node) == (generate, 4)
+        assert need_of(config) == Need(nodes - generate, 4, 0, 4 * generate)
+
+
+def test_a_cluster_in_which_no_node_is_left_to_train(tmp_path):
+    fakes = FakeCommands(tmp_path)
+    fakes.add("python3")
+    variables = {"CLUSTER_NNODES": "1", "NNODES": "1", "ROLLOUT_NNODES": "1"}
+    command = ["bash", str(RECIPE / ASYNC)]
+    done = subprocess.run(command, env=fakes.environment(variables), capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2 and "none is left to train" in done.stderr and fakes.calls() == []
+
+
 @pytest.mark.parametrize(("variable", "value"), [("METHOD", "sft"), ("PRESET", "papers"), ("BACKEND", "deepspeed")])
 def test_a_wrong_choice_is_refused_before_anything_starts(variable, value, tmp_path):
     fakes = FakeCommands(tmp_path)
@@ -423,6 +447,7 @@ def test_script_dry_runs_on_tiny_files(script, method, launch, tiny, tmp_path, m
     assert [line.split("  ")[0] for line in shown.splitlines() if line.startswith("steps")] == stages
     assert ("gad.trust.held_out_fraction" in shown) == (method == "recommended")
     assert ("megatron TP=4" in shown) == (script == MEGATRON)
+    assert ("1 x 8, and 1 x 8 of the rollout" in shown) == (script == ASYNC)
     families = {MEGATRON: "qwen3_moe", IMAGES: "qwen2_5_vl"}
     family = families.get(script, FAMILY_OF.get(script, "qwen2"))
     named = [line.split("  ")[-1].strip() for line in shown.splitlines() if line.startswith("family of the")]

@@ -57,6 +57,7 @@ PYTHON = "sys.exit(int(os.environ.get('READY_CODE', '0')))"
 VARIABLES = (
     "RAY_ADDRESS",
     "NNODES",
+    "CLUSTER_NNODES",
     "NGPUS_PER_NODE",
     "SRUN_CPUS_PER_TASK",
     "METHOD",
@@ -162,6 +163,7 @@ def test_ray_joins_before_the_run_starts_on_the_first_node(start, fakes, tmp_pat
         "RAY_AUTH_TOKEN": "",
         "RAY_ADDRESS": f"10.0.0.7:{port}",
         "NNODES": "3",
+        "CLUSTER_NNODES": "3",
         "NGPUS_PER_NODE": "4",
         "SRUN_CPUS_PER_TASK": "16",
         "METHOD": "seqkd",

@@ -26,6 +26,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from gad_verl.config.modes import rollout_gpus
 from gad_verl.data.file_stamps import file_list
 from gad_verl.errors import GadClusterError
 from gad_verl.tools.doctor.finding import Finding, ok
@@ -89,11 +90,13 @@ class Need:
         nodes: Nodes of the student's pool.
         gpus: GPUs of each of them.
         more_gpus: GPUs of a pool of the discriminator's, wherever they are.
+        rollout_gpus: GPUs of a rollout with machines of its own, wherever they are.
     """
 
     nodes: int
     gpus: int
     more_gpus: int = 0
+    rollout_gpus: int = 0
 
 
 def need_of(config: Any) -> Need:
@@ -102,7 +105,7 @@ def need_of(config: Any) -> Need:
     if str(trainer.get("device", "cuda")) == "cpu":
         return Need(trainer.nnodes, 0)
     more = gad.get("discriminator_nnodes", 0) * gad.get("discriminator_n_gpus_per_node", 0)
-    return Need(trainer.nnodes, trainer.n_gpus_per_node, more)
+    return Need(trainer.nnodes, trainer.n_gpus_per_node, more, rollout_gpus(config))
 
 
 def missing(nodes: Sequence[Node], need: Need) -> str | None:
@@ -118,9 +121,11 @@ def missing(nodes: Sequence[Node], need: Need) -> str | None:
     poor = [node for node in nodes if node.gpus < need.gpus]
     if len(nodes) - len(poor) < need.nodes:
         return f"{len(poor)} of {len(nodes)} nodes have fewer than {need.gpus} GPUs: {names}"
-    found, total = sum(node.gpus for node in nodes), need.nodes * need.gpus + need.more_gpus
+    others = {"the discriminator": need.more_gpus, "the rollout": need.rollout_gpus}
+    found, total = sum(node.gpus for node in nodes), need.nodes * need.gpus + sum(others.values())
     if found < total:
-        return f"{found} of {total} GPUs have joined, {need.more_gpus} of them for the discriminator: {names}"
+        those = " and ".join(f"{gpus} of them for {whom}" for whom, gpus in others.items() if gpus)
+        return f"{found} of {total} GPUs have joined, {those}: {names}"
     return None
 
 

@@ -27,7 +27,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
-from gad_verl.config.modes import SYNC, TRAINER_MODES, trainer_mode
+from gad_verl.config.modes import SYNC, TRAINER_MODES, rollout_gpus, trainer_mode
 from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight import PlannedRun, run_preflight
@@ -109,7 +109,8 @@ def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
         family = discriminator_family(config)
         if family is not None:
             yield "family of the discriminator", family
-    yield "GPUs", f"{trainer.nnodes} x {trainer.n_gpus_per_node}"
+    of_rollout = f", and {rollout.nnodes} x {rollout.n_gpus_per_node} of the rollout" if rollout_gpus(config) else ""
+    yield "GPUs", f"{trainer.nnodes} x {trainer.n_gpus_per_node}{of_rollout}"
     yield "rollout", f"{rollout.name}, TP={rollout.tensor_model_parallel_size}, temperature {rollout.temperature}"
     yield (
         "batch",
