@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gad_verl.core.gating import UpdateGate
 from gad_verl.core.schedule import Phase
 from gad_verl.tools.estimate import run_estimate, timing
 from gad_verl.tools.estimate.gpus import GIB, GPUS
@@ -45,6 +46,7 @@ IDEAL = Assumptions(
     weight_sync=Range.exact(1e30),
 )
 LENGTHS = Lengths(Range.exact(200), Range.exact(400), Range.exact(400), "given")
+WITH_DISCRIMINATOR = (Phase.DISCRIMINATOR_ONLY, Phase.WARMUP, Phase.ADVERSARIAL)
 PAGE = Path(__file__).parents[2] / "docs" / "estimate.md"
 PAPER = (
     "gad=paper",
@@ -202,6 +204,47 @@ def test_groups_that_fill_no_micro_batch_cost_a_pass_more(paper: Any) -> None:
     assert run_estimate.discriminator_passes(paper, LENGTHS) == Range.exact(4)
     short = replace(paper, discriminator=replace(paper.discriminator, micro_tokens=4096))
     assert run_estimate.discriminator_passes(short, LENGTHS) == Range.exact(5)
+
+
+def _of_discriminator(run: Any, phase: Phase, **updates: Any) -> Range:
+    alone = updates.pop("alone", run.gad.discriminator_only_updates)
+    updates = replace(run.gad.discriminator_updates, **updates)
+    gad = replace(run.gad, discriminator_updates=updates, discriminator_only_updates=alone)
+    found = run_estimate.estimate(replace(run, gad=gad), GPU, IDEAL, LENGTHS)
+    return found.stages[phase]["discriminator update"]
+
+
+@given(k=st.integers(1, 6), every=st.integers(1, 5), alone=st.integers(1, 20))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_updates_of_the_discriminator_are_counted_as_the_trainer_counts_them(
+    paper: Any, k: int, every: int, alone: int
+) -> None:
+    """A forward pass is a quarter of an update, with checkpointing."""
+    once = {phase: _of_discriminator(paper, phase, alone=1).low for phase in WITH_DISCRIMINATOR}
+    told = {
+        phase: _of_discriminator(paper, phase, updates_per_step=k, every_steps=every, alone=alone).low
+        for phase in WITH_DISCRIMINATOR
+    }
+    assert told[Phase.DISCRIMINATOR_ONLY] == pytest.approx(alone * once[Phase.DISCRIMINATOR_ONLY])
+    assert told[Phase.WARMUP] == pytest.approx(once[Phase.WARMUP])
+    adversarial = once[Phase.ADVERSARIAL]
+    assert told[Phase.ADVERSARIAL] == pytest.approx((k + (every - 1) / 4) / every * adversarial)
+    frozen = _of_discriminator(paper, Phase.ADVERSARIAL, updates_per_step=k, every_steps=every, frozen=True)
+    assert frozen.low == frozen.high == pytest.approx(adversarial / 4)
+    # How often the accuracy holds it back is not known before.
+    held = _of_discriminator(paper, Phase.ADVERSARIAL, updates_per_step=k, accuracy_below=0.8)
+    assert held.low == pytest.approx(adversarial / 4) and held.high == pytest.approx(k * adversarial)
+
+
+def test_the_estimate_counts_what_the_gate_lets_through(paper: Any) -> None:
+    updates = replace(paper.gad.discriminator_updates, every_steps=3, updates_per_step=2)
+    gate = UpdateGate(updates.gate_options())
+    counts = []
+    for _ in range(30):
+        counts.append(gate.updates())
+        gate.observe(0.7)
+    share = run_estimate.share_of_updates(replace(paper.gad, discriminator_updates=updates), Phase.ADVERSARIAL)
+    assert share == Range.exact(sum(count > 0 for count in counts) / 30) and set(counts) == {0, 2}
 
 
 def test_the_published_run_lies_within_a_factor_of_two(paper: Any) -> None:

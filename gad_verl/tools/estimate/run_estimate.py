@@ -15,6 +15,7 @@
 
 from dataclasses import dataclass, replace
 
+from gad_verl.config import GadConfig
 from gad_verl.core.replay import replay_reading
 from gad_verl.core.schedule import Phase
 from gad_verl.errors import GadConfigError
@@ -139,8 +140,20 @@ def discriminator_passes(settings: RunSettings, lengths: Lengths) -> Range:
     return Range(once + (group.low > room), once + (group.high > room))
 
 
+def share_of_updates(gad: GadConfig, phase: Phase) -> Range:
+    """Share of a phase's steps in which the discriminator learns; in the others it only scores."""
+    updates = gad.discriminator_updates
+    if phase is not Phase.ADVERSARIAL:
+        return Range.exact(1.0)
+    if updates.frozen:
+        return Range.exact(0.0)
+    due = 1 / updates.every_steps
+    # Nobody knows before how often its accuracy will hold it back.
+    return Range(0.0 if updates.accuracy_below < 1 else due, due)
+
+
 def _discriminator_stage(
-    settings: RunSettings, lengths: Lengths, gpu: Gpu, assume: Assumptions, rollouts: int, scheme: str
+    settings: RunSettings, phase: Phase, lengths: Lengths, gpu: Gpu, assume: Assumptions, rollouts: int, scheme: str
 ) -> Range:
     role, gad = settings.discriminator, settings.gad
     students, teachers = lengths.prompt + lengths.response, lengths.prompt + lengths.teacher
@@ -159,11 +172,23 @@ def _discriminator_stage(
     low = seconds(prompts * n, students, least) + seconds(prompts, teachers, least)
     high = seconds(prompts * n, students, most) + seconds(prompts, teachers, most)
     spent = Range(low.low, high.high)
+    mixed = spent
     if gad.replay.capacity_steps > 0:
-        spent = spent * replay_reading(gad.replay.fraction, gad.replay.mode)
-    updates = gad.discriminator_updates
-    spent = spent * (updates.updates_per_step if updates.updates_per_step > 1 else 1)
-    return spent + timing.offload_seconds(role, True, assume)
+        mixed = spent * replay_reading(gad.replay.fraction, gad.replay.mode)
+    # As DiscriminatorTraining counts them; while the student stands still, further updates read no past responses.
+    learning = mixed
+    if phase is Phase.DISCRIMINATOR_ONLY:
+        learning = mixed + spent * (gad.discriminator_only_updates - 1)
+    elif phase is Phase.ADVERSARIAL:
+        learning = mixed * gad.discriminator_updates.updates_per_step
+    learning += timing.offload_seconds(role, True, assume)
+    scoring = seconds(prompts * n, students, 1) + seconds(prompts, teachers, 1)
+    scoring += timing.offload_seconds(role, False, assume)
+    share = share_of_updates(gad, phase)
+    return Range(
+        share.low * learning.low + (1 - share.low) * scoring.low,
+        share.high * learning.high + (1 - share.high) * scoring.high,
+    )
 
 
 def stage_seconds(
@@ -194,7 +219,7 @@ def stage_seconds(
             settings.rollout, cache, settings.prompts, n, lengths, settings.max_response, gpu, assume
         )
     if phase.trains_discriminator:
-        stages["discriminator update"] = _discriminator_stage(settings, lengths, gpu, assume, n, scheme)
+        stages["discriminator update"] = _discriminator_stage(settings, phase, lengths, gpu, assume, n, scheme)
     if phase is Phase.ADVERSARIAL:
         scoring = replace(student, micro_tokens=settings.scoring_tokens)
         stages["old log-probabilities"] = timing.pass_seconds(
