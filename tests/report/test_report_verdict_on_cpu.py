@@ -283,6 +283,21 @@ def test_notes_have_the_figures(tmp_path: Path) -> None:
     assert "10 steps took 10 minutes" in text_of(verdict, "time") and "gen (75%)" in text_of(verdict, "time")
 
 
+def test_validation_is_no_part_of_the_steps(tmp_path: Path) -> None:
+    """verl times it beside the step, however long it takes; the checkpoint within."""
+    rows = [(step, {"timing_s/step": 10.0, "timing_s/gen": 6.0}) for step in range(1, 11)]
+    for _, metrics in rows[1::2]:
+        metrics |= {"timing_s/testing": 60.0, "timing_s/save_checkpoint": 1.0}
+    text = text_of(judge(read_run(write_run(tmp_path / "run", rows))), "time")
+    assert text == (
+        "10 steps took 100 seconds, 10 s each (median); most of it in gen (60%); and 5 minutes beside the steps in "
+        "validation (testing)."
+    )
+    alone = [(step, {"timing_s/step": 10.0, "timing_s/testing": 30.0}) for step in range(1, 3)]
+    text = text_of(judge(read_run(write_run(tmp_path / "alone", alone))), "time")
+    assert "most of it" not in text and "60 seconds beside the steps" in text
+
+
 def test_defaults_of_the_replay_are_those_of_the_configuration() -> None:
     text = files("gad_verl.config").joinpath("gad/gad.yaml").read_text(encoding="utf-8")
     assert load_settings({}) == load_gad_config(OmegaConf.create({"gad": OmegaConf.create(text)})).guardian

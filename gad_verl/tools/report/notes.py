@@ -20,6 +20,9 @@ import numpy as np
 from gad_verl.tools.report.lines import EMPTY, Series
 from gad_verl.tools.report.runs import SEQKD, WARMUP, Run, duration
 
+# The one time of verl's loop (trainer_base.py, fit) that lies outside of its "step".
+_VALIDATION = "testing"
+
 
 def notes(run: Run) -> Iterator[tuple[str, str]]:
     """Topic and text of each note; what was not logged has none."""
@@ -68,13 +71,14 @@ def _losses(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _time(run: Run, steps: Series) -> str:
-    text = f"{len(steps)} steps took {duration(steps.values.sum())}, {np.median(steps.values):.3g} s each (median)"
-    parts = {
+    spent = {
         name.removeprefix("timing_s/"): float(series.values.sum())
         for name, series in run.metrics.items()
         if name.startswith("timing_s/") and name != "timing_s/step"
     }
-    if not parts:
-        return f"{text}."
-    most = max(parts, key=lambda name: parts[name])
-    return f"{text}; most of it in {most} ({parts[most] / steps.values.sum():.0%})."
+    beside = spent.pop(_VALIDATION, 0)
+    text = f"{len(steps)} steps took {duration(steps.values.sum())}, {np.median(steps.values):.3g} s each (median)"
+    if spent:
+        most = max(spent, key=lambda name: spent[name])
+        text += f"; most of it in {most} ({spent[most] / steps.values.sum():.0%})"
+    return f"{text}; and {duration(beside)} beside the steps in validation ({_VALIDATION})." if beside else f"{text}."
