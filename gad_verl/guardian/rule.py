@@ -35,7 +35,7 @@ class Reading:
 
     Args:
         bad: Whether its condition holds.
-        figures: Numbers of the step by name; the same names in each step.
+        figures: Numbers of the step by name; one that a step does not have may be missing in it.
     """
 
     bad: bool

@@ -120,8 +120,12 @@ class Watch:
         return f"{finding}; {held}; figures are means over these"
 
     def _means(self) -> dict[str, float]:
-        names = self._figures[-1] if self._figures else {}
-        return {name: sum(one[name] for one in self._figures) / len(self._figures) for name in names}
+        """Of each figure, over the readings that have it."""
+        seen: dict[str, list[float]] = {}
+        for figures in self._figures:
+            for name, value in figures.items():
+                seen.setdefault(name, []).append(value)
+        return {name: sum(values) / len(values) for name, values in seen.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""

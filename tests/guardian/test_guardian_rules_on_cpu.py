@@ -127,7 +127,8 @@ def test_numbers_that_are_none_are_seen_in_every_stage(stage: int) -> None:
 @given(rule=st.sampled_from(NAMES), data=st.data())
 def test_metrics_that_are_absent_never_trip_a_rule(rule: str, data: st.DataObject) -> None:
     """Without a metric that a rule reads it is silent, and no other rule speaks for it."""
-    used = sorted(SICK[rule](1))
+    # The accuracy is only said beside the factor.
+    used = sorted(set(SICK[rule](1)) - {"gad/trust_accuracy"})
     gone = data.draw(st.sampled_from(used), label="gone")
     values = data.draw(st.sampled_from(["absent", "none", "nan"]), label="how")
     rows = []
@@ -237,6 +238,53 @@ def test_a_discriminator_that_never_learned_is_no_reason_to_stop() -> None:
         for step, metrics in stream(None, [], 100)
     ]
     assert observe(guardian, rows) == [] and guardian.stop is None
+
+
+def _validations(*parts: tuple[int, float, float]) -> list[tuple[int, dict[str, float]]]:
+    """Number of validations, stage and accuracy of each part of a run, one after the other."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    for count, stage, accuracy in parts:
+        for _ in range(count):
+            metrics = {"gad/stage": stage, "val-gad/accuracy": accuracy, "val-gad/num_pairs": 479.0}
+            rows.append((50 * (len(rows) + 1), metrics))
+    return rows
+
+
+@pytest.mark.parametrize("earlier", [0.0, 1.0])
+@pytest.mark.parametrize(("once", "trips"), [(0.9, True), (0.66, True), (0.6, False)])
+def test_the_sides_may_have_been_told_apart_before_the_adversarial_stage(
+    earlier: float, once: float, trips: bool
+) -> None:
+    events = observe(Guardian(config()), _validations((14, earlier, once), (30, 2.0, 0.52)))
+    expected = [("indistinguishable", 50 * (14 + 3))] if trips else []
+    assert [(event.rule, event.step) for event in events] == expected
+    # Before the adversarial stage nothing is judged: the warmup brings the student near to the teacher.
+    assert observe(Guardian(config()), _validations((3, earlier, once), (40, earlier, 0.52))) == []
+    # A student that stays apart is left alone.
+    assert observe(Guardian(config()), _validations((14, earlier, once), (30, 2.0, 0.7))) == []
+
+
+def test_what_the_warmup_showed_is_remembered_over_a_resume() -> None:
+    rows = _validations((4, 1.0, 0.9), (3, 2.0, 0.52))
+    first, second = Guardian(config()), Guardian(config())
+    assert observe(first, rows[:4]) == []
+    second.load_state_dict(first.state_dict())
+    assert [event.rule for event in observe(second, rows[4:])] == ["indistinguishable"]
+
+
+@pytest.mark.parametrize(("known", "said"), [(0, "too few held-out prompts"), (5, "accuracy 0.52"), (15, "0.52")])
+def test_a_factor_of_0_is_read_without_an_accuracy(known: int, said: str) -> None:
+    """With fewer held-out prompts than ``gad.trust.least_prompts`` the run logs the factor alone."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    for step in range(1, 41):
+        accuracy = {"gad/trust_accuracy": 0.52} if 15 - known < step <= 15 else {}
+        rows.append((step, {"gad/stage": 2.0, "gad/trust_factor": 0.0} | accuracy))
+    (event,) = observe(Guardian(config()), rows)
+    assert (event.rule, event.step) == ("untrusted", 15) and said in event.text
+    assert event.figures == {"factor": 0.0} | ({"accuracy": pytest.approx(0.52)} if known else {})
+    # One step in which it knew something is enough.
+    rows[7][1]["gad/trust_factor"] = 0.1
+    assert observe(Guardian(config()), rows[:22]) == []
 
 
 @pytest.mark.parametrize(("pairs", "stops"), [(50.0, False), (400.0, True)])

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gad_verl.errors import GadConfigError
-from gad_verl.guardian.rule import ADVERSARIAL, SEQKD, WARMUP, Reading, Rule, number, numbers
+from gad_verl.guardian.rule import ADVERSARIAL, DISCRIMINATOR_ONLY, SEQKD, WARMUP, Reading, Rule, number, numbers
 from gad_verl.guardian.settings import RuleConfig, chosen, limited
 from gad_verl.guardian.windows import Debounce, Trace
 
@@ -32,6 +32,8 @@ UNTRUSTED_REMEDY = (
     "more updates before (gad.discriminator_only_steps, gad.discriminator_only_updates), or a shorter warmup of the "
     "student. It may also be as good as the teacher to its eyes: compare it with the one after the warmup."
 )
+
+_TOO_FEW = "too few held-out prompts were seen to tell: gad.trust.held_out_fraction, gad.trust.least_prompts"
 
 # Two-sided 95 % quantile of the normal distribution.
 _Z = 1.959964
@@ -56,7 +58,8 @@ class UntrustedConfig(RuleConfig):
 class Untrusted(Rule):
     """The discriminator could not tell teacher from student on held-out prompts for many steps: f is 0 in all of them.
 
-    The student has then learned nothing from scores (``gad.trust``). The number of steps is a rule of thumb.
+    The student has then learned nothing from scores (``gad.trust``), also where too few held-out prompts were seen for
+    an accuracy. The number of steps is a rule of thumb.
     """
 
     config: UntrustedConfig
@@ -66,13 +69,17 @@ class Untrusted(Rule):
         return Debounce(self.config.steps, self.config.steps)
 
     def read(self, metrics: Mapping[str, Any]) -> Reading | None:
-        found = numbers(metrics, "gad/trust_factor", "gad/trust_accuracy")
-        return None if found is None else Reading(found[0] == 0, {"accuracy": found[1]})
+        factor, accuracy = number(metrics, "gad/trust_factor"), number(metrics, "gad/trust_accuracy")
+        if factor is None:
+            return None
+        return Reading(factor == 0, {"factor": factor} | ({} if accuracy is None else {"accuracy": accuracy}))
 
     def finding(self, figures: Mapping[str, float]) -> str:
+        # Logged only where enough prompts were seen.
+        known = f"accuracy {figures['accuracy']:.2f}" if "accuracy" in figures else _TOO_FEW
         return (
             "the discriminator could not tell teacher from student on held-out prompts in the last "
-            f"{self.config.steps} adversarial steps (accuracy {figures['accuracy']:.2f})"
+            f"{self.config.steps} adversarial steps ({known})"
         )
 
     @property
@@ -151,12 +158,14 @@ class Indistinguishable(Rule):
     """Teacher and student cannot be told apart on held-out prompts, in several validations one after another.
 
     The whole 95 % interval of ``val-gad/accuracy`` must lie within ``margin`` of 0.5: too few held-out prompts prove
-    nothing, and never trip it. The discriminator must have told the sides apart before (``once_apart``): one that never
-    learned anything is no proof either. Thresholds: rules of thumb, not measured.
+    nothing, and never trip it. The discriminator must have told the sides apart before (``once_apart``), be it before
+    the adversarial stage: one that never learned anything is no proof either. Thresholds: rules of thumb, not measured.
     """
 
     config: IndistinguishableConfig
     name = "indistinguishable"
+    # Before the adversarial stage only the best value is looked for.
+    stages = frozenset({DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL})
 
     def __init__(self, config: IndistinguishableConfig, guardian: "GuardianConfig") -> None:
         super().__init__(config, guardian)
@@ -174,6 +183,8 @@ class Indistinguishable(Rule):
         # Certainly above chance, and by enough.
         best = max([accuracy if low > 0.5 else 0.0, *self.best.values])
         self.best.add(best)
+        if number(metrics, "gad/stage") != ADVERSARIAL:
+            return None
         bad = best >= self.config.once_apart and abs(low - 0.5) <= self.config.margin >= abs(high - 0.5)
         return Reading(bad, {"val_accuracy": accuracy, "low": low, "high": high, "pairs": pairs, "best": best})
 
