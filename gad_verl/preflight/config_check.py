@@ -25,6 +25,7 @@ from gad_verl.data.thinking import settled_config
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.agent_check import check_agents
 from gad_verl.preflight.async_check import check_mode
+from gad_verl.preflight.batch_check import check_batches, check_longest_row
 from gad_verl.preflight.joined_cluster import check_joins
 from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
@@ -105,6 +106,8 @@ def check_config(config: DictConfig) -> GadConfig:
             f"data.train_batch_size ({config.data.train_batch_size}) must be a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size ({config.actor_rollout_ref.actor.ppo_mini_batch_size})"
         )
+    check_batches(config, gad_config)
+    check_longest_row(config, gad_config)
     discriminator = config.discriminator
     if not discriminator.use_dynamic_bsz and discriminator.ppo_micro_batch_size_per_gpu is None:
         raise GadConfigError(

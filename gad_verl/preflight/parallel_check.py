@@ -45,6 +45,11 @@ _OPTIONAL_COUNTS = (
     f"{_ROLLOUT}.data_parallel_size",
     f"{_ROLLOUT}.max_model_len",
     f"{_ROLLOUT}.val_kwargs.n",
+    f"{_ROLLOUT}.log_prob_micro_batch_size_per_gpu",
+    f"{_ROLLOUT}.log_prob_max_token_len_per_gpu",
+    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu",
+    "actor_rollout_ref.ref.log_prob_max_token_len_per_gpu",
+    "critic.ppo_mini_batch_size",
     f"{_DISCRIMINATOR}.ppo_micro_batch_size_per_gpu",
     f"{_DISCRIMINATOR}.ppo_max_token_len_per_gpu",
     "trainer.total_training_steps",
@@ -150,17 +155,31 @@ def _engines(
         yield _DISCRIMINATOR, config.discriminator, config.discriminator.model, own or gpus, discriminator
 
 
+def sequence_parallel(key: str, section: Any) -> tuple[str, int]:
+    """Ranks of FSDP that share a sequence: the key that says it, and how many they are.
+
+    Args:
+        key: Of the section.
+        section: Of an actor, a reference or a critic.
+    """
+    name = _engine_name(section)
+    # The name without fsdp_config is verl's older one, and counts where it is set.
+    old = section.get("ulysses_sequence_parallel_size", None) or 1
+    if old == 1 or name == "fsdp":
+        return f"{key}.{name}.ulysses_sequence_parallel_size", section[name].ulysses_sequence_parallel_size
+    return f"{key}.ulysses_sequence_parallel_size", old
+
+
+def _engine_name(section: Any) -> str:
+    return "fsdp" if "fsdp" in section else "fsdp_config"
+
+
 def _check_engine(key: str, section: Any, model: Any, gpus: int, heads: Heads | None) -> None:
     if section.strategy not in FSDP:
         return
-    name = "fsdp" if "fsdp" in section else "fsdp_config"
+    name = _engine_name(section)
     engine = section[name]
-    # The name without fsdp_config is verl's older one, and counts where it is set.
-    old = section.get("ulysses_sequence_parallel_size", None) or 1
-    spelled = f"{key}.ulysses_sequence_parallel_size"
-    size = old
-    if old == 1 or name == "fsdp":
-        spelled, size = f"{key}.{name}.ulysses_sequence_parallel_size", engine.ulysses_sequence_parallel_size
+    spelled, size = sequence_parallel(key, section)
     if size < 1 or gpus % size:
         raise GadConfigError(f"{spelled}={size} does not divide the {gpus} GPUs of its pool: set it to a divisor")
     shards = engine.get("fsdp_size", -1)

@@ -36,6 +36,7 @@ from tiny_vlm import build_colours
 from gad_verl.cli import main
 from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.preflight import check_config
+from gad_verl.preflight.batch_check import check_batches, check_longest_row
 from gad_verl.preflight.composing import compose_config
 from gad_verl.tools.doctor.cluster import Need, need_of
 
@@ -264,6 +265,13 @@ def test_script_starts_the_settings_of_the_paper(script, launch):
     assert config.gad.teacher_key == config.data.teacher_key == "teacher_response"
     assert config.data.train_files == "/home/user/data/lmsys_gpt5_chat/train.parquet"
     assert config.trainer.resume_mode == "auto"
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_batches_divide_by_the_gpus_and_rows_fit_into_micro_batches(script, launch):
+    config = launch(script).config
+    check_batches(config, load_gad_config(config))
+    check_longest_row(config, load_gad_config(config))
 
 
 @pytest.mark.parametrize("script", ENGINES)
