@@ -33,6 +33,7 @@ from gad_verl.preflight.numbers_check import check_folder, check_numbers
 from gad_verl.preflight.objective_check import check_objective
 from gad_verl.preflight.options import READ_NO_VALUES, check_estimator, check_tools
 from gad_verl.preflight.parallel_check import check_counts
+from gad_verl.preflight.reward_check import check_reward_interface
 from gad_verl.preflight.size_check import check_heads
 from gad_verl.preflight.surroundings_check import check_context, check_loggers
 from gad_verl.preflight.thinking_check import check_thinking
@@ -77,6 +78,7 @@ def check_config(config: DictConfig) -> GadConfig:
     check_lora(config)
     check_tools(config, gad_config)
     check_objective(config, gad_config)
+    check_reward_interface(config, gad_config)
     check_strategies(config)
     check_megatron(config, gad_config)
     check_loggers(trainer.logger)

@@ -28,6 +28,7 @@ from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.preflight.agent_check import check_agent_column
 from gad_verl.preflight.objective_check import check_evidence, check_texts
 from gad_verl.preflight.options import check_held_out, check_task_columns
+from gad_verl.preflight.reward_check import check_reward_rows
 from gad_verl.trainer.begun import begun_run
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
     check_agent_column(config, gad_config)
     checks.check_together(1, length_of_run(config, rows)[1])
     check_task_columns(config, gad_config)
+    check_reward_rows(config, gad_config)
     check_held_out(gad_config, rows, first)
     return rows
 

@@ -152,6 +152,20 @@ STEP = (
         "gad.reward.task_weight: verl's reward beside the discriminator's",
     ),
     VerlUse("verl", "DataProto(*, batch, non_tensor_batch)", "rows for verl's reward"),
+    VerlUse(
+        "verl.experimental.reward_loop.reward_loop", "migrate_legacy_reward_impl(config)", "verl's reward, before a run"
+    ),
+    VerlUse("verl.trainer.ppo.reward", "resolve_reward_manager_cls(config)", "verl's reward, before a run"),
+    VerlUse(
+        "verl.utils.reward_score",
+        "default_compute_score(data_source, solution_str, ground_truth)",
+        "verl's reward, before a run",
+    ),
+    VerlUse(
+        "verl.utils.import_utils",
+        "load_extern_object(*, module_path, object_name)",
+        "a reward function of the user's, before a run",
+    ),
     VerlUse("verl.utils.tracking:Tracking", "logger", "curves of a resumed run"),
     VerlUse("verl.utils.tracking:FileLogger", "fp", "curves of a resumed run"),
     VerlUse(
