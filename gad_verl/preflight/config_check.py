@@ -29,6 +29,7 @@ from gad_verl.preflight.batch_check import check_batches, check_longest_row
 from gad_verl.preflight.joined_cluster import check_joins
 from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
+from gad_verl.preflight.names_check import check_names, import_libraries
 from gad_verl.preflight.numbers_check import check_folder, check_numbers
 from gad_verl.preflight.objective_check import check_objective
 from gad_verl.preflight.options import READ_NO_VALUES, check_estimator, check_tools
@@ -57,6 +58,8 @@ def check_config(config: DictConfig) -> GadConfig:
     check_read(config, gad_config)
     rollout, algorithm, trainer = config.actor_rollout_ref.rollout, config.algorithm, config.trainer
     check_mode(config, gad_config)
+    import_libraries(config)
+    check_names(config, gad_config)
     check_estimator(config, gad_config)
     filter_groups = algorithm.get("filter_groups", None)
     if filter_groups is not None and filter_groups.get("enable", False):

@@ -15,6 +15,7 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,14 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.config import AlgoConfig
-from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, get_adv_estimator_fn
+from verl.trainer.ppo import core_algos
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY, get_adv_estimator_fn
 
 import gad_verl.trainer.estimators  # noqa: F401  registers gad_process
+from gad_verl.config import load_gad_config
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.config_check import check_config
+from gad_verl.preflight.names_check import check_names
 
 PAIRS, TRIPLES = [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 1]
 
@@ -77,3 +81,65 @@ def test_the_check_knows_what_each_estimator_does(tiny_config: DictConfig, estim
     credit = refusal(tiny_config, estimator, **{"gad.reward.token_weight": 1.0})
     assert compares == ("rollout.n=1" in alone) == bool(alone)
     assert sums == ("gad_process" in credit) == bool(credit)
+
+
+def own_module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
+    name = f"registers_{folder.name.replace('-', '_')}"
+    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("algorithm.adv_estimator", "grpoo", "grpo"),
+        ("actor_rollout_ref.actor.policy_loss.loss_mode", "gsop", "gspo"),
+        ("actor_rollout_ref.actor.kl_loss_type", "lowvar_kl", "low_var_kl"),
+        ("actor_rollout_ref.actor.kl_loss_type", "full", "low_var_kl"),
+        ("algorithm.kl_penalty", "k4", "k3"),
+    ],
+)
+def test_a_name_that_verl_does_not_have_is_answered_with_those_that_there_are(
+    tiny_config: DictConfig, key: str, value: str, meant: str
+) -> None:
+    reads = {"actor_rollout_ref.actor.use_kl_loss": True, "algorithm.use_kl_in_reward": True}
+    estimator = value if "adv_est" in key else "grpo"
+    said = refusal(tiny_config, estimator, **reads, **{key: value})
+    assert said.startswith(f"{key}={value}: ") and meant in said and "\n" not in said
+    assert not refusal(tiny_config, estimator, **reads, **{key: value, "gad.stage": "seqkd"})
+    assert not refusal(
+        tiny_config, meant if "adv_est" in key else "grpo", **reads, **({} if "adv_est" in key else {key: meant})
+    )
+
+
+def test_a_kind_of_kl_that_nobody_reads_is_no_matter(tiny_config: DictConfig) -> None:
+    kinds = {"actor_rollout_ref.actor.kl_loss_type": "none", "algorithm.kl_penalty": "none"}
+    assert not refusal(tiny_config, "grpo", **kinds, **{"actor_rollout_ref.actor.use_kl_loss": False})
+
+
+@pytest.mark.parametrize("loss", sorted(POLICY_LOSS_REGISTRY))
+def test_every_loss_of_verl_passes(tiny_config: DictConfig, loss: str) -> None:
+    check_names(set_loss(tiny_config, loss), load_gad_config(tiny_config))
+
+
+def set_loss(config: DictConfig, loss: str) -> DictConfig:
+    OmegaConf.update(config, "actor_rollout_ref.actor.policy_loss.loss_mode", loss)
+    return config
+
+
+def test_what_a_library_registers_is_known(
+    tiny_config: DictConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "from verl.trainer.ppo.core_algos import register_adv_est, register_policy_loss\n"
+    text += "register_policy_loss('of_mine')(print)\n"
+    name = own_module(tmp_path, monkeypatch, text)
+    monkeypatch.setattr(core_algos, "POLICY_LOSS_REGISTRY", dict(POLICY_LOSS_REGISTRY))
+    loss, library = "actor_rollout_ref.actor.policy_loss.loss_mode", "actor_rollout_ref.model.external_lib"
+    assert "of_mine" in refusal(tiny_config, "grpo", **{loss: "of_mine"})
+    assert not refusal(tiny_config, "grpo", **{loss: "of_mine", library: name})
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    broken = own_module(folder, monkeypatch, "import no_such_package")
+    said = refusal(tiny_config, "grpo", **{library: broken})
+    assert said.startswith(f"{library}={broken} ") and "no_such_package" in said

@@ -135,6 +135,12 @@ STEP = (
     VerlUse("verl.trainer.main_ppo", "", "entry point; `doctor --one-step` starts it"),
     VerlUse("verl.trainer.ppo.core_algos", "register_adv_est(name_or_enum)", "the estimator gad_process"),
     VerlUse(
+        "verl.trainer.ppo.core_algos",
+        "ADV_ESTIMATOR_REGISTRY POLICY_LOSS_REGISTRY kl_penalty(logprob, ref_logprob, kl_penalty)",
+        "what the first update on scores looks up, before a run",
+    ),
+    VerlUse("verl.utils.import_utils", "import_external_libs(external_libs)", "the same"),
+    VerlUse(
         f"{_V1}.replay_buffer:ReplayBuffer",
         "_wait_for_next_poll poll_interval",
         "a short poll that notices dead workers",
