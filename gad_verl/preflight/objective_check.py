@@ -21,6 +21,7 @@ from gad_verl.config import GadConfig
 from gad_verl.config.checks import require
 from gad_verl.config.stability import SUPERVISED
 from gad_verl.core.schedule import Phase, StageSchedule
+from gad_verl.preflight.options import DIVIDE_BY_SPREAD, KEEP_UNIT
 from gad_verl.trainer.unseen import unseen_before
 
 logger = logging.getLogger(__name__)
@@ -50,17 +51,25 @@ def check_objective(config: DictConfig, gad_config: GadConfig) -> None:
         "gad.trust.held_out_fraction above 0",
     )
     _check_what_f_weighs(gad_config)
+    estimator = str(config.algorithm.adv_estimator)
     in_nats = not config.algorithm.get("norm_adv_by_std_in_grpo", True)
     require(
         not in_nats or gad_config.reward.whitening != "group",
         "gad.reward.whitening=group divides rewards by the spread of their group, which "
         "algorithm.norm_adv_by_std_in_grpo=False is there to leave alone: set one of them otherwise",
     )
-    if turns and not in_nats:
+    if turns and not in_nats and estimator not in DIVIDE_BY_SPREAD:
         logger.warning(
             "gad.trust.otherwise=supervised weighs scores in nats, but advantages are divided by the spread of their "
             "group: set algorithm.norm_adv_by_std_in_grpo=False, as gad=recommended does (a configuration that is "
             "composed over it may have set it back)"
+        )
+    if turns and estimator in DIVIDE_BY_SPREAD:
+        logger.warning(
+            "gad.trust.otherwise=supervised weighs scores in nats, but algorithm.adv_estimator=%s divides advantages "
+            "by their spread, whatever algorithm.norm_adv_by_std_in_grpo is: take one that keeps the unit (%s)",
+            estimator,
+            ", ".join(KEEP_UNIT),
         )
     if gad_config.uses_texts:
         _check_one_batch(config)

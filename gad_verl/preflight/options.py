@@ -44,6 +44,10 @@ _SUMMING_ESTIMATORS = (
 _GROUP_ESTIMATORS = (*_SUMMING_ESTIMATORS, "gad_process")
 # Of those that are known; one of somebody else's may read a critic's values.
 READ_NO_VALUES = (*_GROUP_ESTIMATORS, "reinforce_plus_plus")
+# These divide advantages by a spread whatever algorithm.norm_adv_by_std_in_grpo says; the others keep the unit of the
+# rewards where it is False.
+DIVIDE_BY_SPREAD = ("gae", "grpo_vectorized", "reinforce_plus_plus", "reinforce_plus_plus_baseline")
+KEEP_UNIT = tuple(name for name in _GROUP_ESTIMATORS if name not in DIVIDE_BY_SPREAD)
 # What they need beside rewards, which no step of verl's V1 trainer makes.
 _NEVER_MADE = {
     "gdpo": "several rewards by their names (algorithm.gdpo_reward_keys)",

@@ -14,6 +14,7 @@
 """What the check before a run says of an estimator is what verl's estimator does."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,19 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from verl import DataProto
 from verl.trainer.config import AlgoConfig
 from verl.trainer.ppo import core_algos
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY, get_adv_estimator_fn
+from verl.trainer.ppo.ray_trainer import compute_advantage
 
 import gad_verl.trainer.estimators  # noqa: F401  registers gad_process
 from gad_verl.config import load_gad_config
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.config_check import check_config
 from gad_verl.preflight.names_check import check_names
+from gad_verl.preflight.objective_check import check_objective
+from gad_verl.preflight.options import _NEVER_MADE, DIVIDE_BY_SPREAD, KEEP_UNIT
 
 PAIRS, TRIPLES = [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 1]
 
@@ -49,6 +54,14 @@ def advantages(estimator: str, rewards: torch.Tensor, prompts: Sequence[int]) ->
     except (TypeError, AssertionError) as error:
         assert "missing" in str(error) or "requires" in str(error)
         return None
+
+
+def in_a_step(estimator: str, rewards: torch.Tensor, **options: Any) -> torch.Tensor:
+    """Advantages as verl's trainer asks for them, critic and flag included."""
+    fields = {"token_level_rewards": rewards, "response_mask": torch.ones_like(rewards), "values": 0 * rewards}
+    data = DataProto.from_dict(fields, {"uid": np.array(PAIRS, dtype=object)})
+    config = AlgoConfig(adv_estimator=estimator, **options)
+    return compute_advantage(data, estimator, num_repeat=2, config=config, **options).batch["advantages"]
 
 
 def refusal(config: DictConfig, estimator: str, **changes: Any) -> str:
@@ -81,6 +94,30 @@ def test_the_check_knows_what_each_estimator_does(tiny_config: DictConfig, estim
     credit = refusal(tiny_config, estimator, **{"gad.reward.token_weight": 1.0})
     assert compares == ("rollout.n=1" in alone) == bool(alone)
     assert sums == ("gad_process" in credit) == bool(credit)
+
+
+@pytest.mark.parametrize("estimator", sorted(set(map(str, ADV_ESTIMATOR_REGISTRY)) - set(_NEVER_MADE)))
+def test_an_estimator_that_divides_by_a_spread_is_warned_of_where_scores_are_weighed_in_nats(
+    tiny_config: DictConfig, estimator: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewards = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    whole, small = (in_a_step(estimator, size * rewards, norm_adv_by_std_in_grpo=False) for size in (1.0, 0.001))
+    keeps = torch.allclose(small, 0.001 * whole, rtol=1e-3, atol=1e-7)
+    assert (estimator in KEEP_UNIT) == keeps and (estimator in DIVIDE_BY_SPREAD) != keeps
+    values = {
+        "gad.trust.held_out_fraction": 0.5,
+        "gad.trust.otherwise": "supervised",
+        "gad.reset_optimizer_at_switch": True,
+    }
+    for key, value in {**values, "algorithm.adv_estimator": estimator}.items():
+        OmegaConf.update(tiny_config, key, value)
+    for flag in (False, True):
+        caplog.clear()
+        tiny_config.algorithm.norm_adv_by_std_in_grpo = flag
+        with caplog.at_level(logging.WARNING, logger="gad_verl"):
+            check_objective(tiny_config, load_gad_config(tiny_config))
+        said = [record.getMessage() for record in caplog.records if "in nats" in record.getMessage()]
+        assert len(said) == (flag or not keeps) and all(("rloo" in one) == (not keeps) for one in said)
 
 
 def own_module(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> str:
