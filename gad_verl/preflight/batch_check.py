@@ -97,7 +97,7 @@ def check_batches(config: DictConfig, gad_config: GadConfig) -> None:
         _check_micro_batch(config, _ACTOR, f"ppo_{_SIZE}", batches[_ACTOR], actor)
         if _reads_old(config) or _is_reference_in_actor(config):
             _check_micro_batch(config, _ROLLOUT, f"log_prob_{_SIZE}", rows, actor)
-    reference = ranks_of(config, _REF) if _has_reference(config) else None
+    reference = ranks_of(config, _REF) if has_reference(config) else None
     if reference is not None and not config.actor_rollout_ref.ref.log_prob_use_dynamic_bsz:
         _check_micro_batch(config, _REF, f"log_prob_{_SIZE}", rows, reference)
 
@@ -159,7 +159,7 @@ def _token_limits(config: DictConfig, gad_config: GadConfig) -> Iterator[tuple[s
             (_ACTOR, f"{_ROLLOUT}.log_prob_{_TOKENS}", part.rollout.get(f"log_prob_{_TOKENS}")),
         ]
     compares = gad_config.stage in ("auto", "gad", "soda")
-    if compares and _has_reference(config) and part.ref.log_prob_use_dynamic_bsz:
+    if compares and has_reference(config) and part.ref.log_prob_use_dynamic_bsz:
         found.append((_REF, f"{_REF}.log_prob_{_TOKENS}", part.ref.get(f"log_prob_{_TOKENS}")))
     if gad_config.stage in ("auto", "gad") and _has_critic(config):
         # verl's trainer gives its engine this one for both directions.
@@ -184,7 +184,7 @@ def _is_reference_in_actor(config: DictConfig) -> bool:
     return _wants_reference(config) and (rank > 0 or model.get("lora_adapter_path", None) is not None)
 
 
-def _has_reference(config: DictConfig) -> bool:
+def has_reference(config: DictConfig) -> bool:
     """Whether the reference has an engine of its own."""
     return _wants_reference(config) and not _is_reference_in_actor(config)
 

@@ -13,7 +13,6 @@
 # limitations under the License.
 """Whether the keys of a configuration fit each other."""
 
-import importlib.util
 import logging
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from gad_verl.preflight.numbers_check import check_folder, check_numbers
 from gad_verl.preflight.objective_check import check_objective
 from gad_verl.preflight.options import READ_NO_VALUES, check_estimator, check_tools
 from gad_verl.preflight.parallel_check import check_counts
+from gad_verl.preflight.parts_check import check_parts
 from gad_verl.preflight.reward_check import check_reward_interface
 from gad_verl.preflight.size_check import check_heads
 from gad_verl.preflight.surroundings_check import check_context, check_loggers
@@ -89,11 +89,6 @@ def check_config(config: DictConfig) -> GadConfig:
     check_agents(config, gad_config)
     check_thinking(config, gad_config)
     check_heads(config, gad_config)
-    if rollout.name == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise GadConfigError(
-            "actor_rollout_ref.rollout.name=vllm, but vLLM is not installed: install it (on a CPU: make install), or "
-            "set actor_rollout_ref.rollout.name=hf for small models"
-        )
     if trainer.critic_warmup > 0:
         raise GadConfigError(
             f"trainer.critic_warmup={trainer.critic_warmup} would skip the student's steps, the supervised warmup too: "
@@ -111,6 +106,7 @@ def check_config(config: DictConfig) -> GadConfig:
             f"data.train_batch_size ({config.data.train_batch_size}) must be a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size ({config.actor_rollout_ref.actor.ppo_mini_batch_size})"
         )
+    check_parts(config, gad_config)
     check_batches(config, gad_config)
     check_longest_row(config, gad_config)
     discriminator = config.discriminator

@@ -52,6 +52,7 @@ def test_stages_cover_every_step_once_with_its_phase(stage, total, warmup, alone
         (["gad.stagge=auto"], "stagge"),
         (["trainer.v1.trainer_mode=sync"], "trainer.v1.trainer_mode=sync is stock verl"),
         (["actor_rollout_ref.actor.use_dynamic_bsz=False", "trainer.n_gpus_per_node=7"], "verl refuses"),
+        (["actor_rollout_ref.actor.optim.lr_scheduler_type=linear"], "actor_rollout_ref.actor.optim: verl refuses"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, expected, capsys):

@@ -31,7 +31,11 @@ ROLLOUT = (
     ),
     VerlUse("verl.workers.rollout.base:BaseRollout", "config", "the rollout hf"),
     VerlUse("verl.workers.rollout.base", "_ROLLOUT_REGISTRY", "the rollout hf"),
-    VerlUse(f"{_REPLICA}:RolloutReplicaRegistry", "register", "the rollout hf, and vLLM on a CPU"),
+    VerlUse(
+        f"{_REPLICA}:RolloutReplicaRegistry",
+        "register _registry",
+        "the rollout hf, and vLLM on a CPU; rollouts that there are",
+    ),
     VerlUse(f"{_REPLICA}:RolloutReplica", "launch_servers(self) sleep(self)", "the rollout hf", IMPLEMENTED),
     VerlUse(f"{_REPLICA}:RolloutReplica", "servers", "the rollout hf", REPLACED),
     VerlUse(

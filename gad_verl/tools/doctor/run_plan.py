@@ -31,6 +31,7 @@ from gad_verl.config.modes import SYNC, TRAINER_MODES, rollout_gpus, trainer_mod
 from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight import PlannedRun, run_preflight
+from gad_verl.preflight.parts_check import instantiation_error
 from gad_verl.preflight.thinking_check import thinking_of_run
 from gad_verl.tools.doctor.families import discriminator_family, student_family
 
@@ -50,6 +51,7 @@ def check_verl(config: DictConfig) -> None:
     Raises:
         GadConfigError: With what verl says.
     """
+    from hydra.errors import InstantiationException
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
 
@@ -59,6 +61,8 @@ def check_verl(config: DictConfig) -> None:
             validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     except (AssertionError, ValueError, NotImplementedError) as error:
         raise GadConfigError(f"verl refuses the configuration: {error}") from None
+    except InstantiationException as error:
+        raise GadConfigError(instantiation_error(error)) from None
 
 
 def stages(schedule: StageSchedule) -> Iterator[tuple[Phase, int, int]]:
