@@ -15,7 +15,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
@@ -23,9 +23,7 @@ from gad_verl.config import GadConfig
 from gad_verl.config.checks import require
 from gad_verl.config.stability import SUPERVISED
 from gad_verl.data.file_stamps import file_list
-from gad_verl.data.reading import open_file
 from gad_verl.data.schema import column_names
-from gad_verl.errors import GadDataError
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +54,7 @@ _NEVER_MADE = {
     "tir_optimal_token_baseline": "the sum of the squared probabilities of each token",
 }
 _ENGINES_WITH_NOISE = ("fsdp", "fsdp2")
-_GROUND_TRUTH_IN = "reward_model"
-_TASK_COLUMNS = ("data_source", _GROUND_TRUTH_IN)
+_TASK_COLUMNS = ("data_source", "reward_model")
 
 
 def check_estimator(config: DictConfig, gad_config: GadConfig) -> None:
@@ -150,7 +147,6 @@ def check_task_columns(config: DictConfig, gad_config: GadConfig) -> None:
 
     Raises:
         GadConfigError: Names the file and the column.
-        GadDataError: Names the file, the row and the column.
     """
     if gad_config.reward.task_weight == 0 or gad_config.reward.group_function is not None:
         return
@@ -162,11 +158,3 @@ def check_task_columns(config: DictConfig, gad_config: GadConfig) -> None:
                 f"gad.reward.task_weight={gad_config.reward.task_weight} asks verl's reward interface, which reads the "
                 f"column {column!r}, but {path} has {', '.join(names)}. Add it, or set gad.reward.task_weight=0",
             )
-        for number, row in enumerate(open_file(path).rows([_GROUND_TRUTH_IN])):
-            # Rows that are broken as such are told of by the check of the schema.
-            if isinstance(row, dict) and not isinstance(row.get(_GROUND_TRUTH_IN), Mapping):
-                raise GadDataError(
-                    f"{path}, row {number}, column {_GROUND_TRUTH_IN!r}: verl's reward interface reads its "
-                    f"ground_truth, but the row has {row.get(_GROUND_TRUTH_IN)!r:.80}. Write a dict with ground_truth "
-                    "(null for a reward that needs none), or set gad.reward.task_weight=0"
-                )

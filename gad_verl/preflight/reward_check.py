@@ -93,7 +93,13 @@ def check_reward_rows(config: DictConfig, gad_config: GadConfig) -> None:
         first, has_truth = True, False
         for where, row in _rows(path):
             truth, source = row.get(_TRUTH), row.get(_SOURCE)
-            has_truth = has_truth or (isinstance(truth, dict) and "ground_truth" in truth)
+            if not isinstance(truth, dict):
+                raise GadDataError(
+                    f"{where}, column {_TRUTH!r}: verl's reward interface reads its ground_truth, but the row has "
+                    f"{truth!r:.80}. Write a dict with ground_truth (an empty text where nothing is checked), or set "
+                    "gad.reward.task_weight=0"
+                )
+            has_truth = has_truth or "ground_truth" in truth
             first = False
             if by_source and source not in asked:
                 _ask_verl(where, source)

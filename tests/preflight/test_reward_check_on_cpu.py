@@ -163,6 +163,20 @@ def test_a_package_that_a_reward_wants_is_named(
     refused(changed(tiny_config, ASKED | rows(tmp_path, "hiyouga/geometry3k")), "geometry3k", "wants a package")
 
 
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl"])
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_a_ground_truth_is_wanted_of_every_row(tiny_config: DictConfig, tmp_path: Path, name: str, wrong: int) -> None:
+    values = rows(tmp_path, "openai/gsm8k", "math_dapo", name=name)
+    path = tmp_path / name
+    whole = pd.read_parquet(path) if name.endswith("parquet") else pd.read_json(path, lines=True)
+    whole.loc[wrong, "reward_model"] = None
+    if name.endswith("parquet"):
+        whole.to_parquet(path)
+    else:
+        path.write_text("\n".join(row.dropna().to_json() for _, row in whole.iterrows()), encoding="utf-8")
+    refused(changed(tiny_config, ASKED | values), f"{name}, row {wrong}, column 'reward_model'", "ground_truth")
+
+
 def test_a_ground_truth_is_wanted_of_every_file(tiny_config: DictConfig, tmp_path: Path) -> None:
     changed(tiny_config, ASKED | rows(tmp_path, "openai/gsm8k", reward_model={"style": "rule"}))
     refused(tiny_config, "rows.parquet", "ground_truth")
