@@ -106,15 +106,15 @@ def check_config(config: DictConfig) -> GadConfig:
             f"data.train_batch_size ({config.data.train_batch_size}) must be a multiple of "
             f"actor_rollout_ref.actor.ppo_mini_batch_size ({config.actor_rollout_ref.actor.ppo_mini_batch_size})"
         )
-    check_parts(config, gad_config)
-    check_batches(config, gad_config)
-    check_longest_row(config, gad_config)
     discriminator = config.discriminator
     if not discriminator.use_dynamic_bsz and discriminator.ppo_micro_batch_size_per_gpu is None:
         raise GadConfigError(
             "discriminator.use_dynamic_bsz=False needs discriminator.ppo_micro_batch_size_per_gpu (groups of one "
             "teacher and n students per micro-batch)"
         )
+    check_parts(config, gad_config)
+    check_batches(config, gad_config)
+    check_longest_row(config, gad_config)
     longest = config.data.max_prompt_length + gad_config.longest_answer(config.data.max_response_length)
     micro_batch = tokens_per_micro_batch(discriminator)
     if gad_config.has_discriminator and discriminator.use_dynamic_bsz:
