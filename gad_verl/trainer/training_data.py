@@ -213,8 +213,8 @@ class TrainingData:
             if self._reloads:
                 # Prompts that were on their way when the files changed have the numbers of the rows before.
                 rows = [curriculum.find(group.index, prompt_key(group.messages)) for group in groups]
-            there = [place for place, row in enumerate(rows) if row is not None]
-            curriculum.update([rows[place] for place in there], margins[there])
+            there = {place: row for place, row in enumerate(rows) if row is not None}
+            curriculum.update([*there.values()], margins[[*there]])
         return {}
 
     def metrics(self) -> dict[str, float]:
