@@ -25,7 +25,7 @@ import gad_command
 import pytest
 import torch
 from gad_in_one_file import Example, Gad, Settings
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from token_rows import sample_responses, sequence_scores, token_log_probs
@@ -348,9 +348,10 @@ def test_transformers_generation_is_the_plain_loop(tiny_folder: Path) -> None:
 
 @hypothesis_settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10_000))
+@example(7424)  # two rewards that are nearly the same
 def test_advantages_have_mean_zero_and_forget_the_level(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    rewards = torch.randn(5, 4, generator=generator)
+    rewards = torch.randn(5, 4, generator=generator).double()
     weights = (torch.rand(5, 4, generator=generator) > 0.3).float()
     advantages = group_advantages(rewards, weights)
     moved = group_advantages(rewards + torch.randn(5, 1, generator=generator), weights)
@@ -359,7 +360,8 @@ def test_advantages_have_mean_zero_and_forget_the_level(seed: int) -> None:
         used = weights[row] > 0
         if used.sum() > 1:
             assert advantages[row][used].sum().abs() < 1e-4
-            assert advantages[row][used].std() == pytest.approx(1.0, abs=1e-3)
+            spread = rewards[row][used].std().item()
+            assert advantages[row][used].std().item() == pytest.approx(spread / (spread + 1e-6))
             torch.testing.assert_close(moved[row], advantages[row], atol=1e-4, rtol=1e-3)
         elif used.sum() == 1:
             torch.testing.assert_close(advantages[row][used], rewards[row][used], atol=1e-5, rtol=1e-5)
