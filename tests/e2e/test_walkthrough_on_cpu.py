@@ -151,7 +151,7 @@ def test_leaks_pairs_the_students_answers_with_the_teachers(walk: Walk) -> None:
 
 
 def test_the_training_went_through_both_stages(walk: Walk) -> None:
-    lines = (walk.folder / "gad_verl" / "gad.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (walk.folder / "checkpoints" / "gad_verl" / "gad.jsonl").read_text(encoding="utf-8").splitlines()
     stages = {
         record["step"]: record["data"]["gad/stage"]
         for record in map(json.loads, lines)
