@@ -20,9 +20,6 @@ from torch import Tensor
 
 _EPSILON = 1e-6
 
-# verl's estimators (verl/trainer/ppo/core_algos.py) that do not compare the responses to one prompt with each other.
-WITHOUT_SIBLINGS = ("gae", "reinforce_plus_plus")
-
 
 def group_advantages(rewards: Tensor, weights: Tensor, divide_by_std: bool = True) -> Tensor:
     """GRPO's advantages: reward less its group's mean, over the group's standard deviation.

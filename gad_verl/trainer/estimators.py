@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Advantage estimators of gad_verl, under names that ``algorithm.adv_estimator`` takes."""
+"""Advantage estimators of gad_verl, under names that ``algorithm.adv_estimator`` takes; and what is known of verl's."""
 
 from typing import Any
 
@@ -22,6 +22,8 @@ from verl.trainer.ppo.core_algos import register_adv_est
 from gad_verl.core.advantages import group_process_advantages
 
 GAD_PROCESS = "gad_process"
+# Those of verl (verl/trainer/ppo/core_algos.py) that do not compare the responses to one prompt with each other.
+WITHOUT_SIBLINGS = ("gae", "reinforce_plus_plus")
 
 
 @register_adv_est(GAD_PROCESS)

@@ -24,7 +24,6 @@ from gad_verl.config import GadConfig
 from gad_verl.config.custom_code import load_custom
 from gad_verl.config.modes import updates_of_step
 from gad_verl.core import Phase
-from gad_verl.core.advantages import WITHOUT_SIBLINGS
 from gad_verl.core.trust import HeldOut
 from gad_verl.data.builders import answer_encoder, has_own_tokenizer
 from gad_verl.data.image_prompts import PROCESSORS, ImagePrompts, image_prompts
@@ -33,6 +32,7 @@ from gad_verl.data.trajectories import trajectory_builder
 from gad_verl.trainer.checkpoints import GadState, HasState, discriminator_shape
 from gad_verl.trainer.discriminator_step import DiscriminatorTraining
 from gad_verl.trainer.encoding import Encoding
+from gad_verl.trainer.estimators import WITHOUT_SIBLINGS
 from gad_verl.trainer.group_rewards import GROUP_FUNCTION_KEY, group_rewards
 from gad_verl.trainer.held_out_texts import HeldOutTexts
 from gad_verl.trainer.metrics import score_metrics, thinking_metrics

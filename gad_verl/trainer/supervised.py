@@ -258,7 +258,7 @@ class SupervisedStep:
             multiple_of=1,
             num_mini_batches=mini_batches,
             pad_token_id=self._pad_token_id,
-            gradients=gradients and [0.0 if place is None else gradients[place] for place in places],
+            gradients=None if gradients is None else [0.0 if one is None else gradients[one] for one in places],
         )
         metrics = rename_dict(self._student.update_actor(data)["metrics"], "actor/")
         metrics["perf/mfu/actor"] = metrics.pop("actor/mfu")
