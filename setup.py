@@ -77,6 +77,8 @@ setup(
         "psutil",
         # Progress of exports.
         "tqdm",
+        # Words of any script; transformers brings it.
+        "regex",
         # Model cards of exports; transformers brings it.
         "huggingface_hub>=0.24",
         # Their text; torch brings it.
@@ -94,8 +96,16 @@ setup(
         # gad-verl data. scikit-learn: the model of leaks; datasketch: near-duplicates (2.0 has another and
         # faster hashing than 1.x); py3langid: languages, its model comes with it.
         "data": ["scikit-learn>=1.5", "datasketch>=2.0", "py3langid>=0.3", "scipy", "pyarrow", "numpy"],
-        # gad-verl evaluate and compare: scikit-learn for the two-sample tests, openai and tenacity for the judge.
-        "evaluation": ["scikit-learn>=1.4,<2", "scipy>=1.11", "openai>=2.0.0", "tenacity>=8.2", "tqdm"],
+        # gad-verl evaluate and compare: scikit-learn for the two-sample tests, openai and tenacity for the judge,
+        # markdown-it-py for code in an answer.
+        "evaluation": [
+            "scikit-learn>=1.4,<2",
+            "scipy>=1.11",
+            "openai>=2.0.0",
+            "tenacity>=8.2",
+            "tqdm",
+            "markdown-it-py>=3,<5",
+        ],
         # make docs. mkdocs <2: material 9 is for mkdocs 1; mkdocstrings reads the sources and imports nothing;
         # latex2mathml: formulas at build time, so that the pages load no script for them.
         "docs": [

@@ -18,22 +18,25 @@ Words are lower-case runs of letters and digits of any script; a character of a 
 own tokenizer finds none in other scripts.
 """
 
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+import regex
+
 # Han, Kana, Bopomofo, Thai, Lao, Khmer, Myanmar: no spaces between words.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3100-\u312f\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+# A mark, such as a vowel sign of Devanagari, belongs to the letter before it.
+_WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*|(?:[^\W_{UNSPACED}]\p{{M}}*)+")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in order."""
-    return _WORD.findall(text.lower())
+    """The words of a text, in order, however its letters with marks are spelled in Unicode."""
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 class _Words:

@@ -16,6 +16,7 @@
 import json
 import logging
 import random
+import resource
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -71,6 +72,27 @@ CASES = [
     ("change_case:english_capital", {}, "ALL 3!", "ALl"),
     ("change_case:english_lowercase", {}, "all 3!", "aLl"),
     ("punctuation:no_comma", {}, "a b", "a, b"),
+    # Scripts without spaces: each character is a word, and a keyword may stand anywhere.
+    ("keywords:existence", {"keywords": ["猫"]}, "我喜欢猫。", "我喜欢狗。"),
+    ("keywords:existence", {"keywords": ["Python"]}, "我用Python写代码", "我用Pythonic写代码"),
+    ("keywords:forbidden_words", {"forbidden_words": ["暴力"]}, "我爱和平。", "我讨厌暴力内容。"),
+    ("keywords:frequency", {"keyword": "ไทย", "frequency": 2}, "ภาษาไทยของคนไทย", "ภาษาไทย"),
+    (
+        "length_constraints:number_words",
+        {"num_words": 10, "relation": "at least"},
+        "我喜欢猫，因为它们很可爱。",
+        "我喜欢猫。",
+    ),
+    ("length_constraints:number_words", {"num_words": 4, "relation": "less than"}, "हिन्दी में उत्तर", "एक दो तीन चार"),
+    ("length_constraints:number_sentences", {"num_sentences": 2}, "你好。再见！", "你好，再见！"),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"num_paragraphs": 1, "nth_paragraph": 1, "first_word": "然后"},
+        "然后我们走。",
+        "我们然后走。",
+    ),
+    ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "***\na\n \n***\nb\n***", "a *** b"),
+    ("punctuation:no_comma", {}, "我喜欢猫。", "我喜欢猫，也喜欢狗。"),
 ]
 
 
@@ -97,11 +119,25 @@ def test_at_least_and_less_than_share_all_answers(parts: list[str], limit: int) 
 
 @pytest.mark.parametrize(
     ("kind", "arguments", "words"),
-    [("length:words", {}, "no rule checks"), ("punctuation:no_comma", {"many": 1}, "no_comma cannot be asked")],
+    [
+        ("length:words", {}, "no rule checks"),
+        ("punctuation:no_comma", {"many": 1}, "no_comma cannot be asked"),
+        ("keywords:existence", {"keywords": "cat"}, "a list of texts"),
+        ("keywords:forbidden_words", {"forbidden_words": [""]}, "a list of texts"),
+    ],
 )
 def test_what_no_rule_can_check_is_named(kind: str, arguments: dict, words: str) -> None:
     with pytest.raises(GadDataError, match=words):
         follows("text", kind, arguments)
+
+
+@pytest.mark.parametrize("kind", sorted(RULES))
+@pytest.mark.parametrize(
+    "text", ["\n" * 20_000, " \n" * 10_000, "*" * 20_000, "[" * 20_000, "." * 20_000, 'a." ' * 7_000]
+)
+def test_a_broken_answer_is_judged_at_once(kind: str, text: str) -> None:
+    """A student that writes newlines alone took minutes where a pattern went back over them: what hangs has failed."""
+    follows(text, kind, next(case[1] for case in CASES if case[0] == kind))
 
 
 # ------------------------------ numbers ------------------------------
@@ -120,6 +156,27 @@ def test_what_no_rule_can_check_is_named(kind: str, arguments: dict, words: str)
         ("none", None),
         ("1/0", None),
         ("−5", -5),
+        ("答案是18。", 18),
+        ("先算9，一共18元", 18),
+        ("답은 18입니다.", 18),
+        ("Ответ: 18руб", 18),
+        ("The answer is 18cm, of 2 parts: _18_", 18),
+        ("x_1 and y_2", None),
+        ("#### Step 1: add\n9+9=18\n\nThe answer is 18.", 18),
+        ("#### 1. Multiply\n9*2 = 18", 18),
+        ("#### Answer\n18", 18),
+        ("The 3 parts cost 6.\n#### $18\nThat was 4 steps.", 18),
+        ("\\boxed{1{,}018}", 1018),
+        ("\\boxed{1,\\!018}", 1018),
+        ("\\boxed{2\\frac{1}{2}}", Fraction(5, 2)),
+        ("\\boxed{-2\\dfrac12}", Fraction(-5, 2)),
+        ("1.8 \\times 10^1", 18),
+        ("1.8 × 10^{-2}", Fraction("0.018")),
+        ("\\boxed{18} or \\boxed{}", 18),
+        ("\\boxed{\\text{18 cm}}", 18),
+        ("\\boxed{\\left\\{ \\frac{\\sqrt{9}}{1} = 3 \\right\\}}", 3),
+        ("so \\boxed{18}, or \\boxed{19", 18),
+        ("12/25 of 100", 100),
     ],
 )
 def test_the_number_that_an_answer_settles_on(text: str, value: Fraction | None) -> None:
@@ -136,12 +193,21 @@ def test_a_number_is_read_however_it_is_written(whole: int, digits: int) -> None
         assert is_number(text, plain)
 
 
+@pytest.mark.parametrize("repeated", ["\\frac{1}{2}+", "\\boxed{", "{", "\\frac{1", "1,", "#### "])
+def test_an_answer_that_was_cut_off_is_read_at_once(repeated: str) -> None:
+    """Backtracking took twice as long with each fraction: a test run that hangs has failed."""
+    text = "\\boxed{" + repeated * 2_000
+    assert final_number(text) == numbers(text)[-1] if numbers(text) else final_number(text) is None
+
+
 def test_a_tolerance_is_relative_above_one() -> None:
     assert is_number("1010", 1000, 0.01) and not is_number("1011", 1000, 0.01)
     assert is_number("0.105", "0.1", 0.01) and not is_number("0.2", "0.1", 0.01)
     assert numbers("1, 2, 3") == [1, 2, 3]
     with pytest.raises(GadDataError, match="needs a number"):
         is_number("1", "no number")
+    with pytest.raises(GadDataError, match="tolerance"):
+        is_number("1", 1, float("nan"))
 
 
 # ------------------------------ code ------------------------------
@@ -152,6 +218,45 @@ def test_code_passes_or_fails_its_tests() -> None:
     assert code_of(answer).startswith("def double")
     assert passes_tests(answer, "assert double(2) == 4") and not passes_tests(answer, "assert double(2) == 5")
     assert passes_tests("def double(x): return x + x", "assert double(3) == 6")
+
+
+GOOD = "def double(x):\n    return 2 * x\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        f"```bash\npip install it\n```\n\nThen:\n\n```python\n{GOOD}```\n",
+        f"```python\n{GOOD}```\nIt prints\n```\n4\n```\n",
+        f"```python\n{GOOD}```\nRun\n```bash\npython a.py\n```\nand\n```bash\nls\n```",
+        '```python\ndef double(x):\n    """Say ```x``` twice."""\n    return 2 * x\n```',
+        f'```Python title="a.py"\n{GOOD}```',
+        f"~~~\n{GOOD}~~~",
+        f"It was cut off:\n```py\n{GOOD}",
+        f"```python\n{GOOD}```".replace("\n", "\r\n"),
+        "1. This:\n\n   ```python\n   def double(x):\n       return 2 * x\n   ```\n2. Done",
+        f"```python\nfirst draft\n```\nBetter:\n```python\n{GOOD}```",
+    ],
+)
+def test_the_code_of_an_answer_is_its_last_block_of_python(answer: str) -> None:
+    assert code_of(answer) == GOOD or code_of(answer).replace('    """Say ```x``` twice."""\n', "") == GOOD
+
+
+def test_what_an_answer_prints_is_kept_by_nobody() -> None:
+    """It was gathered in this process, hundreds of megabytes in a second."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert not passes_tests("while True: print('x' * 65536)", "", CodeLimits(seconds=1))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+    assert passes_tests("print('x' * 10_000_000)", "assert True")
+
+
+@pytest.mark.parametrize(
+    "limits", [{"seconds": 0}, {"seconds": "5"}, {"memory_mib": None}, {"memory_mib": 0.5}, {"seconds": float("nan")}]
+)
+def test_limits_are_numbers_above_zero(limits: dict) -> None:
+    with pytest.raises(GadDataError, match=next(iter(limits))):
+        CodeLimits(**limits)
+    assert CodeLimits(memory_mib=512.0).memory_mib == 512  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -204,6 +309,10 @@ def test_checks_of_a_row() -> None:
     }
     found = checks_of(ifeval, "instruction_id_list", "f, row 0")
     assert [passed_share(found, text) for text in ("two words", "one", "a, b, c")] == [1, 0.5, 0.5]
+    as_text = ifeval | {"kwargs": [json.dumps(some) for some in ifeval["kwargs"]]}
+    assert checks_of(as_text, "instruction_id_list", "f, row 0") == found
+    with pytest.raises(GadDataError, match="row 0.*kwargs.*expected objects"):
+        checks_of(ifeval | {"kwargs": [[1], {}]}, "instruction_id_list", "f, row 0")
     assert checks_of({"c": None}, "c", "f") == () and passed_share((), "x") is None
 
 
@@ -230,6 +339,9 @@ def test_a_row_whose_checks_cannot_be_made_is_named(record: dict, words: str) ->
         {"kind": "number", "value": 1, "tolerance": -1},
         {"kind": "tests", "seconds": 5},
         {"kind": "tests", "code": "assert True", "minutes": 1},
+        {"kind": "tests", "code": "assert True", "seconds": "5"},
+        {"kind": "number", "value": 1, "tolerance": float("nan")},
+        {"kind": "keywords:existence", "keywords": "cat"},
     ],
 )
 def test_a_check_that_cannot_be_made_is_named_before_anybody_answers(check: dict) -> None:

@@ -96,6 +96,20 @@ def _objects(value: object, where: str) -> list[Any]:
     return list(value)
 
 
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    """The arguments of one instruction: an object, the same as JSON text, or nothing."""
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise GadDataError(f"{where}: {value[:60]!r} is no JSON") from None
+    if not value:
+        return {}
+    if not isinstance(value, Mapping):
+        raise GadDataError(f"{where}: expected objects with the arguments of a rule, got {str(value)[:60]!r}")
+    return dict(value)
+
+
 def checks_of(
     record: Mapping[str, Any], column: str, where: str, left_out: Counter[str] | None = None
 ) -> tuple[Check, ...]:
@@ -121,7 +135,10 @@ def checks_of(
         arguments = _objects(record.get(IFEVAL_ARGUMENTS) or [{}] * len(items), f"{where}, column 'kwargs'")
         if len(arguments) != len(items):
             raise GadDataError(f"{where}: {len(items)} instructions with {len(arguments)} objects of kwargs")
-        found = [Check(str(name), dict(some or {})) for name, some in zip(items, arguments, strict=True)]
+        found = [
+            Check(str(name), _mapping(some, f"{where}, column {IFEVAL_ARGUMENTS!r}"))
+            for name, some in zip(items, arguments, strict=True)
+        ]
     else:
         found = []
         for item in items:

@@ -18,8 +18,8 @@ the evaluation. They are no wall against code that means harm: it has the user's
 models that you do not trust in a container without either.
 """
 
+import math
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -28,8 +28,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-_FENCED = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
-_MARK = "gad-verl: every test passed"
+from gad_verl.errors import GadDataError
+
+_PYTHON = ("python", "python3", "py")
+_MARK = b"every test passed"
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class CodeLimits:
         memory_mib: Address space.
         file_mib: The largest file.
         processes: Of the user, while it runs; None sets no limit of its own.
+
+    Raises:
+        GadDataError: A limit is no number above 0.
     """
 
     seconds: float = 10.0
@@ -48,11 +53,32 @@ class CodeLimits:
     file_mib: int = 16
     processes: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name == "processes" and value is None:
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value <= 0 or (name != "seconds" and value != int(value)):
+                raise GadDataError(f"{name} of a check of code must be a number above 0; got {value!r}")
+            if name != "seconds":
+                # A column of whole numbers with gaps becomes one of floats.
+                object.__setattr__(self, name, int(value))
+
 
 def code_of(text: str) -> str:
-    """The code of an answer: the last fenced block, else all of it."""
-    blocks = _FENCED.findall(text)
-    return blocks[-1] if blocks else text
+    """The code of an answer: its last fenced block of Python, else the last one of no named language, else all of it.
+
+    Blocks are those of CommonMark: a fence is a line of its own, and one that was cut off goes to the end.
+    """
+    from markdown_it import MarkdownIt
+
+    blocks = [token for token in MarkdownIt().parse(text) if token.type == "fence"]
+    languages = [(token.info.split() or [""])[0].strip("{}.").lower() for token in blocks]
+    for wanted in (_PYTHON, ("",)):
+        found = [token.content for token, name in zip(blocks, languages, strict=True) if name in wanted]
+        if found:
+            return found[-1]
+    return text
 
 
 def passes_tests(text: str, tests: str, limits: CodeLimits | None = None) -> bool:
@@ -66,28 +92,36 @@ def passes_tests(text: str, tests: str, limits: CodeLimits | None = None) -> boo
         limits: What the run may take.
     """
     limits = limits or CodeLimits()
-    program = f"{code_of(text)}\n\n{tests}\n\nimport sys as _sys\n_sys.__stdout__.write({_MARK!r})\n"
-    with tempfile.TemporaryDirectory(prefix="gad-verl-code-") as folder:
+    # The mark has a pipe of its own: what the answer prints may be endless, and is kept by nobody.
+    reading, writing = os.pipe()
+    program = f"{code_of(text)}\n\n{tests}\n\nimport os as _os\n_os.write({writing}, {_MARK!r})\n"
+    with os.fdopen(reading, "rb", buffering=0) as marks, tempfile.TemporaryDirectory(prefix="gad-verl-code-") as folder:
         path = Path(folder) / "answer.py"
         path.write_text(program, encoding="utf-8", errors="replace")
         # -I: neither the user's packages nor the folder of this process.
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-B", str(path)],
-            cwd=folder,
-            env={"PATH": os.defpath, "HOME": folder, "TMPDIR": folder},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=lambda: _limit(limits),
-        )
         try:
-            output, _ = process.communicate(timeout=limits.seconds)
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-B", str(path)],
+                cwd=folder,
+                env={"PATH": os.defpath, "HOME": folder, "TMPDIR": folder},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(writing,),
+                preexec_fn=lambda: _limit(limits),
+            )
+        finally:
+            os.close(writing)
+        try:
+            process.wait(timeout=limits.seconds)
         except subprocess.TimeoutExpired:
             return False
         finally:
             _end_group(process)
-    return process.returncode == 0 and output.endswith(_MARK.encode())
+        # Something that left the session may hold the pipe open.
+        os.set_blocking(reading, False)
+        return process.returncode == 0 and marks.read(len(_MARK) + 1) == _MARK
 
 
 def _limit(limits: CodeLimits) -> None:
@@ -111,5 +145,3 @@ def _end_group(process: "subprocess.Popen[bytes]") -> None:
     except (ProcessLookupError, PermissionError):
         pass
     process.wait()
-    if process.stdout is not None:
-        process.stdout.close()

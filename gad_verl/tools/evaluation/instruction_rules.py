@@ -20,15 +20,23 @@ no rule but a classifier.
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import regex
+
+from gad_verl.data.overlap import UNSPACED
 from gad_verl.errors import GadDataError
 
 Rule = Callable[..., bool]
 
 RULES: dict[str, Rule] = {}
 _LEAST, _LESS = "at least", "less than"
+# A letter or digit of a script that puts spaces between words.
+_SPACED = rf"[^\W_{UNSPACED}]\p{{M}}*"
+_WORD = regex.compile(rf"[{UNSPACED}]\p{{M}}*|(?:{_SPACED})+(?:['’](?:{_SPACED})+)*")
+_COMMAS = frozenset(",，、،")
 
 
 def _rule(name: str) -> Callable[[Rule], Rule]:
@@ -46,13 +54,14 @@ def _compared(count: int, relation: str | None, limit: int) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, digits and apostrophes."""
-    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text)
+    """Runs of letters, digits and apostrophes; in a script without spaces each character."""
+    return _WORD.findall(unicodedata.normalize("NFC", text))
 
 
 def sentences(text: str) -> list[str]:
-    """Parts that end with . ! or ? before white space or the end, and line breaks; those with a word count."""
-    return [part for part in re.split(r"(?<=[.!?])[\"')\]]*\s+|\n+", text) if words(part)]
+    """Parts that end with . ! or ? before white space or the end, with their like in other scripts, and line breaks;
+    those with a word count."""
+    return [part for part in re.split(r"(?<=[.!?])[\"')\]]*\s+|(?<=[。！？｡।])\s*|\n+", text) if words(part)]
 
 
 def paragraphs(text: str, separator: str = r"\n\s*\n") -> list[str]:
@@ -61,13 +70,25 @@ def paragraphs(text: str, separator: str = r"\n\s*\n") -> list[str]:
 
 
 def _times(text: str, keyword: str) -> int:
-    return len(re.findall(rf"(?<!\w){re.escape(keyword)}(?!\w)", text, re.IGNORECASE))
+    """As a whole word: no letter of a script with spaces touches one of its own."""
+    neighbour = rf"[^\W{UNSPACED}]"
+    before, after = (
+        "" if re.match(f"[{UNSPACED}]", end) else f"(?{look}!{neighbour})"
+        for end, look in ((keyword[:1], "<"), (keyword[-1:], ""))
+    )
+    return len(re.findall(f"{before}{re.escape(keyword)}{after}", text, re.IGNORECASE))
+
+
+def _keywords(found: object) -> list[str]:
+    if isinstance(found, str) or not all(isinstance(one, str) and one for one in found):  # type: ignore[attr-defined]
+        raise TypeError(f"words must be a list of texts; got {found!r}")
+    return list(found)  # type: ignore[call-overload]
 
 
 @_rule("keywords:existence")
 def has_keywords(text: str, keywords: list[str]) -> bool:
     """Each keyword occurs as a whole word, whatever its case."""
-    return all(_times(text, keyword) > 0 for keyword in keywords)
+    return all(_times(text, keyword) > 0 for keyword in _keywords(keywords))
 
 
 @_rule("keywords:frequency")
@@ -79,7 +100,7 @@ def keyword_frequency(text: str, keyword: str, frequency: int, relation: str | N
 @_rule("keywords:forbidden_words")
 def lacks_words(text: str, forbidden_words: list[str]) -> bool:
     """None of the words occurs as a whole word."""
-    return not any(_times(text, word) for word in forbidden_words)
+    return not any(_times(text, word) for word in _keywords(forbidden_words))
 
 
 @_rule("keywords:letter_frequency")
@@ -103,7 +124,7 @@ def number_of_sentences(text: str, num_sentences: int, relation: str | None = No
 @_rule("length_constraints:number_paragraphs")
 def number_of_paragraphs(text: str, num_paragraphs: int) -> bool:
     """Exactly so many paragraphs, separated by a line with ``***``."""
-    return len(paragraphs(text, r"\s*\n\s*\*\*\*\s*\n\s*|^\s*\*\*\*\s*\n|\n\s*\*\*\*\s*$")) == num_paragraphs
+    return len(paragraphs(text, r"(?m:^[^\S\n]*\*\*\*[^\S\n]*$)")) == num_paragraphs
 
 
 @_rule("length_constraints:nth_paragraph_first_word")
@@ -112,8 +133,8 @@ def nth_paragraph_first_word(text: str, num_paragraphs: int, nth_paragraph: int,
     found = paragraphs(text)
     if len(found) != num_paragraphs or not 1 <= nth_paragraph <= len(found):
         return False
-    first = words(found[nth_paragraph - 1])[:1]
-    return first != [] and first[0].lower() == first_word.lower()
+    wanted = words(first_word.lower())
+    return wanted != [] and words(found[nth_paragraph - 1].lower())[: len(wanted)] == wanted
 
 
 @_rule("detectable_content:number_placeholders")
@@ -126,13 +147,13 @@ def number_of_placeholders(text: str, num_placeholders: int) -> bool:
 def has_postscript(text: str, postscript_marker: str = "P.S.") -> bool:
     """A line begins with the marker, whatever its case and the spaces in it."""
     marker = r"\s*".join(re.escape(letter) for letter in postscript_marker.replace(" ", ""))
-    return re.search(rf"^\s*{marker}", text, re.IGNORECASE | re.MULTILINE) is not None
+    return re.search(rf"^[^\S\n]*{marker}", text, re.IGNORECASE | re.MULTILINE) is not None
 
 
 @_rule("detectable_format:number_bullet_lists")
 def number_of_bullets(text: str, num_bullets: int) -> bool:
     """Exactly so many lines that begin with ``*`` or ``-`` and a space."""
-    return len(re.findall(r"^\s*[*-]\s+\S", text, re.MULTILINE)) == num_bullets
+    return len(re.findall(r"^[^\S\n]*[*-][^\S\n]+\S", text, re.MULTILINE)) == num_bullets
 
 
 @_rule("detectable_format:constrained_response")
@@ -223,7 +244,7 @@ def is_lower(text: str) -> bool:
 @_rule("punctuation:no_comma")
 def has_no_comma(text: str) -> bool:
     """There is no comma."""
-    return "," not in text
+    return _COMMAS.isdisjoint(text)
 
 
 def follows(text: str, kind: str, arguments: Mapping[str, Any]) -> bool:

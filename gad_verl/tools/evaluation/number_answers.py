@@ -13,24 +13,40 @@
 # limitations under the License.
 """Answers that are a number: which one an answer ends with, and whether it is the right one."""
 
+import math
 import re
 from fractions import Fraction
 
 from gad_verl.errors import GadDataError
 
-# A fraction in TeX, then numbers with or without groups of thousands, decimals, exponents, and a plain fraction.
-_TEX = re.compile(r"(-?)\\d?t?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(-?\d+)\s*\}")
+# TeX: a group of thousands (1{,}000 and 1,\!000), a power of ten, a fraction with or without a whole number before it.
+_TEX_COMMA = re.compile(r"\{,\}|,\\!|(?<=\d)\\,(?=\d{3})")
+_TEX_POWER = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|×)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))(?!\d)")
+_TEX_FRACTION = re.compile(r"([-+]?)(\d*)\s*\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(-?\d+)\s*\}|(\d))")
+# Numbers with or without groups of thousands, decimals, exponents, and a plain fraction. What stands before one is not
+# a part of a name (v2, B12, x_1), in scripts without spaces it may be a letter; a unit may follow at once (18cm, 18元).
 _NUMBER = re.compile(
-    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:(?<=\d)\.\d+|\.\d+|(?<=\d))(?:[eE][-+]?\d{1,3})?"
-    r"(?:\s*/\s*\d+(?:\.\d+)?)?(?![\w])"
+    r"(?<![A-Za-z\d.])(?<![A-Za-z\d]_)[-+]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?"
+    r"(?:(?<=\d)\.\d+|\.\d+|(?<=\d))(?:[eE][-+]?\d{1,3}(?!\d))?(?:\s*/\s*\d+(?:\.\d+)?)?(?!\d)"
 )
-_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\}|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-_MARKED = re.compile(r"####\s*([^\n]+)")
+_BRACES = re.compile(r"(\\boxed\s*\{)|\\.|[{}]", re.DOTALL)
+# GSM8K's mark has a number and nothing else behind it; a heading of Markdown has a title.
+_MARKED = re.compile(rf"####[ \t]*[*$€£¥ ]*({_NUMBER.pattern})[ \t]*[*%]*\.?[ \t]*$", re.MULTILINE)
+
+
+def _fraction(found: "re.Match[str]") -> str:
+    sign, whole, top, bottom = found[1], found[2], found[3] or found[4], found[5] or found[6]
+    if whole and not top.startswith("-") and not bottom.startswith("-"):
+        top = str(int(whole) * int(bottom) + int(top))
+        whole = ""
+    return f" {whole} {sign}{top}/{bottom} "
 
 
 def numbers(text: str) -> list[Fraction]:
     """All numbers of a text, in its order."""
-    text = _TEX.sub(lambda found: f" {found[1]}{found[2]}/{found[3]} ", text).replace("−", "-")
+    text = _TEX_COMMA.sub(",", text.replace("−", "-"))
+    text = _TEX_POWER.sub(lambda found: f"e{found[1] or found[2]}", text)
+    text = _TEX_FRACTION.sub(_fraction, text)
     result = []
     for found in _NUMBER.finditer(text):
         top, _, bottom = found.group().replace(",", "").replace(" ", "").partition("/")
@@ -41,15 +57,28 @@ def numbers(text: str) -> list[Fraction]:
     return result
 
 
+def boxed(text: str) -> list[str]:
+    """What stands in each whole ``\\boxed{}``, in the order of their ends.
+
+    One pass with a stack: an answer that was cut off in a box is as long as any other.
+    """
+    result: list[str] = []
+    starts: list[int | None] = []
+    for found in _BRACES.finditer(text):
+        if found[1] or found[0] == "{":
+            starts.append(found.end() if found[1] else None)
+        elif found[0] == "}" and starts:
+            start = starts.pop()
+            if start is not None:
+                result.append(text[start : found.start()])
+    return result
+
+
 def final_number(text: str) -> Fraction | None:
-    """The number that an answer settles on: in the last ``\\boxed{}``, else behind the last ``####``, else the last
-    one; None where there is none."""
-    for pattern in (_BOXED, _MARKED):
-        marked = pattern.findall(text)
-        if marked:
-            found = numbers(marked[-1])
-            return found[-1] if found else None
-    found = numbers(text)
+    """The number that an answer settles on: in the last ``\\boxed{}`` that is not empty, else behind the last ``####``
+    that a number follows, else the last one; None where there is none."""
+    marked = [inner for inner in boxed(text) if inner.strip()] or _MARKED.findall(text)
+    found = numbers(marked[-1] if marked else text)
     return found[-1] if found else None
 
 
@@ -62,10 +91,10 @@ def is_number(text: str, value: object, tolerance: float = 0.0) -> bool:
         tolerance: Largest distance, relative to the right number where that is above 1.
 
     Raises:
-        GadDataError: There is no right number, or the tolerance is negative.
+        GadDataError: There is no right number, or the tolerance is no number from 0.
     """
     right = final_number(str(value))
-    if right is None or tolerance < 0:
+    if right is None or not 0 <= tolerance < math.inf:
         raise GadDataError(f"a check of numbers needs a number and a tolerance from 0; got {value!r} and {tolerance!r}")
     found = final_number(text)
     return found is not None and abs(found - right) <= Fraction(tolerance) * max(1, abs(right))
