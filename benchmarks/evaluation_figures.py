@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 
 from gad_verl.core import intervals
+from gad_verl.tools.evaluation import preferences
 from gad_verl.tools.evaluation.length_control import length_controlled_win_rate, refusal
 
 SAMPLES = 4000
@@ -58,15 +59,22 @@ def _events_difference(*columns: np.ndarray) -> intervals.Estimate:
     return intervals.difference(*columns, unit=1.0)
 
 
+def _win_rate(outcomes: np.ndarray) -> intervals.Estimate:
+    rate = preferences.win_rate(outcomes)
+    return intervals.Estimate(rate.value / 100, rate.low / 100, rate.high / 100)
+
+
 # What is drawn, the truth, the interval, and the figure as a function of the columns' means (for the bootstrap).
 CASES: dict[str, tuple[Draw, float, Callable[..., intervals.Estimate], Callable[..., np.ndarray]]] = {
     "mean, normal": (lambda rng, n: (rng.normal(size=n),), 0.0, intervals.mean, lambda mean: mean),
     "mean, exponential": (lambda rng, n: (rng.exponential(size=n),), 1.0, intervals.mean, lambda mean: mean),
     "overlap, beta(2, 5)": (lambda rng, n: (rng.beta(2, 5, n),), 2 / 7, intervals.bounded_mean, lambda mean: mean),
-    "3 % wins": (_events(0.03, 0.0), 0.03, intervals.bounded_mean, lambda mean: mean),
-    "10 % wins": (_events(0.1, 0.0), 0.1, intervals.bounded_mean, lambda mean: mean),
-    "5 % wins, 20 % ties": (_events(0.05, 0.2), 0.15, intervals.bounded_mean, lambda mean: mean),
-    "50 % wins": (_events(0.5, 0.0), 0.5, intervals.bounded_mean, lambda mean: mean),
+    "3 % wins": (_events(0.03, 0.0), 0.03, _win_rate, lambda mean: mean),
+    "10 % wins": (_events(0.1, 0.0), 0.1, _win_rate, lambda mean: mean),
+    "5 % wins, 20 % ties": (_events(0.05, 0.2), 0.15, _win_rate, lambda mean: mean),
+    "3 % wins, 97 % ties": (_events(0.03, 0.97), 0.515, _win_rate, lambda mean: mean),
+    "5 % wins, 94 % ties": (_events(0.05, 0.94), 0.52, _win_rate, lambda mean: mean),
+    "50 % wins": (_events(0.5, 0.0), 0.5, _win_rate, lambda mean: mean),
     "length ratio": (_lengths, 1.0, intervals.ratio, lambda one, other: one / other),
     "difference, 5 % and 3 % change": (_changes(0.05, 0.03), 0.02, _events_difference, lambda one, other: other - one),
     "difference, 20 % and 10 % change": (_changes(0.2, 0.1), 0.1, _events_difference, lambda one, other: other - one),

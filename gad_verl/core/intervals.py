@@ -40,8 +40,9 @@ class Estimate:
     high: float
 
     def show(self, digits: int = 2) -> str:
-        """The figure and its interval as text."""
-        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        """The figure and its interval as text; the figure alone where there is none."""
+        interval = "" if math.isnan(self.low) else f" [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return f"{self.value:.{digits}f}{interval}"
 
     def covers(self, value: float) -> bool:
         """Whether the interval holds a value, or does not leave it out because there is no interval."""
@@ -163,6 +164,20 @@ def score(value: float, dispersion: float, count: int, low: float = 0.0, high: f
     # The ends are reached exactly where nothing, or everything, was seen.
     bounds = (min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
     return Estimate(value, *(low + (high - low) * bound for bound in bounds))
+
+
+def dispersion_with_ties(outcomes: Values) -> float:
+    """Variance of wins (1), ties (1/2) and losses (0) in that of an event of the same chance.
+
+    Ties alone do not show that there is nothing else: not below that with one more win and one more loss.
+    """
+    (outcomes,) = _checked(outcomes)
+
+    def dispersion(values: np.ndarray) -> float:
+        event = float(values.mean() * (1 - values.mean()))
+        return float(values.var(ddof=1)) / event if event > 1e-12 and len(values) > 1 else 1.0
+
+    return max(dispersion(outcomes), dispersion(np.append(outcomes, [0.0, 1.0])))
 
 
 def bounded(value: float, deviations: Values, low: float = 0.0, high: float = 1.0) -> Estimate:

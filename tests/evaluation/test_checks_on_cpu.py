@@ -447,6 +447,15 @@ def test_one_seed_has_no_interval(write: Write) -> None:  # noqa: F811
     assert "One seed" in found.notes[-1]
 
 
+def test_what_seeds_lack_or_differ_in_is_said(write: Write) -> None:  # noqa: F811
+    marks = np.tile([6.0, 8.0, 6.0, 8.0], (4, 1))
+    one = [write(f"a{seed}", [1.0] * 4, marks) for seed in range(2)]
+    other = [write("b0", [2.0] * 4, marks, judge="another"), write("b1", [2.0] * 4, max_response_length=32)]
+    notes = " ".join(compare_seeds({"one": one, "two": other}).notes)
+    assert "Different judges" in notes and "max_response_length differs" in notes
+    assert "left out: judge score, win rate against the teacher" in notes
+
+
 def test_methods_with_other_seeds_are_refused(write: Write) -> None:  # noqa: F811
     a, b, c = (write(name, [1.0, 2.0]) for name in "abc")
     for methods in ({"one": [a]}, {"one": [a, b], "two": [c]}, {"one": [], "two": []}):

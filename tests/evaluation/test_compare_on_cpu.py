@@ -24,9 +24,9 @@ from gad_verl import cli
 from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
 from gad_verl.tools.evaluation import comparison
-from gad_verl.tools.evaluation.figures import Figures, summarize_column
+from gad_verl.tools.evaluation.figures import Figures, difference, summarize_column
 from gad_verl.tools.evaluation.judging import Judgement
-from gad_verl.tools.evaluation.report import write_evaluation
+from gad_verl.tools.evaluation.report import Evaluation, write_evaluation
 from gad_verl.tools.evaluation.rows import Row
 from gad_verl.tools.evaluation.selection import BY_SCORE, BY_TWO_SAMPLE, Candidate, propose
 
@@ -122,6 +122,33 @@ def test_only_common_prompts_are_compared(write: Write) -> None:
     assert any("a has 12 prompts; the 8 that all have" in note for note in result.notes)
 
 
+def test_classifiers_that_learned_from_different_prompts_are_not_compared(write: Write) -> None:
+    one = write("a", [10.0] * 12, accuracies=[0.6] * 12)
+    other = write("b", [10.0] * 8, accuracies=[0.5] * 8)
+    result = comparison.compare([one, other])
+    assert "two_sample_words" not in result.figures["a"] and "two_sample_words" not in result.differences["b"]
+    assert any("have learned from different prompts" in note for note in result.notes)
+    assert result.proposal.name is None and "No proposal" in comparison.render(result)
+    # The same prompts in another order are the same prompts.
+    same = comparison.compare([one, write("c", [10.0] * 12, accuracies=[0.5] * 12)])
+    assert same.differences["c"]["two_sample_words"].value == pytest.approx(-0.1)
+
+
+def test_one_prompt_has_figures_without_intervals(write: Write) -> None:
+    result = comparison.compare([write("a", [10.0], marks_of(6, 8, 1)), write("b", [11.0], marks_of(7, 8, 1))])
+    table = comparison.render(result)
+    assert "nan" not in table and "One prompt" in table and "holds 0" not in table
+
+
+def test_differences_stay_within_what_can_be(write: Write) -> None:
+    lost, won = marks_of(1, 9), marks_of(9, 1)
+    found = comparison.compare([write("a", [10.0] * 20, lost), write("b", [10.0] * 20, won)]).differences["b"]
+    assert found["win_rate_teacher"].value == 100 and found["win_rate_teacher"].high <= 100
+    event = difference("all_checks", np.zeros(32), np.zeros(32))
+    assert event == difference("finished", np.zeros(32), np.zeros(32)) and event.low < 0 < event.high
+    assert difference("checks", np.zeros(9), np.ones(9)).high <= 1
+
+
 def test_what_makes_figures_less_comparable_is_said(write: Write) -> None:
     one = write("a", [10.0] * 8, marks_of(6, 6, 8), max_response_length=64)
     other = write("b", [10.0] * 8, marks_of(6, 6, 8), max_response_length=32, references="others")
@@ -131,6 +158,41 @@ def test_what_makes_figures_less_comparable_is_said(write: Write) -> None:
     result = comparison.compare([one, third])
     assert "Different judges" in " ".join(result.notes)
     assert result.proposal.criterion == BY_TWO_SAMPLE and "different judges" in result.proposal.reason
+
+
+def evaluated(folder: Path, weights: str, judgement: Judgement | None, count: int = 4) -> Evaluation:
+    """Write the folder of an evaluation again."""
+    rows = [Row(({"role": "user", "content": f"{n}?"},), "text") for n in range(count)]
+    figures = Figures({"length": [1.0] * count, "teacher_length": [1.0] * count})
+    names = ("distinct_1", "distinct_2", "teacher_distinct_1", "teacher_distinct_2")
+    figures.plain = dict.fromkeys((*names, "teacher_self_repetition", "teacher_cut", "empty"), 0.5)
+    folder.mkdir(exist_ok=True)
+    return write_evaluation(folder, rows, SETTINGS | {"weights": weights}, figures, judgement)
+
+
+def judged(opponent: str, model: str = "judge", count: int = 4) -> Judgement:
+    """A judgement against one opponent."""
+    table, rate = marks_of(9, 3, count), {"prompts": count, "unreadable_prompts": 0}
+    counts = dict.fromkeys(("ratings", "asked_again", "unparsed", "unanswered", "empty_references"), 0)
+    summary = {"model": model, "settings": {"attempts": 2, "options": {}}, "references": "same", "score": dict(rate)}
+    summary |= {"win_rates": {opponent: rate}, "counts": counts}
+    return Judgement(table, {opponent: table}, {opponent: np.ones((count, 2))}, summary)
+
+
+def test_a_later_judgement_keeps_the_earlier_opponents(tmp_path: Path) -> None:
+    evaluated(tmp_path / "a", "w", judged("teacher"))
+    both = evaluated(tmp_path / "a", "w", judged("base"))
+    assert set(both.against) == {"teacher", "base"} == set(both.judge["win_rates"]) == set(both.characters)
+    assert set(evaluated(tmp_path / "a", "w", None).against) == {"teacher", "base"}
+    # Another judge has said nothing about them.
+    assert set(evaluated(tmp_path / "a", "w", judged("base", "another")).against) == {"base"}
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_marks_belong_to_the_responses_that_were_judged(count: int, tmp_path: Path) -> None:
+    evaluated(tmp_path / "a", "old", judged("teacher"))
+    anew = evaluated(tmp_path / "a", "new", None, count)
+    assert anew.judge is None and np.isnan(anew.marks).all() and not anew.against and len(anew.prompt_ids) == count
 
 
 def test_the_command(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,6 +220,9 @@ def test_errors_are_one_line(write: Write, tmp_path: Path, capsys: pytest.Captur
         ([one, one], "is named twice"),
         ([damaged], "is damaged"),
         ([one, "--length-band", "2", "1"], "expected the lowest and the highest"),
+        ([one, "--output", damaged / "prompts.jsonl" / "in"], "cannot be made a folder"),
+        (["--method", "x", one, "--method", "y", one], "is named twice"),
+        (["--method", "x", one, "--method", "y", stranger, "--length-band", "1", "2"], "proposes none"),
     ):
         assert cli.main(["compare", *map(str, arguments)]) == 2
         error = capsys.readouterr().err

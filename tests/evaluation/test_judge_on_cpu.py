@@ -240,6 +240,14 @@ def test_opponents_are_found_by_prompt(tmp_path: Path) -> None:
         find_opponent(str(folder), [*ROWS, Row(({"role": "user", "content": "new"},), "text")])
     with pytest.raises(GadDataError, match="is missing; name 'teacher'"):
         find_opponent(str(tmp_path / "nowhere"), ROWS)
+    # Hydra's folders have such names.
+    folder.rename(tmp_path / "lr=1e-5")
+    assert find_opponent(str(tmp_path / "lr=1e-5"), ROWS).name == "lr=1e-5"
+    assert find_opponent(f"low={tmp_path / 'lr=1e-5'}", ROWS).name == "low"
+    (tmp_path / "lr=1e-5").rename(tmp_path / "teacher")
+    for name in (str(tmp_path / "teacher"), f"teacher={tmp_path / 'teacher'}"):
+        with pytest.raises(GadDataError, match="is the teacher of --data"):
+            find_opponent(name, ROWS)
 
 
 def test_scores_of_both_sides_add_up_to_100(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ EASY = [
     ("Overall scores: 9 8\nExplanation follows.", (9, 8)),
     ("0 9\nThe first assistant said nothing.", (0, 9)),
     ("\r\n8 9\r\nGood.", (8, 9)),
+    ("\ufeff8 9", (8, 9)),
+    ("\\boxed{8 9}", (8, 9)),
 ]
 
 HARD = [
@@ -52,6 +54,9 @@ HARD = [
     ("8 2\nTo repeat: Assistant 1: 8, Assistant 2: 2", (8, 2)),
     ("<think>Perhaps 3 4\n5 6\n</think>\n9 8\nGood.", (9, 8)),
     ("Assistant 1:\n1. Reads the task\n2. Solves it\n\nAssistant 2:\nGuesses.\n\nScores:\n9 4", (9, 4)),
+    ("| Assistant 1 | Assistant 2 |\n|---|---|\n| 8 | 9 |", (8, 9)),
+    ("Assistant 1 — 8\nAssistant 2 — 9", (8, 9)),
+    ("9 7\nHelpfulness: Assistant 1: 8, Assistant 2: 7\n**Accuracy**: Assistant 1: 10, Assistant 2: 7", (9, 7)),
 ]
 
 NOT_TO_BE_READ = [

@@ -51,6 +51,17 @@ def test_outcomes_need_both_orders() -> None:
     assert preferences.inconsistent(marks) == pytest.approx(1 / 6)
 
 
+@pytest.mark.parametrize(("wins", "losses"), [(0.03, 0.0), (0.05, 0.0), (0.05, 0.01), (0.1, 0.1), (0.5, 0.5)])
+@pytest.mark.parametrize("prompts", [16, 32, 64])
+def test_the_interval_of_a_win_rate_holds_the_truth(wins: float, losses: float, prompts: int) -> None:
+    """Where nearly all are ties, most samples have nothing else: an interval without width missed the truth."""
+    rng = np.random.default_rng(prompts)
+    draws = rng.choice([1.0, 0.0, 0.5], size=(1000, prompts), p=[wins, losses, 1 - wins - losses])
+    truth = 50 * (1 + wins - losses)
+    covered = np.mean([preferences.win_rate(draw).covers(truth) for draw in draws])
+    assert covered > 0.93, covered
+
+
 def test_a_judge_of_places_decides_nothing() -> None:
     always_first = np.array([[9, 6, 6, 9]] * 12)
     assert preferences.win_rate(preferences.outcomes(always_first)).value == 50

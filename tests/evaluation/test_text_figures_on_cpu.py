@@ -114,6 +114,31 @@ def test_the_classifier_never_sees_the_tested_prompt() -> None:
     assert two_sample.ngram_accuracies(teacher, student, splits=3).mean() == pytest.approx(0.5, abs=0.01)
 
 
+def test_texts_of_one_prompt_stay_together() -> None:
+    """A greedy student says the same twice: learned from one half, it would be known in the other."""
+    rng = np.random.default_rng(3)
+    once = [[" ".join(rng.choice(VOCABULARY, 12)) for _ in range(24)] for _ in range(2)]
+    prompts = [str(number) for number in range(24)] * 2
+    apart = two_sample.ngram_accuracies(*(side * 2 for side in once), splits=4)
+    together = two_sample.ngram_accuracies(*(side * 2 for side in once), splits=4, prompts=prompts)
+    alone = two_sample.ngram_accuracies(*once, splits=4)
+    assert apart.mean() > 0.6
+    # Everything twice is learned from twice as much of the same, and nothing else changes.
+    assert together[:24] == pytest.approx(together[24:]) and abs(together.mean() - alone.mean()) < 0.1
+    features = rng.normal(size=(2, 24, 3)).repeat(2, axis=1)
+    doubled = two_sample.feature_accuracies(*features, splits=2, prompts=[str(n // 2) for n in range(48)])
+    assert doubled[::2] == pytest.approx(doubled[1::2])
+    with pytest.raises(ValueError, match="at least 4 prompts; got 1"):
+        two_sample.ngram_accuracies(["a"] * 8, ["b"] * 8, prompts=["same"] * 8)
+
+
+def test_marks_of_letters_are_parts_of_words() -> None:
+    assert overlap.words("हिन्दी में उत्तर") == ["हिन्दी", "में", "उत्तर"]
+    assert overlap.rouge_l("हिन्दी में", "उत्तर दो") == 0
+    composed, spelled_out = "caf\u00e9 d\u00e9j\u00e0", "cafe\u0301 de\u0301ja\u0300"
+    assert overlap.rouge_l(composed, spelled_out) == 1 and overlap.words(spelled_out) == ["café", "déjà"]
+
+
 def test_counting_once_is_counting_for_each_half() -> None:
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression

@@ -63,6 +63,9 @@ def test_trajectories_are_rolled_out_and_held_against_the_teachers(
     before = (tmp_path / "out" / "responses.jsonl").read_bytes()
     assert evaluate(folder, tmp_path / "out") == 0
     assert (tmp_path / "out" / "responses.jsonl").read_bytes() == before
+    assert evaluate(folder, tmp_path / "out", "--max-turns", "1") == 2
+    said = capsys.readouterr().err
+    assert "holds responses of other settings" in said and "tools: {'format': 'hermes'" in said
 
 
 def test_limits_of_turns_hold_on_both_sides(folder: Path, tmp_path: Path) -> None:

@@ -42,7 +42,6 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--length-band",
         type=float,
         nargs=2,
-        default=(0.7, 1.5),
         metavar=("LOW", "HIGH"),
         help="acceptable mean length over the teacher's (default: 0.7 1.5)",
     )
@@ -54,9 +53,12 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.record.files import to_json, write_atomically
     from gad_verl.tools.evaluation.comparison import compare, render
+    from gad_verl.tools.evaluation.selection import LENGTH_BAND
 
     if bool(arguments.folders) == bool(arguments.method):
         raise GadConfigError("name folders of gad-verl evaluate, or methods with --method NAME FOLDER ..., not both")
+    if arguments.method and arguments.length_band is not None:
+        raise GadConfigError("--length-band is of the proposal among folders; a comparison of methods proposes none")
     if arguments.method:
         from gad_verl.tools.evaluation.seeds import compare_seeds, render_seeds
 
@@ -66,11 +68,14 @@ def _run(arguments: argparse.Namespace) -> None:
         over_seeds = compare_seeds({name: folders for name, *folders in arguments.method})
         table, as_json = render_seeds(over_seeds), to_json(over_seeds)
     else:
-        comparison = compare(arguments.folders, tuple(arguments.length_band))
+        comparison = compare(arguments.folders, tuple(arguments.length_band or LENGTH_BAND))
         table, as_json = render(comparison), to_json(comparison)
     if arguments.output is not None:
         folder = arguments.output.expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GadConfigError(f"--output {folder} cannot be made a folder: {error.strerror}") from None
         write_atomically(folder / "comparison.json", as_json)
         write_atomically(folder / "comparison.md", table)
     sys.stdout.write(as_json if arguments.json else table)

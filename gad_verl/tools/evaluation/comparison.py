@@ -100,7 +100,7 @@ def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BA
         )
     evaluations = named([read_evaluation(folder) for folder in folders])
     evaluations, notes = on_common_prompts(evaluations)
-    notes += _notes(evaluations)
+    notes += notes_of(evaluations)
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
     figures = {name: figures_of(evaluation) for name, evaluation in by_name.items()}
     first = evaluations[0]
@@ -168,6 +168,13 @@ def on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation], 
         raise GadDataError("the folders share no prompt: evaluate all checkpoints on the same --data")
     order = [key for key in keys[0] if key in common]
     result, notes = [], []
+    # A classifier that has learned from more prompts tells more texts apart, whoever wrote them.
+    left_out = TWO_SAMPLE if len({frozenset(own) for own in keys}) > 1 else ()
+    if any(name in evaluation.columns for evaluation in evaluations for name in left_out):
+        notes.append(
+            "The two-sample tests are left out: their classifiers have learned from different prompts. Evaluate all "
+            "checkpoints on the same --data and --limit."
+        )
     for evaluation, own in zip(evaluations, keys, strict=True):
         if len(own) > len(order):
             notes.append(f"{evaluation.name} has {len(own)} prompts; the {len(order)} that all have are compared.")
@@ -177,7 +184,11 @@ def on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation], 
             replace(
                 evaluation,
                 prompt_ids=[evaluation.prompt_ids[place] for place in chosen],
-                columns={name: [column[place] for place in chosen] for name, column in evaluation.columns.items()},
+                columns={
+                    name: [column[place] for place in chosen]
+                    for name, column in evaluation.columns.items()
+                    if name not in left_out
+                },
                 marks=evaluation.marks[chosen],
                 against={name: table[chosen] for name, table in evaluation.against.items()},
                 characters={name: table[chosen] for name, table in evaluation.characters.items()},
@@ -186,7 +197,8 @@ def on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation], 
     return result, notes
 
 
-def _notes(evaluations: Sequence[Evaluation]) -> list[str]:
+def notes_of(evaluations: Sequence[Evaluation]) -> list[str]:
+    """What makes the figures of evaluations less comparable."""
     notes = []
     for name in _SHARED_SETTINGS:
         none = {} if name == _TEMPLATE else None
@@ -297,7 +309,9 @@ def render(comparison: Comparison) -> str:
     """The comparison as Markdown."""
     shown = shown_columns(comparison)
     lines = [
-        f"{comparison.prompts} prompts; in brackets 95 % intervals over the prompts.",
+        f"{comparison.prompts} prompts; in brackets 95 % intervals over the prompts."
+        if comparison.prompts > 1
+        else "One prompt; it has no intervals.",
         "",
         "| | " + " | ".join(title for _, title, _ in shown) + " |",
         "|---" * (len(shown) + 1) + "|",
@@ -340,5 +354,7 @@ def difference_cell(estimate: Estimate | None, digits: int) -> str:
     """A paired difference with its interval, marked where that leaves 0 out."""
     if estimate is None:
         return "-"
+    if np.isnan(estimate.low):
+        return f"{estimate.value:+.{digits}f}"
     mark = "" if estimate.covers(0) else " *"
     return f"{estimate.value:+.{digits}f} [{estimate.low:+.{digits}f}, {estimate.high:+.{digits}f}]{mark}"

@@ -33,6 +33,8 @@ NGRAMS = range(1, 7)
 DISTINCT = (1, 2)
 # Figures between 0 and 1: their intervals are, too.
 SHARES = ("finished", "checks", "all_checks", "rouge_l", "self_repetition", *(f"ngram_f1_{n}" for n in NGRAMS))
+# Those of them that an answer has or has not.
+EVENTS = ("finished", "all_checks")
 # Figures of the two-sample tests: their intervals are widened (gad_verl.tools.evaluation.two_sample).
 TWO_SAMPLE = ("two_sample_words", "two_sample_characters", "two_sample_features")
 
@@ -71,8 +73,10 @@ def difference(name: str, first: np.ndarray, second: np.ndarray) -> Estimate:
         name: Of the figure.
         first, second: One number per prompt.
     """
-    estimate = intervals.difference(first, second, unit=1.0 if name == "finished" else 0.0)
-    return estimate.widened(two_sample.WIDENING) if name in TWO_SAMPLE else estimate
+    estimate = intervals.difference(first, second, unit=1.0 if name in EVENTS else 0.0)
+    # No difference of two shares exceeds 1.
+    limit = 1.0 if name in (*SHARES, *TWO_SAMPLE) else np.inf
+    return estimate.widened(two_sample.WIDENING if name in TWO_SAMPLE else 1.0, -limit, limit)
 
 
 def length_ratio_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
@@ -136,14 +140,17 @@ def measure(
     teacher_texts = [seen_teacher_text(row, builder) for row in rows]
     # The first sample speaks for the student: several would be given more weight than the one text of the teacher.
     student_texts = [by_prompt[number][0].text for number in range(len(rows))]
-    if len(rows) >= two_sample.FEWEST_PROMPTS:
+    prompts = [row.prompt_id for row in rows]
+    if len(set(prompts)) >= two_sample.FEWEST_PROMPTS:
         for name, characters in zip(TWO_SAMPLE[:2], (False, True), strict=True):
-            accuracies = two_sample.ngram_accuracies(teacher_texts, student_texts, splits, characters=characters)
+            accuracies = two_sample.ngram_accuracies(
+                teacher_texts, student_texts, splits, characters=characters, prompts=prompts
+            )
             columns[name] = accuracies.tolist()
         if features is not None:
             both = features([*teacher_texts, *student_texts])
             columns[TWO_SAMPLE[2]] = two_sample.feature_accuracies(
-                both[: len(rows)], both[len(rows) :], splits
+                both[: len(rows)], both[len(rows) :], splits, prompts=prompts
             ).tolist()
     figures = Figures(dict(columns))
     for name, values in columns.items():

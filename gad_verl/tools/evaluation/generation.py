@@ -222,7 +222,8 @@ def generate(
                 "chat_template_kwargs": builder.chat_template_kwargs,
                 "thinking": None if thoughts is None else [thoughts.marks.open, thoughts.marks.close],
             }
-            | ({} if images is None else {"mm_processor_kwargs": images.processor_kwargs}),
+            | ({} if images is None else {"mm_processor_kwargs": images.processor_kwargs})
+            | ({} if tools is None else {"tools": tools.settings()}),
         },
     )
     with ResponseFile(output) as file:

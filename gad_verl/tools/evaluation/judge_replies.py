@@ -42,7 +42,14 @@ _PAIR_IN_BRACKETS = re.compile(
 )
 
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_DECORATION = re.compile(r"[*_`#>\"'(){}\[\]]+")
+_DECORATION = re.compile(r"\\boxed\b|[*_`#>\"'(){}\[\]\ufeff]+")
+# What is said of one criterion is no score of the whole answer.
+_CRITERION = re.compile(
+    r"^[^A-Za-z\n]*(?:helpfulness|relevance|accuracy|correctness|(?:level\s+of\s+)?details?|depth)\b[^\n]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+# A title of scores is short; looking for one in a long line takes its length squared.
+_LONGEST_TITLE = 400
 _NAMES = (
     r"(?:assistant|answer|response|model)[\s_#]*(?:1|a)\b",
     r"(?:assistant|answer|response|model)[\s_#]*(?:2|b)\b",
@@ -54,7 +61,8 @@ def _of_one(name: str) -> re.Pattern[str]:
     # "Assistant 1: 9", and nothing after it on the line that would make the number part of a sentence or a list.
     someone = r"(?:assistant|answer|response|model)\b"
     ending = rf"(?=\s*(?:$|\n|[,;(]|and\b|\.\s*(?:$|\n|{someone})|[-–—]\s|{someone}))"
-    titled = rf"{name}(?:'s)?(?:\s+(?:overall|total|final))?(?:\s+(?:score|rating))?[ \t]*[:=][ \t]*{_SCORE}{ending}"
+    then = r"[ \t]*(?:[:=]|[-–—](?=\s))[ \t]*"
+    titled = rf"{name}(?:'s)?(?:\s+(?:overall|total|final))?(?:\s+(?:score|rating))?{then}{_SCORE}{ending}"
     # "give Assistant 1 a score of 10", "Assistant 1 receives 9/10"
     told = rf"{name}[^.\n\d]{{0,40}}?\b(?:score|rating)\b[^.\n\d]{{0,15}}?(?:\bof|\bis|\bas)\s+{_SCORE}"
     given = rf"{name}\s+(?:gets|receives|earns|deserves|scores)\s+(?:an?\s+)?{_SCORE}"
@@ -68,12 +76,14 @@ _EACH = tuple(_of_one(name) for name in _NAMES)
 
 def _places(text: str) -> Iterator[tuple[Scores, bool]]:
     """Two numbers that may be the scores, and whether it is a place of scores: elsewhere they only can contradict."""
-    lines = [line for line in (_DECORATION.sub(" ", line).strip() for line in text.splitlines()) if line]
+    text = _CRITERION.sub("", text)
+    # A row of a table has bars at its ends.
+    lines = [line for line in (_DECORATION.sub(" ", line).strip(" \t|") for line in text.splitlines()) if line]
     for number, line in enumerate(lines):
         if match := _PAIR_LINE.fullmatch(line):
             expected = number in (0, len(lines) - 1) or bool(re.search(_ABOUT_SCORES, lines[number - 1], re.IGNORECASE))
             yield (float(match[1]), float(match[2])), expected
-        elif match := _TITLED_PAIR_LINE.fullmatch(line):
+        elif len(line) <= _LONGEST_TITLE and (match := _TITLED_PAIR_LINE.fullmatch(line)):
             yield (float(match[1]), float(match[2])), True
     for match in _PAIR_IN_BRACKETS.finditer(text):
         yield (float(match[1]), float(match[2])), True

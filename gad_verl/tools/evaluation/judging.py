@@ -44,21 +44,28 @@ def find_opponent(name: str, rows: Sequence[Row]) -> Opponent:
     """The teacher, or another checkpoint's responses.
 
     Args:
-        name: "teacher", a folder of ``gad-verl evaluate`` or its ``responses.jsonl``; ``NAME=PATH`` gives it a name.
+        name: "teacher", a folder of ``gad-verl evaluate`` or its ``responses.jsonl``; ``NAME=PATH`` gives it a name,
+            unless all of it is a path.
         rows: The prompts; each needs a response.
 
     Raises:
-        GadDataError: If there is no such file, or it lacks a prompt.
+        GadDataError: If there is no such file, it lacks a prompt, or it would be named as the teacher is.
     """
     if name == TEACHER:
         return Opponent(TEACHER, [row.teacher for row in rows])
     label, equals, location = name.partition("=")
+    if Path(name).expanduser().exists():
+        equals = ""
     path = Path(location if equals else name).expanduser()
     file = path / RESPONSES if path.is_dir() else path
     if not file.is_file():
         raise GadDataError(
-            f"--against {name}: {file} is missing; name 'teacher', a folder of gad-verl evaluate, or its {RESPONSES}"
+            f"--against {name}: {file} is missing; name 'teacher', a folder of gad-verl evaluate, or its {RESPONSES} "
+            "(NAME=PATH gives it a name)"
         )
+    own_name = label if equals else path.resolve().name if path.is_dir() else path.resolve().parent.name
+    if own_name == TEACHER:
+        raise GadDataError(f"--against {name}: 'teacher' is the teacher of --data; give it another name (NAME={path})")
     # A file may hold a prompt twice: its responses are handed out in their order.
     texts: dict[str, deque[str]] = defaultdict(deque)
     for response in sorted(read_responses(file), key=lambda response: response.key):
@@ -71,8 +78,7 @@ def find_opponent(name: str, rows: Sequence[Row]) -> Opponent:
             f"--against {name}: {file} lacks {len(missing)} of the {len(rows)} prompts (first: row {missing[0]}); "
             "evaluate it on the same --data and --limit"
         )
-    own_name = path.name if path.is_dir() else path.parent.name
-    return Opponent(label if equals else own_name, [text or "" for text in found])
+    return Opponent(own_name, [text or "" for text in found])
 
 
 @dataclass

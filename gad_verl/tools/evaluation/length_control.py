@@ -29,7 +29,7 @@ may like length more or less.
 
 import numpy as np
 
-from gad_verl.core.intervals import Estimate, score
+from gad_verl.core.intervals import Estimate, dispersion_with_ties, score
 
 # Ratio of the mean lengths within which the published values are met (docs/evaluation.md has the errors beyond).
 BAND = (0.7, 1.5)
@@ -91,7 +91,8 @@ def length_controlled_win_rate(outcome: np.ndarray, lengths: np.ndarray, opponen
     inverse = np.linalg.inv(information + np.diag([0.0, precision]))
     # Ties and preferences between 0 and 1 vary less than wins and losses do.
     varies = count > 1 and outcome.std() > 0
-    less = ((outcome - chance) ** 2).sum() / curvature.sum() * count / (count - 1) if varies else 1.0
+    less = ((outcome - chance) ** 2).sum() / curvature.sum() * count / (count - 1) if varies else 0.0
+    less = max(less, dispersion_with_ties(outcome))
     variance = less * (inverse @ information @ inverse)[0, 0] + (precision * inverse[0, 1] * _PRIOR_SPREAD) ** 2
     dispersion = float(count * variance * rate * (1 - rate))
     return score(100 * rate, dispersion, count, 0, 100)

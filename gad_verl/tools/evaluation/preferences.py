@@ -101,7 +101,9 @@ def inconsistent(marks: np.ndarray) -> float:
 
 def win_rate(outcome: np.ndarray) -> Estimate:
     """100 * (wins + ties / 2) / prompts with an interval over the prompts; 50: parity."""
-    return intervals.bounded_mean(100 * np.asarray(outcome, dtype=float), 0, 100)
+    values = np.asarray(outcome, dtype=float)
+    dispersion = intervals.dispersion_with_ties(values)
+    return intervals.score(100 * float(values.mean()), dispersion, len(values), 0, 100)
 
 
 def win_rate_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
@@ -111,4 +113,4 @@ def win_rate_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
         first, second: Outcomes of two students, shape (prompts,) each.
     """
     scaled = [100 * np.asarray(outcome, dtype=float) for outcome in (first, second)]
-    return intervals.difference(*scaled, unit=100)
+    return intervals.difference(*scaled, unit=100).widened(1, -100, 100)

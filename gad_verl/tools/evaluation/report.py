@@ -30,6 +30,7 @@ from gad_verl.errors import GadDataError
 from gad_verl.record.files import plain, read_json_lines, to_json, write_atomically
 from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures, summarize_column
 from gad_verl.tools.evaluation.judging import Judgement
+from gad_verl.tools.evaluation.responses import differing_settings
 from gad_verl.tools.evaluation.rows import Row
 from gad_verl.tools.evaluation.scores import EXACT, KL_FIGURES, PER_TEXT, STUDENT, TEACHER, Divergence
 
@@ -116,7 +117,8 @@ def read_evaluation(folder: str | Path) -> Evaluation:
                 for name in lines[0].get(_CHARACTERS, ())
             },
             teacher=results.get("teacher"),
-            texts={line["prompt_id"]: (line[_QUESTION], line[_TEACHER]) for line in lines if _QUESTION in line},
+            # Of a prompt that is there twice the first, as its first answer is the one that is shown.
+            texts={line["prompt_id"]: (line[_QUESTION], line[_TEACHER]) for line in lines[::-1] if _QUESTION in line},
         )
     except (ValueError, KeyError, IndexError, TypeError) as error:
         if isinstance(error, GadDataError):
@@ -151,6 +153,9 @@ def write_evaluation(
         divergence: What the open teacher gave in this run.
     """
     before = read_evaluation(folder) if (folder / RESULTS).is_file() and (folder / PROMPTS).is_file() else None
+    # Whose responses were removed is evaluated anew: what was said of the old ones holds for them alone.
+    if before is not None and differing_settings(before.settings, plain(dict(settings))):
+        before = None
     if divergence is not None:
         for name, column in divergence.per_prompt.items():
             figures.per_prompt[name] = column
@@ -159,6 +164,8 @@ def write_evaluation(
     if before is not None:
         _carry(before, figures, (TWO_SAMPLE[2], *(KL_FIGURES if divergence is None else ())))
     teacher = divergence.about if divergence else before.teacher if before else None
+    if judgement and before and before.judge:
+        judgement = _with_opponents(judgement, before)
     judge = judgement.summary if judgement else before.judge if before else None
     empty = np.full((len(rows), 4), np.nan)
     marks = judgement.marks if judgement else before.marks if before else empty
@@ -192,6 +199,21 @@ def write_evaluation(
     evaluation = read_evaluation(folder)
     write_atomically(folder / REPORT, render(evaluation))
     return evaluation
+
+
+def _with_opponents(judgement: Judgement, before: Evaluation) -> Judgement:
+    """The judgement and what the same judge has said against other opponents."""
+    old = before.judge or {}
+    if any(old.get(name) != plain(judgement.summary.get(name)) for name in ("model", "settings")):
+        return judgement
+    kept = [name for name in before.against if name not in judgement.opponents and name in old.get("win_rates", {})]
+    return Judgement(
+        judgement.marks,
+        {name: before.against[name] for name in kept} | judgement.opponents,
+        {name: before.characters[name] for name in kept if name in before.characters} | judgement.characters,
+        judgement.summary
+        | {"win_rates": {name: old["win_rates"][name] for name in kept} | judgement.summary["win_rates"]},
+    )
 
 
 def _carry(before: Evaluation, figures: Figures, names: Sequence[str]) -> None:

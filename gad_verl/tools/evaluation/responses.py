@@ -129,26 +129,30 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     """Make ``folder`` the one of these settings, or check that it is. Settings without any response bind nobody.
 
     Raises:
-        GadConfigError: If it holds responses of other settings; the differing ones are named.
+        GadConfigError: If it holds responses of other settings (the differing ones are named), or is no folder.
         GadDataError: If it holds something else.
     """
     file = folder / SETTINGS
     if file.is_file() and read_responses(folder / RESPONSES):
         before = read_settings(file)
-        # A folder of before a setting existed has none of it.
-        differing = [
-            name
-            for name in sorted({*before, *settings})
-            if name not in _NOTES and (before.get(name) or None) != (settings.get(name) or None)
-        ]
+        differing = differing_settings(before, settings)
         if differing:
             changes = ", ".join(f"{name}: {before.get(name)!r} there, {settings.get(name)!r} now" for name in differing)
             raise GadConfigError(f"{folder} holds responses of other settings ({changes}); name another --output")
         return
     if not file.is_file() and folder.is_dir() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
         raise GadDataError(f"{folder} is not empty and no folder of gad-verl evaluate; name another --output")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise GadConfigError(f"--output {folder} cannot be made a folder: {error.strerror}") from None
     write_atomically(file, to_json(dict(settings)))
+
+
+def differing_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the settings that make other responses; a folder of before a setting existed has none of it."""
+    names = sorted({*before, *now})
+    return [name for name in names if name not in _NOTES and (before.get(name) or None) != (now.get(name) or None)]
 
 
 def read_settings(file: Path) -> dict[str, Any]:

@@ -114,6 +114,14 @@ def load_rows(
         texts = read_texts(record[teacher_key], f"{where}, column {teacher_key!r}")
         checks = () if checks_key is None else checks_of(record, checks_key, where, left_out)
         rows.append(Row(messages, texts[0], not cut_texts(record, len(texts), where)[0], checks, images))
+    if (repeated := len(rows) - len({row.prompt_id for row in rows})) > 0:
+        logger.warning(
+            "%s: %d of %d rows repeat a prompt. Intervals count them as prompts of their own and are too narrow; "
+            "gad-verl data clean removes repeated rows",
+            path,
+            repeated,
+            len(rows),
+        )
     if left_out:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in left_out.most_common())
         logger.warning(

@@ -25,7 +25,7 @@ from pathlib import Path
 from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.evaluation.comparison import COLUMNS, figures_of, on_common_prompts
+from gad_verl.tools.evaluation.comparison import COLUMNS, figures_of, named, notes_of, on_common_prompts
 from gad_verl.tools.evaluation.report import cell, read_evaluation, show
 
 
@@ -63,7 +63,8 @@ def compare_seeds(methods: Mapping[str, Sequence[str | Path]]) -> SeedComparison
             first method.
 
     Raises:
-        GadConfigError: If there are fewer than two methods, or they have different numbers of seeds.
+        GadConfigError: If there are fewer than two methods, they have different numbers of seeds, or a folder is named
+            twice.
         GadDataError: If a folder has no results, or the folders share no prompt.
     """
     counts = {name: len(folders) for name, folders in methods.items()}
@@ -74,11 +75,15 @@ def compare_seeds(methods: Mapping[str, Sequence[str | Path]]) -> SeedComparison
             "folders of the seeds in the same order with each --method"
         )
     seeds = next(iter(counts.values()))
-    flat = [read_evaluation(folder) for folders in methods.values() for folder in folders]
+    flat = named([read_evaluation(folder) for folders in methods.values() for folder in folders])
     flat, notes = on_common_prompts(flat)
+    notes += notes_of(flat)
     found = [{name: one.value for name, one in figures_of(evaluation).items()} for evaluation in flat]
     rows = {name: found[number * seeds : (number + 1) * seeds] for number, name in enumerate(methods)}
     shared = [key for key, _, _ in COLUMNS if all(key in row for some in rows.values() for row in some)]
+    missing = [title for key, title, _ in COLUMNS if key not in shared and any(key in row for row in found)]
+    if missing:
+        notes.append(f"Not every folder has these figures, so they are left out: {', '.join(missing)}.")
     values = {name: {key: [row[key] for row in some] for key in shared} for name, some in rows.items()}
     first, *others = methods
     of_seeds = {

@@ -19,6 +19,7 @@ of one judge for all checkpoints, the one that is hardest to tell from the teach
 taken.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -106,12 +107,13 @@ def propose(
         return value if value is not None else float("-inf")
 
     best = max(inside, key=merit)
-    tied = []
+    tied, alone = [], False
     for other in inside:
         if other is not best:
             estimate = difference(other.name, best.name)
             if estimate is None or estimate.covers(0):
                 tied.append(other.name)
+                alone |= estimate is not None and math.isnan(estimate.low)
     sentences = [_opening(best, inside, criterion)]
     outside = [candidate.name for candidate in candidates if candidate not in inside]
     sentences.append(
@@ -121,7 +123,9 @@ def propose(
     if not with_scores:
         why = "not every checkpoint has one" if scores_comparable else "they come from different judges"
         sentences.append(f"Judge scores were not used: {why}.")
-    if tied:
+    if tied and alone:
+        sentences.append("One prompt has no interval: nothing is known of the noise.")
+    elif tied:
         sentences.append(
             f"The difference to {_list(tied)} lies within the noise (its 95 % interval holds 0): on these prompts "
             f"{'they are' if len(tied) > 1 else 'it is'} as good a choice."

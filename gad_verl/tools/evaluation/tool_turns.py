@@ -14,8 +14,9 @@
 """Evaluation of a student with tools: verl's own tool agent loop, asked by an engine of the evaluation."""
 
 import asyncio
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +131,16 @@ class ToolTurns:
 
     def __init__(self, options: ToolOptions, builder: SequenceBuilder, model_type: str | None) -> None:
         tools = load_tools({"function_tool_path": str(options.path.expanduser().absolute())})
-        self.tools, self._options, self._model_type = tools, options, model_type
+        self.tools, self.options, self._model_type = tools, options, model_type
         self._trajectories = TrajectoryBuilder(builder, schemas_of(tools), options.limits, model_type)
         self._calls = CallReader(builder.tokenizer, options.form, tools)
         self._plain = builder
         self._masks: dict[tuple[int, int], list[int]] = {}
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the trajectories beside the schemas, which the options of the template hold."""
+        code = hashlib.sha256(self.options.path.expanduser().read_bytes()).hexdigest()[:16]
+        return {"format": self.options.form, "file": code, **asdict(self.options.limits)}
 
     @property
     def builder(self) -> SequenceBuilder:
@@ -205,7 +211,7 @@ class ToolTurns:
             "prompt_length": self.builder.max_prompt_length,
             "response_length": self.builder.max_response_length,
             "full_determinism": False,
-            "multi_turn": {**vars(self._options.limits), "format": self._options.form},
+            "multi_turn": {**vars(self.options.limits), "format": self.options.form},
         }
         data = {"apply_chat_template_kwargs": self._plain.chat_template_kwargs}
         return {"actor_rollout_ref": {"rollout": rollout}, "data": data}

@@ -37,7 +37,9 @@ MOST_FEATURES = 100_000
 Fit = Callable[[np.ndarray, np.ndarray], Any]
 
 
-def _held_out_accuracies(teacher: Any, student: Any, fit: Fit, splits: int, seed: int) -> np.ndarray:
+def _held_out_accuracies(
+    teacher: Any, student: Any, fit: Fit, splits: int, seed: int, prompts: Sequence[str] | None = None
+) -> np.ndarray:
     """Per prompt, how often its two texts are told apart by classifiers that have not seen it.
 
     Args:
@@ -45,15 +47,20 @@ def _held_out_accuracies(teacher: Any, student: Any, fit: Fit, splits: int, seed
         fit: Trains a classifier with ``predict`` on (rows, labels); 1 is the teacher.
         splits: Random halves; in each both halves are tested once.
         seed: Seed of the halves.
+        prompts: What tells the prompts apart, one for each row; None if all differ.
     """
-    count = teacher.shape[0]
-    if count < FEWEST_PROMPTS:
-        raise ValueError(f"a two-sample test needs at least {FEWEST_PROMPTS} prompts; got {count}")
+    places: dict[Any, list[int]] = {}
+    for row, prompt in enumerate(range(teacher.shape[0]) if prompts is None else prompts):
+        places.setdefault(prompt, []).append(row)
+    rows = list(places.values())
+    if len(rows) < FEWEST_PROMPTS:
+        raise ValueError(f"a two-sample test needs at least {FEWEST_PROMPTS} prompts; got {len(rows)}")
     rng = np.random.default_rng(seed)
-    correct = np.zeros(count)
+    correct = np.zeros(teacher.shape[0])
     for _ in range(splits):
-        halves = np.array_split(rng.permutation(count), 2)
-        # Both texts of a prompt stay on one side: words of the prompt must not give the answer away.
+        # All texts of a prompt stay on one side: words of the prompt must not give the answer away.
+        drawn = np.array_split(rng.permutation(len(rows)), 2)
+        halves = [np.concatenate([rows[number] for number in half]) for half in drawn]
         for seen, unseen in (halves, halves[::-1]):
             classifier = fit(_joined(teacher[seen], student[seen]), np.repeat([1, 0], len(seen)))
             correct[unseen] += classifier.predict(teacher[unseen]) == 1
@@ -73,6 +80,7 @@ def ngram_accuracies(
     splits: int = SPLITS,
     seed: int = SEED,
     characters: bool = False,
+    prompts: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Test by a logistic regression on counts of n-grams.
 
@@ -82,6 +90,7 @@ def ngram_accuracies(
         seed: Seed of the halves.
         characters: Use n-grams of 2 to 4 characters instead of words, punctuation marks and pairs of them. They see
             white space, markup, and how texts begin and end.
+        prompts: What tells the prompts apart; None if all differ. Texts of one prompt stay together.
 
     Returns:
         Shape ``(prompts,)``, each between 0 and 1; the same text on both sides gives exactly 0.5.
@@ -107,7 +116,7 @@ def ngram_accuracies(
         # On sparse counts five times as fast as the default solver, and closer to the optimum.
         return LogisticRegression(solver="newton-cg", max_iter=1000).fit(features, labels)
 
-    return _held_out_accuracies(counts[: len(teacher)], counts[len(teacher) :], fit, splits, seed)
+    return _held_out_accuracies(counts[: len(teacher)], counts[len(teacher) :], fit, splits, seed, prompts)
 
 
 def _character_ngrams(text: str) -> list[str]:
@@ -116,7 +125,13 @@ def _character_ngrams(text: str) -> list[str]:
     return [marked[start : start + n] for n in (2, 3, 4) for start in range(len(marked) - n + 1)]
 
 
-def feature_accuracies(teacher: np.ndarray, student: np.ndarray, splits: int = SPLITS, seed: int = SEED) -> np.ndarray:
+def feature_accuracies(
+    teacher: np.ndarray,
+    student: np.ndarray,
+    splits: int = SPLITS,
+    seed: int = SEED,
+    prompts: Sequence[str] | None = None,
+) -> np.ndarray:
     """The same test by a logistic regression on standardised features, shape (prompts, features) each."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -126,7 +141,7 @@ def feature_accuracies(teacher: np.ndarray, student: np.ndarray, splits: int = S
         # Far more features than texts: a strong penalty. The default one learns the halves by heart.
         return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000)).fit(features, labels)
 
-    return _held_out_accuracies(np.asarray(teacher), np.asarray(student), fit, splits, seed)
+    return _held_out_accuracies(np.asarray(teacher), np.asarray(student), fit, splits, seed, prompts)
 
 
 def accuracy(accuracies: np.ndarray) -> Estimate:
