@@ -81,9 +81,10 @@ def check_counts(config: DictConfig) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise GadConfigError(f"{key}={value}: a whole number of at least 1 is needed")
-    if config.trainer.total_training_steps is None and config.trainer.total_epochs < 1:
+    epochs = config.trainer.total_epochs
+    if config.trainer.total_training_steps is None and (not isinstance(epochs, int) or epochs < 1):
         raise GadConfigError(
-            f"trainer.total_epochs={config.trainer.total_epochs} and no trainer.total_training_steps: the run would "
+            f"trainer.total_epochs={epochs} and no trainer.total_training_steps: the run would "
             "have no step; set one of them"
         )
 
@@ -180,10 +181,10 @@ def _check_engine(key: str, section: Any, model: Any, gpus: int, heads: Heads | 
     name = _engine_name(section)
     engine = section[name]
     spelled, size = sequence_parallel(key, section)
-    if size < 1 or gpus % size:
+    if not isinstance(size, int) or size < 1 or gpus % size:
         raise GadConfigError(f"{spelled}={size} does not divide the {gpus} GPUs of its pool: set it to a divisor")
     shards = engine.get("fsdp_size", -1)
-    if shards == 0 or (0 < shards < gpus and gpus % shards):
+    if not isinstance(shards, int) or shards == 0 or (0 < shards < gpus and gpus % shards):
         raise GadConfigError(
             f"{key}.{name}.fsdp_size={shards} does not divide the {gpus} GPUs of its pool: set it to a divisor, or to "
             "-1 for all of them"

@@ -82,7 +82,8 @@ def test_what_is_counted_is_there(tiny_config: DictConfig, key: str, value: Any)
 
 
 def test_a_run_without_a_step(tiny_config: DictConfig) -> None:
-    assert "no step" in refused(preflight.run_preflight, changed(tiny_config, trainer__total_epochs=0))
+    for epochs in (0, None, "two"):
+        assert "no step" in refused(preflight.run_preflight, changed(tiny_config, trainer__total_epochs=epochs))
     check_counts(changed(tiny_config, trainer__total_training_steps=3))
 
 
@@ -194,6 +195,12 @@ def test_shards_divide_the_pool(trainer_config: DictConfig) -> None:
     assert "discriminator.fsdp.fsdp_size=3 does not divide the 8" in refused(parallel, config, None)
     for size in (-1, 2, 8, 64):
         parallel(changed(trainer_config, discriminator__fsdp__fsdp_size=size), None)
+
+
+@pytest.mark.parametrize("key", ["fsdp_size", "ulysses_sequence_parallel_size"])
+def test_a_size_that_is_no_number_divides_nothing(trainer_config: DictConfig, key: str) -> None:
+    config = changed(trainer_config, **{f"discriminator__fsdp__{key}": None})
+    assert f"discriminator.fsdp.{key}=None does not divide" in refused(parallel, config, None)
 
 
 # ------------------------------ models ------------------------------
