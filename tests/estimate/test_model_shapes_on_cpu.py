@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
 from gad_verl.errors import GadConfigError
+from gad_verl.tools.estimate import shape as shape_module
 from gad_verl.tools.estimate.roles import Layout, Role, lora_layer_parameters
 from gad_verl.tools.estimate.shape import find_shape, known_models, shape_of_config
 from gad_verl.tools.estimate.timing import row_work
@@ -148,6 +149,42 @@ def test_adapters_are_counted_as_peft_makes_them(rank: int) -> None:
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     shape = shape_of_config(_SMALL | {"model_type": "qwen2"}, "x")
     assert shape.layers * lora_layer_parameters(shape, rank) == trained
+
+
+@pytest.mark.parametrize("text", [True, False])
+@pytest.mark.parametrize("tied", [None, True, False])
+@pytest.mark.parametrize(
+    "family", [*shape_module._TIE, *shape_module._ASK_TEXT, "idefics3", "llava_next", "smolvlm", "video_llava"]
+)
+def test_a_head_is_tied_where_the_model_with_images_says_so(family: str, tied: bool | None, text: bool) -> None:
+    written = {"model_type": family, "text_config": {**_SMALL, "model_type": "qwen2", "tie_word_embeddings": text}}
+    if tied is not None:
+        written["tie_word_embeddings"] = tied
+    figures = {key: value for key, value in written.items() if key != "model_type"}
+    model = AutoConfig.for_model(family, **figures)
+    assert shape_of_config(written, "x").tied == bool(model.tie_word_embeddings)
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ([], "no object"),
+        ({"model_type": "llava", "text_config": "x"}, "text_config in config.json is no object"),
+        ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"hidden_size": True}, "hidden_size"),
+        ({"vocab_size": -1}, "vocab_size"),
+        ({"num_key_value_heads": "two"}, "num_key_value_heads"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads"),
+        ({"head_dim": 0.5}, "head_dim"),
+        ({"intermediate_size": None}, "intermediate_size"),
+        ({"model_type": "mixtral", "num_local_experts": "all", "num_experts_per_tok": 2}, "experts"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_damaged_configuration_is_one_clear_sentence(config: Any, part: str) -> None:
+    whole = config if not config or "text_config" in config else {**_SMALL, "model_type": "qwen2", **config}
+    with pytest.raises(GadConfigError, match=part):
+        shape_of_config(whole, "x")
 
 
 def test_the_first_layers_alone() -> None:

@@ -30,6 +30,19 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "mixtral")
 
 _TABLE = "known_models.json"
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+# Of transformers' models with images: those that tie where nothing is said, and those that ask the text's part, too.
+_TIE = (
+    "deepseek_vl",
+    "deepseek_vl_hybrid",
+    "got_ocr2",
+    "internvl",
+    "janus",
+    "lighton_ocr",
+    "mistral3",
+    "ovis2",
+    "pp_chart2table",
+)
+_ASK_TEXT = ("fast_vlm", "llava", "llava_next_video", "llava_onevision", "video_llama_3")
 
 
 @dataclass(frozen=True)
@@ -154,45 +167,33 @@ def shape_of_config(config: Mapping[str, Any], name: str) -> ModelShape:
         name: Whose it is, for errors.
 
     Raises:
-        GadConfigError: If the family is not known or a figure is missing.
+        GadConfigError: If the family is not known, or a figure is missing or none.
     """
-    # Of a family with images, the language model.
-    config = config.get("text_config") or config
+    config, tied = _language_model(config, name)
     family = str(config.get("model_type", ""))
     if family not in FAMILIES:
         raise GadConfigError(
             f"{name}: model_type {family!r} is not among the families that can be estimated ({', '.join(FAMILIES)})"
         )
-    missing = [key for key in _NEEDED if not isinstance(config.get(key), int)]
+    missing = [key for key in _NEEDED if not _is_count(config.get(key))]
     if missing:
-        raise GadConfigError(f"{name}: config.json lacks {', '.join(missing)}")
+        raise GadConfigError(f"{name}: config.json lacks {', '.join(missing)}, or they are no numbers above 0")
     heads = config["num_attention_heads"]
     is_moe = family in ("qwen3_moe", "mixtral")
     if family == "qwen3_moe" and (config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1):
         raise GadConfigError(f"{name}: a mixture of experts with dense layers between cannot be estimated")
-    if not is_moe and not isinstance(config.get("intermediate_size"), int):
-        raise GadConfigError(f"{name}: config.json lacks intermediate_size")
     attention_bias = bool(config.get("attention_bias", False))
-    experts = active = width = 0
-    if is_moe:
-        experts_key = "num_local_experts" if family == "mixtral" else "num_experts"
-        # transformers 5 writes num_local_experts for both.
-        experts = config.get(experts_key) or config.get("num_local_experts") or 0
-        active = config.get("num_experts_per_tok") or 0
-        width = config.get("intermediate_size" if family == "mixtral" else "moe_intermediate_size") or 0
-        if not (experts and active and width):
-            raise GadConfigError(f"{name}: config.json lacks the number of experts, of active ones, or their width")
+    experts, active, width = _experts(config, family, name) if is_moe else (0, 0, 0)
     return ModelShape(
         name=name,
         hidden=config["hidden_size"],
         layers=config["num_hidden_layers"],
         heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        intermediate=0 if is_moe else config["intermediate_size"],
+        kv_heads=_count(config, "num_key_value_heads", name, heads),
+        head_dim=_count(config, "head_dim", name, config["hidden_size"] // heads),
+        intermediate=0 if is_moe else _count(config, "intermediate_size", name),
         vocab=config["vocab_size"],
-        # transformers' own default is True, Qwen's and Llama's is False: families differ only in what they write.
-        tied=bool(config.get("tie_word_embeddings", False)),
+        tied=tied,
         qkv_bias=family == "qwen2" or attention_bias,
         output_bias=attention_bias and family in ("llama", "qwen3", "qwen3_moe"),
         mlp_bias=bool(config.get("mlp_bias", False)) and family == "llama",
@@ -201,6 +202,48 @@ def shape_of_config(config: Mapping[str, Any], name: str) -> ModelShape:
         active_experts=active,
         expert_intermediate=width,
     )
+
+
+def _language_model(config: Any, name: str) -> tuple[Mapping[str, Any], bool]:
+    """Of a family with images, its language model; and whether its head is the embedding."""
+    if not isinstance(config, Mapping):
+        raise GadConfigError(f"{name}: config.json holds no object of names and values")
+    text = config.get("text_config")
+    if not text:
+        # transformers' own default is True, Qwen's and Llama's is False: families differ only in what they write.
+        return config, bool(config.get("tie_word_embeddings", False))
+    if not isinstance(text, Mapping):
+        raise GadConfigError(f"{name}: text_config in config.json is no object of names and values")
+    family = config.get("model_type")
+    tied = bool(config.get("tie_word_embeddings", family in _TIE))
+    return text, tied or (family in _ASK_TEXT and bool(text.get("tie_word_embeddings", False)))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _count(config: Mapping[str, Any], key: str, name: str, default: int | None = None) -> int:
+    value = config.get(key)
+    value = default if value is None else value
+    if not _is_count(value):
+        raise GadConfigError(f"{name}: config.json lacks {key}, or it is no number above 0")
+    return value
+
+
+def _experts(config: Mapping[str, Any], family: str, name: str) -> tuple[int, int, int]:
+    """Experts of a layer, those that a token visits, and their width."""
+    key = "num_local_experts" if family == "mixtral" else "num_experts"
+    # transformers 5 writes num_local_experts for both.
+    counts = (
+        config.get(key) or config.get("num_local_experts"),
+        config.get("num_experts_per_tok"),
+        config.get("intermediate_size" if family == "mixtral" else "moe_intermediate_size"),
+    )
+    if not all(map(_is_count, counts)):
+        raise GadConfigError(f"{name}: config.json lacks the number of experts, of active ones, or their width")
+    experts, active, width = map(int, counts)
+    return experts, active, width
 
 
 def known_models() -> dict[str, dict[str, Any]]:
