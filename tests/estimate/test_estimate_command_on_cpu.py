@@ -133,6 +133,27 @@ def test_a_model_in_a_folder_and_its_data_are_measured(capsys: pytest.CaptureFix
     assert found["models"]["student"]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
 
 
+def test_what_the_length_of_a_run_needs_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    steps = ("trainer.total_training_steps=5",)
+    # The warmup is as long as so many passes over the rows.
+    out, _ = run(capsys, *SEVEN, *steps)
+    assert "give --rows: a part of the run" in out and "or trainer.total_training_steps" not in out
+    out, _ = run(capsys, *SEVEN, "gad.stage=gad")
+    assert "give --rows, or trainer.total_training_steps" in out
+    out, _ = run(capsys, *SEVEN, "gad.stage=gad", *steps)
+    assert "its length is not known" not in out
+
+
+def test_the_text_shows_the_assumptions_that_were_used(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = run(capsys, *SEVEN)
+    assert "update 2 to 3, scoring 2 to 4" in out
+    out, _ = run(capsys, *SEVEN, "+actor_rollout_ref.model.override_config.attn_implementation=sdpa")
+    assert "update 4 to 5, scoring 2 to 4" in out
+    experts = "actor_rollout_ref.model.path=Qwen/Qwen3-30B-A3B"
+    out, _ = run(capsys, *SEVEN[1:], experts, "discriminator.model.path=Qwen/Qwen3-4B")
+    assert "(MFU), experts  0.10 to 0.30" in out and "(MFU)           0.25 to 0.45" in out
+
+
 def test_megatron_and_experts(capsys: pytest.CaptureFixture[str]) -> None:
     found = as_json(
         capsys,

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
 from gad_verl.tools.estimate import memory
+from gad_verl.tools.estimate.adapters import Adapters
 from gad_verl.tools.estimate.ranges import Range
 from gad_verl.tools.estimate.roles import Layout, Role
 from gad_verl.tools.estimate.shape import ModelShape, find_shape, shape_of_config
@@ -129,7 +130,7 @@ def test_fsdp_shards_everything_but_what_is_gathered() -> None:
 
 
 def test_only_adapters_have_gradients_and_moments() -> None:
-    whole, adapted = memory.states(role()), memory.states(role(lora_rank=16))
+    whole, adapted = memory.states(role()), memory.states(role(adapters=Adapters(16)))
     assert adapted.parameters == whole.parameters
     assert adapted.gradients < 0.01 * whole.gradients and adapted.optimizer < 0.01 * whole.optimizer
 

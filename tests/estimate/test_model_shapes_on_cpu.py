@@ -25,7 +25,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClas
 
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.estimate import shape as shape_module
-from gad_verl.tools.estimate.roles import Layout, Role, lora_layer_parameters
+from gad_verl.tools.estimate.adapters import ALL_LINEAR, Adapters, Names
+from gad_verl.tools.estimate.roles import Layout, Role
 from gad_verl.tools.estimate.shape import find_shape, known_models, shape_of_config
 from gad_verl.tools.estimate.timing import row_work
 
@@ -142,13 +143,41 @@ def test_work_is_what_torch_counts(family: str, changed: dict[str, Any]) -> None
     assert 2 * (row_work(role, tokens) + masked) == counter.get_total_flops() - angles
 
 
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_ALL = (*_ATTENTION, "gate_proj", "up_proj", "down_proj")
+_TARGETS: list[tuple[Names, Names]] = [
+    (ALL_LINEAR, ()),
+    (ALL_LINEAR, ("q_proj",)),
+    (_ATTENTION, ()),
+    (_ALL, ()),
+    (_ALL, ("down_proj",)),
+    (("q_proj", "gate"), ()),
+    (("q_proj", "w1", "w3", "w2"), ()),
+    (("layers.0.self_attn.q_proj", "lm_head", "embed_tokens"), ()),
+]
+
+
 @pytest.mark.parametrize("rank", [1, 8])
-def test_adapters_are_counted_as_peft_makes_them(rank: int) -> None:
-    model = build("qwen2", _SMALL, AutoModelForCausalLM, "cpu")
-    adapted = get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear"))
+@pytest.mark.parametrize(("targets", "excluded"), _TARGETS, ids=lambda value: str(value))
+@pytest.mark.parametrize("family", ["qwen2", "qwen3_moe", "mixtral"])
+def test_adapters_are_counted_as_peft_makes_them(rank: int, targets: Names, excluded: Names, family: str) -> None:
+    figures = _SMALL | {"qwen3_moe": _EXPERTS, "mixtral": _MIXTRAL}.get(family, {})
+    model = build(family, figures, AutoModelForCausalLM, "cpu")
+    target_modules = targets if isinstance(targets, str) else list(targets)
+    exclude_modules = (excluded if isinstance(excluded, str) else list(excluded)) or None
+    config = LoraConfig(r=rank, target_modules=target_modules, exclude_modules=exclude_modules)
+    adapted = get_peft_model(model, config)
     trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    shape = shape_of_config(_SMALL | {"model_type": "qwen2"}, "x")
-    assert shape.layers * lora_layer_parameters(shape, rank) == trained
+    shape = shape_of_config(figures | {"model_type": family}, "x")
+    assert Adapters(rank, targets, excluded).parameters(shape) == trained
+
+
+def test_adapters_chosen_by_an_expression_are_counted_as_peft_makes_them() -> None:
+    targets, excluded = r".*\.1\.self_attn\..*", r".*k_proj"
+    config = LoraConfig(r=4, target_modules=targets, exclude_modules=excluded)
+    adapted = get_peft_model(build("qwen2", _SMALL, AutoModelForCausalLM, "cpu"), config)
+    trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    assert Adapters(4, targets, excluded).parameters(shape_of_config(_SMALL | {"model_type": "qwen2"}, "x")) == trained
 
 
 @pytest.mark.parametrize("text", [True, False])

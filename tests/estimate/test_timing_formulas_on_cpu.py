@@ -24,10 +24,12 @@ from hypothesis import strategies as st
 from gad_verl.core.gating import UpdateGate
 from gad_verl.core.schedule import Phase
 from gad_verl.tools.estimate import run_estimate, timing
+from gad_verl.tools.estimate.adapters import Adapters
 from gad_verl.tools.estimate.gpus import GIB, GPUS
 from gad_verl.tools.estimate.ranges import Range, hidden_behind, total
 from gad_verl.tools.estimate.roles import Layout, Role
-from gad_verl.tools.estimate.run_settings import Rollout, read_settings
+from gad_verl.tools.estimate.rollout import Rollout
+from gad_verl.tools.estimate.run_settings import read_settings
 from gad_verl.tools.estimate.shape import find_shape
 from gad_verl.tools.estimate.timing import Assumptions, Lengths
 
@@ -96,6 +98,10 @@ def test_a_pass_takes_its_multiply_adds_over_the_peak() -> None:
 def test_an_update_is_three_passes_and_checkpointing_one_more() -> None:
     assert timing.update_passes(role(checkpointing=False)) == 3
     assert timing.update_passes(role()) == 4
+    # A frozen model makes no gradients of its weights.
+    adapted = Adapters(8)
+    assert timing.update_passes(role(checkpointing=False, adapters=adapted)) == 2
+    assert timing.update_passes(role(adapters=adapted)) == 3
 
 
 @given(st.integers(1, 64), st.floats(16, 4096), st.floats(0.01, 1))
@@ -120,11 +126,36 @@ def test_fsdp_gathers_in_each_pass_and_scatters_gradients() -> None:
     assert scored == pytest.approx(2 * 2 * count / 1e9, rel=1e-3)
 
 
+def test_what_lives_on_the_host_is_uploaded_for_each_gathering() -> None:
+    speed = replace(IDEAL, mfu=Range.exact(1e9), host_link=Range.exact(1e9))
+    count = SHAPE.language_model_parameters
+
+    def seconds(passes: int, **settings: Any) -> float:
+        host = role(micro_tokens=16000, always_on_host=True, param_offload=True, optimizer_offload=True, **settings)
+        # It is never woken up as a whole.
+        assert timing.offload_seconds(host, True, speed) == Range.exact(0.0)
+        # Two micro-batches of 16,000 tokens.
+        return timing.pass_seconds(host, 256, Range.exact(1000), passes, GPU, speed).high
+
+    assert seconds(1) == pytest.approx(2 * 4 * count / 8 / 1e9, rel=1e-3)
+    # Three gatherings, and the gradients back.
+    assert seconds(4) == pytest.approx(2 * (3 * 4 + 4) * count / 8 / 1e9, rel=1e-3)
+
+
+def test_layers_that_stay_gathered_are_gathered_once() -> None:
+    speed = replace(IDEAL, mfu=Range.exact(1e9), link=Range.exact(1e9))
+    count = SHAPE.language_model_parameters
+    found = timing.pass_seconds(role(micro_tokens=16000, keeps_gathered=True), 256, Range.exact(1000), 4, GPU, speed)
+    assert found.high == pytest.approx(2 * (2 * count + 4 * count) / 1e9, rel=1e-3)
+
+
 def rollout(**settings: Any) -> Rollout:
     figures = {
         "name": "vllm",
         "shape": SHAPE,
-        "gpus_per_engine": 1,
+        "tensor": 1,
+        "pipeline": 1,
+        "data": 1,
         "gpus": 8,
         "memory_share": 0.5,
         "sleeps": True,
@@ -155,15 +186,32 @@ def test_generation_is_slower_with_fewer_sequences_at_once_and_without_shared_pr
     assert generate(max_sequences=16).low > generate().low
     assert generate(cache=600 * 8).low > generate().low
     assert generate(shares_prefixes=False).low > generate().low
-    assert generate(gpus_per_engine=2, gpus=16).low < generate().low
+    assert generate(tensor=2, gpus=16).low < generate().low
+
+
+def test_each_gpu_reads_its_own_weights_and_keys() -> None:
+    # A replica reads all weights.
+    assert generate(data=8) == generate()
+    # 512 sequences on one engine, 64 at once. Of 4 heads of keys on 8 GPUs, each GPU has a whole one.
+    prefill = 2 * 64 * 200 * SHAPE.layers * SHAPE.active_matrices / (8 * GPU.flops)
+    keys = 64 * (200 + 400 / 2) * 2 * SHAPE.layers * SHAPE.head_dim * 2
+    read = 2 * SHAPE.language_model_parameters / 8 + keys
+    assert generate(tensor=8).low == pytest.approx(prefill + 3200 * read / GPU.bandwidth, rel=1e-6)
 
 
 def test_of_experts_generation_reads_those_that_are_visited() -> None:
     moe = find_shape("Qwen/Qwen3-30B-A3B", "key")
-    alone = timing._weights_read(rollout(shape=moe), 1)
-    dense = moe.language_model_parameters - moe.layers * moe.expert_matrices
-    assert alone == pytest.approx(dense + moe.layers * moe.expert_matrices * 8 / 128)
-    assert timing._weights_read(rollout(shape=moe), 1000) == pytest.approx(moe.language_model_parameters)
+    experts = 2 * moe.layers * moe.expert_matrices
+    dense = 2 * moe.language_model_parameters - experts
+
+    def read(sequences: float, **settings: Any) -> float:
+        engine = rollout(shape=moe, **settings)
+        return engine.weight_bytes(timing._experts_visited(engine, sequences))
+
+    assert read(1) == pytest.approx(dense + experts * 8 / 128)
+    assert read(1000) == pytest.approx(dense + experts)
+    # Four replicas visit more experts together, and share them.
+    assert read(1, data=4) == pytest.approx(dense + experts * (1 - (1 - 8 / 128) ** 4) / 4)
 
 
 @pytest.mark.parametrize(

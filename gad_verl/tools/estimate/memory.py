@@ -38,7 +38,7 @@ GRADIENT_BUFFER_BYTES = 4
 
 @dataclass(frozen=True)
 class States:
-    """Bytes of one GPU that last longer than a micro-batch.
+    """Bytes of one GPU, or of its part of the host, that last longer than a micro-batch.
 
     Args:
         parameters: As they are stored.
@@ -92,6 +92,11 @@ def logits_bytes(role: Role, tokens: float, copies: Range) -> Range:
     return Range.exact(rows * role.shape.vocab * element / role.layout.tensor) * copies
 
 
+def trained_logits(role: Role) -> Range:
+    """Copies of the logits that live at once in an update."""
+    return TRAINED_LOGITS if role.flash_attention else TRAINED_LOGITS_WITHOUT_FLASH
+
+
 def states(role: Role) -> States:
     """Parameters, gradients and optimizer of one GPU while the model trains."""
     if role.layout.engine == "megatron":
@@ -106,35 +111,49 @@ def states(role: Role) -> States:
 
 
 def _megatron_states(role: Role) -> States:
-    """bfloat16 parameters, a float32 gradient buffer, and the distributed optimizer's master copy and moments."""
+    """bfloat16 parameters, a float32 gradient buffer, and the distributed optimizer's master copy and moments.
+
+    Of a model that only scores, verl wraps nothing and builds no optimizer: parameters alone.
+    """
     shape, layout = role.shape, role.layout
-    of_experts = shape.layers * shape.expert_matrices / (layout.experts * layout.pipeline)
+    of_experts = shape.layers * shape.expert_matrices / layout.expert_gpus
     ends = shape.embedding_parameters + (0 if role.scalar_head or shape.tied else shape.embedding_parameters)
     # The embedding is on the first stage, the head on the last.
     ends = shape.embedding_parameters if layout.pipeline > 1 else ends
     dense_layers = shape.layers * (shape.layer_parameters - shape.expert_matrices) + shape.hidden
     dense = dense_layers / (layout.tensor * layout.pipeline) + ends / layout.tensor
-    expert_replicas = max(1, layout.gpus // (layout.experts * layout.pipeline))
+    expert_replicas = max(1, layout.gpus // layout.expert_gpus)
     sharded = dense / (layout.replicas * layout.sequence) + of_experts / expert_replicas
     held = dense + of_experts
     return States(
         parameters=role.computed_bytes * held,
-        gradients=GRADIENT_BUFFER_BYTES * held,
-        optimizer=(4 + ADAM_MOMENTS * 4) * sharded,
+        gradients=GRADIENT_BUFFER_BYTES * held * role.trains,
+        optimizer=(4 + ADAM_MOMENTS * 4) * sharded * role.trains,
     )
 
 
 def unsharded_bytes(role: Role, trains: bool) -> float:
-    """FSDP: what is gathered while the model computes: two layers (one ahead), embedding and head, and in training the
-    gradient of the largest of these before it is scattered in float32."""
+    """FSDP: what is gathered while the model computes: two layers (one ahead), embedding and head, or all layers where
+    they are kept, and in training the gradient of the largest of these before it is scattered in float32."""
     layout, shape = role.layout, role.shape
-    if layout.engine == "megatron" or (layout.shards == 1 and role.stored_bytes == role.computed_bytes):
+    if layout.engine == "megatron" or not _is_gathered(role):
         return 0.0
     ends = role.parameters - shape.layers * shape.layer_parameters
-    gathered = role.computed_bytes * (2 * shape.layer_parameters + ends)
-    if not trains or role.lora_rank:
+    gathered = gathered_bytes(role) or role.computed_bytes * (2 * shape.layer_parameters + ends)
+    if not trains or role.has_adapters:
         return gathered
     return gathered + (role.computed_bytes + GRADIENT_BUFFER_BYTES) * max(shape.layer_parameters, ends)
+
+
+def _is_gathered(role: Role) -> bool:
+    """Whether computation needs a copy: of other GPUs' parts, in another precision, or of what is on the host."""
+    return role.layout.shards > 1 or role.stored_bytes != role.computed_bytes or role.always_on_host
+
+
+def gathered_bytes(role: Role) -> float:
+    """FSDP without ``reshard_after_forward``: the whole model, from a forward pass until the next backward."""
+    keeps = role.layout.engine != "megatron" and role.keeps_gathered and _is_gathered(role)
+    return role.computed_bytes * role.parameters if keeps else 0.0
 
 
 def saved_activations(role: Role) -> float:
@@ -161,10 +180,10 @@ def training_bytes(role: Role) -> Range:
 
     The peak is either inside the layers or at the head, whose logits are gone when the layers' backward begins.
     """
-    fixed = states(role).gradients + unsharded_bytes(role, trains=True) + saved_activations(role)
+    gradients = 0.0 if role.always_on_host else states(role).gradients
+    fixed = gradients + unsharded_bytes(role, trains=True) + saved_activations(role)
     inside = working_bytes(role, True)
-    copies = TRAINED_LOGITS if role.flash_attention else TRAINED_LOGITS_WITHOUT_FLASH
-    head = logits_bytes(role, role.micro_tokens, copies)
+    head = logits_bytes(role, role.micro_tokens, trained_logits(role))
     moving = Range(max(inside, head.low), max(inside, head.high))
     return (fixed + moving) * FRAGMENTATION
 
@@ -177,13 +196,19 @@ def scoring_bytes(role: Role) -> Range:
     return (unsharded_bytes(role, trains=False) + moving) * FRAGMENTATION
 
 
-def asleep_bytes(role: Role) -> float:
-    """What stays on the GPU while another model works."""
+def asleep_bytes(role: Role, has_scored: bool = False) -> float:
+    """What stays on the GPU while another model works.
+
+    Args:
+        role: The model.
+        has_scored: Whether its last pass was a forward pass, after which kept layers stay gathered.
+    """
+    kept = gathered_bytes(role) if has_scored else 0.0
     if role.always_on_host:
-        return 0.0
+        return kept
     held = states(role)
     parameters = 0.0 if role.param_offload else held.parameters
-    return parameters + (0.0 if role.optimizer_offload else held.optimizer)
+    return kept + parameters + (0.0 if role.optimizer_offload else held.optimizer)
 
 
 def awake_bytes(role: Role, trains: bool) -> float:
@@ -200,7 +225,7 @@ def host_bytes(role: Role) -> float:
     """What the host holds for one GPU."""
     held = states(role)
     if role.always_on_host:
-        return held.parameters
+        return held.parameters + held.gradients + held.optimizer
     return held.parameters * role.param_offload + held.optimizer * role.optimizer_offload
 
 

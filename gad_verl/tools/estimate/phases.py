@@ -19,7 +19,8 @@ from gad_verl.tools.estimate import memory
 from gad_verl.tools.estimate.gpus import Gpu
 from gad_verl.tools.estimate.ranges import Range, total
 from gad_verl.tools.estimate.roles import Role
-from gad_verl.tools.estimate.run_settings import Rollout, RunSettings
+from gad_verl.tools.estimate.rollout import Rollout
+from gad_verl.tools.estimate.run_settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class RolloutRoom:
     Args:
         weights: Bytes of weights on one GPU.
         share: Bytes that the engine may use of one GPU.
-        cache_tokens: Tokens whose keys and values fit into an engine, all its GPUs together.
+        cache_tokens: Tokens whose keys and values fit into an engine (with data parallelism, into one of its replicas),
+            all its GPUs together.
         longest_sequences: Sequences of the longest length that fit at once.
     """
 
@@ -61,9 +63,9 @@ class RolloutRoom:
 
 def rollout_room(rollout: Rollout, gpu: Gpu, longest: int) -> RolloutRoom:
     """Weights and KV cache of an engine."""
-    weights = rollout.element * rollout.shape.language_model_parameters / rollout.gpus_per_engine
+    weights = rollout.weight_bytes()
     share = rollout.memory_share * gpu.memory
-    per_token = memory.kv_bytes_per_token(rollout.shape, rollout.element) / rollout.gpus_per_engine
+    per_token = rollout.token_bytes()
     extra = memory.ROLLOUT_EXTRA
     tokens = Range(
         max(0.0, share - weights - extra.high) / per_token, max(0.0, share - weights - extra.low) / per_token
@@ -82,10 +84,12 @@ def _rollout_share(settings: RunSettings, gpu: Gpu) -> float:
     return rollout.element * rollout.shape.language_model_parameters + cache
 
 
-def _asleep(*roles: Role | None) -> dict[str, Range]:
+def _asleep(*roles: Role | None, has_scored: Role | None = None) -> dict[str, Range]:
     parts = {}
     for role in roles:
-        held = 0.0 if role is None else memory.asleep_bytes(role)
+        # A reference does nothing but score.
+        scored = role is has_scored or (role is not None and not role.trains)
+        held = 0.0 if role is None else memory.asleep_bytes(role, scored)
         if held > 0:
             parts[f"{role.name}, resting"] = Range.exact(held)
     return parts
@@ -128,7 +132,7 @@ def phase_memory(settings: RunSettings, gpu: Gpu) -> list[PhaseMemory]:
             PhaseMemory("old log-probabilities", {**libraries, **rest, **_asleep(beside, reference), **scoring})
         )
         if reference is not None:
-            parts = {**libraries, **rest, **_asleep(beside, student), **_working(reference, False)}
+            parts = {**libraries, **rest, **_asleep(beside, student, has_scored=student), **_working(reference, False)}
             phases.append(PhaseMemory("reference log-probabilities", parts))
     parts = {**libraries, **rest, **_asleep(beside, reference), **_working(student, True)}
     phases.append(PhaseMemory("student update", parts))

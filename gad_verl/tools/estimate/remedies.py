@@ -33,21 +33,25 @@ def _engine_key(role: Role) -> str:
 
 def _offload(role: Role) -> list[str]:
     section, engine = _KEYS[role.name][0], _engine_key(role)
-    remedies = []
-    if not role.optimizer_offload:
+    remedies = _reshard(role)
+    if role.trains and not role.optimizer_offload and not role.always_on_host:
         remedies.append(f"{section}.{engine}.optimizer_offload=True")
-    if not role.param_offload:
+    if not role.param_offload and not role.always_on_host:
         remedies.append(f"{section}.{engine}.param_offload=True")
     return remedies
+
+
+def _reshard(role: Role) -> list[str]:
+    section, engine = _KEYS[role.name][0], _engine_key(role)
+    return [f"{section}.{engine}.reshard_after_forward=True"] if role.keeps_gathered else []
 
 
 def _smaller(role: Role) -> list[str]:
     section, model, tokens = _KEYS[role.name]
     remedies = [f"a lower {section}.{tokens} (now {role.micro_tokens})"]
-    trains = role.name != "reference"
-    if trains and not role.checkpointing and role.layout.engine == "fsdp":
+    if role.trains and not role.checkpointing and role.layout.engine == "fsdp":
         remedies.append(f"{model}.enable_gradient_checkpointing=True")
-    if trains and not role.checkpointing and role.layout.engine == "megatron":
+    if role.trains and not role.checkpointing and role.layout.engine == "megatron":
         keys = f"{section}.megatron.override_transformer_config"
         remedies.append(
             f"{keys}.recompute_granularity=full with recompute_method=uniform and recompute_num_layers=1 beside it"
@@ -60,17 +64,18 @@ def _smaller(role: Role) -> list[str]:
 def remedies_of(settings: RunSettings, phase: PhaseMemory) -> list[str]:
     """Settings that lower the memory of a phase, those that cost least first."""
     student, judge = settings.student, settings.discriminator
-    resting = [role for role in (student, judge) if role is not None and f"{role.name}, resting" in phase.parts]
+    resting = [role for role in settings.roles if f"{role.name}, resting" in phase.parts]
     remedies = [remedy for role in resting for remedy in _offload(role)]
     if "rollout, awake" in phase.parts:
         remedies.append("actor_rollout_ref.rollout.free_cache_engine=True")
     if phase.name == "rollout":
         remedies.append("a lower actor_rollout_ref.rollout.gpu_memory_utilization")
     elif phase.name == "old log-probabilities":
-        remedies.append("a lower actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu")
+        remedies += [*_reshard(student), "a lower actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu"]
     else:
         by_phase = {"discriminator update": judge, "reference log-probabilities": settings.reference}
-        remedies += _smaller(by_phase.get(phase.name, student))
+        works = by_phase.get(phase.name) or student
+        remedies += [*_reshard(works), *_smaller(works)]
     if phase.name == "discriminator update" and judge is not None:
         remedies += ["a smaller discriminator (gad.discriminator_num_layers)"]
         if settings.own_pool == 0:
@@ -111,6 +116,11 @@ def warnings_of(settings: RunSettings, gpu: Gpu, phases: list[PhaseMemory], room
             )
     if settings.on_cpu:
         found.append(f"trainer.device=cpu: the figures are those of a {gpu.name}, not of this machine")
+    if settings.rollout_pool > 0:
+        found.append(
+            f"trainer.v1.trainer_mode: the {settings.rollout_pool} GPUs of the rollout's own machines are not part of "
+            "this estimate: it is that of trainer.v1.trainer_mode=gad_sync on the GPUs of the training"
+        )
     if settings.has_critic:
         found.append("verl's critic (algorithm.adv_estimator=gae) is not part of this estimate")
     return found

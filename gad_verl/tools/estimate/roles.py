@@ -13,8 +13,9 @@
 # limitations under the License.
 """A model in one of its roles, as the configuration places it: student, KL reference, discriminator."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from gad_verl.tools.estimate.adapters import Adapters
 from gad_verl.tools.estimate.shape import ModelShape
 
 ADAM_MOMENTS = 2
@@ -30,6 +31,7 @@ class Layout:
         shards: FSDP: GPUs over which parameters are sharded.
         sequence: Ulysses sequence parallelism, or context parallelism.
         tensor, pipeline, experts: Megatron's parallel sizes.
+        expert_tensor: Megatron's tensor parallelism of experts; None takes ``tensor``, as Megatron does.
     """
 
     engine: str
@@ -39,6 +41,12 @@ class Layout:
     tensor: int = 1
     pipeline: int = 1
     experts: int = 1
+    expert_tensor: int | None = None
+
+    @property
+    def expert_gpus(self) -> int:
+        """GPUs over which Megatron spreads the experts."""
+        return self.experts * (self.expert_tensor or self.tensor) * self.pipeline
 
     @property
     def replicas(self) -> int:
@@ -58,13 +66,16 @@ class Role:
         stored_bytes: Of a parameter as it is stored and trained.
         computed_bytes: Of a parameter and an activation in computation.
         param_offload, optimizer_offload: Whether these sleep on the host.
-        always_on_host: The whole model lives on the host and is uploaded layer by layer (FSDP's reference).
+        always_on_host: The whole model lives on the host, its optimizer too, and is uploaded layer by layer (FSDP's
+            reference, ``offload_policy`` of FSDP2).
+        keeps_gathered: FSDP: a gathered layer stays whole until its backward (``reshard_after_forward=False``).
+        trains: Whether it is ever updated; a reference has neither gradients nor an optimizer.
         checkpointing: Gradient checkpointing.
         remove_padding: Packed rows instead of padded ones.
         flash_attention: Without it, packed rows need a mask over all pairs of tokens.
         micro_tokens: Tokens of a micro-batch on one GPU.
         fused_head: The logits are computed in chunks (``use_fused_kernels``).
-        lora_rank: Rank of adapters; 0 trains everything.
+        adapters: Of LoRA; of rank 0 where the whole model is trained.
     """
 
     name: str
@@ -76,12 +87,14 @@ class Role:
     param_offload: bool = False
     optimizer_offload: bool = False
     always_on_host: bool = False
+    keeps_gathered: bool = False
+    trains: bool = True
     checkpointing: bool = True
     remove_padding: bool = True
     flash_attention: bool = True
     micro_tokens: int = 16384
     fused_head: bool = False
-    lora_rank: int = 0
+    adapters: Adapters = field(default_factory=Adapters)
 
     @property
     def parameters(self) -> int:
@@ -90,11 +103,18 @@ class Role:
 
     @property
     def trained_parameters(self) -> int:
-        """Parameters with a gradient: all, or adapters on every projection of every layer."""
-        if self.lora_rank == 0:
+        """Parameters with a gradient: all, the adapters and a scalar head, or none."""
+        if not self.trains:
+            return 0
+        if not self.has_adapters:
             return self.parameters
         head = self.shape.hidden + 1 if self.scalar_head else 0
-        return self.shape.layers * lora_layer_parameters(self.shape, self.lora_rank) + head
+        return self.adapters.parameters(self.shape) + head
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether the model itself is frozen."""
+        return self.adapters.rank > 0
 
     @property
     def head_matrix(self) -> int:
@@ -110,13 +130,3 @@ class Role:
     def pair_work(self) -> int:
         """Multiply-adds of attention per pair of query and key, all layers."""
         return 2 * self.shape.layers * self.shape.query_width
-
-
-def lora_layer_parameters(shape: ModelShape, rank: int) -> int:
-    """Adapters of one dense layer: rank x (inputs + outputs) of each of its seven projections."""
-    attention = (
-        2 * (shape.hidden + shape.query_width)  # queries and output
-        + 2 * (shape.hidden + shape.kv_width)  # keys and values
-    )
-    experts, width = (shape.experts, shape.expert_intermediate) if shape.experts else (1, shape.intermediate)
-    return rank * (attention + experts * 3 * (shape.hidden + width))

@@ -59,7 +59,7 @@ class Estimate:
         settings, gpu, assumptions, lengths: What it was made from.
         phases: Memory of one GPU.
         room: What the rollout's share holds; None without a rollout or with transformers' own.
-        host: Bytes of a node's host memory that offloaded states take.
+        host: Bytes of a node's host memory that offloaded states take, of the pool whose nodes hold most.
         stages: Seconds of each stage of a step, by phase.
         run: The whole run; None where its length is not known.
         checkpoint: Bytes of one checkpoint.
@@ -108,6 +108,10 @@ def _batch_bound(role: Role, rows: float, tokens: float) -> Role:
     return replace(role, micro_tokens=max(1, min(role.micro_tokens, bound)))
 
 
+def _scoring(student: Role, tokens: int, rows: float, longest: float) -> int:
+    return _batch_bound(replace(student, micro_tokens=tokens), rows, longest).micro_tokens
+
+
 def bounded(settings: RunSettings) -> RunSettings:
     """The settings with micro-batches that the longest possible batch could fill."""
     longest = settings.max_prompt + settings.max_response
@@ -121,7 +125,7 @@ def bounded(settings: RunSettings) -> RunSettings:
     return replace(
         settings,
         student=student,
-        scoring_tokens=min(settings.scoring_tokens, max(1, int(rows * longest / student.layout.replicas))),
+        scoring_tokens=_scoring(settings.student, settings.scoring_tokens, rows, longest),
         reference=None if reference is None else _batch_bound(reference, rows, longest),
         discriminator=None if judge is None else _batch_bound(judge, rows + settings.prompts, longest),
     )
@@ -228,8 +232,8 @@ def stage_seconds(
         if settings.reference is not None:
             stages["reference log-probabilities"] = timing.pass_seconds(
                 settings.reference, rows, sequence, 1, gpu, assume
-            )
-        elif student.lora_rank:
+            ) + timing.offload_seconds(settings.reference, False, assume)
+        elif student.has_adapters:
             stages["reference log-probabilities"] = timing.pass_seconds(scoring, rows, sequence, 1, gpu, assume)
     if phase is Phase.PREFERENCE:
         stages |= _preference_stages(settings, lengths, gpu, assume)
@@ -258,12 +262,22 @@ def _preference_stages(settings: RunSettings, lengths: Lengths, gpu: Gpu, assume
         return total(rows)
 
     scoring = replace(student, micro_tokens=settings.scoring_tokens)
+    compared = seconds(scoring, 1)
+    if settings.reference is not None:
+        compared = seconds(settings.reference, 1) + timing.offload_seconds(settings.reference, False, assume)
     return {
         "log-probabilities": seconds(scoring, 1) + timing.offload_seconds(student, False, assume),
-        "reference log-probabilities": seconds(settings.reference or scoring, 1),
+        "reference log-probabilities": compared,
         "student update": seconds(student, timing.update_passes(student))
         + timing.offload_seconds(student, True, assume),
     }
+
+
+def counts_passes(settings: RunSettings) -> bool:
+    """Whether a part of the run is as long as so many passes over the rows."""
+    gad = settings.gad
+    snapshot_is_a_pass = gad.stage == "soda" and gad.soda.snapshot_steps is None
+    return snapshot_is_a_pass or (gad.stage in ("auto", "soda") and gad.warmup_steps is None)
 
 
 def run_time(
@@ -278,10 +292,7 @@ def run_time(
     steps = settings.total_steps or (None if per_epoch is None else per_epoch * settings.epochs)
     if steps is None:
         return None
-    gad = settings.gad
-    snapshot_is_a_pass = gad.stage == "soda" and gad.soda.snapshot_steps is None
-    warmup_is_in_passes = gad.stage in ("auto", "soda") and gad.warmup_steps is None
-    if per_epoch is None and (snapshot_is_a_pass or warmup_is_in_passes):
+    if per_epoch is None and counts_passes(settings):
         return None
     try:
         schedule = settings.gad.build_schedule(steps, per_epoch or 0)
@@ -297,6 +308,17 @@ def run_time(
         step_seconds={phase: total(stages[phase].values()) for phase in counts},
         checkpoint_seconds=written.over(assume.disk),
     )
+
+
+def host_bytes(settings: RunSettings) -> float:
+    """Bytes of a node's host memory for what is offloaded, of the pool whose nodes hold most."""
+    apart = settings.discriminator if settings.own_pool else None
+    shared = sum(_of_all_gpus(role) for role in settings.roles if role is not apart) / settings.nodes
+    return max(shared, 0.0 if apart is None else _of_all_gpus(apart) / settings.gad.discriminator_nnodes)
+
+
+def _of_all_gpus(role: Role) -> float:
+    return memory.host_bytes(role) * role.layout.gpus
 
 
 def phases_of(settings: RunSettings) -> list[Phase]:
@@ -343,7 +365,6 @@ def estimate(
     stages = {
         phase: stage_seconds(settings, phase, lengths, gpu, assume, room, scheme) for phase in phases_of(settings)
     }
-    host = sum(memory.host_bytes(role) * role.layout.gpus for role in settings.roles) / settings.nodes
     return Estimate(
         settings=settings,
         gpu=gpu,
@@ -351,7 +372,7 @@ def estimate(
         lengths=lengths,
         phases=phases,
         room=room,
-        host=host,
+        host=host_bytes(settings),
         stages=stages,
         run=run_time(settings, rows, stages, assume),
         checkpoint=checkpoint_size(settings),

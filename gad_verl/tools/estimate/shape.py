@@ -62,6 +62,7 @@ class ModelShape:
         experts: Experts of a layer; 0 in a dense model.
         active_experts: Experts that a token visits.
         expert_intermediate: Width of an expert.
+        expert_names: What the family calls an expert's gate, up and down projection.
     """
 
     name: str
@@ -80,6 +81,7 @@ class ModelShape:
     experts: int = 0
     active_experts: int = 0
     expert_intermediate: int = 0
+    expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
 
     @property
     def query_width(self) -> int:
@@ -201,6 +203,7 @@ def shape_of_config(config: Mapping[str, Any], name: str) -> ModelShape:
         experts=experts,
         active_experts=active,
         expert_intermediate=width,
+        expert_names=("w1", "w3", "w2") if family == "mixtral" else ("gate_proj", "up_proj", "down_proj"),
     )
 
 

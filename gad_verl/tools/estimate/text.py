@@ -14,10 +14,11 @@
 """The estimate as text and as JSON."""
 
 from gad_verl.record.files import to_json
+from gad_verl.tools.estimate import memory
 from gad_verl.tools.estimate.gpus import GIB
 from gad_verl.tools.estimate.ranges import Range
 from gad_verl.tools.estimate.roles import Role
-from gad_verl.tools.estimate.run_estimate import Estimate
+from gad_verl.tools.estimate.run_estimate import Estimate, counts_passes
 
 _FORMULAS = (
     "parameters, gradients, Adam, activations, KV cache, multiply-adds, bytes moved: from the shapes of the models and "
@@ -43,14 +44,14 @@ def _role(role: Role) -> str:
     if layout.engine == "megatron":
         place = (
             f"Megatron, tensor {layout.tensor}, pipeline {layout.pipeline}, context {layout.sequence}, experts "
-            f"{layout.experts}"
+            f"{layout.experts}" + (f" x tensor {layout.expert_tensor or layout.tensor}" if role.shape.experts else "")
         )
     else:
         place = f"FSDP over {layout.shards}" + (f", sequence parallel {layout.sequence}" if layout.sequence > 1 else "")
     count = f"{role.parameters / 1e9:.2f} billion parameters"
     if role.shape.experts:
         count += f" ({role.shape.active_parameters / 1e9:.2f} active)"
-    if role.lora_rank:
+    if role.has_adapters:
         count += f", {role.trained_parameters / 1e6:.1f} million trained (LoRA)"
     return f"{role.shape.name}, {count}; {place}"
 
@@ -62,10 +63,16 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
 
 def _assumptions(found: Estimate) -> list[tuple[str, str]]:
     assume = found.assumptions
-    is_moe = found.settings.student.shape.experts > 0
-    mfu = assume.mfu_experts if is_moe else assume.mfu
+    roles = found.settings.roles
+    student = found.settings.student
     return [
-        ("share of the peak in training and scoring (MFU)", _span(mfu, 2)),
+        *dict.fromkeys(
+            (
+                f"share of the peak in training and scoring (MFU){', experts' if role.shape.experts else ''}",
+                _span(assume.mfu_of(role), 2),
+            )
+            for role in roles
+        ),
         ("share of the memory's bandwidth in generation", _span(assume.decode_bandwidth, 2)),
         ("between GPUs, GB/s", _span(assume.link * 1e-9)),
         ("between GPU and host, GB/s", _span(assume.host_link * 1e-9)),
@@ -73,10 +80,19 @@ def _assumptions(found: Estimate) -> list[tuple[str, str]]:
         ("mean tokens: response", _span(found.lengths.response)),
         ("mean tokens: teacher's text", _span(found.lengths.teacher)),
         ("lengths", found.lengths.source),
-        ("CUDA and libraries, GiB", "1 to 3"),
-        ("fragmentation", "none to 15 % of what a step allocates"),
-        ("logits that live at once", "2 to 3 copies"),
+        ("CUDA and libraries, GiB", _span(memory.LIBRARIES * (1 / GIB))),
+        ("fragmentation", f"none to {memory.FRAGMENTATION.high - 1:.0%} of what a step allocates"),
+        (
+            "copies of the logits that live at once",
+            f"update {_span(memory.trained_logits(student))}, scoring {_span(memory.SCORED_LOGITS)}",
+        ),
     ]
+
+
+def _missing_length(found: Estimate) -> str:
+    if counts_passes(found.settings):
+        return "give --rows: a part of the run is counted in passes over them"
+    return "give --rows, or trainer.total_training_steps"
 
 
 def render(found: Estimate) -> str:
@@ -102,7 +118,7 @@ def render(found: Estimate) -> str:
         lines += [f"    {name}: {_seconds(seconds)}" for name, seconds in stages.items()]
     lines.append("")
     if found.run is None:
-        lines.append("Whole run: its length is not known; give --rows, or trainer.total_training_steps")
+        lines.append(f"Whole run: its length is not known; {_missing_length(found)}")
     else:
         steps = ", ".join(f"{count} {phase.name.lower().replace('_', ' ')}" for phase, count in found.run.steps.items())
         lines.append(

@@ -24,7 +24,7 @@ from gad_verl.tools.estimate import memory
 from gad_verl.tools.estimate.gpus import Gpu
 from gad_verl.tools.estimate.ranges import Range, hidden_behind
 from gad_verl.tools.estimate.roles import Role
-from gad_verl.tools.estimate.run_settings import Rollout
+from gad_verl.tools.estimate.rollout import Rollout
 
 FLOPS_PER_MULTIPLY_ADD = 2
 # Scoring, and the group's update with the scores of its own forward: one pass.
@@ -67,12 +67,14 @@ class Lengths:
     Args:
         prompt, response, teacher: Of a prompt, of the student's responses, of the teacher's texts.
         source: Where they come from, for texts.
+        is_measured: Whether they are those of the rows.
     """
 
     prompt: Range
     response: Range
     teacher: Range
     source: str
+    is_measured: bool = False
 
 
 # Where a limit cuts one text in a hundred and lengths are log-normal, the mean is exp(s^2 / 2 - 2.33 s) of the limit:
@@ -105,7 +107,7 @@ def pass_seconds(role: Role, rows: float, tokens: Range, passes: int, gpu: Gpu, 
         role: The model.
         rows: Number of rows.
         tokens: Mean tokens of a row.
-        passes: Forward passes that the work amounts to: 1 to score, 3 to update, 4 with gradient checkpointing.
+        passes: Forward passes that the work amounts to: 1 to score, and see :func:`update_passes`.
         gpu: The GPU.
         assume: Shares and speeds.
     """
@@ -122,35 +124,39 @@ def micro_batches(role: Role, rows: float, tokens: Range) -> Range:
 
 
 def _communication(role: Role, rows: float, tokens: Range, passes: int, assume: Assumptions) -> Range:
-    """FSDP gathers every layer in each forward and each backward and scatters gradients in float32."""
+    """FSDP gathers every layer in each forward and each backward and scatters gradients in float32.
+
+    What lives on the host is uploaded for each gathering, and its gradients go back there.
+    """
     layout = role.layout
     if layout.engine == "megatron":
         return Range.exact(0.0)
     count = micro_batches(role, rows, tokens)
     trains = passes > FORWARD
+    gathers = 1 if role.keeps_gathered else 1 + trains * (1 + role.checkpointing)
+    moved = Range.exact(0.0)
     if role.always_on_host:
-        uploaded = count * (role.stored_bytes * role.parameters / layout.shards)
-        moved = uploaded.over(assume.host_link)
-    else:
-        moved = Range.exact(0.0)
+        carried = gathers * role.parameters + trains * role.trained_parameters
+        moved = (count * (role.stored_bytes * carried / layout.shards)).over(assume.host_link)
     if layout.shards == 1:
         return moved
-    gathers = 1 + trains * (1 + role.checkpointing)
     gathered = gathers * role.computed_bytes * role.parameters
     scattered = trains * memory.GRADIENT_BUFFER_BYTES * role.trained_parameters
     return moved + (count * (gathered + scattered)).over(assume.link)
 
 
 def offload_seconds(role: Role, trains: bool, assume: Assumptions) -> Range:
-    """Waking a role up and putting it to sleep again."""
+    """Waking a role up and putting it to sleep again; one that lives on the host does neither."""
+    if role.always_on_host:
+        return Range.exact(0.0)
     held = memory.states(role)
     moved = held.parameters * role.param_offload + held.optimizer * (role.optimizer_offload and trains)
     return Range.exact(2 * moved).over(assume.host_link)
 
 
 def update_passes(role: Role) -> int:
-    """Forward passes that an update amounts to."""
-    return FORWARD + BACKWARD + role.checkpointing
+    """Forward passes that an update amounts to. A frozen model passes gradients on, and makes none of its weights."""
+    return FORWARD + (BACKWARD - role.has_adapters) + role.checkpointing
 
 
 def generation_seconds(
@@ -182,10 +188,10 @@ def generation_seconds(
         # At best the responses fill the engine to the end; at worst one of full length begins last.
         steps = sequences * length / at_once
         steps = steps + max_response if slow else max(steps, length)
-        read = rollout.element * _weights_read(rollout, at_once)
-        read += at_once * (context - length / 2) * memory.kv_bytes_per_token(shape, rollout.element)
+        read = rollout.weight_bytes(_experts_visited(rollout, at_once))
+        read += at_once * (context - length / 2) * rollout.token_bytes()
         share = assume.decode_bandwidth.low if slow else assume.decode_bandwidth.high
-        reading = read / (per_engine * gpu.bandwidth * share)
+        reading = read / (gpu.bandwidth * share)
         speed = per_engine * gpu.flops * (mfu.low if slow else mfu.high)
         computing = at_once * shape.active_parameters * FLOPS_PER_MULTIPLY_ADD / speed
         overhead = assume.decode_overhead.high if slow else assume.decode_overhead.low
@@ -196,11 +202,10 @@ def generation_seconds(
     return prefill + Range(low, high)
 
 
-def _weights_read(rollout: Rollout, sequences: float) -> float:
-    """Parameters that one step of generation reads: of experts, those that any sequence visits."""
+def _experts_visited(rollout: Rollout, sequences: float) -> float:
+    """Share of the experts that one step of generation reads: those that any sequence visits, of all replicas that
+    share them."""
     shape = rollout.shape
-    everything = shape.language_model_parameters
     if not shape.experts:
-        return everything
-    unvisited = (1 - shape.active_experts / shape.experts) ** sequences
-    return everything - unvisited * shape.layers * shape.expert_matrices
+        return 0.0
+    return 1 - (1 - shape.active_experts / shape.experts) ** (sequences * rollout.data)
