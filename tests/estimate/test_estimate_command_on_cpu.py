@@ -133,6 +133,26 @@ def test_a_model_in_a_folder_and_its_data_are_measured(capsys: pytest.CaptureFix
     assert found["models"]["student"]["parameters"] == sum(parameter.numel() for parameter in model.parameters())
 
 
+def test_a_measured_teacher_is_kept_where_responses_are_given(
+    capsys: pytest.CaptureFixture[str], tiny_folder: Path
+) -> None:
+    run_arguments = (
+        "--config-name",
+        "gad_cpu",
+        f"actor_rollout_ref.model.path={tiny_folder / 'model'}",
+        f"data.train_files={tiny_folder / 'train.parquet'}",
+        f"data.val_files={tiny_folder / 'val.parquet'}",
+    )
+    measured = as_json(capsys, *run_arguments)["lengths"]
+    for flags in (("--response-tokens", "1"), ("--prompt-tokens", "2", "--response-tokens", "1")):
+        given = as_json(capsys, *flags, *run_arguments)["lengths"]
+        assert given["teacher"] == measured["teacher"] and given["response"] == {"low": 1, "high": 1}
+        assert "the rest measured" in given["source"]
+    assumed = as_json(capsys, *SEVEN, "--response-tokens", "300")["lengths"]
+    assert assumed["teacher"] == {"low": 300, "high": 300}
+    assert "the teacher's texts are taken to be as long as the responses" in assumed["source"]
+
+
 def test_what_the_length_of_a_run_needs_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     steps = ("trainer.total_training_steps=5",)
     # The warmup is as long as so many passes over the rows.
@@ -199,7 +219,15 @@ def test_a_number_of_rows_is_positive(capsys: pytest.CaptureFixture[str]) -> Non
         (("no.such.key=1",), ("no.such.key",)),
         ((*SEVEN, "--gpu", "abacus"), ("--gpu abacus", "h100-80g")),
         ((*SEVEN, "--gpu", "80,-1,3350"), ("--gpu 80,-1,3350", "TFLOPS")),
+        ((*SEVEN, "--gpu", "80,nan,3350"), ("--gpu 80,nan,3350", "TFLOPS")),
+        ((*SEVEN, "--gpu", "inf,989,3350"), ("--gpu inf,989,3350", "TFLOPS")),
         ((*SEVEN, "--mfu", "fast"), ("--mfu fast",)),
+        ((*SEVEN, "--mfu", "nan"), ("--mfu nan",)),
+        ((*SEVEN, "--prompt-tokens", "nan"), ("--prompt-tokens nan",)),
+        ((*SEVEN, "--teacher-tokens", "100,inf"), ("--teacher-tokens 100,inf",)),
+        ((*SEVEN, "--prompt-tokens", "9000"), ("--prompt-tokens 9000", "data.max_prompt_length=2048")),
+        ((*SEVEN, "--response-tokens", "9,5000"), ("--response-tokens 9,5000", "data.max_response_length=1536")),
+        ((*SEVEN, "--teacher-tokens", "5000"), ("--teacher-tokens 5000", "data.max_response_length=1536")),
         ((*SEVEN, "--mfu", "1.5"), ("between 0 and 1",)),
         ((*SEVEN, "actor_rollout_ref.rollout.tensor_model_parallel_size=16"), ("does not divide the 8",)),
         ((*SEVEN, "--config-path", "/nowhere"), ("/nowhere",)),

@@ -14,6 +14,7 @@
 """``gad-verl estimate``: memory and time of a run before it is started."""
 
 import argparse
+import math
 import sys
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from gad_verl.errors import GadConfigError
 from gad_verl.tools.commands import add_run_arguments, positive
 
 DOES_NOT_FIT = 1
+_LENGTHS = {"prompt": "prompts", "response": "the student's responses", "teacher": "teacher's texts"}
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -42,7 +44,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     known = parser.add_argument_group("what you know better")
     known.add_argument("--mfu", metavar="X or LOW,HIGH", help="share of the peak in training (default: 0.25,0.45)")
-    for name, what in (("prompt", "prompts"), ("response", "the student's responses"), ("teacher", "teacher's texts")):
+    for name, what in _LENGTHS.items():
         known.add_argument(f"--{name}-tokens", metavar="N or LOW,HIGH", help=f"mean tokens of {what}")
     known.add_argument("--rows", type=positive, help="training rows (default: counted, if data.train_files is here)")
     parser.add_argument("--json", action="store_true", help="print JSON; ranges have a low and a high end")
@@ -58,9 +60,28 @@ def _range(text: str, flag: str) -> Any:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in (1, 2) or min(values, default=0) <= 0 or values != sorted(values):
+    is_range = len(values) in (1, 2) and all(value > 0 and math.isfinite(value) for value in values)
+    if not is_range or values != sorted(values):
         raise GadConfigError(f"{flag} {text}: expected a figure above 0, or two as LOW,HIGH")
     return Range(values[0], values[-1])
+
+
+def _given_lengths(arguments: argparse.Namespace, settings: Any) -> dict[str, Any]:
+    """Mean lengths of the command line, by name."""
+    given = {}
+    for name in _LENGTHS:
+        text, flag = getattr(arguments, f"{name}_tokens"), f"--{name}-tokens"
+        if text is None:
+            continue
+        given[name] = _range(text, flag)
+        is_prompt = name == "prompt"
+        limit = settings.max_prompt if is_prompt else settings.max_response
+        if given[name].high > limit:
+            key = f"data.max_{'prompt' if is_prompt else 'response'}_length"
+            raise GadConfigError(
+                f"{flag} {text} is above {key}={limit}, which cuts longer ones: lower it, or raise the key"
+            )
+    return given
 
 
 def _lengths(arguments: argparse.Namespace, config: Any, settings: Any) -> Any:
@@ -68,20 +89,19 @@ def _lengths(arguments: argparse.Namespace, config: Any, settings: Any) -> Any:
     from gad_verl.tools.estimate.measured_data import measured_lengths
     from gad_verl.tools.estimate.timing import assumed_lengths
 
-    given = {
-        name: _range(text, f"--{name}-tokens")
-        for name in ("prompt", "response", "teacher")
-        if (text := getattr(arguments, f"{name}_tokens")) is not None
-    }
-    whole = {"prompt", "response"} <= given.keys()
+    given = _given_lengths(arguments, settings)
+    whole = len(given) == len(_LENGTHS)
     found = None if whole else measured_lengths(config, settings.gad.teacher_key)
     found = found or assumed_lengths(settings.max_prompt, settings.max_response)
     if not given:
         return found
-    source = f"given: {', '.join(given)}" + ("" if whole else f"; the rest {found.source}")
-    if "response" in given:
-        given.setdefault("teacher", given["response"])
-    return replace(found, **given, source=source)
+    source = f"given: {', '.join(given)}"
+    if "response" in given and "teacher" not in given and not found.is_measured:
+        given["teacher"] = given["response"]
+        source += "; the teacher's texts are taken to be as long as the responses"
+    return replace(
+        found, **given, source=source + ("" if len(given) == len(_LENGTHS) else f"; the rest {found.source}")
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@
 # limitations under the License.
 """What a GPU offers: figures of its makers' data sheets, dense bfloat16 without sparsity."""
 
+import math
 from dataclasses import dataclass
 
 from gad_verl.errors import GadConfigError
@@ -58,7 +59,7 @@ def choose_gpu(text: str) -> Gpu:
         return GPUS[text]
     try:
         memory, tflops, bandwidth = (float(part) for part in text.split(","))
-        if min(memory, tflops, bandwidth) > 0:
+        if all(figure > 0 and math.isfinite(figure) for figure in (memory, tflops, bandwidth)):
             return Gpu("custom", memory * 1e9, tflops * 1e12, bandwidth * 1e9)
     except ValueError:
         pass

@@ -89,11 +89,13 @@ def measured_lengths(config: DictConfig, teacher_key: str) -> Lengths | None:
             Range.exact(teacher),
             f"measured on {len(prompts)} rows of data.train_files; thoughts and answers of the student together are "
             f"assumed to be {timing.RESPONSE_SHARE.low:.0%} to {timing.RESPONSE_SHARE.high:.0%} of their limit",
+            is_measured=True,
         )
     return Lengths(
         Range.exact(prompt),
         Range(teacher * 0.75, min(teacher * 1.33, limits[1])),
         Range.exact(teacher),
         f"measured on {len(prompts)} rows of data.train_files; the student's responses are taken to be 0.75 to 1.33 "
-        "times as long as the teacher's texts",
+        "times as long as the teacher's texts there",
+        is_measured=True,
     )
