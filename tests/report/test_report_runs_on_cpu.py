@@ -213,6 +213,17 @@ def test_moving_mean_is_the_mean_around(values: list[float], window: int) -> Non
     np.testing.assert_allclose(moving_mean(np.array(values), window), expected, rtol=1e-9, atol=1e-9)
 
 
+def test_one_huge_value_is_in_the_means_around_it_alone() -> None:
+    values = np.ones(100)
+    values[20] = 1e18
+    series = Series(np.arange(100), values)
+    smoothed = smooth(Run("r", Path("r"), {}), series, 100)
+    assert smoothed is not None
+    far = np.abs(smoothed.steps - 20) > 2
+    np.testing.assert_array_equal(smoothed.values[far], 1.0)
+    assert (smoothed.values[~far] > 1e17).all()
+
+
 def test_smoothing_does_not_cross_stages() -> None:
     count = 2 * SMOOTHED_FROM
     values = [0.0] * SMOOTHED_FROM + [1.0] * SMOOTHED_FROM

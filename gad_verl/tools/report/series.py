@@ -51,14 +51,18 @@ def thin(series: Series, limit: int) -> Series:
     return Series(series.steps[chosen], series.values[chosen])
 
 
-def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over the ``window`` values around each one, over fewer at the ends."""
+def moving_mean(values: np.ndarray, window: int, places: np.ndarray | None = None) -> np.ndarray:
+    """Mean over the ``window`` values around each one, over fewer at the ends.
+
+    Args:
+        values: Any numbers.
+        window: How many are averaged.
+        places: Indices of the values whose means are wanted; None for all.
+    """
     reach = window // 2
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    positions = np.arange(len(values))
-    starts = np.maximum(0, positions - reach)
-    ends = np.minimum(len(values), positions + reach + 1)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    wanted = np.arange(len(values)) if places is None else places
+    # Not differences of running sums: behind one huge value they are the sums' rounding errors.
+    return np.array([values[max(0, place - reach) : place + reach + 1].mean() for place in wanted.tolist()])
 
 
 def smooth(run: Run, series: Series, limit: int) -> Series | None:
@@ -75,11 +79,13 @@ def smooth(run: Run, series: Series, limit: int) -> Series | None:
     if len(series) < SMOOTHED_FROM:
         return None
     window = max(5, len(series) // 20)
-    values = series.values.copy()
+    chosen = np.unique(np.linspace(0, len(series) - 1, min(limit, len(series))).round().astype(int))
+    means = []
     stage = np.zeros(len(series), dtype=int)
     for span in run.spans:
         stage[series.steps >= span.first] += 1
     for number in np.unique(stage):
-        values[stage == number] = moving_mean(series.values[stage == number], window)
-    chosen = np.unique(np.linspace(0, len(series) - 1, min(limit, len(series))).round().astype(int))
-    return Series(series.steps[chosen], values[chosen])
+        of_stage = np.flatnonzero(stage == number)
+        places = chosen[stage[chosen] == number] - of_stage[0]
+        means.append(moving_mean(series.values[of_stage], window, places))
+    return Series(series.steps[chosen], np.concatenate(means))
