@@ -22,14 +22,14 @@ from bokeh.models import BoxAnnotation, Range1d, Span
 
 from gad_verl.tools.report.panels import Panel
 from gad_verl.tools.report.plots import (
-    COLORS,
-    DASHES,
     HEIGHT,
     STUDENT_COLOR,
     TEACHER_COLOR,
     add_hover,
     as_item,
     color_of,
+    color_of_run,
+    dash_of,
     draw_bands,
     draw_line,
     empty_figure,
@@ -113,8 +113,8 @@ def draw_panel(key: str, panel: Panel, runs: Sequence[Run], limit: int) -> Chart
     several = len(runs) > 1
     thinned, lines = 0, []
     for number_of_run, number_of_curve, run, curve, series in drawn:
-        color = COLORS[number_of_run % len(COLORS)] if several else color_of(curve, number_of_curve)
-        dash = DASHES[number_of_curve % len(DASHES)] if several else "solid"
+        color = color_of_run(number_of_run) if several else color_of(curve, number_of_curve)
+        dash = dash_of(number_of_run, number_of_curve) if several else "solid"
         label = f"{run.name}: {curve.label}" if several else curve.label
         thinned = max(thinned, len(series) if len(series) > limit else 0)
         lines.append(draw_line(plot, run, curve, series, color, dash, label, limit))
@@ -123,10 +123,12 @@ def draw_panel(key: str, panel: Panel, runs: Sequence[Run], limit: int) -> Chart
             legend.append(LegendEntry(label, color, "dot" if curve.sparse else "solid"))
     if several:
         shown = sorted({number_of_run for number_of_run, *_ in drawn})
-        legend += [LegendEntry(runs[index].name, COLORS[index % len(COLORS)]) for index in shown]
+        legend += [LegendEntry(runs[index].name, color_of_run(index), dash_of(index)) for index in shown]
         curves = sorted({index for _, index, *_ in drawn})
         if len(curves) > 1:
-            legend += [LegendEntry(panel.curves[index].label, None, DASHES[index % len(DASHES)]) for index in curves]
+            # One line for each set of dashes that the runs have.
+            for index in {dash_of(number): number for number in reversed(shown)}.values():
+                legend += [LegendEntry(panel.curves[curve].label, None, dash_of(index, curve)) for curve in curves]
     add_hover(plot, lines)
     mark_stages(plot, runs)
     mark_events(plot, runs)

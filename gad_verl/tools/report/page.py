@@ -29,7 +29,7 @@ from gad_verl import __version__
 from gad_verl.record.files import write_atomically
 from gad_verl.tools.report import charts, panels, texts
 from gad_verl.tools.report.answers import Answers
-from gad_verl.tools.report.plots import COLORS
+from gad_verl.tools.report.plots import color_of_run, dash_of
 from gad_verl.tools.report.runs import Run
 from gad_verl.tools.report.verdict import LEVELS, Verdict, judge
 
@@ -76,7 +76,8 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None, answe
         several=len(runs) > 1,
         verdicts=[judge(run) for run in runs] if verdicts is None else verdicts,
         words=LEVELS,
-        colors=[COLORS[index % len(COLORS)] for index in range(len(runs))],
+        colors=[color_of_run(index) for index in range(len(runs))],
+        dashes=[dash_of(index) for index in range(len(runs))],
         sections=sections,
         key_figures=texts.key_figures(runs),
         events=[(run, _listed_events(run)) for run in runs if run.events],

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from bokeh import __version__ as bokeh_version
 from bokeh.document import Document
-from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, Label, Range1d, Span
+from bokeh.models import ColumnDataSource, DataRange1d, HoverTool, Label, LinearScale, Range1d, Span
 from bokeh.plotting import figure
 
 from gad_verl.tools.report.lines import Series
@@ -30,7 +30,10 @@ from gad_verl.tools.report.series import smooth, thin
 # Readable on white and on black; no two differ by red and green alone.
 COLORS = ("#2f7fc1", "#d9731a", "#1f9e77", "#a06fd6", "#c2517a", "#8a8a2b", "#4aa3b8", "#b07a3c")
 TEACHER_COLOR, STUDENT_COLOR = COLORS[2], COLORS[0]
+# Names are those of Bokeh and of the page's styles; the lengths are lines and gaps in pixels.
 DASHES = ("solid", "dashed", "dotted", "dotdash")
+MORE_DASHES = ("long", "longdot", "double", "loose")
+_PATTERNS = {"long": [14, 4], "longdot": [14, 4, 2, 4], "double": [8, 3, 8, 8], "loose": [3, 7]}
 EVENT_MARKERS = {"warn": "triangle", "adapt": "diamond", "stop": "x"}
 EVENT_COLORS = {"warn": "#d9731a", "adapt": "#a06fd6", "stop": "#d03b3b"}
 
@@ -42,6 +45,17 @@ MARKED_EVENTS = 150
 def number(value: float) -> str:
     """A number for people, four digits."""
     return f"{value:.4g}"
+
+
+def color_of_run(number_of_run: int) -> str:
+    """Of a run among several."""
+    return COLORS[number_of_run % len(COLORS)]
+
+
+def dash_of(number_of_run: int, number_of_curve: int = 0) -> str:
+    """Dash of a curve of a run among several: runs that share a colour have other dashes."""
+    is_repeated = number_of_run // len(COLORS) % 2
+    return (MORE_DASHES if is_repeated else DASHES)[number_of_curve % len(DASHES)]
 
 
 def color_of(curve: Curve, number_of_curve: int) -> str:
@@ -92,7 +106,7 @@ def source_of(series: Series) -> ColumnDataSource:
 def draw_line(plot: Any, run: Run, curve: Curve, series: Series, color: str, dash: str, label: str, limit: int) -> Any:
     source = source_of(thin(series, limit))
     smoothed = None if curve.sparse else smooth(run, series, _SMOOTH_POINTS)
-    style = {"line_color": color, "line_dash": dash}
+    style = {"line_color": color, "line_dash": _PATTERNS.get(dash, dash)}
     if curve.sparse or len(series) < 3:
         plot.scatter("x", "y", source=source, color=color, size=6)
     if smoothed is not None:
@@ -105,13 +119,16 @@ def draw_line(plot: Any, run: Run, curve: Curve, series: Series, color: str, das
 
 
 def add_hover(plot: Any, lines: Sequence[Any]) -> None:
-    """Say name, value and step of the nearest point of each line; a line's name is that of its renderer."""
+    """Say name, value and step of the nearest point of each line; a line's name is that of its renderer.
+
+    BokehJS fills in placeholders in the value of a tooltip alone, not in its label.
+    """
     plot.add_tools(
         HoverTool(
             renderers=list(lines),
             mode="vline",
             visible=False,
-            tooltips=[("$name", "@y{%0.4g} at step @x")],
+            tooltips=[("", "$name: @y{%0.4g} at step @x")],
             formatters={"@y": "printf"},
         )
     )
@@ -146,7 +163,7 @@ def mark_stages(plot: Any, runs: Sequence[Run]) -> None:
     for index, of_run in enumerate(changes):
         if of_run in changes[:index]:
             continue
-        color = "#808890" if len(set(changes)) == 1 else COLORS[index % len(COLORS)]
+        color = "#808890" if len(set(changes)) == 1 else color_of_run(index)
         for start, name in of_run:
             plot.add_layout(
                 Span(location=start, dimension="height", line_dash="dashed", line_width=1, line_color=color)
@@ -177,6 +194,8 @@ def mark_events(plot: Any, runs: Sequence[Run]) -> None:
     if isinstance(plot.y_range, DataRange1d):
         plot.y_range.renderers = list(plot.renderers)
     plot.extra_y_ranges = {"events": Range1d(0, 1)}
+    # BokehJS gives a further range the scale of the axis, and 0 has no place on a logarithmic one.
+    plot.extra_y_scales = {"events": LinearScale()}
     for action, marker in EVENT_MARKERS.items():
         shown = evenly([pair for pair in events if pair[1]["action"] == action], MARKED_EVENTS)
         source = ColumnDataSource(
