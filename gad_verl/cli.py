@@ -15,6 +15,7 @@
 
 import argparse
 import atexit
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -62,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     A command may return a code of its own, such as 1 for a threshold that was passed.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files, and texts of a model, may be no text of the terminal's encoding. stderr does so by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_renamed(sys.argv[1:] if argv is None else argv)
         arguments = build_parser().parse_args(argv)

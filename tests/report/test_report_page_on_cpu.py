@@ -14,6 +14,7 @@
 """The page of ``gad-verl report``: its structure, and what a browser says to it where there is one."""
 
 import html
+import io
 import json
 import os
 import re
@@ -185,6 +186,21 @@ def test_samples_keep_to_their_budget(run_folder: Path, tmp_path: Path) -> None:
     assert choose_samples([]) == []
 
 
+def test_nothing_of_a_record_goes_into_a_page_at_any_length(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "wordy", 5, config={"long": "x" * 200_000})
+    events = [
+        {"step": 5, "source": "s" * 9000, "rule": "r" * 9000, "action": "stop", "text": f"{number}" + "y" * 100_000}
+        for number in range(300)
+    ]
+    with (folder / "record" / "events.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(event) + "\n" for event in events)
+    content = render([read_run(folder)])
+    shown = content[content.index("</style>") : content.index('id="data"')]
+    assert max(map(len, re.findall(r"[^<>]+", shown))) < 2000
+    # What was left out is said.
+    assert "more characters)" in shown and len(content.encode()) < 5_000_000
+
+
 def test_the_first_step_of_a_run_makes_a_page(tmp_path: Path) -> None:
     run = write_run(tmp_path / "young", 1, total=100, finished=False)
     write_metrics(tmp_path / "alone.jsonl", 2)
@@ -246,6 +262,39 @@ def test_errors_leave_nothing_behind(make: str, tmp_path: Path, capsys: pytest.C
     assert message.startswith("gad-verl: ") and message.count("\n") == 1 and "Traceback" not in message
     assert output.is_dir() or output.read_text(encoding="utf-8") == before
     assert {path.name for path in tmp_path.iterdir()} <= {"source", "page.html"}
+
+
+def test_names_that_are_no_text_are_written_somehow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder whose name is no UTF-8, and a record with half of a surrogate pair."""
+    run = write_run(tmp_path / os.fsdecode(b"run\xff"), 5)
+    with (run / "record" / "events.jsonl").open("a", encoding="utf-8") as file:
+        event = {"step": 5, "source": "me", "rule": "\ud800", "action": "warn", "text": "\udfff"}
+        file.write(json.dumps(event) + "\n")
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="utf-8", write_through=True))
+    output = tmp_path / "page.html"
+    assert main(["report", str(run), "--output", str(output)]) == 0
+    assert b"run\\udcff: " in written.getvalue() and b"me, \\ud800" in written.getvalue()
+    assert "run?" in output.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("run", "output", "said"),
+    [
+        ("x" * 5000, "page.html", "does not exist"),
+        ("name=" + "x" * 5000, "page.html", "does not exist"),
+        ("{run}", "x" * 5000, "cannot be written"),
+        ("{run}", "{run}/metrics.jsonl/page.html", "cannot be written"),
+    ],
+)
+def test_paths_that_cannot_be_are_one_line(
+    run: str, output: str, said: str, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    there = str(run_folder)
+    assert main(["report", run.format(run=there), "--output", str(tmp_path / output.format(run=there))]) == 2
+    message = capsys.readouterr().err
+    assert said in message and message.startswith("gad-verl: ") and message.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 # ------------------------------------------------------------------------------------------------------------- browser

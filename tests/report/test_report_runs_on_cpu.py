@@ -70,6 +70,26 @@ def test_later_line_counts_and_numbers_that_are_none_are_counted(tmp_path: Path)
     assert not_finite == {"b": [1, 2]} and count == 2 and "b" not in metrics and "text" not in metrics
 
 
+def test_what_a_dead_attempt_logged_behind_its_checkpoint_is_left_out(tmp_path: Path) -> None:
+    """A program that appends: dead at 30, resumed from 10, now at 14; the validation of a resume logs step 10 again."""
+    path = tmp_path / "metrics.jsonl"
+    died = [{"step": step, "data": {"a": 0.9, "val": 0.1}} for step in range(1, 31)]
+    resumed = [{"step": 10, "data": {"val": 0.2}}] + [{"step": step, "data": {"a": 0.5}} for step in range(11, 15)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in died + resumed), encoding="utf-8")
+    run = read_run(path)
+    assert run.last_step == 14 and run.get("a").steps.tolist() == list(range(1, 15))
+    assert run.get("a").values.tolist() == [0.9] * 10 + [0.5] * 4
+    assert run.get("val").values.tolist() == [0.1] * 9 + [0.2]
+
+
+def test_a_file_that_is_ordered_by_metrics_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": step, "data": {name: step}} for name in ("a", "b") for step in range(1, 9)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    run = read_run(path)
+    assert all(run.get(name).values.tolist() == list(range(1, 9)) for name in ("a", "b"))
+
+
 @pytest.mark.parametrize(
     "content", ["", "\n \n", "hello\n", '{"step": 1}\n', '[1, 2]\n{"data": {}}\n', '{"step": 1, "da']
 )

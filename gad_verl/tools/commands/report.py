@@ -15,6 +15,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -47,8 +48,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _is_page(path: Path) -> bool:
     """Whether a file was written by this command: by its title, which stands in the head."""
-    with path.open("rb") as file:
-        return b" - gad-verl report</title>" in file.read(1 << 16)
+    try:
+        with path.open("rb") as file:
+            return b" - gad-verl report</title>" in file.read(1 << 16)
+    except OSError:
+        return False
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -56,9 +60,10 @@ def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.tools.report.runs import read_runs
 
     output = arguments.output.expanduser()
-    if output.is_dir():
+    # Not the methods of Path, which mind a name that is too long.
+    if os.path.isdir(output):
         raise GadConfigError(f"--output {output} is a folder: name a file, such as {output / 'report.html'}")
-    if output.exists() and not arguments.overwrite and not _is_page(output):
+    if os.path.exists(output) and not arguments.overwrite and not _is_page(output):
         raise FileExistsError(
             f"{output} exists and is no page of gad-verl report: choose another name or add --overwrite"
         )
@@ -76,7 +81,10 @@ def _run(arguments: argparse.Namespace) -> None:
         answers = side_by_side(arguments.evaluations)
     # What the guardian says stands on the page.
     logging.getLogger("gad_verl.guardian").setLevel(logging.ERROR)
-    verdicts = write_page(runs, output, answers)
+    try:
+        verdicts = write_page(runs, output, answers)
+    except OSError as error:
+        raise GadConfigError(f"--output {output} cannot be written ({error.strerror}): name another file") from None
     for run, verdict in zip(runs, verdicts, strict=True):
         sys.stdout.write(f"{run.name}: {run.state}. {verdict.headline}\n")
         if run.why_no_metrics:

@@ -25,6 +25,8 @@ from gad_verl.errors import GadDataError
 from gad_verl.record import QUANTILE_LEVELS, RECORD_FOLDER
 from gad_verl.record.reading import RUN_FILE, SCORES_FILE, sorted_out
 
+# Of a name or a time in a file: whatever is longer is neither.
+_NAME_CHARACTERS = 100
 # What the trainer's numbers can be: they are of single precision.
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -59,10 +61,22 @@ def as_text(value: Any, otherwise: str = "") -> str:
     return otherwise if value is None or value == "" else str(value)
 
 
+def as_name(value: Any, otherwise: str = "") -> str:
+    """The same of what is a few words, such as the name of a rule: a longer one is cut."""
+    return cut(as_text(value, otherwise), _NAME_CHARACTERS)
+
+
+def cut(words: str, length: int) -> str:
+    """A text of at most ``length`` characters, and how many more there were."""
+    return words if len(words) <= length else f"{words[:length]} … ({len(words) - length} more characters)"
+
+
 def read_metrics(path: Path) -> tuple[dict[str, Series], dict[str, list[int]], int]:
     """The metrics of verl's ``file`` logger, lines of ``{"step": 3, "data": {"disc/loss": 0.6}}``.
 
-    Of two lines of a step the later one counts. A last line that is being written is left out.
+    Of two lines of a step the later one counts. A last line that is being written is left out. Where a line logs a
+    metric again of a step before the last one, a run has gone on from an earlier checkpoint in the same file: the later
+    steps, which were lost, are left out.
 
     Returns:
         Points by name, steps of values that are not finite by name, number of damaged lines.
@@ -74,11 +88,17 @@ def read_metrics(path: Path) -> tuple[dict[str, Series], dict[str, list[int]], i
     if not lines and not damaged and not path.read_bytes().strip():
         raise GadDataError(f"{path} is empty: no step has been logged yet")
     steps: dict[int, dict[str, Any]] = {}
+    last = -1
     for _, line in lines:
-        if isinstance(line.get("data"), dict):
-            steps.setdefault(line["step"], {}).update(line["data"])
-        else:
+        step, data = line["step"], line.get("data")
+        if not isinstance(data, dict):
             damaged += 1
+            continue
+        if step < last and steps.get(step, {}).keys() & data.keys():
+            steps = {earlier: logged for earlier, logged in steps.items() if earlier <= step}
+            last = step
+        steps.setdefault(step, {}).update(data)
+        last = max(last, step)
     if not steps:
         raise GadDataError(
             f'{path} is no file of metrics: none of its lines is {{"step": ..., "data": {{...}}}}, as verl\'s logger '
@@ -144,11 +164,13 @@ def read_record(folder: Path) -> RecordLines:
 def _info(info: Mapping[str, Any]) -> dict[str, Any]:
     versions, started, config = (info.get(name) for name in ("versions", "started", "config"))
     return {
-        "gad_verl": as_text(info.get("gad_verl"), "unknown"),
-        "versions": {name: str(number) for name, number in versions.items()} if isinstance(versions, dict) else {},
+        "gad_verl": as_name(info.get("gad_verl"), "unknown"),
+        "versions": {as_name(name): as_name(number) for name, number in versions.items()}
+        if isinstance(versions, dict)
+        else {},
         "config": config if isinstance(config, dict) else {},
-        "started": [str(time) for time in started] if isinstance(started, list) else [],
-        "finished": as_text(info.get("finished")) or None,
+        "started": [as_name(time) for time in started] if isinstance(started, list) else [],
+        "finished": as_name(info.get("finished")) or None,
         "metrics_file": as_text(info.get("metrics_file")) or None,
     }
 
@@ -156,9 +178,9 @@ def _info(info: Mapping[str, Any]) -> dict[str, Any]:
 def _event(line: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "step": line["step"],
-        "source": as_text(line.get("source"), "unknown source"),
-        "rule": as_text(line.get("rule")),
-        "action": as_text(line.get("action"), "info"),
+        "source": as_name(line.get("source"), "unknown source"),
+        "rule": as_name(line.get("rule")),
+        "action": as_name(line.get("action"), "info"),
         "text": as_text(line.get("text")),
     }
 
@@ -177,8 +199,8 @@ def _sample(line: Mapping[str, Any]) -> dict[str, Any]:
     students, scores, index = line.get("students"), line.get("student_scores"), line.get("index")
     return {
         "step": line["step"],
-        "split": as_text(line.get("split"), "train"),
-        "index": as_text(index) or None,
+        "split": as_name(line.get("split"), "train"),
+        "index": as_name(index) or None,
         "prompt": as_text(line.get("prompt")),
         "teacher": as_text(line.get("teacher")),
         "students": [as_text(text) for text in students] if isinstance(students, list) else [],

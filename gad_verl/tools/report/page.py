@@ -37,7 +37,6 @@ LINE_POINTS = 110_000
 """Points of all lines of the drawn panels together, about; 11 bytes each."""
 
 _LEAST, _MOST = 80, 800
-_LISTED_EVENTS = 300
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def render(runs: Sequence[Run], verdicts: Sequence[Verdict] | None = None, answe
         dashes=[dash_of(index) for index in range(len(runs))],
         sections=sections,
         key_figures=texts.key_figures(runs),
-        events=[(run, _listed_events(run)) for run in runs if run.events],
+        events=texts.listed_events(runs),
         answers=answers,
         samples=samples,
         sample_steps=texts.STEPS,
@@ -128,13 +127,6 @@ def _sections(runs: Sequence[Run]) -> list[DrawnSection]:
 
 def _section(key: str, title: str, found: Sequence[charts.Chart | None]) -> DrawnSection:
     return DrawnSection(key, title, [chart for chart in found if chart is not None])
-
-
-def _listed_events(run: Run) -> list[dict[str, Any]]:
-    """The last events that matter, newest first; notes only where there is room for all."""
-    matter = [event for event in run.events if event["action"] != "info"]
-    chosen = run.events if len(run.events) <= _LISTED_EVENTS else matter[-_LISTED_EVENTS:]
-    return chosen[::-1]
 
 
 def _as_json(value: Any) -> Markup:

@@ -210,7 +210,7 @@ def read_runs(arguments: Sequence[str]) -> list[Run]:
     runs = []
     for argument in arguments:
         name, equals, path = argument.partition("=")
-        if equals and name and "/" not in name and not Path(argument).expanduser().exists():
+        if equals and name and "/" not in name and not os.path.exists(Path(argument).expanduser()):
             runs.append(read_run(Path(path).expanduser(), name))
         else:
             runs.append(read_run(Path(argument).expanduser()))
@@ -224,7 +224,8 @@ def read_run(source: Path, name: str | None = None) -> Run:
     Raises:
         GadDataError: If it is missing, empty, or neither.
     """
-    if not source.exists():
+    # Not Path.exists(), which minds a name that is too long.
+    if not os.path.exists(source):
         raise GadDataError(f"{source} does not exist: name the folder of a run (trainer.default_local_dir) or a file")
     if not source.is_dir():
         metrics, not_finite, damaged = read_metrics(source)

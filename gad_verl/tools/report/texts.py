@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gad_verl.tools.report.lines import Series
+from gad_verl.tools.report.lines import Series, cut
 from gad_verl.tools.report.plots import evenly
 from gad_verl.tools.report.runs import ADVERSARIAL, Run
 from gad_verl.tools.report.series import last_part
@@ -28,7 +28,11 @@ from gad_verl.tools.report.series import last_part
 SAMPLE_CHARACTERS = 700_000
 """Characters of all sample texts of a page together."""
 
+EVENT_CHARACTERS = 400_000
+"""Characters of the texts of all listed events of a page together, about."""
+
 _SHORTEST, _LONGEST = 100, 1500
+_LISTED_EVENTS = 300
 PER_STEP = 8
 STEPS = 20
 
@@ -71,7 +75,7 @@ def _texts(line: Mapping[str, Any]) -> list[str]:
 
 
 def _sample(line: Mapping[str, Any], length: int) -> dict[str, Any]:
-    prompt, teacher, *students = (_cut(words, length) for words in _texts(line))
+    prompt, teacher, *students = (cut(words, length) for words in _texts(line))
     return {
         "index": line["index"],
         "prompt": prompt,
@@ -82,12 +86,26 @@ def _sample(line: Mapping[str, Any], length: int) -> dict[str, Any]:
     }
 
 
-def _cut(words: str, length: int) -> str:
-    return words if len(words) <= length else f"{words[:length]} … ({len(words) - length} more characters)"
-
-
 def _score(value: float | None) -> str | None:
     return None if value is None else f"{value:.3f}"
+
+
+def listed_events(runs: Sequence[Run], budget: int = EVENT_CHARACTERS) -> list[tuple[Run, list[dict[str, Any]]]]:
+    """The last events that matter of each run with events, newest first; notes only where there is room for all.
+
+    Args:
+        runs: The runs.
+        budget: Characters of all texts together, about; longer texts are cut.
+    """
+    chosen = [(run, _last_events(run)) for run in runs if run.events]
+    length = max(_SHORTEST, min(_LONGEST, budget // max(1, sum(len(events) for _, events in chosen))))
+    return [(run, [event | {"text": cut(event["text"], length)} for event in events]) for run, events in chosen]
+
+
+def _last_events(run: Run) -> list[dict[str, Any]]:
+    matter = [event for event in run.events if event["action"] != "info"]
+    chosen = run.events if len(run.events) <= _LISTED_EVENTS else matter[-_LISTED_EVENTS:]
+    return chosen[::-1]
 
 
 # ------------------------------------------------------------------------------------------------------- configuration
@@ -109,7 +127,7 @@ def settings(runs: Sequence[Run]) -> list[Setting]:
     found = []
     for key in keys:
         values = [of_run.get(key, "-") for of_run in flat]
-        found.append(Setting(key, values, len(set(values)) > 1))
+        found.append(Setting(key, [cut(value, _LONGEST) for value in values], len(set(values)) > 1))
     return sorted(found, key=lambda setting: not setting.differs)
 
 

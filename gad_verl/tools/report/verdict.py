@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from gad_verl.guardian import Event, Standing
 from gad_verl.guardian.events import SOURCE
+from gad_verl.tools.report.lines import cut
 from gad_verl.tools.report.notes import notes
 from gad_verl.tools.report.replay import load_settings, recorded_settings, replay
 from gad_verl.tools.report.runs import Run
@@ -33,6 +34,7 @@ LEVELS: dict[Level, str] = {
     "note": "note",
 }
 _TRIPS = ("warn", "stop")
+_TEXT_CHARACTERS = 1500
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def _recorded(events: Sequence[Mapping[str, Any]], judged: set[str]) -> Iterator
         trips = [event for event in said if event["action"] in _TRIPS]
         if trips:
             stands = said[-1] is trips[-1]
-            text = f"Noted in the record {_steps([event['step'] for event in trips])}: {trips[-1]['text']}"
+            text = f"Noted in the record {_steps([event['step'] for event in trips])}: "
+            text += cut(trips[-1]["text"], _TEXT_CHARACTERS)
             topic = rule if source == SOURCE else f"{source}, {rule}"
             yield Finding("bad" if stands else "watch", topic, text if stands else f"{text} It has passed.")
 
