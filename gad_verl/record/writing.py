@@ -155,6 +155,8 @@ class RunRecord:
                 "versions": dict(installed_versions() if versions is None else versions),
                 "config": without_secrets(plain(config)),
                 "metrics_file": None if metrics_file is None else str(Path(metrics_file).expanduser().absolute()),
+                # Tells a reader that the run was moved or copied since, and where its metrics went with it.
+                "folder": str(self.folder.parent.absolute()),
                 "started": [*(started if isinstance(started, list) else []), _now()],
                 "finished": None,
             }

@@ -205,6 +205,14 @@ def test_each_way_of_making_data_is_told(root: Path, tmp_path: Path) -> None:
     assert "\n- Split `unknown`" in text
 
 
+def test_figures_are_those_of_the_run_and_not_of_the_one_in_its_old_place(tmp_path: Path) -> None:
+    write_run(tmp_path / "checkpoints", {"seed": 1}, 7, metrics={7: {"disc/accuracy": 0.9}})
+    (tmp_path / "checkpoints").rename(tmp_path / "run_a")
+    write_run(tmp_path / "checkpoints", {"seed": 2}, 7, metrics={7: {"disc/accuracy": 0.5}})
+    facts = read_run_facts(tmp_path / "run_a" / "global_step_7")
+    assert facts.get("seed") == 1 and facts.metrics == {"disc/accuracy": 0.9}
+
+
 def test_no_card(root: Path, tmp_path: Path) -> None:
     command = ["export", str(root / "run" / "global_step_7"), "--no-card", "--output", str(tmp_path / "out")]
     assert cli.main(command) == 0

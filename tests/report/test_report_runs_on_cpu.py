@@ -15,6 +15,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -129,6 +130,75 @@ def test_metrics_below_a_folder_that_was_copied_are_found(tmp_path: Path) -> Non
     write_record(there, 5, file)
     os.replace(there, here)
     assert read_run(here).metrics_file == here / "project" / "name.jsonl"
+
+
+def write_marked(run: Path, file: Path, accuracy: float, started: str, folder: bool = True) -> None:
+    """A run whose metrics and configuration say which one it is."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"step": 1, "data": {"disc/accuracy": accuracy}}) + "\n", encoding="utf-8")
+    with RunRecord.open(run, None) as made:
+        made.write_run({"accuracy": accuracy}, file)
+    path = run / RECORD_FOLDER / "run.json"
+    info = json.loads(path.read_text()) | {"started": [started]}
+    if not folder:
+        del info["folder"]  # A record of an earlier version.
+    path.write_text(json.dumps(info))
+
+
+def accuracy_of(run: Path) -> float | None:
+    found = read_run(run)
+    assert found.info is not None
+    series = found.get("disc/accuracy")
+    return float(series.values[-1]) if len(series) else None
+
+
+@pytest.mark.parametrize(
+    ("place", "folder"),
+    [
+        *(
+            (place, said)
+            for place in ("metrics.jsonl", "project/name.jsonl", "../curves.jsonl")
+            for said in (True, False)
+        ),
+        # Of an earlier version nothing tells where such a file went.
+        ("../logs/a.jsonl", True),
+    ],
+)
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_run_that_was_moved_or_copied_keeps_its_own_metrics(
+    tmp_path: Path, how: str, place: str, folder: bool
+) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    file = Path(os.path.normpath(before / "checkpoints" / place))
+    write_marked(before / "checkpoints", file, 0.9, "monday", folder)
+    (os.replace if how == "moved" else shutil.copytree)(before, after)
+    assert accuracy_of(after / "checkpoints") == 0.9
+    # Another run takes the place of the first, or the first one goes on.
+    write_marked(before / "checkpoints", file, 0.5, "tuesday", folder)
+    assert accuracy_of(after / "checkpoints") == 0.9 and accuracy_of(before / "checkpoints") == 0.5
+
+
+@pytest.mark.parametrize("folder", [True, False], ids=["", "earlier version"])
+def test_metrics_of_another_run_are_not_those_of_one_that_lost_its_own(tmp_path: Path, folder: bool) -> None:
+    here, there = tmp_path / "run_a", tmp_path / "checkpoints"
+    write_marked(there, there / "project" / "name.jsonl", 0.9, "monday", folder)
+    shutil.copytree(there / RECORD_FOLDER, here / RECORD_FOLDER)
+    with (here / RECORD_FOLDER / "scores.jsonl").open("a") as file:
+        file.write('{"step": 1}\n')
+    with (here / RECORD_FOLDER / "events.jsonl").open("a") as file:
+        file.write('{"step": 1, "text": "it began"}\n')
+    # Of the same run, whose record alone was copied.
+    assert accuracy_of(here) == 0.9
+    write_marked(there, there / "project" / "name.jsonl", 0.5, "tuesday", folder)
+    assert accuracy_of(here) is None and "is not there" in str(read_run(here).why_no_metrics)
+
+
+def test_an_older_file_in_the_folder_is_not_what_the_record_names(tmp_path: Path) -> None:
+    """Metrics of the first start lay in the folder; a later one was told another place (VERL_FILE_LOGGER_ROOT)."""
+    run = tmp_path / "run"
+    write_marked(run, run / "project" / "name.jsonl", 0.1, "monday")
+    write_marked(run, tmp_path / "logs" / "project" / "name.jsonl", 0.9, "monday")
+    assert accuracy_of(run) == 0.9
 
 
 def test_a_record_without_metrics_is_shown(tmp_path: Path) -> None:

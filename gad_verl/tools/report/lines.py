@@ -131,8 +131,8 @@ class RecordLines:
     """The record of a run.
 
     Args:
-        info: ``run.json``: ``gad_verl``, ``versions``, ``config``, ``started``, ``finished``, ``metrics_file``; None if
-            there is none.
+        info: ``run.json``: ``gad_verl``, ``versions``, ``config``, ``started``, ``finished``, ``metrics_file`` and
+            ``folder``; None if there is none.
         events: ``step``, ``source``, ``rule``, ``action`` and ``text`` of each event, in the order of the file.
         scores: ``step`` and the quantiles of both sides, by rising step.
         samples: Sample texts, by rising step.
@@ -172,6 +172,7 @@ def _info(info: Mapping[str, Any]) -> dict[str, Any]:
         "started": [as_name(time) for time in started] if isinstance(started, list) else [],
         "finished": as_name(info.get("finished")) or None,
         "metrics_file": as_text(info.get("metrics_file")) or None,
+        "folder": as_text(info.get("folder")) or None,
     }
 
 

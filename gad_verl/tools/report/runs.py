@@ -28,6 +28,7 @@ from gad_verl import record
 from gad_verl.errors import GadDataError
 from gad_verl.record.reading import is_step
 from gad_verl.tools.report.lines import EMPTY, Series, count_lines, read_metrics, read_record
+from gad_verl.tools.report.metrics_place import CHECKPOINTS, find_metrics
 
 STAGE_NAMES = {0: "D alone", 1: "warmup", 2: "adversarial", 3: "SeqKD", 4: "snapshot", 5: "preferences"}
 DISCRIMINATOR_ONLY, WARMUP, ADVERSARIAL, SEQKD, SNAPSHOT, PREFERENCE = STAGE_NAMES
@@ -41,7 +42,6 @@ _TOTAL_STEPS = (
     ("total_steps",),
     ("steps",),
 )
-_CHECKPOINTS = "checkpoints"
 _QUIET_S = 1800.0
 
 
@@ -243,7 +243,7 @@ def read_run(source: Path, name: str | None = None) -> Run:
         scores=found.scores,
         samples=found.samples,
     )
-    file = _find_metrics(source, found.info)
+    file = find_metrics(source, found.info)
     has_record = bool(run.events or run.scores or run.samples)
     if file is not None:
         try:
@@ -264,25 +264,6 @@ def read_run(source: Path, name: str | None = None) -> Run:
     return run
 
 
-def _find_metrics(folder: Path, info: Mapping[str, Any] | None) -> Path | None:
-    noted = (info or {}).get("metrics_file")
-    candidates = []
-    if noted is not None:
-        # All but the first: the folder was copied from another machine.
-        name = Path(noted).name
-        candidates = [Path(noted), folder / Path(noted).parent.name / name, folder / name, folder.parent / name]
-    candidates.append(folder / "metrics.jsonl")
-    if folder.resolve().name == _CHECKPOINTS:
-        candidates.append(folder.resolve().parent / "metrics.jsonl")
-    for candidate in candidates:
-        # Not Path.is_file(), which minds a name that is too long.
-        if os.path.isfile(candidate):
-            return candidate
-    # Beside a record that names no file lie others, such as the pairs of SODA.
-    found = [] if info is not None and noted is None else sorted(folder.glob("*.jsonl"))
-    return found[0] if len(found) == 1 else None
-
-
 def _quiet(files: Sequence[Path]) -> float:
     times = [file.stat().st_mtime for file in files if file.is_file()]
     return max(0.0, time.time() - max(times)) if times else 0.0
@@ -290,7 +271,7 @@ def _quiet(files: Sequence[Path]) -> float:
 
 def _folder_name(folder: Path) -> str:
     resolved = folder.resolve()
-    return resolved.parent.name if resolved.name == _CHECKPOINTS else resolved.name
+    return resolved.parent.name if resolved.name == CHECKPOINTS else resolved.name
 
 
 def _make_names_unique(runs: Sequence[Run]) -> None:
