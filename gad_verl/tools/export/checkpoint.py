@@ -27,6 +27,8 @@ _WEIGHTS = {".safetensors", ".bin", ".pt"}
 # checkpoint of 100 GB takes minutes to read.
 _BLOCKS, _BLOCK_BYTES = 64, 1 << 16
 _STEP = re.compile(r"global_step_\d+")
+# Of verl's Megatron engine, which writes it last.
+_MANIFEST = "ckpt_contents.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Checkpoint:
         path: As the user named it.
         folder: What holds its weights and their configuration.
         config_folder: What ``transformers`` can read configuration and tokenizer from.
-        is_verl: Whether the weights are verl's shards and have to be exported.
+        is_verl: Whether the weights are those of a run's checkpoint and have to be exported.
     """
 
     path: Path
@@ -45,12 +47,17 @@ class Checkpoint:
     config_folder: Path
     is_verl: bool
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the weights are shards of FSDP; Megatron writes them in the form of transformers."""
+        return self.is_verl and self.folder != self.config_folder
+
     def fingerprint(self) -> str:
         """Changes with weights, tokenizer and configuration; a few blocks of each large file are read."""
         digest = hashlib.sha256()
         for file in sorted(path for path in self.folder.rglob("*") if path.is_file()):
             # The optimizer's state and the generator's (optim_*, extra_state_*) do not change an answer.
-            if file.suffix in _WEIGHTS and self.is_verl and not file.name.startswith("model_"):
+            if file.suffix in _WEIGHTS and self.is_sharded and not file.name.startswith("model_"):
                 continue
             if file.suffix in _WEIGHTS:
                 digest.update(f"{file.name} {file.stat().st_size}".encode())
@@ -73,12 +80,15 @@ def find_checkpoint(path: str | Path) -> Checkpoint:
     """Recognise a checkpoint.
 
     Raises:
-        GadCheckpointError: If it is neither layout.
+        GadCheckpointError: If it is none of the layouts, or incomplete.
     """
     path = Path(path).expanduser()
     if not path.exists():
         raise GadCheckpointError(f"{path}: no such checkpoint (--model takes a folder, not the name of a hub's model)")
     if (path / "actor").is_dir():
+        if is_megatron(path / "actor"):
+            folder = transformers_folder(path / "actor")
+            return Checkpoint(path, folder, folder, True)
         configuration = path / "actor" / "huggingface"
         if not (configuration / "config.json").is_file():
             raise GadCheckpointError(f"{path} has no actor/huggingface/config.json: an incomplete checkpoint of verl")
@@ -91,6 +101,28 @@ def find_checkpoint(path: str | Path) -> Checkpoint:
         f"{path} is neither a folder global_step_N of verl (actor/) nor a Hugging Face folder (config.json)"
         f"{newest_in(path)}"
     )
+
+
+def is_megatron(folder: Path) -> bool:
+    """Whether a model's folder of a checkpoint was written by verl's Megatron engine."""
+    return (folder / _MANIFEST).is_file() or (folder / "model").is_dir()
+
+
+def transformers_folder(folder: Path) -> Path:
+    """Where the weights in the form of transformers are.
+
+    Raises:
+        GadCheckpointError: If Megatron's own format alone was saved, or the checkpoint is incomplete.
+    """
+    if not (folder / _MANIFEST).is_file():
+        raise GadCheckpointError(f"{folder} lacks {_MANIFEST}, which Megatron writes last: it was not saved to its end")
+    found = folder / "model" / "huggingface"
+    if not (found / "config.json").is_file():
+        raise GadCheckpointError(
+            f"{folder} holds Megatron's own format only: train with megatron.use_dist_checkpointing=False, or add "
+            "hf_model to checkpoint.save_contents"
+        )
+    return found
 
 
 def newest_in(path: Path) -> str:

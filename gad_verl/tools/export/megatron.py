@@ -20,30 +20,7 @@ from tqdm import tqdm
 
 from gad_verl.discriminator.conversion import CAUSAL_HEAD, fsdp_head, load_config, read_head, weight_files
 from gad_verl.errors import GadCheckpointError
-
-_MANIFEST = "ckpt_contents.json"
-
-
-def is_megatron(folder: Path) -> bool:
-    """Whether a model's folder of a checkpoint was written by verl's Megatron engine."""
-    return (folder / _MANIFEST).is_file() or (folder / "model").is_dir()
-
-
-def transformers_folder(folder: Path) -> Path:
-    """Where the weights in the form of transformers are.
-
-    Raises:
-        GadCheckpointError: If Megatron's own format alone was saved, or the checkpoint is incomplete.
-    """
-    if not (folder / _MANIFEST).is_file():
-        raise GadCheckpointError(f"{folder} lacks {_MANIFEST}, which Megatron writes last: it was not saved to its end")
-    found = folder / "model" / "huggingface"
-    if not (found / "config.json").is_file():
-        raise GadCheckpointError(
-            f"{folder} holds Megatron's own format only: train with megatron.use_dist_checkpointing=False, or add "
-            "hf_model to checkpoint.save_contents"
-        )
-    return found
+from gad_verl.tools.export.checkpoint import transformers_folder
 
 
 def load_megatron_state(folder: Path, part: str) -> dict[str, Tensor]:

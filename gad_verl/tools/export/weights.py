@@ -39,8 +39,8 @@ from gad_verl.discriminator.form import HEAD_NAMES, discriminator_form, empty_di
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import follow_umask, replaced
 from gad_verl.tools.export.adapter import build_adapted, has_adapter
-from gad_verl.tools.export.checkpoint import check_exportable, load_tokenizer
-from gad_verl.tools.export.megatron import is_megatron, load_megatron_state, transformers_folder
+from gad_verl.tools.export.checkpoint import check_exportable, is_megatron, load_tokenizer, transformers_folder
+from gad_verl.tools.export.megatron import load_megatron_state
 from gad_verl.tools.export.prompt_options import write_prompt_options
 from gad_verl.tools.export.reward_model import Scoring, add_reward_form, lm_head_class, saved_weights
 from gad_verl.trainer.checkpoints import STATE_FILE, read_state

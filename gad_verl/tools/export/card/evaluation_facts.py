@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gad_verl.errors import GadCheckpointError
 from gad_verl.tools.export.card.run_facts import without_paths
 from gad_verl.tools.export.checkpoint import find_checkpoint
 
@@ -61,11 +62,20 @@ def find_evaluations(checkpoint: Path) -> list[EvaluationFacts]:
 
 def of_these_weights(found: Sequence[EvaluationFacts], folders: Iterable[Path]) -> list[EvaluationFacts]:
     """Those of the weights in any of ``folders``; of others, which a run has many of, it is said how many."""
-    weights = {find_checkpoint(folder).fingerprint() for folder in folders} if found else set()
+    weights = {_fingerprint(folder) for folder in folders} if found else set()
     chosen = [evaluation for evaluation in found if evaluation.weights in weights]
     if len(chosen) < len(found):
         logger.info("the card leaves out %d of %d evaluations: of other weights", len(found) - len(chosen), len(found))
     return chosen
+
+
+def _fingerprint(folder: Path) -> str | None:
+    """Of the weights in a folder; None where it cannot be taken: a card must not fail an export."""
+    try:
+        return find_checkpoint(folder).fingerprint()
+    except (GadCheckpointError, OSError) as error:
+        logger.warning("the card is made without evaluations of %s: %s", folder, error)
+        return None
 
 
 def _read(folder: Path) -> EvaluationFacts:
