@@ -22,7 +22,7 @@ import pytest
 import torch
 
 from gad_verl.errors import GadCheckpointError
-from gad_verl.tools.export.weights import load_state
+from gad_verl.tools.export.shards import load_state
 
 
 class Runs:
@@ -49,6 +49,29 @@ def test_tensors_are_read(tmp_path: Path) -> None:
     state = {"one": torch.randn(3, 2), "two": torch.randn(4).bfloat16()}
     found = load_state(checkpoint(tmp_path, state))
     assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_shards_stay_in_their_files_until_they_are_needed(tmp_path: Path) -> None:
+    """All ranks at once would not fit the memory of many machines, nor the replicas of hybrid sharding."""
+    folder = checkpoint(tmp_path, {"one": torch.randn(300, 200)})
+    (mapped,) = load_state(folder).values()
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".pt")]
+    (span,) = (words[0] for words in maps if words[-1] == str(folder / "model_world_size_1_rank_0.pt"))
+    first, last = (int(address, 16) for address in span.split("-"))
+    assert first <= mapped.data_ptr() < last
+    # A merge of LoRA writes into such a tensor: the checkpoint stays as it is.
+    before = (folder / "model_world_size_1_rank_0.pt").read_bytes()
+    mapped.add_(1.0)
+    assert (folder / "model_world_size_1_rank_0.pt").read_bytes() == before
+
+
+def test_files_that_cannot_be_mapped_are_read(tmp_path: Path) -> None:
+    """An old format of torch, and some file systems."""
+    state = {"one": torch.randn(3, 2)}
+    folder = checkpoint(tmp_path, state)
+    torch.save(state, folder / "model_world_size_1_rank_0.pt", _use_new_zipfile_serialization=False)
+    assert torch.equal(load_state(folder)["one"], state["one"])
 
 
 def test_code_in_a_shard_is_not_run(tmp_path: Path) -> None:

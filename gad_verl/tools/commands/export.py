@@ -44,6 +44,11 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         action="store_true",
         help="write the adapter of LoRA alone, in the format of PEFT (default: merged into its base)",
     )
+    parser.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="run code that the model brings; it may do anything that you may",
+    )
     card = parser.add_argument_group(
         "model card (README.md)",
         "Filled from the record of the run, the cards of its data and its evaluations; the rest is said to be unknown.",
@@ -67,12 +72,23 @@ def _run(arguments: argparse.Namespace) -> None:
     import torch
 
     from gad_verl.tools.export.card.request import CardRequest
-    from gad_verl.tools.export.weights import PARTS, export_part
+    from gad_verl.tools.export.weights import PARTS, check_request, export_part
 
     card = None if arguments.no_card else chosen(CardRequest, arguments)
     dtype = None if arguments.dtype == "keep" else getattr(torch, arguments.dtype)
-    parts = PARTS if arguments.part == "both" else (arguments.part,)
-    for part in parts:
-        target = arguments.output / part if arguments.part == "both" else arguments.output
-        export_part(arguments.checkpoint, part, target, dtype, adapter_only=arguments.adapter, card=card)
+    both = {part: arguments.output / part for part in PARTS}
+    targets = both if arguments.part == "both" else {arguments.part: arguments.output}
+    # Of all parts, before the first one is written.
+    for part, target in targets.items():
+        check_request(arguments.checkpoint, part, target, arguments.adapter, arguments.trust_remote_code)
+    for part, target in targets.items():
+        export_part(
+            arguments.checkpoint,
+            part,
+            target,
+            dtype,
+            adapter_only=arguments.adapter,
+            card=card,
+            trust_remote_code=arguments.trust_remote_code,
+        )
         sys.stdout.write(f"{target}\n")

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gad_verl.errors import GadCheckpointError
+from gad_verl.tools.export.checkpoint import brief
 
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -59,22 +60,30 @@ def build_adapted(
 
     if not (folder / ADAPTER_CONFIG_FILE).is_file():
         raise GadCheckpointError(f"{folder} holds weights of LoRA but no {ADAPTER_CONFIG_FILE}")
-    config = PeftConfig.from_pretrained(folder)
+    try:
+        config = PeftConfig.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise GadCheckpointError(f"{folder / ADAPTER_CONFIG_FILE} cannot be read: {brief(error)}") from None
     dtype = _widest(state)
     has_base = any(".lora_" not in name for name in state)
     base = build_base() if has_base else _load_base(folder, config, load_base, dtype)
     tied = set(base._tied_weights_keys or ()) if getattr(base.config, "tie_word_embeddings", False) else set()
     # The base that was trained on, not the folder its configuration was read from.
     base.name_or_path = config.base_model_name_or_path
-    with torch.device("meta"):
-        model = get_peft_model(base, config)
+    misfit = f"{folder} does not fit its own {ADAPTER_CONFIG_FILE}:"
+    try:
+        with torch.device("meta"):
+            model = get_peft_model(base, config)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise GadCheckpointError(f"{misfit} {brief(error)}") from None
     weights = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
-    missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
+    try:
+        missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
+    except RuntimeError as error:
+        raise GadCheckpointError(f"{misfit} {brief(error)}") from None
     missing = [name for name in missing if name.removeprefix(_PREFIX) not in tied and (has_base or ".lora_" in name)]
     if missing or unexpected:
-        raise GadCheckpointError(
-            f"{folder} does not fit its own {ADAPTER_CONFIG_FILE}: missing {missing[:3]}, unexpected {unexpected[:3]}"
-        )
+        raise GadCheckpointError(f"{misfit} missing {missing[:3]}, unexpected {unexpected[:3]}")
     base.tie_weights()
     return model
 
@@ -85,5 +94,5 @@ def _load_base(folder: Path, config: Any, load_base: Callable[..., Any], dtype: 
         return load_base(path, dtype)
     except (OSError, ValueError) as error:
         raise GadCheckpointError(
-            f"{folder} holds the adapter alone (save_lora_only), and its base {path} does not load: {error}"
+            f"{folder} holds the adapter alone (save_lora_only), and its base {path} does not load: {brief(error)}"
         ) from None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadCheckpointError
+from gad_verl.record.files import read_json
 
 _WEIGHTS = {".safetensors", ".bin", ".pt"}
 # Of a file of weights so many blocks are read for the fingerprint: training changes nearly every number, and a whole
@@ -157,8 +158,48 @@ def check_exportable(path: str | Path, part: str, folder: str) -> None:
     raise GadCheckpointError(f"{path} holds no {part} ({folder}/ is missing){newest_in(place)}")
 
 
-def load_tokenizer(folder: Path) -> Any:
+def brief(error: BaseException | None) -> str:
+    """What an error of a library says, in one line of bearable length."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def brings_code(folder: Path) -> bool:
+    """Whether the model in a folder has classes of its own, which transformers runs from the folder or the Hub."""
+    return bool((read_json(folder / "config.json") or {}).get("auto_map"))
+
+
+def load_model_config(folder: Path, trust_remote_code: bool = False) -> Any:
+    """transformers' configuration of a folder of a checkpoint.
+
+    Args:
+        folder: With ``config.json``.
+        trust_remote_code: Run code that the model brings.
+
+    Raises:
+        GadCheckpointError: If there is none, or it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    if not (folder / "config.json").is_file():
+        raise GadCheckpointError(f"{folder} has no config.json: an incomplete checkpoint; copy it again")
+    try:
+        # Without a word about code transformers asks on the terminal, where nobody may sit.
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        if brings_code(folder) and not trust_remote_code:
+            raise GadCheckpointError(
+                f"the model in {folder} brings code of its own: look at it, and if you trust it, use gad-verl export "
+                "with --trust-remote-code"
+            ) from None
+        raise GadCheckpointError(f"{folder / 'config.json'} cannot be read: {brief(error)}") from None
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool | None = None) -> Any:
     """The tokenizer of a folder.
+
+    Args:
+        folder: With the tokenizer's files.
+        trust_remote_code: Run code that the tokenizer brings; None lets transformers ask.
 
     Raises:
         GadCheckpointError: If there is none.
@@ -170,8 +211,6 @@ def load_tokenizer(folder: Path) -> Any:
             f"{folder} has no tokenizer (tokenizer_config.json): copy it from the model it came from"
         )
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise GadCheckpointError(
-            f"the tokenizer in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
-        ) from None
+        raise GadCheckpointError(f"the tokenizer in {folder} cannot be read: {brief(error)}") from None

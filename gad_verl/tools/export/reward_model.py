@@ -42,6 +42,7 @@ from gad_verl.data.thinking import Unopened
 from gad_verl.data.tokens import Messages, SequenceBuilder
 from gad_verl.discriminator.form import CLASSIFIER_HEADS, LM_HEAD, SCORING_FILE, discriminator_form
 from gad_verl.errors import GadCheckpointError
+from gad_verl.tools.export.checkpoint import load_model_config, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -200,20 +201,19 @@ def _template_ids(tokenizer: Any, chat_template_kwargs: dict[str, Any]) -> set[i
     return set(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def add_reward_form(folder: Path, scoring: Scoring) -> str | None:
+def add_reward_form(folder: Path, scoring: Scoring, trust_remote_code: bool = False) -> str | None:
     """Let a folder of a discriminator load as a sequence classifier too: in transformers and vLLM, or in vLLM alone.
 
     Args:
         folder: As written by ``save_pretrained``, tokenizer included. Its configuration and tokenizer are changed.
         scoring: Written into the folder.
+        trust_remote_code: Run code that the model brings.
 
     Returns:
         Name of transformers' sequence classifier; None where it has none, and the folder stays what was trained.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
     scoring.write(folder)
-    config = AutoConfig.from_pretrained(folder)
+    config = load_model_config(folder, trust_remote_code)
     name, replaced = sequence_classifier(config), lm_head_class(config)
     if replaced is not None:
         # The name by which vLLM makes a classifier of a language model.
@@ -229,7 +229,7 @@ def add_reward_form(folder: Path, scoring: Scoring) -> str | None:
         return None
     padding = None
     if any((folder / file).is_file() for file in ("tokenizer_config.json", "tokenizer.json")):
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder, trust_remote_code)
         padding = find_padding(tokenizer, config.vocab_size, scoring.chat_template_kwargs)
         if padding is not None and padding != tokenizer.pad_token_id:
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(padding)

@@ -17,32 +17,35 @@ verl's own merger rounds to bfloat16 (verl/model_merger/fsdp_model_merger.py); t
 survive that unchanged, so the shards are joined here.
 """
 
-import json
 import logging
-import pickle
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from gad_verl.config.thinking import HIDDEN
 from gad_verl.data.thinking import closed_prompts
 from gad_verl.data.tokens import SequenceBuilder
-from gad_verl.discriminator.conversion import prepare_fsdp_config
-from gad_verl.discriminator.form import HEAD_NAMES, discriminator_form, empty_discriminator, language_model_class
+from gad_verl.discriminator.form import HEAD_NAMES
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import follow_umask, replaced
-from gad_verl.tools.export.adapter import build_adapted, has_adapter
-from gad_verl.tools.export.checkpoint import check_exportable, is_megatron, load_tokenizer, transformers_folder
+from gad_verl.tools.export.adapter import ADAPTER_CONFIG_FILE, build_adapted, has_adapter
+from gad_verl.tools.export.building import build_model, empty_model, load_base
+from gad_verl.tools.export.checkpoint import (
+    check_exportable,
+    is_megatron,
+    load_model_config,
+    load_tokenizer,
+    transformers_folder,
+)
 from gad_verl.tools.export.megatron import load_megatron_state
+from gad_verl.tools.export.output import check_output
 from gad_verl.tools.export.prompt_options import write_prompt_options
 from gad_verl.tools.export.reward_model import Scoring, add_reward_form, lm_head_class, saved_weights
+from gad_verl.tools.export.shards import load_state, shard_files
 from gad_verl.trainer.checkpoints import STATE_FILE, read_state
 
 if TYPE_CHECKING:
@@ -53,113 +56,6 @@ logger = logging.getLogger(__name__)
 PARTS = ("student", "discriminator")
 _FOLDERS = {"student": "actor", "discriminator": "discriminator"}
 _CARD = "README.md"
-
-
-def _shard_files(folder: Path) -> list[Path]:
-    config = folder / "fsdp_config.json"
-    if not config.is_file():
-        raise GadCheckpointError(
-            f"{folder} is no FSDP checkpoint of verl ({config.name} is missing). Name a folder global_step_N"
-        )
-    world_size = json.loads(config.read_text(encoding="utf-8"))["world_size"]
-    files = [folder / f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(world_size)]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise GadCheckpointError(
-            f"{folder} lacks {', '.join(missing)}: copy the parts of all nodes into one folder before the export"
-        )
-    return files
-
-
-def join_shards(name: str, shards: list[Tensor]) -> Tensor:
-    """The whole tensor from the pieces of all ranks, in rank order.
-
-    Args:
-        name: For the error.
-        shards: DTensors (each rank's piece) or plain tensors (copies of the whole).
-
-    Raises:
-        GadCheckpointError: If the layout is not a plain or hybrid sharding of FSDP, or copies differ.
-    """
-    from torch.distributed.tensor import DTensor, Shard
-
-    first = shards[0]
-    if not isinstance(first, DTensor):
-        if any(not torch.equal(first, other) for other in shards[1:]):
-            raise GadCheckpointError(f"{name} differs between ranks although it is not sharded: damaged checkpoint")
-        return first
-    sharded = [placement for placement in first.placements if isinstance(placement, Shard)]
-    if len(sharded) > 1:
-        raise GadCheckpointError(f"{name} is sharded in {len(sharded)} dimensions; only FSDP and HSDP can be exported")
-    pieces = [shard.to_local() for shard in shards]
-    if not sharded:
-        return pieces[0]
-    # Under hybrid sharding the last mesh dimension shards; the first group of ranks holds a whole copy.
-    group = pieces[: first.device_mesh.size(first.device_mesh.ndim - 1)]
-    return torch.cat(group, dim=sharded[0].dim)
-
-
-def _load_shard(file: Path) -> dict[str, Tensor]:
-    """The state dict of one rank. A checkpoint may come from elsewhere: nothing in it is run."""
-    # Makes the classes of sharded tensors known to torch's loader of tensors alone.
-    import torch.distributed.tensor
-
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise GadCheckpointError(f"{file} is damaged, or holds more than tensors: {reason}") from None
-
-
-def load_state(folder: Path) -> dict[str, Tensor]:
-    """The whole state dict of one model of a checkpoint (``actor`` or ``discriminator``).
-
-    Raises:
-        GadCheckpointError: If files are missing or do not fit together.
-    """
-    files = _shard_files(folder)
-    ranks = [_load_shard(file) for file in tqdm(files, desc=f"Reading {folder.name}", unit="shard")]
-    return {name: join_shards(name, [rank[name] for rank in ranks]).contiguous() for name in ranks[0]}
-
-
-def _empty_model(part: str, config_folder: Path) -> Any:
-    """The architecture without weights."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(config_folder)
-    if part == "discriminator":
-        prepare_fsdp_config(config)
-        return empty_discriminator(config)
-    with torch.device("meta"):
-        return language_model_class(config)._from_config(config, attn_implementation="eager")
-
-
-def _load_base(part: str, path: str, dtype: torch.dtype) -> Any:
-    """The base of an adapter that was saved alone."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(path)
-    if part == "student":
-        return language_model_class(config).from_pretrained(path, dtype=dtype)
-    prepare_fsdp_config(config)
-    # The head over the vocabulary of a language model is not read: the adapter brings the scalar one.
-    form = discriminator_form(config).loadable_class
-    return form.from_pretrained(path, config=config, dtype=dtype, ignore_mismatched_sizes=True)
-
-
-def _build_model(part: str, config_folder: Path, state: Mapping[str, Tensor]) -> Any:
-    model = _empty_model(part, config_folder)
-    config = model.config
-    tied = set(model._tied_weights_keys or ()) if getattr(config, "tie_word_embeddings", False) else set()
-    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
-    missing = [name for name in missing if name not in tied]
-    if missing or unexpected:
-        raise GadCheckpointError(
-            f"{config_folder.parent} does not fit its own configuration: missing {missing[:3]}, "
-            f"unexpected {unexpected[:3]}"
-        )
-    model.tie_weights()
-    return model
 
 
 def _copy_other_files(config_folder: Path, target: Path) -> None:
@@ -188,6 +84,47 @@ def _held_out(checkpoint: str | Path) -> dict[str, Any] | None:
     return None if state is None or state.held_out is None else asdict(state.held_out)
 
 
+def check_request(
+    checkpoint: str | Path, part: str, output: str | Path, adapter_only: bool = False, trust_remote_code: bool = False
+) -> Path:
+    """What can be known of an export before anything large is read.
+
+    Args:
+        checkpoint: A folder ``global_step_N``.
+        part: "student" or "discriminator".
+        output: Folder to write; must not exist or be empty.
+        adapter_only: Whether the adapter of LoRA alone is asked for.
+        trust_remote_code: Run code that the model brings.
+
+    Returns:
+        The real place of ``output``.
+
+    Raises:
+        GadCheckpointError: If the checkpoint does not hold what is asked for.
+        GadConfigError, FileExistsError: If ``output`` cannot be written.
+        ValueError: If ``part`` is unknown.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
+    folder = Path(checkpoint) / _FOLDERS[part]
+    check_exportable(checkpoint, part, folder.name)
+    place = check_output(output)
+    if not is_megatron(folder):
+        shard_files(folder)
+    if adapter_only and not (folder / ADAPTER_CONFIG_FILE).is_file():
+        raise _without_adapter(checkpoint, part)
+    load_model_config(_config_folder(folder), trust_remote_code)
+    return place
+
+
+def _config_folder(folder: Path) -> Path:
+    return transformers_folder(folder) if is_megatron(folder) else folder / "huggingface"
+
+
+def _without_adapter(checkpoint: str | Path, part: str) -> GadCheckpointError:
+    return GadCheckpointError(f"the {part} of {checkpoint} was trained without LoRA: there is no adapter to write")
+
+
 def export_part(
     checkpoint: str | Path,
     part: str,
@@ -195,6 +132,7 @@ def export_part(
     dtype: torch.dtype | None = None,
     adapter_only: bool = False,
     card: "CardRequest | None" = None,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Write one model of a checkpoint as a Hugging Face folder; the folder appears whole or not at all.
 
@@ -208,46 +146,42 @@ def export_part(
         dtype: Precision to write; None keeps that of the checkpoint.
         adapter_only: Write the adapter of LoRA (of a discriminator with its head) in the format of PEFT.
         card: Write a model card (``README.md``) with what the user adds to it; None writes none.
+        trust_remote_code: Run code that the model brings.
 
     Returns:
         ``output``.
 
     Raises:
         GadCheckpointError: If the checkpoint cannot be exported.
-        GadConfigError, GadDataError: If the card names what does not exist or does not belong to the checkpoint.
+        GadConfigError: If no folder can be put at ``output``, or transformers has no class of the model.
         FileExistsError: If ``output`` holds files.
         ValueError: If ``part`` is unknown.
     """
     from gad_verl.tools.export.card.run_facts import read_run_facts
 
-    if part not in PARTS:
-        raise ValueError(f"part must be one of {', '.join(PARTS)}; got {part!r}")
-    output, folder = Path(output), Path(checkpoint) / _FOLDERS[part]
-    check_exportable(checkpoint, part, folder.name)
-    if output.exists() and any(output.iterdir()):
-        raise FileExistsError(f"{output} is not empty: remove it or choose another folder")
+    place = check_request(checkpoint, part, output, adapter_only, trust_remote_code)
+    folder = Path(checkpoint) / _FOLDERS[part]
+    config_folder = _config_folder(folder)
     run = read_run_facts(checkpoint)
     facts = None
     if card is not None:
         from gad_verl.tools.export.card.page import collect_facts
 
         facts = collect_facts(checkpoint, part, run, card)
-    if is_megatron(folder):
-        config_folder, state = transformers_folder(folder), load_megatron_state(folder, part)
-    else:
-        config_folder, state = folder / "huggingface", load_state(folder)
+    state = load_megatron_state(folder, part, trust_remote_code) if is_megatron(folder) else load_state(folder)
     if adapter_only and not has_adapter(state):
-        raise GadCheckpointError(f"the {part} of {checkpoint} was trained without LoRA: there is no adapter to write")
+        raise _without_adapter(checkpoint, part)
     if has_adapter(state):
-        model = build_adapted(folder, state, lambda: _empty_model(part, config_folder), partial(_load_base, part))
+        build_base = partial(empty_model, part, config_folder, trust_remote_code)
+        model = build_adapted(folder, state, build_base, partial(load_base, part, trust_remote_code))
         if not adapter_only:
             model = model.merge_and_unload(safe_merge=True)
     else:
-        model = _build_model(part, config_folder, state)
+        model = build_model(part, config_folder, state, trust_remote_code)
     if dtype is not None:
         model.to(dtype)
     model.config.dtype = next(model.parameters()).dtype
-    with replaced(output) as temporary:
+    with replaced(place) as temporary:
         writes_scores = part == "discriminator" and not adapter_only
         model.save_pretrained(temporary, state_dict=saved_weights(model) if writes_scores else None)
         # PEFT leaves a form to fill in, with the folder of the base.
@@ -262,7 +196,9 @@ def export_part(
         if part == "discriminator":
             opened = ""
             if thinking.get("mode") == HIDDEN:
-                closing, opened = closed_prompts(SequenceBuilder(load_tokenizer(temporary), 1, 1, None, options))
+                closing, opened = closed_prompts(
+                    SequenceBuilder(load_tokenizer(temporary, trust_remote_code), 1, 1, None, options)
+                )
                 options |= closing
             scoring = Scoring(
                 run.get("data.max_prompt_length"),
@@ -275,7 +211,7 @@ def export_part(
             if adapter_only:
                 scoring.write(temporary)
             else:
-                classifier = add_reward_form(temporary, scoring)
+                classifier = add_reward_form(temporary, scoring, trust_remote_code)
         if facts is not None:
             from gad_verl.tools.export.card.page import Exported, write_card
 
@@ -284,4 +220,4 @@ def export_part(
             write_card(facts, Exported(temporary, adapter_only, precision, scoring, classifier, replaced_class))
         follow_umask(temporary)
     logger.info("exported the %s of %s to %s", part, checkpoint, output)
-    return output
+    return Path(output)

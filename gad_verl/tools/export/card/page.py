@@ -13,13 +13,13 @@
 # limitations under the License.
 """A model card: the facts, put into ``model_card.md.j2``."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gad_verl import __version__
+from gad_verl.record.files import read_json
 from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.export.card.data_facts import DataFacts, inputs_of, read_data_facts, source_name
 from gad_verl.tools.export.card.evaluation_facts import EvaluationFacts, find_evaluations, of_these_weights
@@ -110,7 +110,7 @@ def write_card(facts: CardFacts, exported: Exported) -> Path:
     evaluations = of_these_weights(facts.evaluations, folders)
     is_student = facts.part == "student"
     logged = facts.run.metrics
-    config = json.loads((exported.folder / "config.json").read_text()) if exported.sequence_classifier else {}
+    config = read_json(exported.folder / "config.json") or {}
     text = (
         _environment()
         .from_string(_TEMPLATE.read_text(encoding="utf-8"))
@@ -129,7 +129,9 @@ def write_card(facts: CardFacts, exported: Exported) -> Path:
                 if key in logged and (is_student or key in _OF_DISCRIMINATOR)
             ],
             pads=config.get("pad_token_id") is not None,
-            student_class=_student_class(exported),
+            student_class=_student_class(config),
+            trusts=", trust_remote_code=True" if (config.get("auto_map") and not exported.adapter) else "",
+            lm_head_code=_lm_head_code(config),
             this_version=__version__,
         )
     )
@@ -140,11 +142,16 @@ def write_card(facts: CardFacts, exported: Exported) -> Path:
     return path
 
 
-def _student_class(exported: Exported) -> str:
+def _student_class(config: Mapping[str, Any]) -> str:
     """The automatic class of transformers that reads the names of the weights; a family with images has its own."""
-    file = exported.folder / "config.json"
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return "AutoModelForImageTextToText" if "text_config" in content else "AutoModelForCausalLM"
+    code = config.get("auto_map") or {}
+    with_images = "AutoModelForImageTextToText"
+    return with_images if with_images in code or ("text_config" in config and not code) else "AutoModelForCausalLM"
+
+
+def _lm_head_code(config: Mapping[str, Any]) -> str | None:
+    """Where the class of a language model is that brings its own code; None of one of transformers."""
+    return (config.get("auto_map") or {}).get(_student_class(config))
 
 
 def _environment() -> Any:
