@@ -346,6 +346,42 @@ def test_paths_are_taken_out_and_other_texts_stay() -> None:
     assert cleaned["a"][0] == "see (a local path), or (a local path)" and "Users" not in cleaned["a"][1]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\d+\s*$",
+        r"(?:Answer|answer):\s*(\d+)",
+        r"\boxed{\frac{1}{2}}",
+        r"$\alpha_1 \\ \hline$",
+        r"^\\d+\\s*$",
+        "<think>so</think>",
+        "[INST] a [/INST]",
+        "<|im_end|> and/or 1/2",
+    ],
+)
+def test_expressions_formulas_and_marks_are_no_paths(text: str) -> None:
+    assert without_paths(text) == text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/home/me/x",
+        "~/x",
+        "C:\\Users\\me",
+        "C:\\\\Users\\\\me",
+        "d:/data/x",
+        r"\\server\share\x",
+        "/tmp",
+        "[/home/me/x]",
+    ],
+)
+def test_paths_of_each_system_are_taken_out(path: str) -> None:
+    for text in (path, f"see {path}, please", f"'{path}'", f"({path})", f"<{path}/y>"):
+        cleaned = without_paths(text)
+        assert "(a local path)" in cleaned and not any(part in cleaned for part in ("me", "server", "data", "tmp"))
+
+
 def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp_path: Path) -> None:
     def rows(*overrides: str) -> dict[str, str]:
         config = compose_config("gad_trainer", *overrides)

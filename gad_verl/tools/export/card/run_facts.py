@@ -34,7 +34,13 @@ METRICS = (
     ("val-gad/rouge_l", "ROUGE-L with the teacher on validation prompts"),
     ("val-gad/length_ratio", "length student / teacher on validation prompts"),
 )
-_PATH = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[/\\][^\s\"',;)\]}]+")
+# A backslash alone begins no path: regular expressions and formulas are full of them. Marks such as </think> and
+# [/INST] are none either.
+_PATH = re.compile(
+    r"""(?<![\w:/.])(?!(?<=[<\[|])/[\w-]+[>\]|])~?/[^\s"',;)\]}]+"""
+    r"""|(?<![\w:/.])[A-Za-z]:[/\\][^\s"',;)\]}]+"""
+    r"""|(?<![\\\w])\\\\[A-Za-z0-9][\w.-]*\\[\w$][^\s"',;)\]}]*"""
+)
 _FOLDER = re.compile(r"global_step_(\d+)")
 LOCAL = "(a local path)"
 
