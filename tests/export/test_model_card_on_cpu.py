@@ -176,6 +176,42 @@ def test_a_card_of_another_version_of_the_file_is_not_believed(root: Path, tmp_p
     assert facts.cards == [] and facts.files == [("train.parquet", 4)]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"command": "teacher collect", "output": "SHA", "settings": {}},
+        {"command": "teacher collect", "output": "SHA", "settings": {"teachers": ["t"]}},
+        {"command": "teacher collect", "output": "SHA", "settings": {"teachers": [], "framing": 3}, "answers": [1]},
+        {"command": "data x", "outputs": ["train.jsonl"]},
+        {"command": "data x", "outputs": 3},
+        {"command": "data x", "output": "SHA", "inputs": ["raw"]},
+        {"command": "data import", "output": "SHA", "choices": ["a"], "counts": "many"},
+        {"command": "data normalize", "output": "SHA", "counts": {"changed": [1]}},
+        {"command": "data split", "output": "SHA", "counts": {"rows": {"a": "many"}}},
+        {"command": ["data"], "output": "SHA"},
+    ],
+    ids=str,
+)
+def test_a_data_card_of_another_form_does_not_fail_an_export(tmp_path: Path, content: dict[str, Any]) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text("{}\n")
+    if content.get("output") == "SHA":
+        content = content | {"output": {"sha256": sha256(data)}}
+    (tmp_path / "train.card.json").write_text(json.dumps(content))
+    checkpoint = write_run(tmp_path / "run", {"data": {"train_files": str(data)}}, 5)
+    facts = collect_facts(checkpoint, "student", read_run_facts(checkpoint), CardRequest())
+    text = write_card(facts, Exported(tmp_path, adapter=True, dtype="float32")).read_text(encoding="utf-8")
+    assert "| `train.jsonl` | unknown |" in text and "## Training settings" in text
+
+
+@pytest.mark.parametrize("record", [{"config": [1], "versions": "new"}, {"config": {"data": {"train_files": 3}}}])
+def test_a_record_of_another_form_is_none(tmp_path: Path, record: dict[str, Any]) -> None:
+    checkpoint = write_run(tmp_path / "run", {}, 5)
+    (tmp_path / "run" / "record" / "run.json").write_text(json.dumps(record))
+    facts = collect_facts(checkpoint, "student", read_run_facts(checkpoint), CardRequest())
+    assert "| step | 5 |" in write_card(facts, Exported(tmp_path, adapter=True, dtype="float32")).read_text()
+
+
 def test_each_way_of_making_data_is_told(root: Path, tmp_path: Path) -> None:
     split = ["data", "split", str(root / "data" / "all.parquet"), "--output", str(tmp_path / "split"), "--val", "2"]
     assert cli.main(split) == 0

@@ -13,6 +13,7 @@
 # limitations under the License.
 """What the training data were and how they were made: the cards of ``gad-verl data`` and ``gad-verl teacher``."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from typing import Any
 from gad_verl.record.files import read_json
 from gad_verl.tools.export.card.request import is_hub_name
 from gad_verl.tools.export.card.run_facts import RunFacts
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ def read_data_facts(run: RunFacts) -> DataFacts:
     Args:
         run: Of the checkpoint; its configuration names the files.
     """
-    names = run.get("data.train_files") or []
-    names = [names] if isinstance(names, str) else list(names)
+    names = run.get("data.train_files")
+    names = [names] if isinstance(names, str) else names if isinstance(names, list | tuple) else []
     paths = [(Path(str(name)).name, run.resolve(str(name))) for name in names]
     chain = [card for _, path in paths if path is not None and path.is_file() for card in _chain(path)]
     chain = [card for number, card in enumerate(chain) if card not in chain[:number]]
@@ -64,7 +67,11 @@ def _chain(file: Path) -> list[dict[str, Any]]:
     """The card of a file, then those of its inputs, as long as checksums lead from one to the next."""
     from gad_verl.tools.data.writing import sha256
 
-    wanted = [sha256(file)]
+    try:
+        wanted = [sha256(file)]
+    except OSError as error:
+        logger.warning("the card does not say how %s was made, which cannot be read: %s", file, error.strerror)
+        return []
     cards = list(_cards_near(file.parent))
     found: list[dict[str, Any]] = []
     while wanted:
@@ -80,8 +87,23 @@ def _cards_near(folder: Path) -> Iterable[dict[str, Any]]:
     for place in (folder, folder.resolve().parent):
         for path in sorted({*place.glob("*.card.json"), *place.glob("card.json")}):
             card = read_json(path)
-            if card is not None and "command" in card:
+            if card is None or "command" not in card:
+                continue
+            try:
+                _look_through(card)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                logger.warning("the card is made without %s, which is of another form: %r", path, error)
+            else:
                 yield card
+
+
+def _look_through(card: Mapping[str, Any]) -> None:
+    """Fails where a card, of another version or another program, has not the form that is read here."""
+    for entry in (*_outputs(card), *inputs_of(card)):
+        entry.get("sha256")
+    for entry in inputs_of(card):
+        source_name(entry)
+    _teachers([card])
 
 
 def _outputs(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:

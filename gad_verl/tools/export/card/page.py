@@ -13,8 +13,9 @@
 # limitations under the License.
 """A model card: the facts, put into ``model_card.md.j2``."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from gad_verl.tools.export.card.other_options import other_options
 from gad_verl.tools.export.card.request import CardRequest
 from gad_verl.tools.export.card.run_facts import METRICS, RunFacts, without_paths
 from gad_verl.tools.export.reward_model import Scoring
+
+logger = logging.getLogger(__name__)
 
 _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 _OF_DISCRIMINATOR = ("disc/accuracy", "disc/margin_mean", "disc/loss", "val-gad/accuracy")
@@ -104,20 +107,37 @@ def collect_facts(checkpoint: str | Path, part: str, run: RunFacts, request: Car
 def write_card(facts: CardFacts, exported: Exported) -> Path:
     """Write ``README.md`` into an exported folder."""
     from huggingface_hub import ModelCard
+    from jinja2 import TemplateError
 
     # An adapter alone is no checkpoint that could be evaluated.
     folders = [facts.checkpoint] if exported.adapter else [facts.checkpoint, exported.folder]
-    evaluations = of_these_weights(facts.evaluations, folders)
+    facts = replace(facts, evaluations=of_these_weights(facts.evaluations, folders))
+    try:
+        text = _render(facts, exported)
+    except (TemplateError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not facts.data.cards:
+            raise
+        # Of another version or another program; a card must not fail an export.
+        logger.warning("the card does not say how the data were made: their cards have another form: %r", error)
+        text = _render(replace(facts, data=replace(facts.data, cards=[])), exported)
+    # ModelCard reads the front matter back: what it does not understand is an error here, not on the Hub.
+    card = ModelCard(without_secrets(text))
+    path = exported.folder / "README.md"
+    path.write_text(str(card), encoding="utf-8")
+    return path
+
+
+def _render(facts: CardFacts, exported: Exported) -> str:
     is_student = facts.part == "student"
     logged = facts.run.metrics
     config = read_json(exported.folder / "config.json") or {}
-    text = (
+    return str(
         _environment()
         .from_string(_TEMPLATE.read_text(encoding="utf-8"))
         .render(
             **vars(exported),
-            **vars(facts) | {"evaluations": evaluations},
-            front_matter=_front_matter(facts, exported, evaluations).to_yaml(),
+            **vars(facts),
+            front_matter=_front_matter(facts, exported).to_yaml(),
             title=facts.title,
             base_model=facts.base_model,
             model_key=facts.model_key,
@@ -135,11 +155,6 @@ def write_card(facts: CardFacts, exported: Exported) -> Path:
             this_version=__version__,
         )
     )
-    # ModelCard reads the front matter back: what it does not understand is an error here, not on the Hub.
-    card = ModelCard(without_secrets(text))
-    path = exported.folder / "README.md"
-    path.write_text(str(card), encoding="utf-8")
-    return path
 
 
 def _student_class(config: Mapping[str, Any]) -> str:
@@ -181,7 +196,7 @@ def _environment() -> Any:
     return environment
 
 
-def _front_matter(facts: CardFacts, exported: Exported, evaluations: Sequence[EvaluationFacts]) -> Any:
+def _front_matter(facts: CardFacts, exported: Exported) -> Any:
     from huggingface_hub import EvalResult, ModelCardData
 
     is_student = facts.part == "student"
@@ -194,7 +209,7 @@ def _front_matter(facts: CardFacts, exported: Exported, evaluations: Sequence[Ev
             metric_name=name.replace("_", " "),
             metric_value=round(value, 4),
         )
-        for evaluation in evaluations
+        for evaluation in facts.evaluations
         for name, value in evaluation.figures.items()
     ]
     of_scores = "text-classification" if exported.sequence_classifier else "token-classification"

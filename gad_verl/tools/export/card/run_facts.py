@@ -123,7 +123,9 @@ def read_run_facts(checkpoint: str | Path) -> RunFacts:
         step, stage = state.step, state.stage
     except GadCheckpointError:
         pass
-    versions = {str(name): str(version) for name, version in (run.get("versions") or {}).items()}
+    # A record of another form is none.
+    config, versions = (run.get(name) if isinstance(run.get(name), dict) else {} for name in ("config", "versions"))
+    versions = {str(name): str(version) for name, version in versions.items()}
     if run.get("gad_verl"):
         versions = {"gad_verl": str(run["gad_verl"]), **versions}
-    return RunFacts(checkpoint.parent, step, stage, run.get("config") or {}, versions)
+    return RunFacts(checkpoint.parent, step, stage, config, versions)
