@@ -47,6 +47,7 @@ def test_export_says_what_it_was_given(line, run_folder: Path, tmp_path: Path, p
         return line("export", path, "--output", tmp_path / "out", "--part", part)
 
     assert "no such folder" in export(tmp_path / "nowhere")
+    assert "no such folder" in export(tmp_path / ("x" * 5000))
     # The newest by number, which is not the last by its letters.
     assert export(run_folder).endswith(f"did you mean {run_folder / 'global_step_200'}?")
     (tmp_path / "hub").mkdir()
@@ -61,6 +62,12 @@ def test_evaluate_proposes_the_newest_checkpoint_of_a_run(line, run_folder: Path
         "evaluate", "--model", run_folder, "--data", tiny_folder / "val.parquet", "--output", run_folder / "out"
     )
     assert said.endswith(f"did you mean {run_folder / 'global_step_200'}?")
+
+
+def test_evaluate_says_that_a_model_is_not_there(line, tiny_folder: Path, tmp_path: Path) -> None:
+    for name in ("nowhere", "x" * 5000):
+        given = ["--model", tmp_path / name, "--data", tiny_folder / "val.parquet", "--output", tmp_path / "out"]
+        assert "no such checkpoint" in line("evaluate", *given)
 
 
 @pytest.mark.parametrize(

@@ -279,19 +279,27 @@ def test_names_that_are_no_text_are_written_somehow(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("run", "output", "said"),
+    ("run", "output", "more", "said"),
     [
-        ("x" * 5000, "page.html", "does not exist"),
-        ("name=" + "x" * 5000, "page.html", "does not exist"),
-        ("{run}", "x" * 5000, "cannot be written"),
-        ("{run}", "{run}/metrics.jsonl/page.html", "cannot be written"),
+        ("x" * 5000, "page.html", [], "does not exist"),
+        ("name=" + "x" * 5000, "page.html", [], "does not exist"),
+        ("{run}", "x" * 5000, [], "cannot be written"),
+        ("{run}", "{run}/metrics.jsonl/page.html", [], "cannot be written"),
+        ("{run}", "page.html", ["--evaluations", "x" * 5000], "--evaluations"),
     ],
 )
 def test_paths_that_cannot_be_are_one_line(
-    run: str, output: str, said: str, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    run: str,
+    output: str,
+    more: list[str],
+    said: str,
+    run_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     there = str(run_folder)
-    assert main(["report", run.format(run=there), "--output", str(tmp_path / output.format(run=there))]) == 2
+    output = str(tmp_path / output.format(run=there))
+    assert main(["report", run.format(run=there), "--output", output, *more]) == 2
     message = capsys.readouterr().err
     assert said in message and message.startswith("gad-verl: ") and message.count("\n") == 1
     assert list(tmp_path.iterdir()) == []

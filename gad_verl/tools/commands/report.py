@@ -78,7 +78,12 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.evaluations:
         from gad_verl.tools.evaluation.side_by_side import side_by_side
 
-        answers = side_by_side(arguments.evaluations)
+        try:
+            answers = side_by_side(arguments.evaluations)
+        except OSError as error:
+            raise GadConfigError(
+                f"--evaluations: {error.filename} cannot be read ({error.strerror}); name folders of gad-verl evaluate"
+            ) from None
     # What the guardian says stands on the page.
     logging.getLogger("gad_verl.guardian").setLevel(logging.ERROR)
     try:

@@ -14,6 +14,7 @@
 """A checkpoint by its path: verl's ``global_step_N`` or a Hugging Face folder."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ def find_checkpoint(path: str | Path) -> Checkpoint:
         GadCheckpointError: If it is none of the layouts, or incomplete.
     """
     path = Path(path).expanduser()
-    if not path.exists():
+    # Here and below not Path.exists(), which minds a name that is too long.
+    if not os.path.exists(path):
         raise GadCheckpointError(f"{path}: no such checkpoint (--model takes a folder, not the name of a hub's model)")
     if (path / "actor").is_dir():
         if is_megatron(path / "actor"):
@@ -147,11 +149,11 @@ def check_exportable(path: str | Path, part: str, folder: str) -> None:
         GadCheckpointError: Says what the path is instead, and what to name.
     """
     place = Path(path)
-    if (place / folder).is_dir():
+    if os.path.isdir(place / folder):
         return
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise GadCheckpointError(
-            f"{path}: {'a file' if place.exists() else 'no such folder'}; name a folder global_step_N"
+            f"{path}: {'a file' if os.path.exists(place) else 'no such folder'}; name a folder global_step_N"
         )
     if (place / "config.json").is_file():
         raise GadCheckpointError(f"{path} is a Hugging Face folder already, and no checkpoint of a run (global_step_N)")
