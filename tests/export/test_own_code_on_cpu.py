@@ -105,6 +105,20 @@ def test_a_student(checkpoint: Path, source: Path, tmp_path: Path, monkeypatch: 
     exec("".join(blocks(out / "README.md", "python")), {})
 
 
+def test_an_evaluation_asks_for_the_same_trust(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"prompt": [{"role": "user", "content": "What is it?"}], "teacher_response": "It is."}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    paths = ["--model", str(checkpoint), "--data", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "eval")]
+    command = ["evaluate", *paths, "--engine", "hf", "--max-response-length", "4"]
+    assert cli.main(command) == 2
+    said = capsys.readouterr()
+    assert "--trust-remote-code" in said.err and "[y/N]" not in said.out + said.err
+    assert cli.main([*command, "--trust-remote-code"]) == 0
+    assert (tmp_path / "eval" / "results.json").is_file()
+
+
 @pytest.mark.parametrize("form", ["OwnForTokenClassification", "OwnForCausalLM"])
 def test_a_discriminator(
     checkpoint: Path, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str

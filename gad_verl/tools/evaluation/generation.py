@@ -120,14 +120,21 @@ class Compute:
     keep_export: bool = False
 
 
-def build_sequences(checkpoint: Checkpoint, settings: GenerationSettings) -> SequenceBuilder:
+def build_sequences(
+    checkpoint: Checkpoint, settings: GenerationSettings, trust_remote_code: bool = False
+) -> SequenceBuilder:
     """Encoder and decoder of the checkpoint's tokenizer, which renders prompts as the training did.
+
+    Args:
+        checkpoint: The student.
+        settings: What decides the responses.
+        trust_remote_code: Run code that the tokenizer brings.
 
     Raises:
         GadCheckpointError: If there is no tokenizer.
         GadConfigError: If the tokenizer has no EOS or no chat template.
     """
-    tokenizer = load_tokenizer(checkpoint.config_folder)
+    tokenizer = load_tokenizer(checkpoint.config_folder, trust_remote_code)
     given = settings.chat_template_kwargs
     options = find_prompt_options(checkpoint) if given is None else PromptOptions(given, None)
     builder = SequenceBuilder(
@@ -239,7 +246,7 @@ def generate(
         if jobs:
             # Long prompts first: what does not fit the memory fails at once, and a batch holds similar lengths.
             jobs.sort(key=lambda job: -len(job.prompt_ids))
-            folder = student_folder(checkpoint, output)
+            folder = student_folder(checkpoint, output, compute.trust_remote_code)
             engine = _open_engine(engine_name, folder, settings, compute, builder, jobs, images)
             _run(engine, jobs, rows, file, builder, thoughts, tools)
             del engine
@@ -261,8 +268,13 @@ def _place(number: int) -> str:
     return f"row {number} of the data"
 
 
-def student_folder(checkpoint: Checkpoint, output: Path) -> Path:
+def student_folder(checkpoint: Checkpoint, output: Path, trust_remote_code: bool = False) -> Path:
     """A Hugging Face folder of the student: its own, or one that is exported into ``output``.
+
+    Args:
+        checkpoint: The student.
+        output: Of the evaluation.
+        trust_remote_code: Run code that lies in the checkpoint's folder.
 
     Raises:
         GadCheckpointError: If the checkpoint cannot be exported.
@@ -272,7 +284,7 @@ def student_folder(checkpoint: Checkpoint, output: Path) -> Path:
     folder = _export(checkpoint, output)
     # One that an interrupted run left there is whole, and of the same weights.
     if not folder.is_dir():
-        export_part(checkpoint.path, "student", folder)
+        export_part(checkpoint.path, "student", folder, trust_remote_code=trust_remote_code)
     return folder
 
 

@@ -111,6 +111,7 @@ def open_teacher(
     builder: SequenceBuilder,
     rows: Sequence[Row],
     settings: GenerationSettings,
+    trust_remote_code: bool = False,
 ) -> OpenTeacher:
     """Check everything and render what the teacher is asked. No model is loaded.
 
@@ -120,6 +121,7 @@ def open_teacher(
         builder: The student's (:func:`gad_verl.tools.evaluation.generation.build_sequences`).
         rows: The prompts with the teacher's texts.
         settings: Of the student's responses.
+        trust_remote_code: Run code that the tokenizers bring.
 
     Raises:
         GadConfigError: If the responses are no samples of the student's distribution, or a file, a template or a length
@@ -137,7 +139,10 @@ def open_teacher(
     unlimited = replace(settings, max_prompt_length=_NO_LIMIT, max_response_length=_NO_LIMIT)
     # What the student's template is given is not the teacher's business: it has a template of its own.
     teachers = replace(unlimited, chat_template_kwargs=None)
-    builders = build_sequences(student, unlimited), build_sequences(teacher, teachers)
+    builders = (
+        build_sequences(student, unlimited, trust_remote_code),
+        build_sequences(teacher, teachers, trust_remote_code),
+    )
     asked = _teacher_prompts(builders[1], rows, context, folder)
     exact = same_vocabulary(*(builder.tokenizer for builder in builders), [row.teacher for row in rows])
     longest = settings.max_response_length

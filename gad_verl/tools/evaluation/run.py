@@ -127,8 +127,8 @@ def evaluate(
     checkpoint = find_checkpoint(model)
     if features_model is not None and not (features_model / "config.json").is_file():
         raise GadConfigError(f"--features-model {features_model}: no Hugging Face folder (it has no config.json)")
-    builder = build_sequences(checkpoint, settings)
     compute = compute or Compute()
+    builder = build_sequences(checkpoint, settings, compute.trust_remote_code)
     thoughts = find_thoughts(checkpoint, settings, builder)
     if thoughts is not None and teacher is not None:
         raise GadConfigError(
@@ -149,7 +149,9 @@ def evaluate(
 
         check_text_only(teacher, tools, thoughts)
         images = open_image_prompts(checkpoint, builder, settings)
-    compared = open_teacher(teacher, checkpoint, builder, rows, settings) if teacher is not None else None
+    compared = None
+    if teacher is not None:
+        compared = open_teacher(teacher, checkpoint, builder, rows, settings, compute.trust_remote_code)
     opponents = [find_opponent(name, rows) for name in judge.against] if judge else []
     names = [opponent.name for opponent in opponents]
     if len(names) != len(set(names)):
@@ -199,8 +201,9 @@ def _divergence(
     from gad_verl.tools.evaluation.scoring import LoadedModel
 
     def load(who: str) -> LoadedModel:
-        folder = student_folder(checkpoint, output) if who == STUDENT else teacher.folder
-        model = load_model(folder, teacher.settings["dtype"], compute.trust_remote_code)
+        trusted = compute.trust_remote_code
+        folder = student_folder(checkpoint, output, trusted) if who == STUDENT else teacher.folder
+        model = load_model(folder, teacher.settings["dtype"], trusted)
         return LoadedModel(model, teacher.readers[who], who)
 
     divergence = measure_divergence(texts, teacher, output, load)
