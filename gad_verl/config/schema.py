@@ -259,7 +259,7 @@ class GadConfig:
         return round((self.warmup_epochs or 0.0) * steps_per_epoch)
 
     def build_schedule(self, total_steps: int, steps_per_epoch: int) -> StageSchedule:
-        """Phases of a run; without a warmup there are no discriminator-only steps either.
+        """Phases of a run; one that goes on without a warmup has no discriminator-only steps either.
 
         Raises:
             ValueError: If the stages do not fit into the run.
@@ -269,7 +269,7 @@ class GadConfig:
             stage=self.stage,
             total_steps=total_steps,
             warmup_steps=warmup_steps,
-            discriminator_only_steps=self.discriminator_only_steps if warmup_steps != 0 else 0,
+            discriminator_only_steps=0 if self.stage == "auto" and warmup_steps == 0 else self.discriminator_only_steps,
             snapshot_steps=self.soda.steps(steps_per_epoch) if self.stage == "soda" else 0,
         )
 

@@ -253,6 +253,11 @@ class RewardConfig:
                 re.compile(self.malformed_pattern)
             except re.error as error:
                 require(False, f"gad.reward.malformed_pattern is no regular expression: {error}")
+            require(
+                self.malformed_penalty > 0,
+                "gad.reward.malformed_pattern with gad.reward.malformed_penalty=0 takes nothing off: set the penalty "
+                "above 0",
+            )
 
     def _validate_task(self) -> None:
         require_choice("reward.task_combination", self.task_combination, COMBINATIONS)

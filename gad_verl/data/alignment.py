@@ -22,11 +22,19 @@ from torch import Tensor
 
 from gad_verl.core.token_credit import PHRASE, SENTENCE, value_credit
 
-# A unit ends behind its mark, closing quotes and brackets, and the white space that follows.
-_CLOSING = "[\"\u201d\u2019'\u00bb)\\]]*"
+# A unit ends behind its mark, closing quotes and brackets, and the white space that follows. Chinese and Japanese write
+# none: their marks (and those of Hindi) stand for themselves.
+_CLOSING = "[\"\u201d\u2019'\u00bb)\\]\u300d\u300f\uff09]*"
+
+
+def _ends_of_units(marks: str, wide_marks: str) -> "re.Pattern[str]":
+    return re.compile(f"(?:[{marks}]+{_CLOSING}(?=\\s|$)|[{wide_marks}]+{_CLOSING}|\n)\\s*")
+
+
+_WIDE_SENTENCE = "\u3002\uff01\uff1f\uff61\u0964"
 _UNIT_ENDS = {
-    SENTENCE: re.compile(f"(?:[.!?\u2026\u3002\uff01\uff1f]+{_CLOSING}(?=\\s|$)|\n)\\s*"),
-    PHRASE: re.compile(f"(?:[.!?\u2026,;:\u3002\uff01\uff1f\uff0c\uff1b\uff1a]+{_CLOSING}(?=\\s|$)|\n)\\s*"),
+    SENTENCE: _ends_of_units(".!?\u2026", _WIDE_SENTENCE),
+    PHRASE: _ends_of_units(".!?\u2026,;:", f"{_WIDE_SENTENCE}\uff0c\u3001\uff1b\uff1a"),
 }
 
 
@@ -37,7 +45,7 @@ def token_ends(tokenizer: Any, token_ids: Sequence[int], text: str, extra: int) 
         tokenizer: A fast tokenizer of transformers.
         token_ids: Tokens of the text, followed by ``extra`` tokens that stand for none of it (EOS).
         text: The text.
-        extra: Their number; they end where the text ends.
+        extra: Their number; they end behind the text, so that none of them is mistaken for its last token.
 
     Returns:
         One position per token, or None where the tokens are not those that the tokenizer makes of the text (a sampled
@@ -49,7 +57,7 @@ def token_ends(tokenizer: Any, token_ids: Sequence[int], text: str, extra: int) 
     count = len(token_ids) - extra
     if list(encoded["input_ids"]) != list(token_ids[:count]):
         return None
-    return [end for _, end in encoded["offset_mapping"]] + [len(text)] * extra
+    return [end for _, end in encoded["offset_mapping"]] + [len(text) + 1] * extra
 
 
 def carry_values(values: Tensor, ends: Sequence[int], target_ends: Sequence[int], start: float) -> Tensor:

@@ -49,4 +49,4 @@ def answer_encoder(config: DictConfig, gad: GadConfig, tokenizer: Any, other: An
     if not gad.thinking.hides:
         return AnswerEncoder(student, reader)
     thoughts = ThoughtReader(student, marks_of(gad.thinking, tokenizer.chat_template))
-    return AnswerEncoder(student, without_thoughts(reader), thoughts)
+    return AnswerEncoder(student, without_thoughts(reader, thoughts.marks), thoughts)

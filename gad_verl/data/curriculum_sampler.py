@@ -113,10 +113,14 @@ class CurriculumSampler(Sampler[int]):
 
     def state_dict(self) -> dict[str, Any]:
         """State of the curriculum and the place in the pass."""
-        return {"curriculum": self.curriculum.state_dict(), "waiting": list(self._waiting), "yielded": self._yielded}
+        place = {"waiting": list(self._waiting), "yielded": self._yielded, "batch_size": self.curriculum.batch_size}
+        return {"curriculum": self.curriculum.state_dict(), **place}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from ``state``; with other rows, at the beginning of a pass."""
-        self._resuming = self.curriculum.load_state_dict(state["curriculum"])
+        """Go on from ``state``; with other rows or another batch size, at the beginning of a pass."""
+        same_rows = self.curriculum.load_state_dict(state["curriculum"])
+        # Checkpoints of older versions do not say it.
+        size = state.get("batch_size", self.curriculum.batch_size)
+        self._resuming = same_rows and size == self.curriculum.batch_size
         self._waiting = list(state["waiting"]) if self._resuming else []
         self._yielded = int(state["yielded"]) if self._resuming else 0

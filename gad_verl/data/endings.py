@@ -25,37 +25,82 @@ STOP, LENGTH, CONTENT_FILTER = "stop", "length", "content_filter"
 # Where an API gives no reason, and its answer is complete.
 UNKNOWN = "unknown"
 _FINISH_REASONS = {
-    **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "end"), STOP),
-    **dict.fromkeys(("length", "max_tokens", "max_output_tokens", "model_length", "token_limit"), LENGTH),
+    **dict.fromkeys(("stop", "end_turn", "stop_sequence", "eos", "eos_token", "complete", "completed", "end"), STOP),
     **dict.fromkeys(
-        ("content_filter", "safety", "recitation", "prohibited_content", "blocklist", "spii", "sensitive"),
+        (
+            "length",
+            "max_tokens",
+            "max_completion_tokens",
+            "max_output_tokens",
+            "max_length",
+            "model_length",
+            "model_context_window_exceeded",
+            "context_length_exceeded",
+            "token_limit",
+            "incomplete",
+        ),
+        LENGTH,
+    ),
+    **dict.fromkeys(
+        (
+            "content_filter",
+            "content_filtered",
+            "guardrail_intervened",
+            "safety",
+            "image_safety",
+            "recitation",
+            "prohibited_content",
+            "blocklist",
+            "spii",
+            "sensitive",
+            "language",
+            "error_toxic",
+        ),
         CONTENT_FILTER,
     ),
 }
+# Names of an API's enumeration, as its client writes them.
+_PREFIX = "finish_reason_"
 # The API broke off: it is no end of the text.
-BROKEN_OFF = ("error", "insufficient_system_resource", "network_error", "aborted", "cancelled")
+BROKEN_OFF = (
+    "error",
+    "error_limit",
+    "insufficient_system_resource",
+    "network_error",
+    "abort",
+    "aborted",
+    "cancelled",
+    "timeout",
+)
 _CUT = (LENGTH, CONTENT_FILTER, *BROKEN_OFF)
 
 EXTRA_INFO = "extra_info"
 _STOPPED = "stopped_by_length"
 # What rows say it in, as columns or in extra_info: a value for all texts of the row, or a list with one for each.
-MARKS = ("finish_reason", "finish_reasons", _STOPPED, "finished")
+_REASONS = ("finish_reason", "finish_reasons")
+MARKS = (*_REASONS, _STOPPED, "finished")
+_ANSWERS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 def finish_reason(value: Any) -> str:
     """Why a text ended, by one name for all APIs: ``stop``, ``length``, ``content_filter``, ``unknown`` or its own."""
     if not isinstance(value, str) or not value:
         return UNKNOWN
-    return _FINISH_REASONS.get(value.lower(), value.lower())
+    name = value.strip().lower().removeprefix(_PREFIX)
+    return _FINISH_REASONS.get(name, name)
 
 
-def _is_cut(mark: str, value: Any) -> bool | None:
-    if isinstance(value, str):
-        reason = finish_reason(value)
+def _is_cut(mark: str, value: Any, where: str) -> bool | None:
+    if value is None or value == "" or (isinstance(value, float) and value != value):
+        return None
+    reason = finish_reason(value)
+    if mark in _REASONS or reason in (STOP, *_CUT):
         return None if reason == UNKNOWN else reason in _CUT
-    if isinstance(value, bool):
-        return value if mark == _STOPPED else not value
-    return None
+    # A CSV has texts and numbers.
+    said = _ANSWERS.get(str(value).strip().lower())
+    if said is None:
+        raise GadDataError(f"{where}: {mark}={value!r} is neither true nor false")
+    return said if mark == _STOPPED else not said
 
 
 def marks_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +120,7 @@ def cut_marks(row: Mapping[str, Any], count: int, where: str) -> list[bool | Non
         where: File and row, for the error.
 
     Raises:
-        GadDataError: If a list has another length.
+        GadDataError: If a list has another length, or an entry says nothing that is known.
     """
     found: list[bool | None] = [None] * count
     for mark, value in marks_of(row).items():
@@ -88,7 +133,7 @@ def cut_marks(row: Mapping[str, Any], count: int, where: str) -> list[bool | Non
                 "leave it out"
             )
         for place, one in enumerate(values):
-            cut = _is_cut(mark, one)
+            cut = _is_cut(mark, one, where)
             if cut is not None:
                 found[place] = cut or bool(found[place])
     return found

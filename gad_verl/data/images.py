@@ -38,6 +38,7 @@ _FILE = "file://"
 # What OpenAI-compatible APIs read.
 _API_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 _END_OF_JPEG = b"\xff\xd9"
+_MODES_OF_PNG = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 
 def image_file(value: Any, where: str) -> bytes:
@@ -65,6 +66,8 @@ def image_file(value: Any, where: str) -> bytes:
         return _read(os.fspath(value), where)
     if hasattr(value, "save") and hasattr(value, "size"):
         buffer = io.BytesIO()
+        # PNG has no CMYK and others; a model sees RGB anyway.
+        value = value if value.mode in _MODES_OF_PNG else value.convert("RGB")
         # Without loss; little time for small files.
         value.save(buffer, format="PNG", compress_level=1)
         return buffer.getvalue()

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Prompts as the chat template renders them: whether it can, and whether what is asked is in it."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -74,7 +75,7 @@ class RenderedPrompts:
             ) from None
         squeezed = _squeezed(rendered)
         last = messages[-1]
-        if _squeezed(last["content"]) not in squeezed:
+        if not _shows(squeezed, last["content"]):
             raise GadDataError(
                 f"{where}: the chat template of {self._key} leaves the last message (role {last['role']!r}) out, so "
                 f"nothing would be asked. Use the role 'user', or set {self._key}.custom_chat_template"
@@ -82,7 +83,7 @@ class RenderedPrompts:
         for message in messages[:-1]:
             # Templates drop the thoughts of earlier turns on purpose.
             said = message["content"].rpartition("</think>")[2]
-            if message["role"] not in self._lost and _squeezed(said) not in squeezed:
+            if message["role"] not in self._lost and not _shows(squeezed, said):
                 self._lost[message["role"]] = where
 
     def warn(self) -> None:
@@ -95,6 +96,12 @@ class RenderedPrompts:
                 role,
                 where,
             )
+
+
+def _shows(squeezed: str, content: str) -> bool:
+    """Whether a rendered prompt holds a content, as it is or as JSON, in which templates write results of tools."""
+    as_json = (json.dumps(content, ensure_ascii=ascii_alone)[1:-1] for ascii_alone in (False, True))
+    return any(_squeezed(text) in squeezed for text in (content, *as_json))
 
 
 def _prompts(path: str, key: str) -> Iterator[Any]:

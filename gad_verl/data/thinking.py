@@ -82,9 +82,9 @@ def marks_of(thinking: ThinkingConfig, chat_template: Any) -> Marks:
         chat_template: Of the student's tokenizer.
     """
     if thinking.open is not None and thinking.close is not None:
-        found = next((known for known in KNOWN_MARKS if known.close == thinking.close), None)
-        given = _block(thinking.open, thinking.close)
-        marks = found if found is not None and found.open == thinking.open else given
+        found = next((known for known in KNOWN_MARKS if known.close == thinking.close.strip()), None)
+        given = _block(thinking.open.strip(), thinking.close.strip())
+        marks = found if found is not None and found.open == given.open else given
     else:
         template = str(chat_template)
         # A template writes a closing mark in one piece, or splits earlier turns at it; some name the opening one alone.
@@ -130,8 +130,12 @@ class Unopened(SequenceBuilder):
         return bare.removesuffix(self._mark) if bare.endswith(self._mark) else rendered
 
 
-def closed_prompts(builder: SequenceBuilder) -> tuple[dict[str, Any], str]:
+def closed_prompts(builder: SequenceBuilder, marks: Marks | None = None) -> tuple[dict[str, Any], str]:
     """How the prompts of an answer without thoughts are made of a builder's: a switch of the template, else a mark.
+
+    Args:
+        builder: Renders the prompts.
+        marks: Around the student's thoughts; None looks for those that are known.
 
     Returns:
         Options of the template, and the mark that is taken off the end of what it renders; empty where there is none.
@@ -143,12 +147,17 @@ def closed_prompts(builder: SequenceBuilder) -> tuple[dict[str, Any], str]:
         bare = builder.render(CHAT).rstrip()
     except GadDataError:
         return {}, ""
-    return {}, next((marks.open for marks in KNOWN_MARKS if bare.endswith(marks.open)), "")
+    openings = [*([] if marks is None else [marks.open]), *(known.open for known in KNOWN_MARKS)]
+    return {}, next((opening for opening in openings if bare.endswith(opening)), "")
 
 
-def without_thoughts(builder: SequenceBuilder) -> SequenceBuilder:
-    """The same builder with the prompts of an answer without thoughts, for whoever reads answers alone."""
-    options, mark = closed_prompts(builder)
+def without_thoughts(builder: SequenceBuilder, marks: Marks | None = None) -> SequenceBuilder:
+    """The same builder with the prompts of an answer without thoughts, for whoever reads answers alone.
+
+    Args:
+        builder, marks: See :func:`closed_prompts`.
+    """
+    options, mark = closed_prompts(builder, marks)
     for name, value in options.items():
         builder = builder.with_option(name, value)
     return Unopened(builder, mark) if mark else builder

@@ -129,13 +129,20 @@ def look_at_thinking(config: DictConfig, gad_config: GadConfig, student: Sequenc
 
 def _check_hidden(config: DictConfig, gad_config: GadConfig, student: SequenceBuilder, marks: Marks) -> None:
     require(
-        not _teacher_thinks(config, gad_config, marks),
-        f"gad.thinking.mode=hidden, and teacher texts of {file_list(config.data.train_files)[0]} show thoughts "
+        not _teacher_thinks(config, gad_config, marks, rows=None),
+        f"gad.thinking.mode=hidden, and teacher texts of {', '.join(file_list(config.data.train_files))} show thoughts "
         f"({marks.close!r}): the discriminator would know the teacher by them. Take them off (gad-verl data normalize "
         "--strip-thinking)",
     )
     logger.info("thinking: %s", thinking_in_words(config, gad_config, student))
-    logger.info("the discriminator's prompts end with %r", without_thoughts(student).render(CHAT)[-40:])
+    logger.info("the discriminator's prompts end with %r", without_thoughts(student, marks).render(CHAT)[-40:])
+    limit, budget = int(config.data.max_response_length), gad_config.thinking.budget
+    ending = len(ThoughtReader(student, marks).ending)
+    require(
+        budget is None or budget + ending < limit,
+        f"gad.thinking.budget={budget} and the {ending} tokens that end thoughts leave nothing of "
+        f"data.max_response_length={limit} for the answer: lower one or raise the other",
+    )
     template = str(student.tokenizer.chat_template)
     if gad_config.thinking.open is None and not any(mark in template for mark in (marks.open, marks.close)):
         logger.warning(
@@ -147,15 +154,16 @@ def _check_hidden(config: DictConfig, gad_config: GadConfig, student: SequenceBu
         )
 
 
-def _teacher_thinks(config: DictConfig, gad_config: GadConfig, marks: Marks) -> bool:
-    return any(marks.close in text for text in _first_texts(config, gad_config))
+def _teacher_thinks(config: DictConfig, gad_config: GadConfig, marks: Marks, rows: int | None = _ROWS) -> bool:
+    """Whether a text of the first so many rows of each file shows thoughts; None looks at all rows."""
+    return any(marks.close in text for text in _first_texts(config, gad_config, rows))
 
 
-def _first_texts(config: DictConfig, gad_config: GadConfig) -> Iterator[str]:
-    path = file_list(config.data.train_files)[0]
-    for row in islice(open_file(path).rows([gad_config.teacher_key]), _ROWS):
-        if not isinstance(row, BadRow):
-            yield from teacher_texts(row[gad_config.teacher_key], path)
+def _first_texts(config: DictConfig, gad_config: GadConfig, rows: int | None) -> Iterator[str]:
+    for path in file_list(config.data.train_files):
+        for row in islice(open_file(path).rows([gad_config.teacher_key]), rows):
+            if not isinstance(row, BadRow):
+                yield from teacher_texts(row[gad_config.teacher_key], path)
 
 
 def _warn(rendered: str, switch: str | None) -> None:

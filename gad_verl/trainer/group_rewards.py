@@ -75,16 +75,29 @@ def group_rewards(
                 extra_info=extra[row] or {},
             )
         )
-    found = function(groups)
+    found = _checked(function(groups), groups, where)
     rewards = [math.nan] * len(step.keys)
-    sizes = [len(one) for one in found] if len(found) == len(groups) else None
-    if sizes != [len(group.answers) for group in groups]:
-        raise GadConfigError(
-            f"{GROUP_FUNCTION_KEY}: {where} must return, for each of the {len(groups)} groups, a reward (a number, or "
-            "None) for each of its answers"
-        )
     for group, values in zip(step.groups, found, strict=True):
         for session, value in zip(group.sessions, values, strict=True):
-            if session is not None and value is not None:
-                rewards[session.row] = float(value)
+            if session is not None:
+                rewards[session.row] = value
     return rewards
+
+
+def _checked(found: Any, groups: Sequence[AnswerGroup], where: str) -> list[list[float]]:
+    """What a function returned, as numbers; nan for None.
+
+    Raises:
+        GadConfigError: It is no reward for each answer.
+    """
+    try:
+        values = [[math.nan if value is None else float(value) for value in some] for some in found]
+        fits = [len(some) for some in values] == [len(group.answers) for group in groups]
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise GadConfigError(
+            f"{GROUP_FUNCTION_KEY}: {where} must return, for each of the {len(groups)} groups, a reward (a number, or "
+            f"None) for each of its answers; got {repr(found)[:200]}"
+        )
+    return values

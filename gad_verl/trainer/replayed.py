@@ -159,7 +159,7 @@ class Replay:
         """
         config, seed_step = self._config, step * 1000 + number
         trains = [place for place, group in enumerate(fresh) if group.trains]
-        count = replay_count(len(trains) if config.mode == REPLACE else len(fresh), config.fraction, config.mode)
+        count = replay_count(len(trains), config.fraction, config.mode)
         drawn = self._buffer.draw(count, seed_step, step)
         groups = list(fresh)
         if config.mode == REPLACE:

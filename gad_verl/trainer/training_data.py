@@ -381,7 +381,7 @@ class TrainingData:
         """What is another than when a checkpoint was saved, in words."""
         rows, batch = len(self.dataset), self._config.data.train_batch_size
         if saved.files and not same_content(saved.files, self._stamps):
-            yield f"{', '.join(changed_files(saved.files, self._stamps))} changed"
+            yield f"{', '.join(changed_files(saved.files, self._stamps)) or 'the order of the training files'} changed"
         if rows != saved.rows:
             yield f"{rows} rows instead of {saved.rows}"
         if batch != (saved.batch_size or batch):

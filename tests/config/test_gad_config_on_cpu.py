@@ -223,3 +223,13 @@ def test_warmup_steps(steps: int, epochs: float, per_epoch: int) -> None:
     resolved = GadConfig(warmup_epochs=epochs).resolve_warmup_steps(per_epoch)
     assert isinstance(resolved, int) and abs(resolved - epochs * per_epoch) <= 0.5
     assert GadConfig(warmup_epochs=None).resolve_warmup_steps(per_epoch) == 0
+
+
+@pytest.mark.parametrize(("stage", "alone"), [("auto", 0), ("warmup", 3)])
+def test_only_a_run_that_goes_on_without_a_warmup_has_no_step_of_the_discriminator_alone(
+    stage: str, alone: int
+) -> None:
+    """In a warmup that is a run of its own ``warmup_steps`` is not read."""
+    config = GadConfig(stage=stage, warmup_steps=0, warmup_epochs=None, discriminator_only_steps=3)
+    assert config.build_schedule(10, 5).discriminator_only_steps == alone
+    assert GadConfig(stage=stage, warmup_steps=4, discriminator_only_steps=3).build_schedule(10, 5) is not None

@@ -85,6 +85,7 @@ WRONG = [
     ({"gad.reward.length_correction": "words"}, "gad.reward.length_correction"),
     ({"gad.reward.whitening": "all"}, "gad.reward.whitening"),
     ({"gad.reward.malformed_pattern": "("}, "gad.reward.malformed_pattern"),
+    ({"gad.reward.malformed_pattern": "a"}, "malformed_penalty=0"),
     ({"gad.reward.token_weight": -0.1}, "gad.reward.token_weight"),
     ({"gad.reward.discriminator_weight": 0.0}, "there is no reward"),
     ({"gad.reward.sequence_weight": 0.0}, "there is no reward"),

@@ -187,6 +187,22 @@ def test_a_resume_with_other_rows_begins_a_pass(make_dataset: Any, dataset: GadD
     assert new.sampler.curriculum.steps == 7
 
 
+@pytest.mark.parametrize("mode", ["order", "pool"])
+@pytest.mark.parametrize(("before", "after"), [(4, 6), (6, 4), (4, 5)])
+def test_a_resume_with_another_batch_size_begins_a_pass(
+    dataset: GadDataset, mode: str, before: int, after: int
+) -> None:
+    """What was drawn for steps of the old size would shift every later step against its draw."""
+    plan = CurriculumSettings(mode=mode, start=1.0)
+    old = Reader(dataset, before, before, plan, learns=True)
+    old.steps(0, 2)
+    new = Reader(dataset, after, after, plan, learns=True)
+    new.loader.load_state_dict(pickle.loads(pickle.dumps(old.loader.state_dict())))
+    for step in range(2, 9):
+        [rows_of_step] = new.steps(step, step + 1)
+        assert sorted(rows_of_step) == sorted(new.sampler.last_draw.rows) and len(set(rows_of_step)) == after
+
+
 # ------------------------------ checks of rows ------------------------------
 
 

@@ -23,6 +23,7 @@ from gad_verl.data.endings import MARKS, cut_marks, cut_texts, finish_reason, ma
 from gad_verl.errors import GadDataError
 
 CUT = ["length", "MAX_TOKENS", "max_output_tokens", "content_filter", "SAFETY", "network_error"]
+CUT += ["abort", "model_context_window_exceeded", "FINISH_REASON_MAX_TOKENS", "incomplete", "ERROR_TOXIC", "timeout"]
 ENDED = ["stop", "end_turn", "EOS", "tool_calls", "refusal"]
 SILENT = ["", "unknown", None, float("nan"), 3]
 
@@ -39,6 +40,19 @@ def test_flags() -> None:
     for value in (True, False):
         assert cut_texts({"extra_info": {"stopped_by_length": value}}, 1, "row") == [value]
         assert cut_texts({"finished": value}, 1, "row") == [not value]
+
+
+@pytest.mark.parametrize(
+    ("mark", "cut", "whole"), [("stopped_by_length", "true 1 True", "false 0"), ("finished", "false 0", "true 1 1.0")]
+)
+def test_flags_of_a_csv_are_texts_and_numbers(mark: str, cut: str, whole: str) -> None:
+    for text, expected in [*((one, True) for one in cut.split()), *((one, False) for one in whole.split())]:
+        assert cut_marks({mark: text}, 1, "row") == [expected]
+        if text.isdigit():
+            assert cut_marks({mark: int(text)}, 1, "row") == cut_marks({mark: np.int64(text)}, 1, "row") == [expected]
+    assert cut_marks({mark: "length"}, 1, "row") == [True] and cut_marks({mark: ""}, 1, "row") == [None]
+    with pytest.raises(GadDataError, match=f"row 3: {mark}='perhaps'"):
+        cut_marks({mark: "perhaps"}, 1, "row 3")
 
 
 def test_rows_that_say_nothing() -> None:

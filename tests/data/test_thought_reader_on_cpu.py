@@ -174,6 +174,16 @@ def test_marks_follow_the_template_and_the_configuration() -> None:
     own = marks_of(ThinkingConfig(open="(", close=")", empty_block="()"), "</think>")
     assert own == Marks("(", ")", "()", "\n)\n\n")
     assert marks_of(ThinkingConfig(open="(", close=")"), "</think>").empty_block == "(\n\n)\n\n"
+    # As they are copied from a template.
+    assert marks_of(ThinkingConfig(open="<think>\n", close="\n</think>\n\n"), "") == USUAL_MARKS
+
+
+def test_marks_of_ones_own_are_taken_off_the_prompts_of_answers() -> None:
+    tokenizer = build_chat_tokenizer(CHAT_FAMILIES["thinking switch"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}A:<reason>\n"
+    builder, marks = SequenceBuilder(tokenizer, 200, 32), Marks("<reason>", "</reason>", "", "</reason>")
+    assert without_thoughts(builder).render(CHAT).endswith("<reason>")
+    assert without_thoughts(builder, marks).render(CHAT).endswith("A:")
 
 
 @pytest.mark.parametrize("family", CHAT_FAMILIES)

@@ -19,9 +19,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gad_verl.data.alignment import credit_of_response, token_ends, unit_ends
 from gad_verl.data.tokens import EncodedResponse, SequenceBuilder, stop_token_ids
 from gad_verl.errors import GadConfigError, GadDataError
 
@@ -324,3 +326,33 @@ def test_a_template_that_renders_nothing_raises() -> None:
     tokenizer.chat_template = "{{ '' }}"
     with pytest.raises(GadDataError, match="renders no token"):
         SequenceBuilder(tokenizer, 64, 8).prompt([{"role": "user", "content": "a"}])
+
+
+# ------------------------------ ends of tokens and units ------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "expected"),
+    [
+        ("你好。今天天气很好。我们去公园吧。", "sentence", ["你好。", "今天天气很好。", "我们去公园吧。"]),
+        ("你好，今天，好。", "phrase", ["你好，", "今天，", "好。"]),
+        ("「はい。」と言った。", "sentence", ["「はい。」", "と言った。"]),
+        ("It is 2.5 m. Yes, e.g. so", "sentence", ["It is 2.5 m.", " Yes, e.g.", " so"]),
+        ("यह है। वह भी।", "sentence", ["यह है।", " वह भी।"]),
+    ],
+)
+def test_units_end_at_the_marks_of_their_script(text: str, unit: str, expected: list[str]) -> None:
+    ends = [*range(1, len(text) + 1), len(text) + 1]
+    found = [0, *(ends[place] for place in unit_ends(text, ends, unit))]
+    parts = [text[begin:end] for begin, end in zip(found, found[1:], strict=False)]
+    assert parts + ([text[found[-1] :]] if found[-1] < len(text) else []) == expected
+
+
+def test_credit_of_the_end_stays_with_the_end(tokenizer: Any) -> None:
+    """A student that stops with another token than the reader's: the tokens differ, and the text does not."""
+    ids = encode(tokenizer, "the hat")
+    values = torch.arange(len(ids) + 1, dtype=torch.float64) ** 2
+    ends = token_ends(tokenizer, [*ids, tokenizer.eos_token_id], "the hat", extra=1)
+    other = token_ends(tokenizer, [*ids, tokenizer.pad_token_id], "the hat", extra=1)
+    same = credit_of_response(values, 0.5, None, None, same_tokens=True)
+    assert torch.equal(credit_of_response(values, 0.5, ends, other, same_tokens=False), same)

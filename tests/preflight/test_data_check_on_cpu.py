@@ -179,6 +179,14 @@ class TestRendering:
         val = written(tmp_path / "val.parquet", [*rows(2), *rows(1, prompt=odd)])
         assert f"{val}, row 2" in refusal(checked, train, template=STRICT, data__val_files=val)
 
+    def test_a_result_of_a_tool_may_be_shown_as_json(
+        self, checked: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        said = [*CHAT, {"role": "tool", "content": '{"temp": 20}\nsunny, "très"'}]
+        path = written(tmp_path / "train.parquet", rows(prompt=said))
+        checked(path, template="{% for m in messages %}{{ m['content'] | tojson }}{% endfor %}")
+        assert not [record for record in caplog.records if "leaves messages" in record.getMessage()]
+
     @pytest.mark.parametrize("role", ["critic", "tool", "developer"])
     def test_a_last_message_that_vanishes_is_an_error(
         self, checked: Callable[..., Any], tmp_path: Path, role: str

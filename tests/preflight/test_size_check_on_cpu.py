@@ -344,6 +344,27 @@ def test_hidden_thoughts_need_marks_and_a_teacher_without_any(
     rows.to_parquet(tmp_path / "thoughts.parquet")
     files = {"data__train_files": str(tmp_path / "thoughts.parquet")}
     assert "--strip-thinking" in refused(preflight.run_preflight, changed(tiny_config, **files))
+    # One text in any row of any file gives the teacher away.
+    many = pd.concat([pd.read_parquet(tiny_config.data.train_files)] * 30, ignore_index=True)
+    many.to_parquet(tmp_path / "first.parquet")
+    many.loc[len(many) - 1, "teacher_response"] = "((hm)) a hat"
+    many.to_parquet(tmp_path / "second.parquet")
+    files = {"data__train_files": [str(tmp_path / name) for name in ("first.parquet", "second.parquet")]}
+    assert "--strip-thinking" in refused(preflight.run_preflight, changed(tiny_config, **files))
+
+
+def test_the_end_of_thoughts_needs_room_too(tiny_config: DictConfig, caplog: pytest.LogCaptureFixture) -> None:
+    """At the budget the loop writes what ends them: without room for it there would never be an answer."""
+    values = {"gad__thinking__mode": "hidden", "data__max_response_length": 64}
+    for budget, fits in ((63, False), (52, False), (51, True)):
+        changed(tiny_config, actor_rollout_ref__model__custom_chat_template=CHAT_TEMPLATE + SWITCH)
+        changed(tiny_config, gad__thinking__budget=budget, **values)
+        # One token a byte: "\n</think>\n\n" are 11, and one is left for the answer.
+        if fits:
+            preflight.run_preflight(tiny_config)
+        else:
+            said = refused(preflight.run_preflight, tiny_config)
+            assert f"gad.thinking.budget={budget} and the 11 tokens that end thoughts leave nothing" in said
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,17 @@ def test_a_function_that_forgets_answers_is_named(start: Callable[..., FakeRun],
 
 
 @pytest.mark.parametrize(
+    "returned",
+    ["None", "[0.5 for group in groups]", "(1 for group in groups)", "[['good'] for group in groups]", "[{}]"],
+)
+def test_what_is_no_list_of_rewards_is_named(start: Callable[..., FakeRun], tmp_path: Path, returned: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(f"def rate(groups):\n    return {returned}\n")
+    with pytest.raises(GadConfigError, match="own.py:rate must return.*got "):
+        start({"reward.group_function": f"{path}:rate", "reward.task_weight": 1.0})
+
+
+@pytest.mark.parametrize(
     ("values", "words"),
     [
         ({"reward.task_combination": "product"}, "task_weight=0"),

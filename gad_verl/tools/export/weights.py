@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gad_verl.config.thinking import HIDDEN
-from gad_verl.data.thinking import closed_prompts
+from gad_verl.config.thinking import HIDDEN, ThinkingConfig
+from gad_verl.data.thinking import closed_prompts, marks_of
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.discriminator.form import HEAD_NAMES
 from gad_verl.errors import GadCheckpointError
@@ -196,9 +196,10 @@ def export_part(
         if part == "discriminator":
             opened = ""
             if thinking.get("mode") == HIDDEN:
-                closing, opened = closed_prompts(
-                    SequenceBuilder(load_tokenizer(temporary, trust_remote_code), 1, 1, None, options)
-                )
+                builder = SequenceBuilder(load_tokenizer(temporary, trust_remote_code), 1, 1, None, options)
+                own = {name: thinking[name] for name in ("open", "close")}
+                marks = None if None in own.values() else marks_of(ThinkingConfig(HIDDEN, **own), None)
+                closing, opened = closed_prompts(builder, marks)
                 options |= closing
             scoring = Scoring(
                 run.get("data.max_prompt_length"),
