@@ -86,8 +86,10 @@ def finish_reason(value: Any) -> str:
     """Why a text ended, by one name for all APIs: ``stop``, ``length``, ``content_filter``, ``unknown`` or its own."""
     if not isinstance(value, str) or not value:
         return UNKNOWN
-    name = value.strip().lower().removeprefix(_PREFIX)
-    return _FINISH_REASONS.get(name, name)
+    name = value.strip().lower()
+    while name.startswith(_PREFIX):
+        name = name.removeprefix(_PREFIX).strip()
+    return _FINISH_REASONS.get(name, name) or UNKNOWN
 
 
 def _is_cut(mark: str, value: Any, where: str) -> bool | None:

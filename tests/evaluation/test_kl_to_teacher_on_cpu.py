@@ -414,7 +414,12 @@ def test_a_checkpoint_of_verl_is_exported_once(
     from gad_verl.tools.evaluation import generation
 
     exports, stock = [], generation.export_part
-    monkeypatch.setattr(generation, "export_part", lambda *arguments: exports.append(1) or stock(*arguments))
+
+    def export_part(*arguments: Any, **options: Any) -> Any:
+        exports.append(1)
+        return stock(*arguments, **options)
+
+    monkeypatch.setattr(generation, "export_part", export_part)
     paths = ["--model", str(actor.parent), "--data", str(models / "val.parquet"), "--output", str(tmp_path / "out")]
     assert cli.main(["evaluate", *paths, *EVERYTHING, *teacher_options(models)]) == 0
     assert len(exports) == 1 and not list((tmp_path / "out").glob(".exported*"))

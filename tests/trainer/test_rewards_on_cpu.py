@@ -268,7 +268,7 @@ def test_ends_of_tokens_cover_the_text(builders: tuple[SequenceBuilder, Sequence
     for builder in builders:
         ids = builder.response(TEXT).token_ids
         ends = token_ends(builder.tokenizer, ids, TEXT, extra=1)
-        assert len(ends) == len(ids) and ends == sorted(ends) and ends[-1] == ends[-2] == len(TEXT)
+        assert len(ends) == len(ids) and ends == sorted(ends) and ends[-1] == ends[-2] + 1 == len(TEXT) + 1
         assert token_ends(builder.tokenizer, [*ids[:2], 0, *ids[2:]], TEXT, extra=1) is None
 
 
