@@ -101,7 +101,7 @@ def _is_cut(mark: str, value: Any, where: str) -> bool | None:
     # A CSV has texts and numbers.
     said = _ANSWERS.get(str(value).strip().lower())
     if said is None:
-        raise GadDataError(f"{where}: {mark}={value!r} is neither true nor false")
+        raise GadDataError(f"{where}: {mark}={value!r} is neither true nor false; correct it, or leave it out")
     return said if mark == _STOPPED else not said
 
 

@@ -193,7 +193,7 @@ def test_a_number_is_read_however_it_is_written(whole: int, digits: int) -> None
         assert is_number(text, plain)
 
 
-@pytest.mark.parametrize("repeated", ["\\frac{1}{2}+", "\\boxed{", "{", "\\frac{1", "1,", "#### "])
+@pytest.mark.parametrize("repeated", ["\\frac{1}{2}+", "\\boxed{", "{", "\\frac{1", "1,", "#### ", "1" * 20, " " * 20])
 def test_an_answer_that_was_cut_off_is_read_at_once(repeated: str) -> None:
     """Backtracking took twice as long with each fraction: a test run that hangs has failed."""
     text = "\\boxed{" + repeated * 2_000

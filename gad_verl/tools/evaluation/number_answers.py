@@ -21,8 +21,13 @@ from gad_verl.errors import GadDataError
 
 # TeX: a group of thousands (1{,}000 and 1,\!000), a power of ten, a fraction with or without a whole number before it.
 _TEX_COMMA = re.compile(r"\{,\}|,\\!|(?<=\d)\\,(?=\d{3})")
-_TEX_POWER = re.compile(r"(?<=\d)\s*(?:\\times|\\cdot|×)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))(?!\d)")
-_TEX_FRACTION = re.compile(r"([-+]?)(\d*)\s*\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(-?\d+)\s*\}|(\d))")
+_TEX_POWER = re.compile(
+    r"(?<=\d)\s{0,4}(?:\\times|\\cdot|×)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,3})\s*\}|([-+]?\d{1,3}))(?!\d)"
+)
+# Digits are read from their first one alone, and few spaces: an answer may be one long run of either.
+_TEX_FRACTION = re.compile(
+    r"([-+]?)(?:(?<!\d)(\d+))?\s{0,4}\\[dt]?frac\s*(?:\{\s*(-?\d+)\s*\}|(\d))\s*(?:\{\s*(-?\d+)\s*\}|(\d))"
+)
 # Numbers with or without groups of thousands, decimals, exponents, and a plain fraction. What stands before one is not
 # a part of a name (v2, B12, x_1), in scripts without spaces it may be a letter; a unit may follow at once (18cm, 18元).
 _NUMBER = re.compile(
@@ -35,7 +40,7 @@ _MARKED = re.compile(rf"####[ \t]*[*$€£¥ ]*({_NUMBER.pattern})[ \t]*[*%]*\.?
 
 
 def _fraction(found: "re.Match[str]") -> str:
-    sign, whole, top, bottom = found[1], found[2], found[3] or found[4], found[5] or found[6]
+    sign, whole, top, bottom = found[1], found[2] or "", found[3] or found[4], found[5] or found[6]
     if whole and not top.startswith("-") and not bottom.startswith("-"):
         top = str(int(whole) * int(bottom) + int(top))
         whole = ""
