@@ -42,7 +42,7 @@ from lm_lab import Paused, quiet_loading
 from lm_language import CHOICE_ROWS, SEQKD_RATES, SODA, Choice, choose, rival_rows, training_s
 from lm_language import run as lm_run
 from lm_training import seqkd_student
-from objective_language import GAD, NEW, RIVALS, SEQKD, TUNED, seqkd_at
+from objective_language import GAD, HOLD, NEW, PARTS, RIVALS, SEQKD, TUNED, seqkd_at
 from smollm_lab import difference, shown
 from student import StudentError, ensure_student
 from study_common import Column, Row, Rows, Run, arguments, arm_table, paired_difference, run_all, show, table
@@ -56,9 +56,10 @@ FIRST_SEED = 540
 OWN_MODEL = "SmolLM2-135M-Instruct with a hidden context"
 # A student that says less that its teacher would not is to be had without training too.
 COOLED, TEMPERATURES = "SeqKD tuned, sampled cooler", (0.95, 0.9, 0.8)
-ARMS = (SEQKD, *map(seqkd_at, SEQKD_RATES), COOLED, NEW, GAD, SODA)
-LATER = (NEW, GAD, SODA)
+ARMS = (SEQKD, *map(seqkd_at, SEQKD_RATES), COOLED, NEW, GAD, SODA, HOLD, *PARTS)
+LATER = (NEW, *PARTS, HOLD, GAD, SODA)
 EQUAL_TIME = "the same, equal time"
+STOPPED = tuple(name for name, stop in RIVALS.items() if stop.rule != "all" and not stop.equal_time)
 # Where lm_language.py has chosen nothing yet: the middle one of its rates of SeqKD, the lower one of the others.
 DEFAULT = Choice(seqkd=1e-4, seqkd_equal_time=1e-4, gad=1e-5, soda=1e-5)
 CHOSEN, DEFAULTS = "lm_language", "default"
@@ -143,8 +144,8 @@ def with_rivals(rows: Sequence[Row]) -> list[Row]:
 
 def differences_table(rows: Sequence[Row], rival: str, arms: Sequence[str]) -> str:
     """Each arm less a rival: both divergences over the seeds, and every figure over the prompts."""
-    lines = []
-    for arm in arms:
+    lines, there = [], {row["arm"] for row in rows}
+    for arm in filter(there.__contains__, arms):
         seeds = [paired_difference(rows, rival, arm, column.key) for column in COLUMNS[:2]]
         line = [arm, *map(show, seeds)]
         for column in COLUMNS:
@@ -194,7 +195,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         made[0].append(head + arm_table(known, (SEQKD, *RIVALS, *COLDER, *LATER), columns) + "\n" + note(mine))
         parts = [differences_table(known, TUNED, (*COLDER, *LATER))]
         there = {row["arm"] for row in known}
-        parts += [differences_table(known, rival, LATER) for rival in (*COLDER, EQUAL_TIME) if rival in there]
+        parts += [differences_table(known, rival, LATER) for rival in (*COLDER, *STOPPED, EQUAL_TIME) if rival in there]
         made[1].append(head + "\n".join(parts))
         made[2].append(head + details_table(known))
     return ["\n".join(of_teachers) for of_teachers in made]

@@ -34,7 +34,7 @@ from lm_lab import Loop, Paused, Sizes
 from lm_language import SEQKD_RATES, Choice
 from lm_model import answer_logits, pack, read_prefix, sample
 from lm_training import start
-from objective_language import GAD, NEW, RIVALS, SEQKD, TUNED, seqkd_at
+from objective_language import GAD, HOLD, NEW, PARTS, RIVALS, SEQKD, TUNED, seqkd_at
 from prompts import load_subjects
 from study_common import Rows
 from teacher_lab import SIZES, TeacherLab, make_splits, teacher_texts
@@ -427,7 +427,10 @@ def test_the_command_runs_every_arm_goes_on_and_its_tables_are_made(
         assert len(teacher_language.tables(part)) == 3
     whole = teacher_language.tables(found)
     assert all(text.count("Teacher: ") == 2 for text in whole)
-    assert all(whole[0].count(f"| {arm} |") == 2 for arm in (SEQKD, *RIVALS, *COLDER, NEW, GAD, teacher_language.SODA))
+    assert all(whole[0].count(f"| {arm} |") == 2 for arm in (SEQKD, *RIVALS, *COLDER, *teacher_language.LATER))
+    assert set(ARMS) <= {SEQKD, *map(seqkd_at, SEQKD_RATES), COOLED, *teacher_language.LATER}
+    assert {NEW, GAD, HOLD, *PARTS} < set(ARMS)
+    assert all(whole[1].count(f"| less {rival} |") == 2 for rival in (TUNED, *teacher_language.STOPPED))
     assert "exact for each token" in whole[0] and "estimated by texts" in whole[0] and "defaults" in whole[0]
 
 
