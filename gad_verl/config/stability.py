@@ -234,10 +234,17 @@ class RewardConfig:
             "phrase_weight",
             "token_weight",
         )
+        has_price = self.length_correction in (PER_TOKEN, LOGARITHM)
         require(
-            self.length_correction not in (PER_TOKEN, LOGARITHM) or self.length_coefficient > 0,
+            not has_price or self.length_coefficient > 0,
             f"gad.reward.length_correction={self.length_correction} needs a gad.reward.length_coefficient above 0; got "
             f"{self.length_coefficient}",
+        )
+        require(
+            has_price or self.length_coefficient == 0,
+            f"gad.reward.length_coefficient={self.length_coefficient} is a price of length, which "
+            f"gad.reward.length_correction={self.length_correction} does not read: set that to {PER_TOKEN} or "
+            f"{LOGARITHM}, or leave the coefficient at 0",
         )
         require(
             self.discriminator_weight + self.task_weight > 0,

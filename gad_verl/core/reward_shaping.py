@@ -100,8 +100,8 @@ class LengthRegression:
         return self._covariance / self._variance if self._variance > 0 else 0.0
 
     def observe(self, scores: Tensor, lengths: Tensor, weights: Tensor) -> None:
-        """Take a batch: (G, n) each."""
-        lengths = lengths.double()
+        """Take a batch: (G, n) each; a score that is not finite is left out."""
+        lengths, weights = lengths.double(), weights * torch.isfinite(scores)
         scores = torch.where(weights > 0, scores.double(), torch.zeros_like(lengths))
         centred_lengths = (lengths - group_means(lengths, weights)) * (weights > 0)
         covariance = (centred_lengths * scores).sum().item()
@@ -171,8 +171,8 @@ class RunningWhitening:
         self._square = 0.0
 
     def observe(self, rewards: Tensor, weights: Tensor) -> None:
-        """Take a batch: (G, n) each."""
-        values = rewards[weights > 0].double()
+        """Take a batch: (G, n) each; a reward that is not finite is left out."""
+        values = rewards[(weights > 0) & torch.isfinite(rewards)].double()
         if values.numel() == 0:
             return
         keep, take = self._memory, 1 - self._memory

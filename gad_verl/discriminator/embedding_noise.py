@@ -66,11 +66,11 @@ class EmbeddingNoise:
         if not any(seeds):
             return
         offsets = micro_batch["input_ids"].offsets().tolist()
-        packed = shape[0] == 1 and len(seeds) > 1
-        if packed and shape[1] < offsets[-1]:
+        if shape[0] == 1 and shape[1] < offsets[-1]:
             raise ValueError(
-                "the gradient penalty needs whole rows: set discriminator.ulysses_sequence_parallel_size=1"
+                "the gradient penalty needs whole rows: set discriminator.fsdp.ulysses_sequence_parallel_size=1"
             )
+        packed = shape[0] == 1 and len(seeds) > 1
         for row, seed in enumerate(seeds):
             if seed:
                 begin, end = offsets[row], offsets[row + 1]

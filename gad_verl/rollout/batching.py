@@ -118,10 +118,6 @@ def _is_whole(token_ids: list[int], limit: int, settings: SamplingSettings, stop
     return ended or len(token_ids) >= limit
 
 
-def _without(logits: Tensor, tokens: list[int] | None) -> Tensor:
-    return logits if tokens is None else logits.index_fill(1, torch.tensor(tokens, device=logits.device), -torch.inf)
-
-
 @torch.inference_mode()
 def generate_batch(
     model: nn.Module,
@@ -135,8 +131,8 @@ def generate_batch(
 ) -> list[GeneratedResponse]:
     """Continue every prompt.
 
-    The log-probabilities are those of the distribution that was sampled from (temperature applied, as verl's
-    ``logprobs_mode: processed_logprobs``); greedy responses report them at temperature 1.
+    The log-probabilities are those of the distribution that was sampled from, temperature, top_k and top_p applied (as
+    verl's ``logprobs_mode: processed_logprobs``); greedy responses report them at temperature 1.
 
     Args:
         model: A causal language model of transformers, in eval mode.
@@ -170,7 +166,7 @@ def generate_batch(
         eos_token_id=None if settings.ignore_eos else sorted(stop_token_ids),
         pad_token_id=pad_token_id,
         return_dict_in_generate=True,
-        output_logits=settings.logprobs,
+        output_scores=settings.logprobs,
         suppress_tokens=never,
         **sampling,
     )
@@ -193,12 +189,9 @@ def generate_batch(
     log_probs = None
     if settings.logprobs:
         # (new tokens, batch, vocabulary) one step at a time: the whole would be large.
-        temperature = 1.0 if greedy else settings.temperature
         steps = [
-            torch.log_softmax(_without(logits, never).float() / temperature, dim=-1).gather(
-                1, generated[:, step : step + 1]
-            )
-            for step, logits in enumerate(output.logits)
+            torch.log_softmax(scores.float(), dim=-1).gather(1, generated[:, step : step + 1])
+            for step, scores in enumerate(output.scores)
         ]
         log_probs = torch.cat(steps, dim=1)
     responses = []

@@ -62,16 +62,20 @@ def unpack_group(packed: Packed, num_students: int, prompts: ImagePrompts | None
         prompts: Reads images again; needed where the group has any.
     """
     students = [None if ids is None else ids.tolist() for ids in packed["students"][:num_students]]
-    ends, count = packed.get("ends"), len(packed["teachers"]) + num_students
+    students += [None] * (num_students - len(students))
+    ends, count = packed.get("ends"), len(packed["teachers"])
     if ends is not None:
-        ends = tuple([*ends, *[[]] * count][:count])
+        # What is not read has no places, though it had some when it was remembered.
+        of_students = [*ends[count:], *[[]] * num_students]
+        read = [[] if ids is None else places for ids, places in zip(students, of_students, strict=False)]
+        ends = (*ends[:count], *read)
     images, files = None, [file.numpy().tobytes() for file in packed.get("images", ())]
     if files:
         assert prompts is not None, "a group with images is remembered by a run that reads images"
         images = prompts.of_files(packed["teachers"][0][: packed["prompt_length"]].tolist(), files)
     return SequenceGroup(
         teacher_ids=tuple(ids.tolist() for ids in packed["teachers"]),
-        student_ids=students + [None] * (num_students - len(students)),
+        student_ids=students,
         prompt_length=packed["prompt_length"],
         teacher_weights=tuple(packed["teacher_weights"]),
         ends=ends,

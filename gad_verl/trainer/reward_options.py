@@ -180,7 +180,8 @@ class DiscriminatorWeight(RewardOption):
     weight: float
 
     def apply(self, rewards: Tensor, answers: Answers) -> tuple[Tensor, Metrics]:
-        return self.weight * rewards, {}
+        # Without a say, a score that is not finite is none either.
+        return self.weight * rewards if self.weight else torch.zeros_like(rewards), {}
 
 
 @dataclass

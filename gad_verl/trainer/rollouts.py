@@ -192,7 +192,7 @@ class Rollouts:
 
     Args:
         teacher_key, names_key: Columns of the teacher's texts and of the teachers' names.
-        teachers: Which of several texts take part in training; a validation takes the first.
+        teachers: Which of several texts take part in training; a validation takes the same one of a row each time.
         whole_groups: Whether verl samples whole groups alone, and replaces those of which a rollout has failed. A batch
             then holds prompts of several steps, asked for as many rollouts as each of these steps wants.
     """

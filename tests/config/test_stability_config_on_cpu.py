@@ -82,6 +82,11 @@ WRONG = [
     ({"gad.trust.window": 3}, "gad.trust.window"),
     ({"gad.reward.score_clip": 0.0}, "gad.reward.score_clip"),
     ({"gad.reward.length_correction": "per_token"}, "gad.reward.length_coefficient"),
+    ({"gad.reward.length_coefficient": 0.1}, "length_correction=none does not read"),
+    (
+        {"gad.reward.length_correction": "regression", "gad.reward.length_coefficient": 0.1},
+        "set that to per_token or log",
+    ),
     ({"gad.reward.length_correction": "words"}, "gad.reward.length_correction"),
     ({"gad.reward.whitening": "all"}, "gad.reward.whitening"),
     ({"gad.reward.malformed_pattern": "("}, "gad.reward.malformed_pattern"),

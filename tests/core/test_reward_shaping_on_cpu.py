@@ -14,6 +14,7 @@
 """Rewards from scores, shares of a score, advantages of shares."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -102,6 +103,21 @@ def test_failed_rollouts_do_not_enter() -> None:
     assert first.slope == pytest.approx(second.slope)
     means = group_means(torch.where(weights > 0, scores, torch.inf), weights)
     assert bool(torch.isfinite(means).all())
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_not_remembered(broken: float) -> None:
+    scores, lengths, weights = random_groups(seed=7)
+    # A teacher's text without a score makes a whole group so where margins are clipped.
+    damaged, without = scores.clone(), weights.clone()
+    damaged[0], damaged[3, 1] = broken, broken
+    without[0], without[3, 1] = 0, 0
+    for kind in (LengthRegression, RunningWhitening):
+        found, wanted = kind(0.5), kind(0.5)
+        for memory, some, weighted in ((found, damaged, weights), (wanted, scores, without)):
+            given = (some, weighted) if isinstance(memory, RunningWhitening) else (some, lengths, weighted)
+            memory.observe(*given)
+        assert found.state_dict() == pytest.approx(wanted.state_dict())
 
 
 def test_equal_lengths_have_no_slope() -> None:

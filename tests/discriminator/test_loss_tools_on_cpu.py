@@ -25,8 +25,8 @@ from transformers import AutoConfig
 from worker_probe import NUM_STUDENTS
 
 from gad_verl.core import discriminator_pair_loss, pair_weights
-from gad_verl.discriminator.embedding_noise import row_noise
-from gad_verl.discriminator.groups import GroupLayout, noise_seeds
+from gad_verl.discriminator.embedding_noise import EmbeddingNoise, row_noise
+from gad_verl.discriminator.groups import GroupLayout, build_row_batch, noise_seeds
 from gad_verl.discriminator.model import load_discriminator, prepare_config
 
 LAYOUTS = [(1, "fsdp"), (2, "fsdp2")]
@@ -143,3 +143,15 @@ def test_the_penalty_is_the_squared_gradient_at_the_embeddings(model_folder: Pat
         slope = (model(inputs_embeds=embeddings + noise).logits[0, -1, 0] - value).item()
         exact = (gradient[0] * noise).sum().item()
         assert slope == pytest.approx(exact, rel=0.05, abs=2e-6)
+
+
+@pytest.mark.parametrize("rows", [[[1, 2, 3, 4]], [[1, 2, 3], [4, 5, 6]]])
+def test_a_share_of_a_sequence_gets_no_noise_of_the_whole(rows: list[list[int]]) -> None:
+    batch = build_row_batch(rows, seeds=torch.ones(len(rows), dtype=torch.long))
+    tokens = sum(map(len, rows))
+    with pytest.raises(ValueError, match=r"discriminator\.fsdp\.ulysses_sequence_parallel_size=1"):
+        EmbeddingNoise(0.1).plan(batch, torch.Size([1, tokens // 2]))
+    noise = EmbeddingNoise(0.1)
+    noise.plan(batch, torch.Size([1, tokens]))
+    embeddings = torch.ones(1, tokens, 8)
+    assert bool((noise.hook(torch.nn.Identity(), None, embeddings) != embeddings).all())

@@ -73,6 +73,22 @@ def test_log_probs_are_those_of_a_forward_pass(model: Any, pad: int, temperature
         assert response.log_probs == pytest.approx(expected.tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("limits", [{"top_k": 3}, {"top_p": 0.6}, {"top_k": 5, "top_p": 0.9}])
+def test_log_probs_are_those_of_what_top_k_and_top_p_leave(model: Any, pad: int, limits: dict[str, Any]) -> None:
+    torch.manual_seed(6)
+    settings = SamplingSettings(max_new_tokens=6, temperature=2.0, logprobs=True, **limits)
+    for prompt, response in zip(PROMPTS, generate_batch(model, PROMPTS, settings, NOTHING, pad), strict=True):
+        for place, token in enumerate(response.token_ids):
+            forced = teacher_forced(model, prompt, [*response.token_ids[:place], 0])[-1]
+            ranked, order = torch.sort(torch.softmax(forced / 2.0, dim=-1), descending=True)
+            ranked[limits.get("top_k", len(ranked)) :] = 0
+            # The fewest of the likeliest tokens that hold the mass.
+            before = (ranked / ranked.sum()).cumsum(dim=0) - ranked / ranked.sum()
+            ranked[before >= limits.get("top_p", 1.0)] = 0
+            left = torch.zeros_like(ranked).scatter(0, order, ranked / ranked.sum())
+            assert response.log_probs[place] == pytest.approx(left[token].log().item(), abs=1e-4)
+
+
 def test_sampling_follows_the_distribution(model: Any, pad: int) -> None:
     torch.manual_seed(4)
     prompt, count = PROMPTS[0], 2000

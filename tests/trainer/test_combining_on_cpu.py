@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gad_verl.config import load_gad_config
 from gad_verl.core.combining import combined_rewards, without_unknown
-from gad_verl.discriminator.groups import SequenceGroup
+from gad_verl.discriminator.groups import SequenceGroup, build_group_batch
 from gad_verl.errors import GadConfigError
 from gad_verl.trainer.replayed import pack_group, unpack_group
 
@@ -99,6 +99,20 @@ def test_what_failed_is_not_learned_when_it_is_replayed() -> None:
     assert group.valid_students() == [1.0, 1.0, 0.0] and group.pair_weights() == [1.0, 0.0, 0.0]
     again = unpack_group(pack_group(group), 3)
     assert again.student_ids == [[3], None, None] and again.pair_weights() == [1.0, 0.0, 0.0]
+
+
+def test_what_failed_has_no_turns_when_it_is_replayed() -> None:
+    ends = ([2, 4], [2, 3], [3, 4], [])
+    trajectories = SequenceGroup(
+        ([1, 2, 3, 4, 5],), [[1, 6, 7, 8], [1, 2, 7, 7, 9], None], 1, student_trains=(True, False, True), ends=ends
+    )
+    packed = pack_group(trajectories)
+    for num_students in (2, 3, 4):
+        again = unpack_group(packed, num_students)
+        assert again.ends == ([2, 4], [2, 3], *[[]] * (num_students - 1))
+        shares = build_group_batch([again], num_students)["score_weight"].unbind()
+        assert [row.tolist() for row in shares[:2]] == [[0, 0, 0.5, 0, 0.5], [0, 0, 0.5, 0.5]]
+        assert [row.tolist() for row in shares[2:]] == [[1.0]] * (num_students - 1)
 
 
 # ------------------------------ in a run ------------------------------

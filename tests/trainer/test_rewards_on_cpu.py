@@ -120,6 +120,21 @@ def test_scores_that_are_not_finite_spoil_nothing_else() -> None:
     assert all(value == value for value in metrics.values())
 
 
+def test_a_teachers_score_that_is_not_finite_spoils_its_group_alone() -> None:
+    config = RewardConfig(length_correction="regression", whitening="running", score_clip=5.0)
+    rewards, metrics = applied(config, torch.randn(2, 3), answers(teacher_scores=torch.tensor([torch.nan, 0.0])))
+    assert bool(torch.isnan(rewards[0]).all()) and bool(torch.isfinite(rewards[1]).all())
+    assert all(value == value for value in metrics.values())
+
+
+def test_a_discriminator_without_a_say_spoils_no_reward() -> None:
+    task = torch.tensor([[1.0, 0.0, 0.5], [0.0, 1.0, 1.0]])
+    scores = torch.tensor([[torch.nan, torch.inf, 1.0], [-torch.inf, 2.0, torch.nan]])
+    config = RewardConfig(discriminator_weight=0.0, task_weight=2.0)
+    rewards, _ = applied(config, scores, answers(valid=torch.isfinite(scores).float(), task_rewards=lambda: task))
+    assert torch.equal(rewards, 2 * task)
+
+
 def test_options_that_learn_from_step_to_step() -> None:
     torch.manual_seed(1)
     options = reward_options(RewardConfig(length_correction="regression", whitening="running"), False)
