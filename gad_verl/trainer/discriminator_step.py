@@ -83,6 +83,10 @@ class DiscriminatorTraining:
         fresh = list(groups)
         mixed = self._replay.mix(step, 0, fresh, num_students) if updates else MixedBatch(fresh, len(fresh))
         batch, options = mixed.groups, self._options(phase)
+        if not any(weight > 0 for group in batch for weight in group.pair_weights()):
+            # All held out, failed, or turned away by a check: a step of the optimizer on a gradient of 0 would still
+            # move the weights, by its moments and the weight decay.
+            updates = 0
         if updates == 0:
             pending = self._group.begin_score(batch, num_students, options)
         elif self.in_background:

@@ -13,6 +13,7 @@
 # limitations under the License.
 """How often the discriminator learns and from what, with workers that only write down what they were asked."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,29 @@ def test_frozen_only_in_the_adversarial_stage() -> None:
     reports = run(training, range(3, 5))
     assert [name for name, _, _ in workers.calls] == ["update", "update", "score", "score"]
     assert [report["updates"] for report in reports] == [0, 0]
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_without_a_pair_the_optimizer_does_not_move_it(phase: Phase) -> None:
+    """All held out, all failed, or none passed the check: a gradient of 0 leaves moments and weight decay."""
+    fresh = groups_of(1)
+    cases = [
+        [replace(group, trains=False) for group in fresh],
+        [replace(group, student_ids=[None] * N) for group in fresh],
+        [replace(group, student_trains=(False,) * N) for group in fresh],
+    ]
+    config = GadConfig(
+        discriminator_only_updates=2, discriminator_updates=DiscriminatorUpdatesConfig(updates_per_step=2)
+    )
+    for groups in cases:
+        workers = FakeGroup()
+        step = DiscriminatorTraining(workers, config).begin(1, phase, groups, N)
+        step.scores()
+        assert step.finish()["updates"] == 0
+        assert [name for name, _, _ in workers.calls] == ["score"]
+        # One pair is enough.
+        step = DiscriminatorTraining(workers, config).begin(1, phase, [*groups[1:], fresh[0]], N)
+        assert step.finish()["updates"] > 0 and workers.calls[1][0] == "update"
 
 
 def test_every_second_step_with_three_updates() -> None:
