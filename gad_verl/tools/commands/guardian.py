@@ -17,7 +17,8 @@ import argparse
 import json
 import logging
 import sys
-from pathlib import Path
+
+from gad_verl.tools.commands import file_path
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,7 +31,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     parser.add_argument(
         "run_path",
-        type=Path,
+        type=file_path,
         metavar="RUN",
         help="folder of a run (trainer.default_local_dir), or a file of metrics (verl's file logger)",
     )
@@ -51,7 +52,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.tools.report.replay import load_settings, recorded_settings, replay
     from gad_verl.tools.report.runs import read_run
 
-    run = read_run(arguments.run_path.expanduser())
+    run = read_run(arguments.run_path)
     recorded, about = recorded_settings(run)
     # With the whole key, too, as a run's command line has it.
     settings = [setting.removeprefix("gad.guardian.") for setting in arguments.set]
