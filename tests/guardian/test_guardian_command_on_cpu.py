@@ -52,6 +52,13 @@ def test_events_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert code == 0 and output == "steps 1 to 80: 0 events; standing at the end: nothing\n"
 
 
+@pytest.mark.parametrize("setting", ["saturated.accuracy=[1", "saturated.accuracy={", 'window="5'])
+def test_a_setting_that_cannot_be_read(setting: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = write(tmp_path / "metrics.jsonl", stream(None, [], 3))
+    code, output, error = run(capsys, path, "--set", setting)
+    assert code == 2 and not output and error == f"gad-verl: --set {setting}: no KEY=VALUE that can be read\n"
+
+
 def test_a_run_that_still_writes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = stream("length", range(11, 61), 60)
     path = write(tmp_path / "metrics.jsonl", rows, tail='{"step": 61, "data": {"gad/len')

@@ -185,13 +185,8 @@ def _set_run(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace]
             if (error.name or "").startswith("gad_verl"):
                 raise
             raise GadConfigError(f"{error.name} is not installed: pip install 'gad-verl[data]'") from None
-        except FileExistsError:
-            raise
         except UnicodeDecodeError as error:
             raise GadDataError(f"a text column holds bytes that are not UTF-8: {error}") from None
-        except OSError as error:
-            # No permission, no space left: for the user to mend.
-            raise GadDataError(f"{error.filename or 'a file'}: {error.strerror or error}") from None
 
     parser.set_defaults(run=guarded)
 
