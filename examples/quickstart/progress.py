@@ -142,7 +142,9 @@ def main() -> None:
         interrupted.set()
 
     signal.signal(signal.SIGINT, interrupt)
-    with arguments.log.open("a", encoding="utf-8") as log:
+    # Bytes that are no text, such as those of a file's name, go through as they are.
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+    with arguments.log.open("a", encoding="utf-8", errors="surrogateescape") as log:
         follow(sys.stdin, log, arguments.total_steps)
     if interrupted.is_set():
         sys.exit(130)

@@ -20,6 +20,12 @@ export MALLOC_ARENA_MAX=2
 export VERL_FILE_LOGGER_PATH="$RUN/metrics.jsonl"
 mkdir -p "$RUN"
 
+# Hydra reads any text in quotes; of others, "=" or "ü" in the name of a folder is none.
+text() {
+    local quote="'" escaped="\\'"
+    printf "'%s'" "${1//$quote/$escaped}"
+}
+
 case "$METHOD" in
 gad)
     GAD=(
@@ -44,8 +50,8 @@ seqkd)
 esac
 
 DATA=(
-    data.train_files="$DATA_FOLDER/train.parquet"
-    data.val_files="$DATA_FOLDER/val.parquet"
+    data.train_files="$(text "$DATA_FOLDER/train.parquet")"
+    data.val_files="$(text "$DATA_FOLDER/val.parquet")"
     data.val_max_samples=32
     data.train_batch_size=8
     data.max_prompt_length=96
@@ -54,7 +60,7 @@ DATA=(
 )
 
 MODEL=(
-    actor_rollout_ref.model.path="$STUDENT"
+    actor_rollout_ref.model.path="$(text "$STUDENT")"
 )
 
 ACTOR=(
@@ -82,7 +88,7 @@ TRAINER=(
     trainer.total_epochs=100
     trainer.save_freq="$WARMUP_STEPS"
     trainer.test_freq=8
-    trainer.default_local_dir="$RUN/checkpoints"
+    trainer.default_local_dir="$(text "$RUN/checkpoints")"
     trainer.experiment_name="quickstart-$METHOD"
 )
 

@@ -70,7 +70,38 @@ def compose_config(
         with initialize_config_dir(str(folder), version_base=None):
             return compose(name.removesuffix(".yaml"), overrides=list(overrides))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise _refusal(name, folder, str(error)) from None
+        raise _unreadable(overrides) or _refusal(name, folder, str(error)) from None
+
+
+def quoted(text: object) -> str:
+    """A text as the value of an override, whatever is in it."""
+    return "'" + str(text).replace("'", "\\'") + "'"
+
+
+def _unreadable(overrides: Sequence[str]) -> GadConfigError | None:
+    """The first override that is none in Hydra's grammar, which does not say which one that is."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        try:
+            read = parser.parse_override(override)
+        except HydraException as error:
+            said = _one_line(str(error).splitlines()[0])
+        else:
+            # A comma outside of brackets asks for several runs.
+            if not read.is_sweep_override():
+                continue
+            said = "several values, which are several runs"
+        if not equals:
+            return GadConfigError(f"{override}: Hydra cannot read it ({said}); an override is KEY=VALUE")
+        return GadConfigError(
+            f"{override}: Hydra cannot read the value ({said}); a text with such characters stands in quotes of its "
+            f'own: "{key}={quoted(value)}"'
+        )
+    return None
 
 
 def _refusal(name: str, folder: Path, said: str) -> GadConfigError:

@@ -96,18 +96,28 @@ RECIPE_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 ########################### parameter arrays ###########################
 
+# A text as Hydra reads any: in its grammar "=", ",", brackets and "ü" are more, or nothing. A list, null and what has
+# quotes already stay as they are.
+text() {
+    local quote="'" escaped="\\'"
+    case $1 in
+    "["*"]" | "'"*"'" | '"'*'"' | null) printf '%s' "$1" ;;
+    *) printf "'%s'" "${1//${quote}/${escaped}}" ;;
+    esac
+}
+
 DATA=(
-    data.train_files="${TRAIN_FILE}"
-    data.val_files="${TEST_FILE}"
-    data.prompt_key="${PROMPT_KEY}"
-    gad.teacher_key="${TEACHER_KEY}"
+    data.train_files="$(text "${TRAIN_FILE}")"
+    data.val_files="$(text "${TEST_FILE}")"
+    data.prompt_key="$(text "${PROMPT_KEY}")"
+    gad.teacher_key="$(text "${TEACHER_KEY}")"
     data.train_batch_size="${TRAIN_BATCH_SIZE}"
     data.max_prompt_length="${MAX_PROMPT_LENGTH}"
     data.max_response_length="${MAX_RESPONSE_LENGTH}"
 )
 
 MODEL=(
-    actor_rollout_ref.model.path="${MODEL_PATH}"
+    actor_rollout_ref.model.path="$(text "${MODEL_PATH}")"
     actor_rollout_ref.model.use_remove_padding="${REMOVE_PADDING}"
     actor_rollout_ref.model.enable_gradient_checkpointing=True
 )
@@ -132,7 +142,7 @@ ROLLOUT=(
 )
 
 DISCRIMINATOR=(
-    discriminator.model.path="${DISCRIMINATOR_PATH}"
+    discriminator.model.path="$(text "${DISCRIMINATOR_PATH}")"
     discriminator.model.enable_gradient_checkpointing=True
     discriminator.optim.lr="${DISCRIMINATOR_LR}"
     discriminator.use_dynamic_bsz=True
@@ -141,7 +151,7 @@ DISCRIMINATOR=(
 
 TRAINER=(
     gad.keep_checkpoints="${KEEP_CHECKPOINTS}"
-    gad.stop_file="${GAD_STOP_FILE:-null}"
+    gad.stop_file="$(text "${GAD_STOP_FILE:-null}")"
     trainer.total_epochs="${TOTAL_EPOCHS}"
     trainer.n_gpus_per_node="${NGPUS_PER_NODE}"
     trainer.nnodes="${NNODES}"
@@ -149,12 +159,12 @@ TRAINER=(
     trainer.test_freq="${TEST_FREQ}"
     trainer.resume_mode="${RESUME_MODE}"
     trainer.logger="${LOGGER}"
-    trainer.project_name="${PROJECT_NAME}"
-    trainer.experiment_name="${EXPERIMENT_NAME}"
-    trainer.default_local_dir="${CHECKPOINT_DIR}"
+    trainer.project_name="$(text "${PROJECT_NAME}")"
+    trainer.experiment_name="$(text "${EXPERIMENT_NAME}")"
+    trainer.default_local_dir="$(text "${CHECKPOINT_DIR}")"
     # metrics and curves lie with the checkpoints, whichever node the trainer runs on
-    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_ROOT="${CHECKPOINT_DIR}"
-    +ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR="${CHECKPOINT_DIR}/tensorboard"
+    +ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_ROOT="$(text "${CHECKPOINT_DIR}")"
+    +ray_kwargs.ray_init.runtime_env.env_vars.TENSORBOARD_DIR="$(text "${CHECKPOINT_DIR}/tensorboard")"
 )
 
 ########################### the engine ###########################

@@ -67,8 +67,19 @@ names=()
 places=()
 for entry in ${MODELS}; do
     pair "${entry}"
+    if [ ! -d "${path}" ]; then
+        say "${path}: no such folder (MODELS)"
+        exit 2
+    fi
     names+=("${name}")
     places+=("${path}")
+done
+for entry in ${TESTS}; do
+    pair "${entry}"
+    if [ ! -f "${path}" ]; then
+        say "${path}: no such file (TESTS)"
+        exit 2
+    fi
 done
 for entry in ${RUNS}; do
     pair "${entry}"
@@ -78,7 +89,8 @@ for entry in ${RUNS}; do
     fi
     found=0
     # by rising step
-    found_steps=$(find -L "${path}" -mindepth 1 -maxdepth 1 -type d -name 'global_step_*' | sed 's/.*_//' | sort -n)
+    found_steps=$(find -L "${path}" -mindepth 1 -maxdepth 1 -type d -name 'global_step_*' |
+        sed -n 's/.*global_step_\([0-9][0-9]*\)$/\1/p' | sort -n)
     for step in ${found_steps}; do
         if [ -n "${STEPS}" ] && [[ " ${STEPS} " != *" ${step} "* ]]; then continue; fi
         if [ -n "${EVERY}" ] && [ $((step % EVERY)) -ne 0 ]; then continue; fi

@@ -268,6 +268,18 @@ def test_a_server_that_stays_away_ends_the_run_and_keeps_the_answers(db: Path) -
     assert len(texts(db)) == 25
 
 
+def test_refusals_side_by_side_are_no_api_that_is_down(db: Path) -> None:
+    """Prompts that are filtered, and among them one that times out: the API answers, and so the run goes on."""
+
+    def answer(body: dict[str, Any]) -> tuple[str, str] | int:
+        number = int(body["messages"][-1]["content"].split()[-1])
+        return 503 if number == 30 else 400 if 5 <= number < 35 else ("fine", "stop")
+
+    with FaultServer(answer=answer) as server:
+        summary = run(endpoint_of(server, attempts=1, max_concurrency=1), 40, db)
+    assert summary.failed == {"rejected": 29, "server_error": 1} and summary.answered == 10
+
+
 def test_failures_are_counted_by_reason_and_asked_again_later(db: Path) -> None:
     with FaultServer(faults=Faults(server_error=0.3, no_choices=0.3)) as server:
         first = run(endpoint_of(server, attempts=1), 40, db)

@@ -100,6 +100,16 @@ class TestProxies:
         line = refused(Endpoint(FAR, "m"))
         assert "cannot be reached" in line and "through the proxy 127.0.0.1:9 of http_proxy" in line
 
+    @pytest.mark.parametrize("url", ["127.0.0.1:9", f"user:{SECRET}@127.0.0.1:9"])
+    def test_a_proxy_without_a_scheme(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", url)
+        assert "through the proxy 127.0.0.1:9 of http_proxy" in refused(Endpoint(FAR, "m"))
+
+    @pytest.mark.parametrize("url", [f"http://user:{SECRET}@proxy:eighty", "proxy:eighty"])
+    def test_a_proxy_whose_port_is_none(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", url)
+        assert "http_proxy names no proxy that can be used" in refused(Endpoint(FAR, "m"))
+
     def test_hosts_that_go_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         assert through_proxy(Endpoint(FAR, "m"))

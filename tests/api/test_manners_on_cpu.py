@@ -214,6 +214,27 @@ ANSWERS: dict[str, tuple[Callable[[Body], Any], str, str]] = {
         "stop",
     ),
     "half a character": (lambda body: Reply(whole(body, "fine \ud83d")), "fine ?", "stop"),
+    # As MiniMax ends a stream.
+    "a stream that says all of it again at its end": (
+        lambda body: stream(
+            *pieces("fine")[:-1], {"choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}
+        ),
+        "fine",
+        "stop",
+    ),
+    "a stream that ends with an empty message": (
+        lambda body: stream(*pieces("fine")[:-1], {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}),
+        "fine",
+        "stop",
+    ),
+    "a stream of whole messages": (
+        lambda body: stream(
+            {"choices": [{"message": {"content": "fi"}}]},
+            {"choices": [{"message": {"content": "ne"}, "finish_reason": "stop"}]},
+        ),
+        "fine",
+        "stop",
+    ),
     "a stream of parts": (
         lambda body: stream(
             {"choices": [{"delta": {"content": [{"type": "thinking", "thinking": []}]}}]},

@@ -425,6 +425,25 @@ def test_command_says_what_is_wrong(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+def test_texts_that_look_like_numbers_stay_texts(tmp_path: Path, name: str) -> None:
+    """The answers of a set of sums, in a file from which pandas would read numbers, or dates."""
+
+    class Builder:
+        def prompt(self, messages: list[dict[str, str]]) -> list[int]:
+            return [*map(ord, messages[0]["content"])]
+
+        def response(self, text: str, ends: bool) -> EncodedResponse:
+            return EncodedResponse([*map(ord, text)], ends, not ends)
+
+    texts = ["007", "42", "1.50", "2024"]
+    rows = [{"prompt": [{"role": "user", "content": "sum"}], "date": text} for text in texts]
+    content = json.dumps(rows) if name.endswith(".json") else "".join(f"{json.dumps(row)}\n" for row in rows)
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    examples = gad_command.load_examples(str(tmp_path / name), Builder(), "prompt", "date")
+    assert ["".join(map(chr, one.teachers[0].token_ids)) for one in examples] == texts
+
+
 def test_command_keeps_an_old_run(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gad_command.main(command(tiny_folder, tmp_path)) == 2
     assert "exists" in capsys.readouterr().err

@@ -52,6 +52,25 @@ def test_events_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         assert code == 0 and output == "steps 1 to 80: 0 events; standing at the end: nothing\n"
 
 
+@pytest.mark.parametrize("setting", ["saturated.accuracy=[1", "saturated.accuracy={", 'window="5'])
+def test_a_setting_that_cannot_be_read(setting: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = write(tmp_path / "metrics.jsonl", stream(None, [], 3))
+    code, output, error = run(capsys, path, "--set", setting)
+    assert code == 2 and not output and error == f"gad-verl: --set {setting}: no KEY=VALUE that can be read\n"
+
+
+def test_the_validation_before_the_first_step_counts_as_while_the_run_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """verl logs it at step 0 without a stage; the trainer gives the guardian that of the first step."""
+    steps = [(step, {"gad/stage": 3.0, "actor/loss": 1.0, "val-gad/rouge_l": 0.4}) for step in range(1, 6)]
+    path = write(tmp_path / "metrics.jsonl", [(0, {"val-gad/rouge_l": 0.5}), *steps])
+    code, output, _ = run(
+        capsys, path, "--set", "no_improvement.metric=val-gad/rouge_l", "--set", "no_improvement.patience=3"
+    )
+    assert code == 0 and output.startswith("step 3  warn  no_improvement: val-gad/rouge_l is 0.4; its best, 0.5, is 3 ")
+
+
 def test_a_run_that_still_writes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rows = stream("length", range(11, 61), 60)
     path = write(tmp_path / "metrics.jsonl", rows, tail='{"step": 61, "data": {"gad/len')

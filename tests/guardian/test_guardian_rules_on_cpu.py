@@ -13,6 +13,7 @@
 # limitations under the License.
 """Each rule on streams in closed form: what trips it, when, and what does not."""
 
+import json
 import math
 import random
 import re
@@ -112,7 +113,7 @@ def test_a_loss_on_texts_may_rise_where_scores_teach(weight: float | None, rises
     events = observe(Guardian(config()), rows)
     assert [event.rule for event in events] == (["overfitted"] if rises else [])
     if rises:
-        assert "rose, by 0.100 +- 0.040 nats a token" in events[0].text and "gad.warmup_steps" in events[0].text
+        assert "+0.100 +- 0.040 since the one before" in events[0].text and "gad.warmup_steps" in events[0].text
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -285,6 +286,30 @@ def test_a_factor_of_0_is_read_without_an_accuracy(known: int, said: str) -> Non
     # One step in which it knew something is enough.
     rows[7][1]["gad/trust_factor"] = 0.1
     assert observe(Guardian(config()), rows[:22]) == []
+
+
+@pytest.mark.parametrize(("metric", "direction"), [("val-gad/text_loss", "down"), ("val-gad/rouge_l", "down")])
+def test_the_best_of_another_metric_is_none_to_beat(metric: str, direction: str) -> None:
+    """A run is resumed with another metric, or another direction: what was the best is no figure of it."""
+    of_run = {"gad/stage": 2.0, "val-gad/rouge_l": 0.4, "val-gad/text_loss": 2.0}
+    before, same = Guardian(config()), Guardian(config())
+    after = Guardian(config(no_improvement__metric=metric, no_improvement__direction=direction))
+    assert observe(before, [(step, of_run) for step in range(1, 5)]) == []
+    for guardian in (after, same):
+        guardian.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    falling = [(step, of_run | {metric: of_run[metric] - 0.01 * step}) for step in range(5, 15)]
+    assert observe(after, falling) == []
+    assert [event.step for event in observe(same, [(step, of_run) for step in range(5, 15)])] == [6]
+
+
+@pytest.mark.parametrize("rule", ["untrusted", "overfitted"])
+def test_what_a_silent_rule_saw_is_true(rule: str) -> None:
+    """Of a healthy run a page shows the same words as of a sick one."""
+    guardian = Guardian(config())
+    assert observe(guardian, stream(None, [], 400)) == []
+    (standing,) = [standing for standing in guardian.standings() if standing.rule == rule]
+    words = standing.seen.partition("; this held")[0]
+    assert standing.can_tell and "could not" not in words and "rose" not in words, words
 
 
 @pytest.mark.parametrize(("pairs", "stops"), [(50.0, False), (400.0, True)])

@@ -17,7 +17,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +37,35 @@ sys.meta_path.insert(0, Interrupt())
 from gad_verl.cli import main
 sys.exit(main(sys.argv[2:]))
 """
+
+
+METRICS = '{"step": 1, "data": {"gad/stage": 2.0, "disc/accuracy": 0.5}}\n'
+
+
+def start(command: Sequence[str], cwd: Path, **more: Any) -> subprocess.Popen:
+    # Where the package is imported from, as it is in this process.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    line = [sys.executable, "-m", "gad_verl.cli", *command]
+    return subprocess.Popen(line, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True, **more)
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    """gad-verl guardian run | head -n 1"""
+    (tmp_path / "metrics.jsonl").write_text(METRICS, encoding="utf-8")
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start(["guardian", "metrics.jsonl"], tmp_path, stdout=writing)
+    os.close(writing)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (141, "")
+
+
+def test_what_the_system_refuses_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(METRICS, encoding="utf-8")
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = start(["guardian", "metrics.jsonl"], tmp_path, stdout=full)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (2, "gad-verl: No space left on device\n")
 
 
 @pytest.mark.parametrize(

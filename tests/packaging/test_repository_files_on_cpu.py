@@ -13,7 +13,9 @@
 # limitations under the License.
 """What the repository shows on GitHub: a workflow that runs .ci/run, and templates for issues by symptom."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,31 @@ def test_workflow_runs_what_ci_runs() -> None:
     setup = (REPOSITORY / "setup.py").read_text(encoding="utf-8")
     versions = workflow["jobs"]["package"]["strategy"]["matrix"]["python-version"]
     assert versions == re.findall(r"Python :: (3\.\d+)", setup)
+
+
+def test_make_takes_its_programs_from_a_folder_with_a_blank(tmp_path: Path) -> None:
+    """lint and quickstart, with stand-ins for programs that are installed."""
+    folder = tmp_path / "my projects"
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    (folder / "Makefile").write_text(makefile, encoding="utf-8")
+    for name in re.search(r"^REQUIREMENTS := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)[1].replace("\\", "").split():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+        os.utime(folder / name, (1, 1))
+    (folder / ".venv" / ".gad_verl_installed").touch()
+    script = folder / "examples" / "quickstart" / "run.sh"
+    for path, line in ((programs / "ruff", 'echo "ruff $*"'), (programs / "python", "true"), (script, "ruff found")):
+        path.write_text(f"#!/bin/sh\n{line}\n", encoding="utf-8")
+        path.chmod(0o755)
+    # The tests may be started by make themselves.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "VENV"))}
+    made = subprocess.run(
+        ["make", "-s", "lint", "quickstart"], cwd=folder, env=environment, capture_output=True, text=True, timeout=20
+    )
+    assert (made.returncode, made.stderr) == (0, "")
+    assert made.stdout.splitlines() == ["ruff check .", "ruff format --check .", "ruff found"]
 
 
 def test_there_is_a_template_for_each_kind_of_symptom() -> None:

@@ -16,6 +16,7 @@
 import random
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from gad_verl.config import load_gad_config
@@ -48,6 +49,17 @@ def test_a_key_of_a_wrong_name_or_section_is_answered_with_the_right_one(key: st
 def test_a_key_that_is_like_none_is_named_alone() -> None:
     with pytest.raises(GadConfigError, match=r"^xyzzy: no such key in gad_cpu\.$"):
         compose_config("gad_cpu", ["xyzzy=1"])
+
+
+@pytest.mark.parametrize("value", ["/run=1/x", "/Müller/x", "/a (1)/x", "/a,b/x", "/it's/x", "/a/[b"])
+def test_a_value_that_hydra_cannot_read_is_named_with_the_remedy(value: str) -> None:
+    with pytest.raises(GadConfigError) as raised:
+        compose_config("gad_cpu", ["data.train_batch_size=8", f"data.train_files={value}"])
+    message = str(raised.value)
+    assert message.startswith(f"data.train_files={value}: Hydra cannot read the value") and "\n" not in message
+    remedy = message.rpartition(': "')[2].removesuffix('"')
+    (override,) = OverridesParser.create().parse_overrides([remedy])
+    assert (override.key_or_group, override.value()) == ("data.train_files", value)
 
 
 def test_a_key_that_was_added_is_answered_too() -> None:

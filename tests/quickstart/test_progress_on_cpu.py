@@ -52,6 +52,21 @@ def test_everything_goes_to_the_log_and_steps_to_the_screen(caplog: pytest.LogCa
     assert not any("noise" in record.message for record in caplog.records)
 
 
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_what_is_no_utf8_is_for_the_log_like_the_rest(locale: str, tmp_path: Path) -> None:
+    said = b"a name \xff of a file\nstep:1 - gad/stage:1.0\n"
+    script = Path(progress.__file__)
+    done = subprocess.run(
+        [sys.executable, str(script), "--log", str(tmp_path / "train.log"), "--total-steps", "2"],
+        env={**os.environ, "LC_ALL": locale},
+        input=said,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert (tmp_path / "train.log").read_bytes() == said and b"step   1/2" in done.stdout
+
+
 # Stands in for every python of run.sh but the one that shows the progress; the trainer says much when it is ended.
 PYTHON = """#!/usr/bin/env bash
 case "$*" in

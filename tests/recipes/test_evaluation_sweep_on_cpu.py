@@ -162,7 +162,9 @@ def test_a_judge_has_one_store_for_each_test_set(sweep, fakes, folders):
     ("variables", "steps"),
     [({"EVERY": "10"}, [10, 20]), ({"STEPS": "5"}, [5]), ({"EVERY": "20", "STEPS": "5 10 20"}, [20])],
 )
-def test_checkpoints_can_be_chosen(sweep, fakes, variables, steps):
+def test_checkpoints_can_be_chosen(sweep, fakes, folders, variables, steps):
+    # What somebody has set aside is no checkpoint of the run.
+    (folders / "run" / "global_step_20_before").mkdir()
     assert sweep(**variables).returncode == 0
     found = [name.split("/")[1] for name in evaluated(fakes) if name.startswith("one")]
     assert found == ["base", *(f"gad-step_{step}" for step in steps)]
@@ -173,6 +175,8 @@ def test_checkpoints_can_be_chosen(sweep, fakes, variables, steps):
     [
         ({"RUNS": "gad=nowhere"}, "nowhere: no such folder"),
         ({"MODELS": "/models/base"}, "/models/base: NAME=PATH is wanted"),
+        ({"MODELS": "base=Qwen/Qwen2.5-7B"}, "Qwen/Qwen2.5-7B: no such folder (MODELS)"),
+        ({"TESTS": "one=one.parquet two=nowhere.parquet"}, "nowhere.parquet: no such file (TESTS)"),
         ({"MODELS": "", "RUNS": ""}, "nothing to evaluate"),
     ],
 )

@@ -267,6 +267,27 @@ def test_script_starts_the_settings_of_the_paper(script, launch):
     assert config.trainer.resume_mode == "auto"
 
 
+@pytest.mark.parametrize("folder", ["/a b/c", "/Müller/run=1", "/it's/(1)", "/a,b/{c}", "/x/[1]~#&;!", "/a\\b"])
+def test_folders_may_have_any_name(folder, launch):
+    """Hydra has a grammar for values, in which most of these are no text."""
+    names = ("TRAIN_FILE", "TEST_FILE", "MODEL_PATH", "CHECKPOINT_DIR", "GAD_STOP_FILE")
+    config = launch(ENGINES[0], **dict.fromkeys(names, folder), PROMPT_KEY="the prompt", EXPERIMENT_NAME="lr=1").config
+    found = (config.data.train_files, config.data.val_files, config.actor_rollout_ref.model.path)
+    found += (config.discriminator.model.path, config.trainer.default_local_dir, config.gad.stop_file)
+    variables = config.ray_kwargs.ray_init.runtime_env.env_vars
+    assert {*found, variables.VERL_FILE_LOGGER_ROOT} == {folder}
+    assert variables.TENSORBOARD_DIR == f"{folder}/tensorboard"
+    assert (config.data.prompt_key, config.trainer.experiment_name) == ("the prompt", "lr=1")
+
+
+@pytest.mark.parametrize(
+    ("given", "files"),
+    [("[a.parquet,b.parquet]", ["a.parquet", "b.parquet"]), ("'/a=b'", "/a=b"), ('"/a=b"', "/a=b")],
+)
+def test_what_is_written_as_hydra_wants_it_stays(given, files, launch):
+    assert launch(ENGINES[0], TRAIN_FILE=given).config.data.train_files == files
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_batches_divide_by_the_gpus_and_rows_fit_into_micro_batches(script, launch):
     config = launch(script).config

@@ -244,6 +244,21 @@ def test_a_run_that_lost_a_worker_goes_on_where_a_checkpoint_was_made(start, fak
     assert "goes on from the last checkpoint" in output
 
 
+def test_checkpoints_behind_a_link_are_progress(start, fakes, tmp_path):
+    """On many clusters the folder is a link to a file system of its own."""
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "scratch")
+    save = f"sleep 0.1; echo 4 > {tmp_path}/scratch/latest_checkpointed_iteration.txt"
+    code, output = finish(start(f"trainer\n{save}\nexit 75", CHECKPOINT_DIR=str(tmp_path / "checkpoints")))
+    assert code == 0 and fakes.calls("scontrol")[-1]["arguments"] == ["requeue", "123"], output
+
+
+def test_a_node_without_an_address_is_named(start, fakes):
+    fakes.add("hostname", "print('fe80::1')")
+    code, output = finish(start())
+    assert code == 2 and "node1 has no IPv4 address" in output and not fakes.calls("ray")
+
+
 def test_a_checkpoint_of_an_earlier_start_is_no_progress(start, fakes, tmp_path):
     tracker = tmp_path / "checkpoints" / "latest_checkpointed_iteration.txt"
     tracker.parent.mkdir()

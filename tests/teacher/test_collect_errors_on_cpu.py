@@ -14,6 +14,7 @@
 """Whatever is wrong: one line, exit code 2, no traceback, nothing written, and no key anywhere."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -70,6 +71,16 @@ BAD_FILES: dict[str, tuple[str, bytes | None, str]] = {
         "row 0, .* must end before the answer",
     ),
     "half a character": ("p.jsonl", b'{"prompt": "\\ud800"}\n', "row 0, .* broken Unicode"),
+    "half a character in an id": (
+        "p.jsonl",
+        GOOD + b'{"prompt": "x", "id": "\\ud800"}\n',
+        "row 2, column 'id': broken",
+    ),
+    "half a character in a source": (
+        "p.jsonl",
+        GOOD + b'{"prompt": "x", "data_source": "\\ud800"}\n',
+        "row 2, column 'data_source': broken Unicode",
+    ),
 }
 
 
@@ -108,6 +119,8 @@ def test_a_bad_file_of_prompts(
         (["--extra-body", "[1]"], "must be a JSON object"),
         (["--extra-body", '{"n": 4}'], "must not hold 'n'; it is set by --samples"),
         (["--extra-body", '{"model": "x"}'], "must not hold 'model'"),
+        (["--extra-body", '{"temperature": "0.7"}'], "temperature must be a number"),
+        (["--extra-body", '{"temperature": true}'], "temperature must be a number"),
         (["--price", "-1", "2"], "price"),
         (["--api-key-env", SECRET], "NAME of an environment variable"),
         (["--base-url", f"http://user:{SECRET}@127.0.0.1/v1"], "must not hold a user"),
@@ -224,6 +237,11 @@ def test_no_secret_in_any_file_or_output(
         ("teachers: [{base_url: 'http://localhost/v1', model: m, sampling: 3}]", "sampling must be a mapping"),
         ("teachers: [{base_url: 'http://localhost/v1', model: m}]\nassign: some", "assign: 'some' is not one of"),
         ("teachers: [{base_url: 'http://localhost/v1', model: m}]\nexamples: [x]", "examples must be a list"),
+        ("teachers: [{base_url: 'http://localhost/v1', model: m}]\nexamples: 5", "examples must be a list"),
+        (
+            "teachers: [{base_url: 'http://localhost/v1', model: m, sampling: {temperature: '0.7'}}]",
+            "teacher m: temperature must be a number",
+        ),
         ("teachers: [{base_url: 'ftp://localhost/v1', model: m}]", "must look like https://host/v1"),
         (
             "teachers: [{base_url: 'http://localhost/v1', model: m}, {base_url: 'http://localhost/v1', model: m}]",
@@ -250,6 +268,25 @@ def test_a_second_collection_into_the_same_file(
         assert collect(prompts_file(3)) == 2
         assert "another process is writing its answers there" in one_line(capsys)
         assert not len(store)
+
+
+def test_names_that_are_no_text(collect: Any, prompts_file: Any, rows_of: Any, card_of: Any, tmp_path: Path) -> None:
+    """The name of a file may be any bytes: what is written has a question mark there."""
+    path = prompts_file(2).rename(tmp_path / os.fsdecode(b"caf\xe9.jsonl"))
+    assert collect(path) == 0
+    assert {row["data_source"] for row in rows_of()} == {"caf?"} and card_of()["prompts"]["file"] == "caf?.jsonl"
+
+
+def test_a_path_of_the_home_folder(
+    collect: Any, prompts_file: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell leaves the ~ of --output=~/x as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert collect(prompts_file(2), output=Path("~/out.parquet")) == 0
+    names = ["out.parquet", "out.parquet.answers.sqlite", "out.parquet.card.json"]
+    assert sorted(path.name for path in (tmp_path / "home").iterdir()) == names and not Path("~").exists()
 
 
 def test_no_teacher_at_all(collect: Any, prompts_file: Any, capsys: pytest.CaptureFixture[str]) -> None:

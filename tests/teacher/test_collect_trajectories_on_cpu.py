@@ -83,7 +83,10 @@ def test_trajectories_are_collected_and_nothing_is_asked_twice(
         assert [row["teacher_messages"]] == trajectory_texts(adding(a, b), "here")
         assert [dict(message) for message in row["prompt"]] == [{"role": "user", "content": f"{a}+{b}"}]
         assert {tool["function"]["name"] for tool in json.loads(row["tools"])} == {"add", "spell"}
-    assert "4 trajectories of 4 (stop 4), 2.00 turns and 1.00 calls each" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "4 trajectories of 4 (stop 4), 2.00 turns and 1.00 calls each" in said.out
+    # The bar counts turns, and is full at the end.
+    assert re.findall(r"(\d+)/(\d+) ", said.err)[-1] == ("8", "8")
     card = json.loads((tmp_path / "out.parquet.card.json").read_text())
     assert card["trajectories"]["wanted"] == 4 and card["calls"] == 1.0
 

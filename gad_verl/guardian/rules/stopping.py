@@ -78,8 +78,8 @@ class Untrusted(Rule):
         # Logged only where enough prompts were seen.
         known = f"accuracy {figures['accuracy']:.2f}" if "accuracy" in figures else _TOO_FEW
         return (
-            "the discriminator could not tell teacher from student on held-out prompts in the last "
-            f"{self.config.steps} adversarial steps ({known})"
+            f"gad/trust_factor, what the discriminator knows on held-out prompts, is {figures['factor']:.2f} ({known}; "
+            f"limit 0 in {self.config.steps} adversarial steps one after another)"
         )
 
     @property
@@ -131,9 +131,9 @@ class Overfitted(Rule):
 
     def finding(self, figures: Mapping[str, float]) -> str:
         return (
-            f"in {self.config.validations} validations one after another the student's loss on the teacher's texts "
-            f"rose, by {figures['change']:.3f} +- {figures['error']:.3f} nats a token in the last, to "
-            f"{figures['text_loss']:.3f}"
+            f"the student's loss on the teacher's texts of the validation is {figures['text_loss']:.3f} nats a token, "
+            f"{figures['change']:+.3f} +- {figures['error']:.3f} since the one before (limit a rise of "
+            f"{self.config.errors:g} errors in {self.config.validations} validations one after another)"
         )
 
     @property
@@ -229,6 +229,18 @@ class NoImprovement(Rule):
         super().__init__(config, guardian)
         self.best = Trace(1)
         self.waited = Trace(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "of": self._of}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        # Of another metric nothing is a figure to beat.
+        if state.get("of", self._of) == self._of:
+            super().load_state_dict(state)
+
+    @property
+    def _of(self) -> list[str | None]:
+        return [self.config.metric, self.config.direction]
 
     def debounce(self) -> Debounce:
         return Debounce(1, 1)

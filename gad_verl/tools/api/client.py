@@ -316,12 +316,13 @@ class _Run:
     def _fail(self, request: ChatRequest, reason: str, detail: str) -> None:
         self.summary.failed[reason] += 1
         self.summary.last_faults[reason] = detail
-        self.failures_in_a_row += 1
+        # Prompts that are too long may stand side by side in a file, and who refuses them is there: refusals end the
+        # run only where nothing else came.
+        nothing_came = not self.summary.answered and not self.summary.stored
+        self.failures_in_a_row += reason != "rejected" or nothing_came
         self._settle(request, None)
         limit = max(MIN_FAILURES_IN_A_ROW, 2 * self.endpoint.max_concurrency)
-        # Prompts that are too long may stand side by side in a file: refusals end the run only where nothing else came.
-        everything_refused = reason == "rejected" and not self.summary.answered and not self.summary.stored
-        if self.failures_in_a_row >= limit and (everything_refused or reason != "rejected"):
+        if self.failures_in_a_row >= limit and (nothing_came or reason != "rejected"):
             raise GadEndpointError(
                 f"{self.endpoint.base_url}: {self.failures_in_a_row} requests in a row failed, the last one with "
                 f"{detail}; answers so far are kept, and the same command goes on"

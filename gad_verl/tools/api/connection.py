@@ -57,7 +57,10 @@ def open_client(endpoint: Endpoint) -> openai.AsyncOpenAI:
             f"{' or '.join(name for name in _CERTIFICATES if name in os.environ)} holds no certificate that can be "
             f"read: {error}"
         ) from None
-    except ValueError as error:
+    except Exception as error:
+        # The HTTP library has a class of its own for a URL that is none; which library that is, openai chooses.
+        if not isinstance(error, ValueError) and type(error).__name__ != "InvalidURL":
+            raise
         raise GadConfigError(
             f"{_variable('') or 'a proxy variable'} names no proxy that can be used: {error}"
         ) from None
@@ -90,7 +93,8 @@ def through_proxy(endpoint: Endpoint) -> str:
     if scheme not in proxies:
         return ""
     # Its user and password stay out.
-    place = urlsplit(proxies[scheme])
+    named = proxies[scheme]
+    place = urlsplit(named if "://" in named else f"http://{named}")
     host = f"{place.hostname}:{place.port}" if place.port else str(place.hostname)
     return f" (through the proxy {host} of {scheme}_proxy; no_proxy={parts.hostname} goes without it)"
 

@@ -120,7 +120,7 @@ def _gathered(endpoint: Endpoint, stream: str) -> dict[str, Any]:
         PassingError: The stream ends before its text does.
     """
     texts: dict[str, list[str]] = {}
-    reason, usage, model, is_done = None, None, None, False
+    reason, usage, model, is_done, has_deltas = None, None, None, False, False
     for event in _events(stream):
         if event.get("error"):
             raise _error_in(endpoint, event["error"])
@@ -130,12 +130,18 @@ def _gathered(endpoint: Endpoint, stream: str) -> dict[str, Any]:
             if choice.get("index", 0):
                 continue
             reason = choice.get("finish_reason") or reason
-            for name, piece in (choice.get("delta") or choice.get("message") or {}).items():
+            delta = choice.get("delta")
+            # Some end with the whole message: what came before is in it, and must not be there twice.
+            is_whole, has_deltas = has_deltas and not delta, has_deltas or bool(delta)
+            for name, piece in (delta or choice.get("message") or {}).items():
                 # Parts of a content are whole in each piece.
                 if isinstance(piece, list):
                     piece = text_of(piece)
-                if isinstance(piece, str):
-                    texts.setdefault(name, []).append(piece)
+                if isinstance(piece, str) and piece:
+                    pieces = texts.setdefault(name, [])
+                    if is_whole:
+                        pieces.clear()
+                    pieces.append(piece)
     if reason is None and not is_done:
         raise PassingError("cut_stream", "the stream ended before the answer", counted=True)
     # A character beyond 16 bits may come as two halves, in two events.

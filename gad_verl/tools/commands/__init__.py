@@ -20,6 +20,7 @@ imports inside ``run``, so that ``gad-verl --help`` answers at once. ``gad_verl.
 import argparse
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any, TypeVar
 
 Options = TypeVar("Options")
@@ -30,6 +31,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for verl.trainer.main_ppo")
     parser.add_argument("--config-name", help="such as gad_cpu (default: gad_trainer)")
     parser.add_argument("--config-path", metavar="FOLDER", help="folder of the configuration, absolute")
+
+
+def file_path(text: str) -> Path:
+    """A file or a folder, as the ``type`` of an option: of ``--output=~/x`` a shell leaves the ``~`` as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        # The home of nobody.
+        return Path(text)
 
 
 def positive(text: str) -> int:

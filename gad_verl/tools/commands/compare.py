@@ -15,9 +15,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from gad_verl.errors import GadConfigError
+from gad_verl.tools.commands import file_path
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -28,7 +28,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         description="Reads folders of gad-verl evaluate, compares the checkpoints over the same prompts, and proposes "
         "the one with the best judge score whose length is acceptable.",
     )
-    parser.add_argument("folders", type=Path, nargs="*", metavar="EVAL_FOLDER", help="differences are to the first")
+    parser.add_argument(
+        "folders", type=file_path, nargs="*", metavar="EVAL_FOLDER", help="differences are to the first"
+    )
     parser.add_argument(
         "--method",
         action="append",
@@ -45,7 +47,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar=("LOW", "HIGH"),
         help="acceptable mean length over the teacher's (default: 0.7 1.5)",
     )
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="also write comparison.json and comparison.md")
+    parser.add_argument(
+        "--output", type=file_path, metavar="FOLDER", help="also write comparison.json and comparison.md"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.set_defaults(run=_run)
 
@@ -71,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> None:
         comparison = compare(arguments.folders, tuple(arguments.length_band or LENGTH_BAND))
         table, as_json = render(comparison), to_json(comparison)
     if arguments.output is not None:
-        folder = arguments.output.expanduser()
+        folder = arguments.output
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.tools.commands import chosen, positive, template_options
+from gad_verl.tools.commands import chosen, file_path, positive, template_options
 
 ABOVE_THRESHOLD = 1
 
@@ -45,7 +45,9 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
 def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = tools.add_parser("import", help="turn a published layout into a parquet file of GAD's schema")
     parser.add_argument("input", help="parquet, JSON, JSONL or CSV file, or the name of a Hugging Face data set")
-    parser.add_argument("--output", type=Path, required=True, help="parquet file to write; a card stands beside it")
+    parser.add_argument(
+        "--output", type=file_path, required=True, help="parquet file to write; a card stands beside it"
+    )
     parser.add_argument(
         "--layout",
         help="gad, lmsys, dolly, selfinst, alpaca, sharegpt, plain, preference or batch (default: by the columns), or "
@@ -63,22 +65,22 @@ def _add_import(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
         "--rename", action="append", default=[], metavar="OLD=NEW", help="rename a column first; may be repeated"
     )
     parser.add_argument(
-        "--requests", type=Path, metavar="FILE", help="for the output of a batch of an API: the file that was sent"
+        "--requests", type=file_path, metavar="FILE", help="for the output of a batch of an API: the file that was sent"
     )
     parser.add_argument("--split", default="train", help="split of a Hugging Face data set (default: train)")
     parser.add_argument("--config", help="configuration of a Hugging Face data set")
     parser.add_argument("--limit", type=positive, help="only so many rows of the input")
     parser.add_argument("--skip-invalid", action="store_true", help="leave broken rows out instead of ending there")
-    parser.add_argument("--rejected", type=Path, help="JSONL file to list the rows left out, with reasons")
+    parser.add_argument("--rejected", type=file_path, help="JSONL file to list the rows left out, with reasons")
     _add_overwrite(parser)
     _set_run(parser, _run_import)
 
 
 def _add_split(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = tools.add_parser("split", help="train, val and test without common or nearly common prompts")
-    parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
+    parser.add_argument("input", type=file_path, help="parquet, JSON or JSONL file of GAD's schema")
     parser.add_argument(
-        "--output", type=Path, required=True, help="folder for train.parquet, val.parquet, test.parquet"
+        "--output", type=file_path, required=True, help="folder for train.parquet, val.parquet, test.parquet"
     )
     parser.add_argument("--val", type=float, default=0.02, help="share (below 1) or number of rows (default: 0.02)")
     parser.add_argument("--test", type=float, default=0.0, help="share or number of rows (default: none)")
@@ -98,8 +100,10 @@ def _add_split(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def _add_leaks(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = tools.add_parser("leaks", help="what a discriminator could tell teacher from student by, without reading")
-    parser.add_argument("teacher", type=Path, help="file with the teacher's texts (parquet, JSON or JSONL)")
-    parser.add_argument("--student", type=Path, help="file with the student's texts; without it, one-sided statistics")
+    parser.add_argument("teacher", type=file_path, help="file with the teacher's texts (parquet, JSON or JSONL)")
+    parser.add_argument(
+        "--student", type=file_path, help="file with the student's texts; without it, one-sided statistics"
+    )
     parser.add_argument(
         "--student-key",
         help="column of the student's texts (default: response); without --student a column of the teacher's file",
@@ -108,7 +112,7 @@ def _add_leaks(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     _add_keys(parser)
     parser.add_argument("--max-texts", type=positive, default=5000, help="most texts of each side (default: 5000)")
     parser.add_argument("--seed", type=int, default=0, help="of the sample, the halves and the interval (default: 0)")
-    parser.add_argument("--json", type=Path, help="write the report as JSON too")
+    parser.add_argument("--json", type=file_path, help="write the report as JSON too")
     parser.add_argument(
         "--fail-above", type=float, metavar="ACCURACY", help="exit with code 1 if the held-out accuracy is above"
     )
@@ -118,8 +122,8 @@ def _add_leaks(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = tools.add_parser("normalize", help="take marks off the teacher's texts that say nothing")
-    parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
-    parser.add_argument("--output", type=Path, help="parquet file to write; a card stands beside it")
+    parser.add_argument("input", type=file_path, help="parquet, JSON or JSONL file of GAD's schema")
+    parser.add_argument("--output", type=file_path, help="parquet file to write; a card stands beside it")
     yes_or_no = functools.partial(parser.add_argument, action=argparse.BooleanOptionalAction)
     yes_or_no("--strip-whitespace", dest="whitespace", help="white space around the text, carriage returns")
     yes_or_no("--strip-thinking", dest="thinking", help="leading <think> blocks")
@@ -131,7 +135,7 @@ def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--drop-duplicates", choices=("rows", "prompts"), help="leave out rows that came before")
     parser.add_argument("--min-chars", type=int, default=1, help="leave shorter texts out (default: 1)")
     parser.add_argument("--max-chars", type=int, help="leave longer texts out")
-    parser.add_argument("--rejected", type=Path, help="JSONL file to list the rows left out, with reasons")
+    parser.add_argument("--rejected", type=file_path, help="JSONL file to list the rows left out, with reasons")
     parser.add_argument("--dry-run", action="store_true", help="write nothing; count, and show examples of changes")
     _add_image_key(parser)
     _add_keys(parser)
@@ -141,7 +145,7 @@ def _add_normalize(tools: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_stats(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = tools.add_parser("stats", help="token counts, and the share that the limits cut")
-    parser.add_argument("input", type=Path, help="parquet, JSON or JSONL file of GAD's schema")
+    parser.add_argument("input", type=file_path, help="parquet, JSON or JSONL file of GAD's schema")
     parser.add_argument("--tokenizer", required=True, help="folder or name of the student's tokenizer")
     parser.add_argument(
         "--chat-template-kwargs",
@@ -159,7 +163,7 @@ def _add_stats(tools: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument("--max-prompt-length", type=positive, help="data.max_prompt_length")
     parser.add_argument("--max-response-length", type=positive, help="data.max_response_length")
     parser.add_argument("--limit", type=positive, help="count only so many rows, evenly spread")
-    parser.add_argument("--json", type=Path, help="write the numbers as JSON too")
+    parser.add_argument("--json", type=file_path, help="write the numbers as JSON too")
     _add_keys(parser)
     _add_overwrite(parser)
     _set_run(parser, _run_stats)
@@ -181,13 +185,8 @@ def _set_run(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace]
             if (error.name or "").startswith("gad_verl"):
                 raise
             raise GadConfigError(f"{error.name} is not installed: pip install 'gad-verl[data]'") from None
-        except FileExistsError:
-            raise
         except UnicodeDecodeError as error:
             raise GadDataError(f"a text column holds bytes that are not UTF-8: {error}") from None
-        except OSError as error:
-            # No permission, no space left: for the user to mend.
-            raise GadDataError(f"{error.filename or 'a file'}: {error.strerror or error}") from None
 
     parser.set_defaults(run=guarded)
 

@@ -15,11 +15,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.commands import add_run_arguments
+from gad_verl.tools.commands import add_run_arguments, file_path
 
 if TYPE_CHECKING:
     from gad_verl.tools.doctor.finding import Finding
@@ -46,7 +45,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         "--cluster", metavar="HOST:PORT", help="wait until the Ray cluster with this head has what the run needs"
     )
     what.add_argument(
-        "--tree", type=Path, metavar="FOLDER", help="hold what is used of verl against the sources of another verl"
+        "--tree", type=file_path, metavar="FOLDER", help="hold what is used of verl against the sources of another verl"
     )
     parser.add_argument(
         "--timeout",

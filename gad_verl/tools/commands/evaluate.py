@@ -16,11 +16,10 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.commands import chosen, positive, template_options
+from gad_verl.tools.commands import chosen, file_path, positive, template_options
 
 if TYPE_CHECKING:
     from gad_verl.tools.evaluation.open_teacher import TeacherOptions
@@ -36,9 +35,9 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         description="Generates a response of the student to every held-out prompt, measures it against the teacher's "
         "text, and asks a judge if one is named. Interrupt it at any time: the same command goes on.",
     )
-    parser.add_argument("--model", type=Path, required=True, help="verl's global_step_N or a Hugging Face folder")
-    parser.add_argument("--data", type=Path, required=True, help="held-out prompts: parquet, JSON or JSONL")
-    parser.add_argument("--output", type=Path, required=True, help="folder of this evaluation")
+    parser.add_argument("--model", type=file_path, required=True, help="verl's global_step_N or a Hugging Face folder")
+    parser.add_argument("--data", type=file_path, required=True, help="held-out prompts: parquet, JSON or JSONL")
+    parser.add_argument("--output", type=file_path, required=True, help="folder of this evaluation")
     parser.add_argument("--prompt-key", default="prompt", help="column of the prompt (default: %(default)s)")
     parser.add_argument(
         "--teacher-key", default="teacher_response", help="column of the teacher's text (default: %(default)s)"
@@ -107,7 +106,7 @@ def _add_generation(group: "argparse._ArgumentGroup") -> None:
 def _add_tools(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--tools",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="function tools that the student may call, as multi_turn.function_tool_path names them; the column of the "
         "teacher holds messages then (docs/trajectories.md)",
@@ -123,7 +122,7 @@ def _add_tools(group: "argparse._ArgumentGroup") -> None:
 def _add_measures(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--features-model",
-        type=Path,
+        type=file_path,
         metavar="FOLDER",
         help="Hugging Face folder of any language model: two-sample test on its hidden states",
     )
@@ -135,13 +134,13 @@ def _add_measures(group: "argparse._ArgumentGroup") -> None:
 def _add_teacher(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--teacher-model",
-        type=Path,
+        type=file_path,
         metavar="FOLDER",
         help="Hugging Face folder of the teacher, if it is open: both KL divergences to it",
     )
     group.add_argument(
         "--teacher-context",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="what the teacher alone is told: a text, its system message; or .json, a list of messages",
     )
@@ -172,7 +171,7 @@ def _add_judge(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--judge-teacher", action="store_true", help="score the teacher's texts as well")
     group.add_argument(
         "--judge-store",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="replies; share it between checkpoints for the same references (default: OUTPUT/judge.sqlite)",
     )
@@ -201,7 +200,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.tools.evaluation.report import render
     from gad_verl.tools.evaluation.run import DataOptions, evaluate
 
-    output = arguments.output.expanduser()
+    output = arguments.output
     if output.exists() and not output.is_dir():
         raise GadConfigError(f"--output {output} is a file: the name of a folder is needed")
     if not 0 < arguments.memory_share <= 1:

@@ -15,9 +15,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from gad_verl.tools.commands import chosen
+from gad_verl.tools.commands import chosen, file_path
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -25,8 +24,8 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser = commands.add_parser(
         "export", help="write student and discriminator of a checkpoint as Hugging Face folders"
     )
-    parser.add_argument("checkpoint", type=Path, help="a folder global_step_N")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("checkpoint", type=file_path, help="a folder global_step_N")
+    parser.add_argument("--output", type=file_path, required=True, help="folder to write")
     parser.add_argument(
         "--part",
         choices=("student", "discriminator", "both"),

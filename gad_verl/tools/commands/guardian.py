@@ -17,7 +17,10 @@ import argparse
 import json
 import logging
 import sys
-from pathlib import Path
+from typing import Any
+
+from gad_verl.errors import GadConfigError
+from gad_verl.tools.commands import file_path
 
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -30,7 +33,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     parser.add_argument(
         "run_path",
-        type=Path,
+        type=file_path,
         metavar="RUN",
         help="folder of a run (trainer.default_local_dir), or a file of metrics (verl's file logger)",
     )
@@ -45,17 +48,27 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.set_defaults(run=_run)
 
 
+def _setting(text: str) -> Any:
+    """A setting of the command line, with the whole key, too, as a run's command line has it."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    try:
+        return OmegaConf.from_dotlist([text.removeprefix("gad.guardian.")])
+    except YAMLError:
+        raise GadConfigError(f"--set {text}: no KEY=VALUE that can be read") from None
+
+
 def _run(arguments: argparse.Namespace) -> None:
     from omegaconf import OmegaConf
 
     from gad_verl.tools.report.replay import load_settings, recorded_settings, replay
     from gad_verl.tools.report.runs import read_run
 
-    run = read_run(arguments.run_path.expanduser())
+    run = read_run(arguments.run_path)
     recorded, about = recorded_settings(run)
-    # With the whole key, too, as a run's command line has it.
-    settings = [setting.removeprefix("gad.guardian.") for setting in arguments.set]
-    config = load_settings(OmegaConf.merge(recorded, OmegaConf.from_dotlist(settings)))
+    settings = [_setting(text) for text in arguments.set]
+    config = load_settings(OmegaConf.merge(recorded, *settings))
     # The events are printed below.
     logging.getLogger("gad_verl.guardian").setLevel(logging.ERROR)
     guardian, events = replay(config, run)

@@ -19,6 +19,8 @@ import os
 import sys
 from pathlib import Path
 
+from gad_verl.tools.commands import file_path
+
 
 def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Register the command and its options."""
@@ -34,7 +36,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
         metavar="RUN",
         help="[NAME=]PATH: folder of a run (trainer.default_local_dir), or a JSONL file of metrics",
     )
-    parser.add_argument("--output", type=Path, default=Path("report.html"), help="default: %(default)s")
+    parser.add_argument("--output", type=file_path, default=Path("report.html"), help="default: %(default)s")
     parser.add_argument(
         "--evaluations",
         nargs="+",
@@ -59,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from gad_verl.errors import GadConfigError
     from gad_verl.tools.report.runs import read_runs
 
-    output = arguments.output.expanduser()
+    output = arguments.output
     # Not the methods of Path, which mind a name that is too long.
     if os.path.isdir(output):
         raise GadConfigError(f"--output {output} is a folder: name a file, such as {output / 'report.html'}")

@@ -16,11 +16,10 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.commands import chosen, positive
+from gad_verl.tools.commands import chosen, file_path, positive
 from gad_verl.tools.teacher.marks import MARKS
 from gad_verl.tools.teacher.settings import DROPPABLE
 
@@ -78,10 +77,10 @@ def _add_teacher(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--model", help="name of the model in that API")
     group.add_argument("--name", help="value of the column teacher (default: the model)")
     group.add_argument("--api-key-env", default="OPENAI_API_KEY", help="variable with the key (default: %(default)s)")
-    group.add_argument("--settings", type=Path, help="YAML file with several teachers (docs/teacher.md)")
+    group.add_argument("--settings", type=file_path, help="YAML file with several teachers (docs/teacher.md)")
     group.add_argument(
         "--tools",
-        type=Path,
+        type=file_path,
         metavar="FILE",
         help="function tools that the teacher may call; they are run here (docs/trajectories.md)",
     )
@@ -131,7 +130,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("output")
-    group.add_argument("--output", type=Path, required=True, help="parquet file to write")
+    group.add_argument("--output", type=file_path, required=True, help="parquet file to write")
     group.add_argument("--data-source", help="value of that column (default: the rows', or the file's)")
     group.add_argument(
         "--student-prompt",

@@ -79,7 +79,9 @@ class Outputs:
 
     def write_card(self, path: Path, content: dict[str, Any]) -> None:
         """Write a card that was added: JSON with the version of gad_verl first."""
-        self.temporary(path).write_text(to_json({"gad_verl": __version__} | content), encoding="utf-8")
+        text = to_json({"gad_verl": __version__} | content)
+        # The name of a file may be any bytes: those that are no UTF-8 become question marks.
+        self.temporary(path).write_text(text, encoding="utf-8", errors="replace")
 
 
 def _remove_if_empty(folder: Path) -> None:

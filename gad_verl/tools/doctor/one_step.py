@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl.config import load_gad_config
+from gad_verl.preflight.composing import quoted
 from gad_verl.tools.doctor.finding import Finding, error, ok
 
 _SECONDS_TO_END = 20.0
@@ -87,8 +88,8 @@ def small_overrides(config: Any, folder: Path) -> list[str]:
         "gad.save_minutes=null",
         "trainer.resume_mode=disable",
         "trainer.logger=[console]",
-        f"trainer.default_local_dir={folder / 'checkpoints'}",
-        f"hydra.run.dir={folder / 'hydra'}",
+        f"trainer.default_local_dir={quoted(folder / 'checkpoints')}",
+        f"hydra.run.dir={quoted(folder / 'hydra')}",
         f"data.train_batch_size={prompts}",
         f"data.train_max_samples={4 * prompts}",
         "data.val_max_samples=2",

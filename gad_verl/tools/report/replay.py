@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 from gad_verl.config import GuardianConfig, load_gad_config
 from gad_verl.errors import GadConfigError
 from gad_verl.guardian import Event, Guardian
-from gad_verl.tools.report.runs import Run
+from gad_verl.tools.report.runs import STAGE_METRIC, Run
 
 
 def load_settings(settings: Any) -> GuardianConfig:
@@ -58,5 +58,9 @@ def recorded_settings(run: Run) -> tuple[dict[str, Any], str]:
 
 def replay(config: GuardianConfig, run: Run) -> tuple[Guardian, list[Event]]:
     """A new guardian over the metrics of a run, and everything that it says."""
-    guardian = Guardian(config)
-    return guardian, [event for step, metrics in run.rows().items() for event in guardian.observe(step, metrics)]
+    guardian, rows = Guardian(config), run.rows()
+    stage = next((metrics[STAGE_METRIC] for metrics in rows.values() if STAGE_METRIC in metrics), None)
+    if 0 in rows and stage is not None:
+        # The validation before the first step is logged without a stage; the trainer judges it in that of the step.
+        rows[0].setdefault(STAGE_METRIC, stage)
+    return guardian, [event for step, metrics in rows.items() for event in guardian.observe(step, metrics)]

@@ -118,7 +118,9 @@ class Prompts:
         self._context_key, self._image_key = context_key, image_key
         self._framing = Framing()
         self._data_source = data_source
-        self._default_source = source.path.stem if source.path is not None else Path(source.name).name
+        name = source.path.stem if source.path is not None else Path(source.name).name
+        # The name of a file may be any bytes.
+        self._default_source = name.encode("utf-8", "replace").decode("utf-8")
 
     @property
     def has_images(self) -> bool:
@@ -141,6 +143,9 @@ class Prompts:
                 given, asked = self._chats(row, where)
             except WrongType as error:
                 raise GadDataError(f"{self.source.name}, row {index}, {error}") from None
+            names = {key: str(row[key]) for key in ("id", "data_source") if row.get(key) is not None}
+            for key, text in names.items():
+                _check_unicode(text, f"{self.source.name}, row {index}, column {key!r}")
             images = row_images(row.get(self._image_key), asked, f"{self.source.name}, row {index}", self._image_key)
             content = [asked, *(hashlib.sha256(image).hexdigest() for image in images)]
             digest = hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).digest()
@@ -152,8 +157,8 @@ class Prompts:
                 asked=asked,
                 occurrence=occurrence,
                 first_index=first_index,
-                id=None if row.get("id") is None else str(row["id"]),
-                data_source=self._data_source or str(row.get("data_source") or self._default_source),
+                id=names.get("id"),
+                data_source=self._data_source or names.get("data_source") or self._default_source,
                 images=images,
             )
 
@@ -179,8 +184,13 @@ class Prompts:
             head = ({"role": "system", "content": self._framing.system},)
         asked = (*head, *self._framing.examples, *wrapped)
         for message in asked:
-            try:
-                message["content"].encode("utf-8")
-            except UnicodeEncodeError:
-                raise GadDataError(f"{where}: broken Unicode (half of a surrogate pair); mend or remove it") from None
+            _check_unicode(message["content"], where)
         return given, asked
+
+
+def _check_unicode(text: str, where: str) -> None:
+    """Raise for what no file could hold, before anything is asked."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise GadDataError(f"{where}: broken Unicode (half of a surrogate pair); mend or remove it") from None

@@ -158,7 +158,8 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         _known(_mapping(teacher, "price", where), _PRICE_KEYS, f"{where}, price")
         _mapping(teacher, "sampling", where)
     _mapping(content, "sampling", f"{path}")
-    for message in content.get("examples") or ():
+    examples = content.get("examples") or []
+    for message in examples if isinstance(examples, list) else [examples]:
         if not isinstance(message, dict) or set(message) != {"role", "content"}:
             raise GadConfigError(f"{path}: examples must be a list of messages with role and content")
         if not all(isinstance(value, str) for value in message.values()):
@@ -216,6 +217,10 @@ def _check_sampling(sampling: Mapping[str, Any], where: str) -> None:
             raise GadConfigError(f"{where}: sampling must not hold {name!r}; it is set by {instead}")
     if not isinstance(sampling.get("seed", 0), int):
         raise GadConfigError(f"{where}: seed must be a whole number")
+    temperature = sampling.get("temperature")
+    if temperature is not None and (isinstance(temperature, bool) or not isinstance(temperature, int | float)):
+        # It is counted with where something is asked again.
+        raise GadConfigError(f"{where}: temperature must be a number, not {temperature!r}")
 
 
 def _refuse_keys(value: Any, path: Path) -> None:

@@ -134,12 +134,12 @@ class ToolCollection:
             if any(self._request(one).key not in store for one in trajectories):
                 check_endpoint(self._teacher.endpoint, self._teacher.sampling)
             with closing(CollectProgress(len(trajectories))) as progress:
-                for _ in range(self._max_turns):
+                for turn in range(self._max_turns):
                     asked = [one for one in trajectories if not one.ended]
                     if not asked:
                         break
                     requests = [self._request(one) for one in asked]
-                    shown = progress.of(self._teacher, is_extra=True)
+                    shown = progress.of(self._teacher, is_extra=turn > 0)
                     asyncio.run(answer_all(self._teacher.endpoint, iter(requests), store, progress=shown))
                     for one, request in zip(asked, requests, strict=True):
                         self._take(one, store.get(request.key), store.rejection(request.key), store)
