@@ -45,6 +45,8 @@ class Watch:
         self._level = 0
         # Readings since the knob was turned, and how often the rule has tripped.
         self._since, self._trips = 0, 0
+        # Tripped while the policy did not end a run for it.
+        self._unheeded = False
 
     @property
     def tripped(self) -> bool:
@@ -75,7 +77,8 @@ class Watch:
         self._since += 1
         changed = self._debounce.add(reading.bad)
         self._trips += changed and self.tripped
-        events = [self._said(step)] if changed else []
+        events = [self._said(step)] if changed or (self._unheeded and self.tripped) else []
+        self._unheeded = False
         if self.policy == "adapt" and self.rule.knob is not None:
             events += self._turn(step, changed)
         return events
@@ -135,6 +138,7 @@ class Watch:
             "level": self._level,
             "since": self._since,
             "trips": self._trips,
+            "policy": self.policy,
             "rule": self.rule.state_dict(),
         }
 
@@ -144,4 +148,6 @@ class Watch:
         # With a policy that turns no knobs (it may have been changed since), the knob goes back to neutral at once.
         self._level = int(state["level"]) if self.policy == "adapt" else 0
         self._since, self._trips = int(state["since"]), int(state["trips"])
+        # Who resumes with the policy ``stop`` has read that it tripped: if it still does, that ends the run.
+        self._unheeded = self.policy == "stop" != state.get("policy", "stop") and self.tripped
         self.rule.load_state_dict(state["rule"])

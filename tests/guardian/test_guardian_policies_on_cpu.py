@@ -233,6 +233,25 @@ def test_settings_may_change_between_two_starts() -> None:
     assert [(event.rule, event.action) for event in events] == [("saturated", "info")]
 
 
+@pytest.mark.parametrize("before", ["warn", "adapt", "stop"])
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_had_only_warned_ends_the_run_that_is_resumed_to_stop_for_it(before: str, goes_on: bool) -> None:
+    old = Guardian(loaded({"policy": before}))
+    observe(old, stream("length", range(41, 141), 60))
+    assert old.tripped == ["length"]
+    new = Guardian(loaded({"policy": "stop"}))
+    new.load_state_dict(json.loads(json.dumps(old.state_dict())))
+    if before == "stop":
+        assert new.stop == old.stop and observe(new, stream("length", range(1, 20), 19)) == []
+        return
+    assert new.stop is None
+    events = observe(new, stream("length", range(1, 61) if goes_on else [], 60))
+    # It stands until the window holds hardly anything bad.
+    assert [(event.rule, event.action, event.step) for event in events][0] == ("length", "stop", 1)
+    assert [event.action for event in events[1:]] == ([] if goes_on else ["info"])
+    assert new.stop is not None and new.stop.step == 1
+
+
 # ------------------------------ configuration ------------------------------
 
 
