@@ -151,10 +151,12 @@ def test_groups_that_are_too_old_give_rewards_and_train_nobody(
 
     run = FakeRun(config, monkeypatch, versions=versions).fit()
     assert run.discriminator is not None
-    updates = run.discriminator.named("update")
-    assert len(updates) == STEPS
-    for step, groups in enumerate(updates, start=1):
+    of_steps = run.discriminator.named("update", "score")
+    assert len(of_steps) == STEPS
+    for step, groups in enumerate(of_steps, start=1):
         too_old = sum(not group.trains for group in groups)
+        # Where all are, nothing is left to learn from.
+        assert run.metrics[step]["disc/updates"] == (too_old < len(groups))
         assert run.metrics[step]["disc/too_old_groups"] == too_old
         if step >= 3:
             # Ages are 1 and 2.
