@@ -18,6 +18,7 @@ import atexit
 import io
 import logging
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -60,6 +61,16 @@ def _refuse_renamed(argv: Sequence[str]) -> None:
             raise GadConfigError(f"gad-verl {old} is now gad-verl {new}")
 
 
+def _has_no_reader() -> bool:
+    """Whether who read the standard output has gone. Another pipe may break too: one to a process of ours that died."""
+    watched = select.poll()
+    try:
+        watched.register(sys.stdout.fileno(), 0)
+    except OSError:  # no file
+        return False
+    return any(event & select.POLLERR for _, event in watched.poll(0))
+
+
 def _drop_output() -> None:
     """What the standard output did not take is tried, and complained of, once more when the process ends."""
     try:
@@ -87,10 +98,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         sys.stderr.write(f"gad-verl: {error}\n")
         return 2
-    except BrokenPipeError:
-        _drop_output()
-        return NO_READER
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _has_no_reader():
+            _drop_output()
+            return NO_READER
         # No permission, no space left: for the user to mend.
         where = "" if error.filename is None else f"{error.filename}: "
         sys.stderr.write(f"gad-verl: {where}{' '.join(str(error.strerror or error).split())}\n")

@@ -149,5 +149,6 @@ class Watch:
         self._level = int(state["level"]) if self.policy == "adapt" else 0
         self._since, self._trips = int(state["since"]), int(state["trips"])
         # Who resumes with the policy ``stop`` has read that it tripped: if it still does, that ends the run.
-        self._unheeded = self.policy == "stop" != state.get("policy", "stop") and self.tripped
+        stops, stopped = self.policy == "stop", state.get("policy", "stop") == "stop"
+        self._unheeded = stops and not stopped and self.tripped
         self.rule.load_state_dict(state["rule"])

@@ -74,7 +74,7 @@ def compose_config(
 
 
 def quoted(text: object) -> str:
-    """A text as the value of an override, whatever is in it."""
+    """A text as the value of an override; one with a backslash before a quote or at its end is not for it."""
     return "'" + str(text).replace("'", "\\'") + "'"
 
 

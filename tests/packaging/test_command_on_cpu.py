@@ -23,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from gad_verl import cli
+
 # Interrupted while a module is imported, by a library that has something to say when the process ends.
 INTERRUPTED_IMPORT = """
 import atexit, logging, os, signal, sys
@@ -58,6 +60,14 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     os.close(writing)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (141, "")
+
+
+def test_another_pipe_that_breaks_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli, "build_parser", broken)
+    assert cli.main([]) == 2 and capsys.readouterr().err == "gad-verl: Broken pipe\n"
 
 
 def test_what_the_system_refuses_is_said_in_one_line(tmp_path: Path) -> None:

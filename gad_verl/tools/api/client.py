@@ -322,7 +322,7 @@ class _Run:
         self.failures_in_a_row += reason != "rejected" or nothing_came
         self._settle(request, None)
         limit = max(MIN_FAILURES_IN_A_ROW, 2 * self.endpoint.max_concurrency)
-        if self.failures_in_a_row >= limit and (nothing_came or reason != "rejected"):
+        if self.failures_in_a_row >= limit:
             raise GadEndpointError(
                 f"{self.endpoint.base_url}: {self.failures_in_a_row} requests in a row failed, the last one with "
                 f"{detail}; answers so far are kept, and the same command goes on"
