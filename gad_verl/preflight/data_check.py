@@ -29,6 +29,7 @@ from gad_verl.preflight.agent_check import check_agent_column
 from gad_verl.preflight.objective_check import check_evidence, check_texts
 from gad_verl.preflight.options import check_held_out, check_task_columns
 from gad_verl.preflight.reward_check import check_reward_rows
+from gad_verl.preflight.unread_check import check_stages_read
 from gad_verl.trainer.begun import begun_run
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,7 @@ def check_schedule(config: DictConfig, gad_config: GadConfig, rows: int) -> Stag
     begun_run(config.trainer).check(schedule)
     check_evidence(config, gad_config, rows, schedule)
     check_texts(gad_config, rows, schedule)
+    check_stages_read(gad_config, schedule)
     return schedule
 
 

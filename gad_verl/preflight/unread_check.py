@@ -18,6 +18,7 @@ import logging
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
+from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import GadConfigError
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,39 @@ def check_read(config: DictConfig, gad_config: GadConfig) -> None:
             "from its first step to its last",
             *(gad_config.warmup_steps, gad_config.stage),
         )
+    if gad_config.discriminator_nnodes > 1 and not gad_config.discriminator_n_gpus_per_node:
+        logger.warning(
+            "gad.discriminator_nnodes=%d is read with gad.discriminator_n_gpus_per_node above 0 alone: the "
+            "discriminator of this run shares the student's GPUs",
+            gad_config.discriminator_nnodes,
+        )
     if gad_config.stage == "gad" and _begins_fresh(config, gad_config):
         logger.warning(
             "gad.stage=gad begins with a discriminator that has learned nothing, so the student's first rewards are "
             "noise: with gad.stage=auto, gad.warmup_steps=20 gad.discriminator_only_steps=20 train it alone first, or "
             "discriminator.model.path names one that gad-verl export wrote"
+        )
+
+
+def check_stages_read(gad_config: GadConfig, schedule: StageSchedule) -> None:
+    """Warn of what is set for steps that the run does not have.
+
+    Args:
+        gad_config: The settings.
+        schedule: Stages of the run.
+    """
+    phases = schedule.steps_by_phase()
+    if gad_config.discriminator_only_updates > 1 and not phases[Phase.DISCRIMINATOR_ONLY]:
+        logger.warning(
+            "gad.discriminator_only_updates=%d is of steps in which the discriminator learns alone, and this run has "
+            "none of them (gad.stage=%s, gad.discriminator_only_steps=%d, a warmup of %d steps)",
+            *(gad_config.discriminator_only_updates, gad_config.stage, gad_config.discriminator_only_steps),
+            phases[Phase.WARMUP],
+        )
+    if gad_config.warmup_rollout_n is not None and not any(phase.is_warmup for phase in phases):
+        logger.warning(
+            "gad.warmup_rollout_n=%d is of a warmup, and this run has none (gad.stage=%s)",
+            *(gad_config.warmup_rollout_n, gad_config.stage),
         )
 
 

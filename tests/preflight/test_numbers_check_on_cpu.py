@@ -22,10 +22,11 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from gad_verl.config import load_gad_config
+from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight import check_config
 from gad_verl.preflight.numbers_check import check_folder, check_numbers
-from gad_verl.preflight.unread_check import check_read
+from gad_verl.preflight.unread_check import check_read, check_stages_read
 
 ROLLOUT = "actor_rollout_ref.rollout"
 
@@ -142,3 +143,40 @@ def test_gad_with_a_discriminator_that_knows_nothing_is_warned_of(
     assert warnings_of(tiny_config, caplog) == []
     tiny_config.gad.discriminator_head = "fresh"
     assert len(warnings_of(tiny_config, caplog)) == 1
+
+
+def test_nodes_of_a_discriminator_without_gpus_of_its_own_are_warned_of(
+    tiny_config: DictConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_config.gad.discriminator_nnodes = 2
+    (said,) = warnings_of(tiny_config, caplog)
+    assert "gad.discriminator_nnodes=2" in said and "gad.discriminator_n_gpus_per_node" in said
+    tiny_config.gad.discriminator_n_gpus_per_node = 4
+    assert warnings_of(tiny_config, caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "without", "with_them"),
+    [
+        ("discriminator_only_updates", 3, StageSchedule("auto", 9, 4), StageSchedule("auto", 9, 4, 2)),
+        ("discriminator_only_updates", 3, StageSchedule("gad", 9), StageSchedule("warmup", 9, 0, 2)),
+        ("warmup_rollout_n", 1, StageSchedule("auto", 9), StageSchedule("auto", 9, 4)),
+        ("warmup_rollout_n", 1, StageSchedule("seqkd", 9), StageSchedule("warmup", 9)),
+    ],
+)
+def test_what_only_steps_read_that_a_run_has_not_is_warned_of(
+    tiny_config: DictConfig,
+    caplog: pytest.LogCaptureFixture,
+    key: str,
+    value: int,
+    without: StageSchedule,
+    with_them: StageSchedule,
+) -> None:
+    tiny_config.gad[key] = value
+    gad_config = load_gad_config(tiny_config)
+    with caplog.at_level(logging.WARNING):
+        check_stages_read(gad_config, with_them)
+        assert caplog.messages == []
+        check_stages_read(gad_config, without)
+    (said,) = caplog.messages
+    assert f"gad.{key}={value}" in said
