@@ -25,6 +25,7 @@ from gad_verl.errors import GadConfigError
 from gad_verl.preflight.agent_check import check_agents
 from gad_verl.preflight.async_check import check_mode
 from gad_verl.preflight.batch_check import check_batches, check_longest_row
+from gad_verl.preflight.checkpoint_check import check_checkpoints
 from gad_verl.preflight.joined_cluster import check_joins
 from gad_verl.preflight.lora_check import check_lora
 from gad_verl.preflight.megatron_check import check_megatron, check_strategies
@@ -96,11 +97,7 @@ def check_config(config: DictConfig) -> GadConfig:
         )
     if not trainer.use_v1:
         raise GadConfigError("trainer.use_v1=False: gad_verl needs verl's V1 trainer; set trainer.use_v1=True")
-    if config.actor_rollout_ref.actor.checkpoint.get("async_save", False):
-        raise GadConfigError(
-            "actor_rollout_ref.actor.checkpoint.async_save=True leaves the tracker file to another process, so student "
-            "and discriminator could part: set it to False"
-        )
+    check_checkpoints(config, gad_config)
     if config.data.train_batch_size % config.actor_rollout_ref.actor.ppo_mini_batch_size != 0:
         raise GadConfigError(
             f"data.train_batch_size ({config.data.train_batch_size}) must be a multiple of "

@@ -13,6 +13,7 @@
 # limitations under the License.
 """Numbers of verl's sections that are none, or out of range: verl finds out on the first worker, or never."""
 
+import math
 import os
 from collections.abc import Mapping
 
@@ -24,7 +25,9 @@ from gad_verl.errors import GadConfigError
 from gad_verl.preflight.joined_cluster import cluster_address
 
 _ROLLOUT = "actor_rollout_ref.rollout"
+_VALIDATION = f"{_ROLLOUT}.val_kwargs"
 _ANY = Range("a number", lambda value: value == value)
+_FINITE = Range("finite and not negative", lambda value: 0 <= value < math.inf)
 _SHARE = Range("above 0 and at most 1", lambda value: 0 < value <= 1)
 _MODELS: Mapping[str, Range] = {
     "actor_rollout_ref.actor.optim.lr": NOT_NEGATIVE,
@@ -34,8 +37,20 @@ _MODELS: Mapping[str, Range] = {
     "discriminator.optim.lr": NOT_NEGATIVE,
     "discriminator.optim.clip_grad": POSITIVE,
 }
+# Of the validation too, which a run of texts alone has.
+_ROLLOUTS: Mapping[str, Range] = {
+    f"{_VALIDATION}.temperature": _FINITE,
+    f"{_VALIDATION}.top_p": _SHARE,
+    f"{_ROLLOUT}.gpu_memory_utilization": _SHARE,
+}
 _SAMPLING: Mapping[str, Range] = {f"{_ROLLOUT}.temperature": POSITIVE, f"{_ROLLOUT}.top_p": _SHARE}
-_WHOLE = ("data.seed", "trainer.save_freq", "trainer.test_freq", "trainer.total_epochs", f"{_ROLLOUT}.top_k")
+_TOP_K = (f"{_ROLLOUT}.top_k", f"{_VALIDATION}.top_k")
+_WHOLE = ("data.seed", "trainer.save_freq", "trainer.test_freq", "trainer.total_epochs", *_TOP_K)
+# vLLM's own names (vllm/config/model.py) without those of other libraries, and what the rollout hf takes by verl's.
+_TYPES = {
+    "vllm": ("auto", "bfloat16", "float16", "float32", "float", "half"),
+    "hf": ("bfloat16", "bf16", "float16", "fp16", "float32", "fp32"),
+}
 _REMEDIES: Mapping[str, str] = {
     f"{_ROLLOUT}.temperature": (
         ": at 0 all answers to a prompt are the same, and it divides the log-probabilities that the student learns by "
@@ -51,7 +66,7 @@ def check_numbers(config: DictConfig, gad_config: GadConfig) -> None:
         GadConfigError: Names the key, and what it may be.
     """
     samples = gad_config.stage != "seqkd"
-    for key, allowed in ({**_MODELS, **_SAMPLING} if samples else _MODELS).items():
+    for key, allowed in {**_MODELS, **_ROLLOUTS, **(_SAMPLING if samples else {})}.items():
         value = OmegaConf.select(config, key, default=None)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and not (is_number and allowed.holds(value)):
@@ -63,6 +78,14 @@ def check_numbers(config: DictConfig, gad_config: GadConfig) -> None:
         value = OmegaConf.select(config, key, default=None)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
             raise GadConfigError(f"{key}={value}: a whole number is needed")
+    for key in _TOP_K:
+        value = OmegaConf.select(config, key, default=None)
+        if value is not None and value < -1:
+            raise GadConfigError(f"{key}={value} must be at least 1, or -1 to leave no token out")
+    rollout = config.actor_rollout_ref.rollout
+    types = _TYPES.get(str(rollout.name))
+    if types is not None and str(rollout.dtype) not in types:
+        raise GadConfigError(f"{_ROLLOUT}.dtype={rollout.dtype}: the rollout {rollout.name} has {', '.join(types)}")
 
 
 def check_folder(config: DictConfig) -> None:

@@ -25,6 +25,7 @@ from gad_verl.config import GadConfig
 from gad_verl.config.checks import require
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.batch_check import has_reference
+from gad_verl.preflight.engine_check import check_engines
 
 _ACTOR, _ROLLOUT, _DISCRIMINATOR = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "discriminator"
 # Packages of verl's rollouts.
@@ -41,6 +42,7 @@ def check_parts(config: DictConfig, gad_config: GadConfig) -> None:
     _check_rollout(config)
     for key, section in _sections(config, gad_config):
         _build(key, section)
+    check_engines(config, gad_config)
     _check_micro_batches(config, gad_config)
 
 
@@ -128,7 +130,7 @@ def _check_micro_batches(config: DictConfig, gad_config: GadConfig) -> None:
             f"{_ACTOR}.use_dynamic_bsz={actor.use_dynamic_bsz} needs {key}: set it",
         )
     reference = config.actor_rollout_ref.ref
-    compares = gad_config.stage in ("auto", "gad", "soda") and has_reference(config)
+    compares = gad_config.compares_with_reference and has_reference(config)
     require(
         not compares
         or bool(reference.log_prob_use_dynamic_bsz)

@@ -90,11 +90,18 @@ def _has_login(base_url: str | None) -> bool:
 
 
 def check_context(config: DictConfig) -> None:
-    """Check that the rollout's context holds the longest prompt and the longest response.
+    """Check that the rollout has the lengths of the data, and that its context holds the longest prompt and response.
 
     Raises:
         GadConfigError: Names the keys and the sum.
     """
+    for name in ("prompt_length", "response_length"):
+        own, of_data = config.actor_rollout_ref.rollout.get(name, None), config.data[f"max_{name}"]
+        if own is not None and own != of_data:
+            raise GadConfigError(
+                f"actor_rollout_ref.rollout.{name}={own}, but data.max_{name}={of_data}, by which rows are "
+                "checked and the teacher's texts are cut: leave the first out, it follows the second"
+            )
     limit = config.actor_rollout_ref.rollout.get("max_model_len", None)
     longest = config.data.max_prompt_length + config.data.max_response_length
     if limit is not None and limit < longest:

@@ -14,8 +14,9 @@
 """Options that are set and would not be read, or contradict the stage: another run than was asked for."""
 
 import logging
+import os
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gad_verl.config import GadConfig
 from gad_verl.core.schedule import Phase, StageSchedule
@@ -23,14 +24,27 @@ from gad_verl.errors import GadConfigError
 
 logger = logging.getLogger(__name__)
 
+_RESUME_MODES = ("auto", "disable", "resume_path")
+
 
 def check_read(config: DictConfig, gad_config: GadConfig) -> None:
     """Check that what is set is read by this run; where it only costs something, a warning says so.
 
+    Args:
+        config: The whole configuration. A checkpoint that is named loses a slash at its end, in place: verl reads the
+            step from behind "global_step_".
+        gad_config: Its section ``gad``.
+
     Raises:
-        GadConfigError: A checkpoint is named that the run would not go on from.
+        GadConfigError: A checkpoint is named that the run would not go on from, or how to resume is not known.
     """
     trainer = config.trainer
+    if trainer.resume_mode not in _RESUME_MODES:
+        raise GadConfigError(
+            f"trainer.resume_mode={trainer.resume_mode}: verl has {', '.join(_RESUME_MODES)} (docs/checkpoints.md)"
+        )
+    if trainer.get("resume_from_path", None):
+        OmegaConf.update(config, "trainer.resume_from_path", os.path.normpath(str(trainer.resume_from_path)))
     if trainer.get("resume_from_path", None) and trainer.resume_mode == "auto":
         raise GadConfigError(
             f"trainer.resume_from_path={trainer.resume_from_path} is not read with trainer.resume_mode=auto, which "
@@ -42,6 +56,13 @@ def check_read(config: DictConfig, gad_config: GadConfig) -> None:
             "gad.warmup_steps=%d is read with gad.stage=auto or soda alone: this run (gad.stage=%s) is of one stage "
             "from its first step to its last",
             *(gad_config.warmup_steps, gad_config.stage),
+        )
+    epochs = config.actor_rollout_ref.actor.ppo_epochs
+    if epochs > 1 and gad_config.stage in ("seqkd", "warmup", "soda"):
+        logger.warning(
+            "actor_rollout_ref.actor.ppo_epochs=%d is of steps on rewards, and gad.stage=%s has none: its student "
+            "sees each step's texts once (trainer.total_epochs counts the passes)",
+            *(epochs, gad_config.stage),
         )
     if gad_config.discriminator_nnodes > 1 and not gad_config.discriminator_n_gpus_per_node:
         logger.warning(

@@ -17,6 +17,8 @@ Both follow from rows, batch size and settings when a run begins. From then on t
 rows or another batch size move nothing, and settings that would move what lies behind are refused.
 """
 
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,12 +115,17 @@ def resume_folder(trainer: DictConfig) -> Path | None:
         trainer: The section ``trainer``.
 
     Raises:
-        GadCheckpointError: If it lacks a part.
+        GadCheckpointError: If it lacks a part, or its name does not say the step.
     """
     if trainer.resume_mode == "auto":
         return checkpoints.find_resumable(Path(trainer.default_local_dir).absolute())
     if trainer.resume_mode == "resume_path":
-        folder = Path(str(trainer.resume_from_path)).absolute()
+        folder = Path(os.path.abspath(str(trainer.resume_from_path)))
+        if not re.fullmatch(r"global_step_\d+", folder.name):
+            raise GadCheckpointError(
+                f"trainer.resume_from_path={folder}: verl reads the step from the folder's name: give a folder "
+                "global_step_N, or rename this one"
+            )
         missing = checkpoints.missing_parts(folder)
         if missing:
             raise GadCheckpointError(f"trainer.resume_from_path={folder}: {', '.join(missing)}")

@@ -58,6 +58,18 @@ def refused(config: DictConfig, key: str, value: Any) -> str:
         ("trainer.test_freq", "often"),
         ("trainer.total_epochs", 1.5),
         ("data.seed", "abc"),
+        (f"{ROLLOUT}.top_k", -2),
+        (f"{ROLLOUT}.val_kwargs.temperature", -0.1),
+        (f"{ROLLOUT}.val_kwargs.temperature", float("inf")),
+        (f"{ROLLOUT}.val_kwargs.top_p", 2),
+        (f"{ROLLOUT}.val_kwargs.top_k", 1.5),
+        (f"{ROLLOUT}.val_kwargs.top_k", -3),
+        (f"{ROLLOUT}.gpu_memory_utilization", 1.5),
+        (f"{ROLLOUT}.agent.num_workers", 0),
+        (f"{ROLLOUT}.max_num_seqs", 0),
+        (f"{ROLLOUT}.max_num_batched_tokens", -8),
+        (f"{ROLLOUT}.dtype", "foo"),
+        ("trainer.resume_mode", "always"),
     ],
 )
 def test_a_number_that_is_none_or_out_of_range_is_named(tiny_config: DictConfig, key: str, value: Any) -> None:
@@ -76,6 +88,9 @@ def test_what_is_legal_stays_legal(tiny_config: DictConfig) -> None:
         "trainer.save_freq": -1,
         "trainer.test_freq": 0,
         f"{ROLLOUT}.top_k": 1,
+        f"{ROLLOUT}.val_kwargs.temperature": 0,
+        f"{ROLLOUT}.val_kwargs.top_k": 0,
+        f"{ROLLOUT}.gpu_memory_utilization": 1.0,
         f"{ROLLOUT}.top_p": 1,
         "actor_rollout_ref.actor.optim.lr": 0,
     }
@@ -180,3 +195,43 @@ def test_what_only_steps_read_that_a_run_has_not_is_warned_of(
         check_stages_read(gad_config, without)
     (said,) = caplog.messages
     assert f"gad.{key}={value}" in said
+
+
+@pytest.mark.parametrize("name", ["prompt_length", "response_length"])
+@pytest.mark.parametrize("change", [-1, 1])
+def test_lengths_of_the_rollout_are_those_of_the_data(tiny_config: DictConfig, name: str, change: int) -> None:
+    limit = tiny_config.data[f"max_{name}"]
+    assert f"data.max_{name}={limit}" in refused(tiny_config, f"{ROLLOUT}.{name}", limit + change)
+
+
+@pytest.mark.parametrize("stage", ["seqkd", "warmup", "soda"])
+def test_several_epochs_of_a_stage_that_takes_one_are_warned_of(
+    tiny_config: DictConfig, caplog: pytest.LogCaptureFixture, stage: str
+) -> None:
+    tiny_config.actor_rollout_ref.actor.ppo_epochs = 2
+    assert warnings_of(tiny_config, caplog) == []
+    tiny_config.gad.stage = stage
+    (said,) = warnings_of(tiny_config, caplog)
+    assert "actor_rollout_ref.actor.ppo_epochs=2" in said and f"gad.stage={stage}" in said
+
+
+@pytest.mark.parametrize("model", ["actor_rollout_ref.actor", "discriminator"])
+def test_checkpoints_that_do_not_hold_the_model_are_refused(tiny_config: DictConfig, model: str) -> None:
+    key = f"{model}.checkpoint"
+    others = ["optimizer", "extra"]
+    assert "model" in refused(tiny_config, f"{key}.save_contents", others)
+    # Loading follows saving, unless somebody says otherwise.
+    OmegaConf.update(tiny_config, f"{key}.save_contents", ["model"])
+    check_config(tiny_config)
+    assert "model" in refused(tiny_config, f"{key}.load_contents", others)
+    tiny_config.trainer.resume_mode = "disable"
+    check_config(tiny_config)
+    # What never is written may lack everything.
+    OmegaConf.update(tiny_config, f"{key}.save_contents", others)
+    tiny_config.trainer.save_freq = -1
+    check_config(tiny_config)
+
+
+def test_the_discriminators_checkpoint_of_a_run_without_one_does_not_matter(tiny_config: DictConfig) -> None:
+    tiny_config.gad.stage, tiny_config.discriminator.checkpoint.save_contents = "seqkd", ["extra"]
+    check_config(tiny_config)

@@ -66,6 +66,18 @@ def every_package(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"discriminator.optim.lr_scheduler_type": "linear"}, "discriminator.optim", "lr_scheduler_type"),
         ({f"{ACTOR}.optim.lr_scheduler_type": "linear"}, f"{ACTOR}.optim", "lr_scheduler_type"),
         ({f"{ACTOR}.loss_agg_mode": "token"}, ACTOR, "loss_agg_mode"),
+        ({f"{ACTOR}.optim.optimizer": "Foo"}, f"{ACTOR}.optim", "'Foo' not found in module 'torch.optim'"),
+        ({f"{ACTOR}.optim.optimizer_impl": "no.such"}, f"{ACTOR}.optim", "'no.such'"),
+        ({"discriminator.optim.optimizer": "foo"}, "discriminator.optim", "'foo' not found"),
+        ({"discriminator.optim.override_optimizer_config": {"foo": 1}}, "discriminator.optim", "'foo'"),
+        ({f"{ACTOR}.fsdp_config.model_dtype": "foo"}, f"{ACTOR}.fsdp_config.model_dtype=foo", "bf16"),
+        ({f"{REF}.fsdp_config.model_dtype": "foo"}, f"{REF}.fsdp_config.model_dtype=foo", "bf16"),
+        ({"discriminator.fsdp.model_dtype": "float8"}, "discriminator.fsdp.model_dtype=float8", "bf16"),
+        (
+            {f"{ACTOR}.fsdp_config.mixed_precision": {"reduce_dtype": "half"}},
+            f"{ACTOR}.fsdp_config.mixed_precision.reduce_dtype=half",
+            "fp16",
+        ),
         ({f"{ROLLOUT}.log_prob_use_dynamic_bsz": False}, f"{ACTOR}.use_dynamic_bsz=True", "log_prob_use_dynamic_bsz"),
         ({**EQUAL, **SIZES, f"{ROLLOUT}.log_prob_{SIZE}": None}, ACTOR, f"{ROLLOUT}.log_prob_{SIZE}"),
         ({**EQUAL, **SIZES, f"{ACTOR}.ppo_{SIZE}": None, f"{ACTOR}.ppo_micro_batch_size": 8}, ACTOR, f"ppo_{SIZE}"),
@@ -101,3 +113,17 @@ def test_building_changes_nothing(tiny_config: DictConfig) -> None:
     before = copy.deepcopy(tiny_config)
     check_parts(tiny_config, load_gad_config(tiny_config))
     assert tiny_config == before and tiny_config.discriminator._get_full_key("model") == "discriminator.model"
+
+
+def test_types_and_optimizers_that_verl_has_are_accepted(tiny_config: DictConfig) -> None:
+    for dtype in ("bf16", "bfloat16", "fp16", "float32", 32, None):
+        assert said(tiny_config, {f"{ACTOR}.fsdp_config.model_dtype": dtype}) == ""
+    without_reference = {f"{ACTOR}.use_kl_loss": False, "algorithm.use_kl_in_reward": False}
+    for values in (
+        {f"{ACTOR}.optim.optimizer": "SGD"},
+        {f"{ACTOR}.optim.override_optimizer_config": {"foreach": False}},
+        {f"{ACTOR}.fsdp_config.mixed_precision": {"param_dtype": "fp32"}},
+        # Read by a run with a reference alone.
+        {f"{REF}.fsdp_config.model_dtype": "foo", **without_reference},
+    ):
+        assert said(tiny_config, values) == ""

@@ -589,6 +589,21 @@ def test_resume_path_that_is_not_there(tiny_config: DictConfig, tmp_path: Path) 
     rejects(tiny_config, GadCheckpointError, str(path))
 
 
+def test_resume_path_as_a_shell_completes_it(tiny_config: DictConfig, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "other", 4)
+    changed(tiny_config, trainer__resume_mode="resume_path", trainer__resume_from_path=f"{folder}/")
+    preflight.run_preflight(tiny_config)
+    # verl takes what stands behind "global_step_" for a number.
+    assert tiny_config.trainer.resume_from_path == str(folder)
+
+
+@pytest.mark.parametrize("name", ["best", "global_step_", "global_step_4_old"])
+def test_resume_path_without_a_step_in_its_name(tiny_config: DictConfig, tmp_path: Path, name: str) -> None:
+    folder = checkpoint(tmp_path / "other", 4).rename(tmp_path / name)
+    changed(tiny_config, trainer__resume_mode="resume_path", trainer__resume_from_path=str(folder))
+    rejects(tiny_config, GadCheckpointError, str(folder), "global_step_N")
+
+
 def test_tracked_checkpoint_that_is_incomplete(tiny_config: DictConfig) -> None:
     root = Path(tiny_config.trainer.default_local_dir)
     folder = checkpoint(root, 4, leave_out="discriminator")

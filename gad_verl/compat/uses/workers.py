@@ -117,6 +117,7 @@ WORKER_CLASSES = (
         "configuration of workers",
     ),
     VerlUse("verl.utils.config", "omega_conf_to_dataclass(config, *, dataclass_type)", "configuration of workers"),
+    VerlUse("verl.workers.config.optimizer", "build_optimizer(parameters, config)", "the check of optimizers"),
     VerlUse("verl.utils.device", "get_device_id() get_torch_device()", "loss, memory of D and of the rollout hf"),
     VerlUse(
         "verl.utils.tensordict_utils",
