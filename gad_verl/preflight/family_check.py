@@ -36,6 +36,7 @@ from gad_verl.discriminator.form import (
 from gad_verl.discriminator.model import lacks_key_value_heads
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.megatron_check import MEGATRON
+from gad_verl.preflight.target_check import check_targets
 
 _STUDENT, _DISCRIMINATOR = "actor_rollout_ref.model", "discriminator.model"
 # verl's own default (verl/workers/config/model.py).
@@ -211,3 +212,4 @@ def _check_adapter(section: str, key: str, family: Any, model: DictConfig, strat
             f"{reason}. Set {key}.target_modules to those of the attention, [q_proj,k_proj,v_proj,o_proj]"
             + (f", or {section}.strategy=fsdp2" if "fsdp2" in reason else "")
         )
+    check_targets(key, family, model, is_discriminator=key == _DISCRIMINATOR)

@@ -160,6 +160,43 @@ def test_adapters_on_experts_need_fsdp2(with_models: Any, section: str, key: str
     check_families(config, has_discriminator=True)
 
 
+@pytest.mark.parametrize("key", [STUDENT, DISCRIMINATOR], ids=["student", "D"])
+@pytest.mark.parametrize(
+    ("targets", "named"),
+    [
+        (["foo"], "q_proj"),
+        ("foo.*", "q_proj"),
+        # A block, no layer.
+        (["mlp"], "LlamaMLP"),
+    ],
+)
+def test_adapters_on_modules_that_a_model_has_not_are_refused(
+    with_models: Any, key: str, targets: Any, named: str
+) -> None:
+    config = with_models()
+    OmegaConf.update(config, f"{key}.target_modules", targets)
+    OmegaConf.update(config, f"{key}.lora_rank", 0)
+    check_families(config, has_discriminator=True)
+    OmegaConf.update(config, f"{key}.lora_rank", 2)
+    with pytest.raises(GadConfigError, match=rf"^{key}\.target_modules=.*{named}") as raised:
+        check_families(config, has_discriminator=True)
+    assert "\n" not in str(raised.value)
+
+
+def test_adapters_on_modules_that_a_model_has_are_not(with_models: Any, caplog: pytest.LogCaptureFixture) -> None:
+    config = with_models()
+    OmegaConf.update(config, f"{STUDENT}.lora_rank", 2)
+    for targets in (["q_proj", "v_proj"], r".*\.mlp\.\w+_proj", ["self_attn.q_proj"], "all-linear", ["embed_tokens"]):
+        OmegaConf.update(config, f"{STUDENT}.target_modules", targets)
+        check_families(config, has_discriminator=True)
+    assert caplog.messages == []
+    # PEFT passes over one of several.
+    OmegaConf.update(config, f"{STUDENT}.target_modules", ["q_proj", "kproj"])
+    check_families(config, has_discriminator=True)
+    (said,) = caplog.messages
+    assert "kproj" in said and f"{STUDENT}.target_modules" in said
+
+
 @pytest.mark.parametrize("section", [STUDENT, DISCRIMINATOR], ids=["student", "D"])
 @pytest.mark.parametrize("method", ["mxfp4", "fp8"])
 def test_quantized_weights_are_refused(with_models: Any, tmp_path: Path, section: str, method: str) -> None:
