@@ -26,6 +26,7 @@ from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.preflight.agent_check import check_agent_column
+from gad_verl.preflight.kept_rows import kept_rows, looks_at_lengths
 from gad_verl.preflight.objective_check import check_evidence, check_texts
 from gad_verl.preflight.options import check_held_out, check_task_columns
 from gad_verl.preflight.reward_check import check_reward_rows
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_data(config: DictConfig, gad_config: GadConfig) -> int:
-    """Check every row of the training and validation files; returns the number of training rows.
+    """Check every row of the training and validation files; returns the number of rows that the run will train on.
 
     Raises:
         GadDataError: Names the file, row and column.
@@ -50,10 +51,18 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
     for files in (config.data.train_files, config.data.val_files):
         check_loaded(file_list(files), config.data.prompt_key, gad_config.teacher_key, checks.read_texts)
     source, samples, first = "data.train_files", config.data.get("train_max_samples", -1), checks.first_held_out
-    if 0 < samples < rows:
-        # Which rows verl takes is not known here: some of the prompts that are held out, by their share.
-        first = [above * rows / samples for above in first]
-        source, rows = "data.train_max_samples", samples
+    left = min(rows, samples) if samples > 0 else rows
+    if left < rows:
+        source = "data.train_max_samples"
+    if looks_at_lengths(config, gad_config):
+        kept = kept_rows(config)
+        if kept < left:
+            source, left = "what data.filter_overlong_prompts and gad.teacher_overlong leave of data.train_files", kept
+            logger.info("%d of %d training rows are short enough", kept, rows)
+    if left < rows:
+        # Which rows these are is not known here: some of the prompts that are held out, by their share.
+        first = [above * rows / left for above in first]
+        rows = left
     if rows < config.data.train_batch_size:
         raise GadDataError(
             f"{source} gives {rows} rows, fewer than data.train_batch_size={config.data.train_batch_size}: not "

@@ -350,3 +350,27 @@ def test_a_context_of_just_enough(checked: Callable[..., Any], tmp_path: Path) -
     path = written(tmp_path / "train.parquet", rows())
     more = {"data__max_prompt_length": 48, "data__max_response_length": 16}
     assert checked(path, actor_rollout_ref__rollout__max_model_len=64, **more).rows == 16
+
+
+def test_rows_are_counted_as_the_run_will_have_them(checked: Callable[..., Any], tmp_path: Path) -> None:
+    long = {"prompt": [{"role": "user", "content": "hello " * 60}]}
+    texts = [*rows(13), *rows(7, **long), *rows(5, teacher_response="much " * 80)]
+    path = written(tmp_path / "rows.jsonl", texts)
+    assert checked(path).rows == 25
+    shorter = {"data__max_prompt_length": 40, "data__max_response_length": 40, "data__train_batch_size": 4}
+    sizes = {"actor_rollout_ref__actor__ppo_mini_batch_size": 4}
+    planned = checked(path, data__filter_overlong_prompts=True, **shorter, **sizes)
+    assert (planned.rows, planned.steps_per_epoch) == (18, 4)
+    assert checked(path, gad__teacher_overlong="drop").rows == 13
+    assert checked(path, data__filter_overlong_prompts=False).rows == 20
+    # verl chooses rows before it looks at their lengths.
+    assert checked(path, data__train_max_samples=16, data__shuffle=False).rows == 16
+    assert checked(path, data__train_max_samples=16, data__filter_overlong_prompts=True).rows == 13
+
+
+def test_too_few_rows_that_are_short_enough(checked: Callable[..., Any], tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.jsonl", [*rows(7), *rows(9, teacher_response="much " * 80)])
+    with pytest.raises(GadDataError, match=r"gad\.teacher_overlong.* 7 rows, fewer than data\.train_batch_size=8"):
+        checked(path, gad__teacher_overlong="drop", data__max_response_length=40, data__train_batch_size=8)
+    with pytest.raises(GadDataError, match="row 7 .*rows.jsonl: the teacher text has"):
+        checked(path, gad__teacher_overlong="error")
