@@ -26,7 +26,8 @@ from gad_verl.core.intervals import Estimate
 from gad_verl.tools.evaluation import comparison
 from gad_verl.tools.evaluation.figures import Figures, difference, summarize_column
 from gad_verl.tools.evaluation.judging import Judgement
-from gad_verl.tools.evaluation.report import Evaluation, write_evaluation
+from gad_verl.tools.evaluation.report import write_evaluation
+from gad_verl.tools.evaluation.results import Evaluation
 from gad_verl.tools.evaluation.rows import Row
 from gad_verl.tools.evaluation.selection import BY_SCORE, BY_TWO_SAMPLE, Candidate, propose
 

@@ -30,8 +30,8 @@ from gad_verl import cli
 from gad_verl.tools.evaluation import engines, generation
 from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences
-from gad_verl.tools.evaluation.report import read_evaluation
 from gad_verl.tools.evaluation.responses import Response, read_responses
+from gad_verl.tools.evaluation.results import read_evaluation
 from gad_verl.tools.evaluation.rows import load_rows
 from gad_verl.tools.evaluation.two_sample import FEWEST_PROMPTS
 from gad_verl.tools.export.checkpoint import find_checkpoint

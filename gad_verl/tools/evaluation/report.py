@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What ``gad-verl evaluate`` leaves in its folder besides the responses, and how it is read back.
+"""What ``gad-verl evaluate`` leaves in its folder besides the responses.
 
 ``results.json`` holds settings and figures, ``prompts.jsonl`` every figure per prompt (what ``gad-verl compare``
 pairs), ``report.md`` the same for people.
@@ -19,119 +19,34 @@ pairs), ``report.md`` the same for people.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gad_verl.core.intervals import Estimate
-from gad_verl.errors import GadDataError
-from gad_verl.record.files import plain, read_json_lines, to_json, write_atomically
+from gad_verl.record.files import plain, to_json, write_atomically
 from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures, summarize_column
 from gad_verl.tools.evaluation.judging import Judgement
 from gad_verl.tools.evaluation.responses import differing_settings
+from gad_verl.tools.evaluation.results import (
+    AGAINST,
+    CHARACTERS,
+    FORMAT,
+    MARKS,
+    PROMPTS,
+    QUESTION,
+    RESULTS,
+    TEACHER_TEXT,
+    Evaluation,
+    estimate_of,
+    read_evaluation,
+)
 from gad_verl.tools.evaluation.rows import Row
 from gad_verl.tools.evaluation.scores import EXACT, KL_FIGURES, PER_TEXT, STUDENT, TEACHER, Divergence
 
-RESULTS = "results.json"
-PROMPTS = "prompts.jsonl"
 REPORT = "report.md"
-FORMAT = 1
-
-_QUESTION = "question"
-_TEACHER = "teacher"
-_MARKS = "marks"
-_AGAINST = "against"
-_CHARACTERS = "characters"
-
-
-@dataclass
-class Evaluation:
-    """A folder of ``gad-verl evaluate``, read back.
-
-    Args:
-        name: Name of the folder.
-        folder: Its path.
-        settings: What decided the responses.
-        figures: Name to figure with interval.
-        plain: Figures without interval.
-        judge: What the judge said, or None.
-        prompt_ids: Of the prompts, in their order.
-        columns: Name to one number (or None) per prompt.
-        marks: The judge's marks against the reference, shape (prompts, 4), NaN where there are none.
-        against: The same against each opponent.
-        characters: Per opponent the lengths of the judged texts, shape (prompts, 2); empty in folders of gad-verl that
-            did not note them.
-        teacher: The open teacher to which the divergences are, or None.
-        texts: Prompt and teacher's text for people, by fingerprint of the prompt; of older folders none.
-    """
-
-    name: str
-    folder: Path
-    settings: dict[str, Any]
-    figures: dict[str, Estimate]
-    plain: dict[str, float | None]
-    judge: dict[str, Any] | None
-    prompt_ids: list[str]
-    columns: dict[str, list[float | None]]
-    marks: np.ndarray
-    against: dict[str, np.ndarray]
-    characters: dict[str, np.ndarray] = field(default_factory=dict)
-    teacher: dict[str, Any] | None = None
-    texts: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-
-def read_evaluation(folder: str | Path) -> Evaluation:
-    """A folder that ``gad-verl evaluate`` has finished.
-
-    Raises:
-        GadDataError: If it has not, or the files are damaged.
-    """
-    folder = Path(folder).expanduser()
-    if folder.is_file():
-        raise GadDataError(f"{folder} is a file of an evaluation, or of something else: name its folder")
-    if not folder.is_dir():
-        raise GadDataError(f"{folder}: no such folder; gad-verl evaluate --output {folder} would make it")
-    if not (folder / RESULTS).is_file() or not (folder / PROMPTS).is_file():
-        raise GadDataError(f"{folder} has no {RESULTS}: run gad-verl evaluate with --output {folder} to its end first")
-    try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        lines: list[Any] = [line for _, _, line in read_json_lines(folder / PROMPTS)]
-        if results["format"] != FORMAT:
-            raise GadDataError(f"{folder}: format {results['format']}, this gad-verl reads {FORMAT}; evaluate it again")
-        opponents = sorted({name for line in lines for name in line[_AGAINST]})
-        return Evaluation(
-            name=folder.resolve().name,
-            folder=folder,
-            settings=results["settings"],
-            figures={name: _estimate(figure) for name, figure in results["figures"].items()},
-            plain=results["plain"],
-            judge=results["judge"],
-            prompt_ids=[line["prompt_id"] for line in lines],
-            columns={name: [line["figures"][name] for line in lines] for name in lines[0]["figures"]},
-            marks=_table([line[_MARKS] for line in lines]),
-            against={name: _table([line[_AGAINST].get(name) for line in lines]) for name in opponents},
-            characters={
-                name: np.array([line[_CHARACTERS][name] for line in lines], dtype=float)
-                for name in lines[0].get(_CHARACTERS, ())
-            },
-            teacher=results.get("teacher"),
-            # Of a prompt that is there twice the first, as its first answer is the one that is shown.
-            texts={line["prompt_id"]: (line[_QUESTION], line[_TEACHER]) for line in lines[::-1] if _QUESTION in line},
-        )
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        if isinstance(error, GadDataError):
-            raise
-        raise GadDataError(f"{folder}: {RESULTS} or {PROMPTS} is damaged; run gad-verl evaluate again") from None
-
-
-def _estimate(figure: Mapping[str, float | None]) -> Estimate:
-    return Estimate(*(float("nan") if figure[key] is None else float(figure[key]) for key in ("value", "low", "high")))
-
-
-def _table(marks: Sequence[Sequence[float | None] | None]) -> np.ndarray:
-    return np.array([[np.nan] * 4 if row is None else [np.nan if x is None else x for x in row] for row in marks])
 
 
 def write_evaluation(
@@ -175,12 +90,12 @@ def write_evaluation(
         {
             "prompt": number,
             "prompt_id": row.prompt_id,
-            _QUESTION: row.question,
-            _TEACHER: row.teacher,
+            QUESTION: row.question,
+            TEACHER_TEXT: row.teacher,
             "figures": {name: column[number] for name, column in figures.per_prompt.items()},
-            _MARKS: marks[number].tolist(),
-            _AGAINST: {name: table[number].tolist() for name, table in against.items()},
-            _CHARACTERS: {name: table[number].tolist() for name, table in characters.items()},
+            MARKS: marks[number].tolist(),
+            AGAINST: {name: table[number].tolist() for name, table in against.items()},
+            CHARACTERS: {name: table[number].tolist() for name, table in characters.items()},
         }
         for number, row in enumerate(rows)
     ]
@@ -257,7 +172,7 @@ def show(figure: Mapping[str, Any] | Estimate | None, digits: int = 1) -> str:
     """A figure with its interval, "-" where there is none."""
     if figure is None or (not isinstance(figure, Estimate) and figure.get("value") is None):
         return "-"
-    return (figure if isinstance(figure, Estimate) else _estimate(figure)).show(digits)
+    return (figure if isinstance(figure, Estimate) else estimate_of(figure)).show(digits)
 
 
 def render(evaluation: Evaluation) -> str:

@@ -35,8 +35,9 @@ from gad_verl.tools.evaluation.generation import (
 )
 from gad_verl.tools.evaluation.judging import Judgement, find_opponent, judge_checkpoint
 from gad_verl.tools.evaluation.open_teacher import OpenTeacher, TeacherOptions, open_teacher
-from gad_verl.tools.evaluation.report import Evaluation, write_evaluation
+from gad_verl.tools.evaluation.report import write_evaluation
 from gad_verl.tools.evaluation.responses import RESPONSES, SETTINGS, read_responses, read_settings
+from gad_verl.tools.evaluation.results import Evaluation
 from gad_verl.tools.evaluation.rows import load_rows
 from gad_verl.tools.evaluation.scored_texts import ScoredText, scored_texts
 from gad_verl.tools.evaluation.scores import STUDENT, Divergence

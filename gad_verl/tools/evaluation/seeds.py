@@ -25,8 +25,10 @@ from pathlib import Path
 from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.evaluation.comparison import COLUMNS, figures_of, named, notes_of, on_common_prompts
-from gad_verl.tools.evaluation.report import cell, read_evaluation, show
+from gad_verl.tools.evaluation.comparability import notes_of
+from gad_verl.tools.evaluation.comparison import COLUMNS, figures_of, named, on_common_prompts
+from gad_verl.tools.evaluation.report import cell, show
+from gad_verl.tools.evaluation.results import read_evaluation
 
 
 @dataclass(frozen=True)

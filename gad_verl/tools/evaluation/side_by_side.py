@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from gad_verl.tools.evaluation.comparison import Comparison, compare, difference_cell, shown_columns
-from gad_verl.tools.evaluation.report import read_evaluation, show
+from gad_verl.tools.evaluation.report import show
 from gad_verl.tools.evaluation.responses import RESPONSES, Response, read_responses
+from gad_verl.tools.evaluation.results import read_evaluation
 from gad_verl.tools.report.answers import Answer, Answers, Asked, Table
 
 PROMPTS = 8
