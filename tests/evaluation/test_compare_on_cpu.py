@@ -30,6 +30,7 @@ from gad_verl.tools.evaluation.report import write_evaluation
 from gad_verl.tools.evaluation.results import Evaluation
 from gad_verl.tools.evaluation.rows import Row
 from gad_verl.tools.evaluation.selection import BY_SCORE, BY_TWO_SAMPLE, Candidate, propose
+from gad_verl.tools.evaluation.side_by_side import side_by_side
 
 SETTINGS = {"model": "m", "data": "val.parquet", "max_response_length": 64, "temperature": 0.0, "samples": 1}
 Write = Callable[..., Path]
@@ -136,9 +137,19 @@ def test_classifiers_that_learned_from_different_prompts_are_not_compared(write:
 
 
 def test_one_prompt_has_figures_without_intervals(write: Write) -> None:
-    result = comparison.compare([write("a", [10.0], marks_of(6, 8, 1)), write("b", [11.0], marks_of(7, 8, 1))])
+    folders = [write("a", [10.0], marks_of(6, 8, 1)), write("b", [11.0], marks_of(7, 8, 1))]
+    result = comparison.compare(folders)
     table = comparison.render(result)
-    assert "nan" not in table and "One prompt" in table and "holds 0" not in table
+    assert "nan" not in table and "inf" not in table and "One prompt" in table and "holds 0" not in table
+    for of in (*result.figures.values(), *result.differences.values()):
+        for name, estimate in of.items():
+            limits = comparison.limits_of(name)
+            assert np.isnan([estimate.low, estimate.high]).all() or (estimate.low, estimate.high) == limits, name
+    # The brackets that are shown hold no interval over the prompts, and nobody says so.
+    page = side_by_side(folders).about
+    assert page == table.splitlines()[0] and "95 %" not in page and "what a figure can be" in page
+    report = (folders[0] / "report.md").read_text(encoding="utf-8")
+    assert "1 prompt of" in report and "95 %" not in report and "what a figure can be" in report
 
 
 def test_differences_stay_within_what_can_be(write: Write) -> None:
@@ -250,6 +261,22 @@ def test_noise_is_named() -> None:
     proposal = propose(candidates, lambda one, other: Estimate(1, -1, 3) if one == "a" else Estimate(6, 4, 8))
     assert proposal.name == "b" and proposal.within_noise == ["a"]
     assert "The difference to a lies within the noise" in proposal.reason and "flattered by chance" in proposal.reason
+
+
+def test_a_difference_that_speaks_against_the_proposal_is_no_support() -> None:
+    by_score = [Candidate("a", 1.0, 45.3), Candidate("b", 1.0, 48.9), Candidate("c", 1.0, 40.0)]
+    proposal = propose(by_score, lambda one, other: Estimate(-3, -4, -2) if one == "a" else Estimate(3, 2, 4))
+    assert "leave 0 out" not in proposal.reason and "a is better beyond the noise" in proposal.reason
+    by_words = [Candidate("a", 1.0, two_sample=0.7), Candidate("b", 1.0, two_sample=0.6)]
+    assert "a is better beyond the noise" in propose(by_words, constant(0.1, 0.3)).reason
+    assert "leave 0 out" in propose(by_words, constant(-0.3, -0.1)).reason
+
+
+def test_a_score_that_is_no_number_is_none() -> None:
+    candidates = [Candidate("a", 1.0, float("nan"), 0.7), Candidate("b", 1.0, 50.0, 0.6)]
+    for order in (candidates, candidates[::-1]):
+        proposal = propose(order, constant(-0.3, -0.1))
+        assert (proposal.name, proposal.criterion) == ("b", BY_TWO_SAMPLE) and "nan" not in proposal.reason
 
 
 def test_without_scores_the_hardest_to_tell_apart() -> None:

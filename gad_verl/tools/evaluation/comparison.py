@@ -13,9 +13,8 @@
 # limitations under the License.
 """Checkpoints side by side, from their folders of ``gad-verl evaluate``."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,22 @@ import numpy as np
 
 from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
-from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.errors import GadConfigError
 from gad_verl.tools.evaluation import length_control, preferences
 from gad_verl.tools.evaluation.comparability import notes_of
-from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, difference, length_ratio_difference, summarize_column
+from gad_verl.tools.evaluation.figures import (
+    NGRAMS,
+    SHARES,
+    TWO_SAMPLE,
+    difference,
+    length_ratio_difference,
+    summarize_column,
+)
 from gad_verl.tools.evaluation.judging import TEACHER, parsed
-from gad_verl.tools.evaluation.report import cell, show
+from gad_verl.tools.evaluation.pairing import named, on_common_prompts, on_readable_prompts
+from gad_verl.tools.evaluation.report import brackets, cell, show
 from gad_verl.tools.evaluation.results import Evaluation, read_evaluation
-from gad_verl.tools.evaluation.scores import KL_FIGURES
+from gad_verl.tools.evaluation.scores import KL_FIGURES, PER_TEXT
 from gad_verl.tools.evaluation.selection import LENGTH_BAND, Candidate, Proposal, propose
 
 _WIN = f"win_rate_{TEACHER}"
@@ -55,6 +62,12 @@ COLUMNS = (
     ("finished", "finished", 2),
     *zip(KL_FIGURES, _KL_TITLES, (2,) * len(KL_FIGURES), strict=True),
 )
+# What a figure can be, where that is not any number from 0 on.
+_LIMITS = {
+    **dict.fromkeys((*SHARES, *TWO_SAMPLE), (0.0, 1.0)),
+    **dict.fromkeys(("score", _WIN, _CONTROLLED), (0.0, 100.0)),
+    **dict.fromkeys(PER_TEXT.values(), (-np.inf, np.inf)),
+}
 _TABLE = tuple(column for column in COLUMNS if not column[0].startswith("ngram_f1"))
 
 
@@ -99,7 +112,8 @@ def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BA
         )
     evaluations = named([read_evaluation(folder) for folder in folders])
     evaluations, notes = on_common_prompts(evaluations)
-    notes += notes_of(evaluations)
+    evaluations, more = on_readable_prompts(evaluations)
+    notes += [*more, *notes_of(evaluations)]
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
     figures = {name: figures_of(evaluation) for name, evaluation in by_name.items()}
     first = evaluations[0]
@@ -131,69 +145,15 @@ def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BA
     )
 
 
-def named(evaluations: list[Evaluation]) -> list[Evaluation]:
-    """Names that tell all folders apart: more of the path where the last part is the same."""
-    paths = [evaluation.folder.resolve() for evaluation in evaluations]
-    if len(set(paths)) < len(paths):
-        raise GadConfigError(f"{next(path for path in paths if paths.count(path) > 1)} is named twice")
-    depth = 1
-    while len({path.parts[-depth:] for path in paths}) < len(paths):
-        depth += 1
-    return [
-        replace(evaluation, name="/".join(path.parts[-depth:]))
-        for evaluation, path in zip(evaluations, paths, strict=True)
-    ]
+def limits_of(name: str) -> tuple[float, float]:
+    """The lowest and the highest number that a figure can be."""
+    return _LIMITS.get(name, (0.0, np.inf))
 
 
-def _keys(evaluation: Evaluation) -> list[tuple[str, int]]:
-    """Prompt and its how-manieth occurrence: a file may hold a prompt twice."""
-    seen: Counter[str] = Counter()
-    keys = []
-    for prompt_id in evaluation.prompt_ids:
-        keys.append((prompt_id, seen[prompt_id]))
-        seen[prompt_id] += 1
-    return keys
-
-
-def on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation], list[str]]:
-    """The same evaluations over the prompts that all of them have, in the order of the first, and what was left out.
-
-    Raises:
-        GadDataError: If there is no such prompt.
-    """
-    keys = [_keys(evaluation) for evaluation in evaluations]
-    common = set(keys[0]).intersection(*keys[1:])
-    if not common:
-        raise GadDataError("the folders share no prompt: evaluate all checkpoints on the same --data")
-    order = [key for key in keys[0] if key in common]
-    result, notes = [], []
-    # A classifier that has learned from more prompts tells more texts apart, whoever wrote them.
-    left_out = TWO_SAMPLE if len({frozenset(own) for own in keys}) > 1 else ()
-    if any(name in evaluation.columns for evaluation in evaluations for name in left_out):
-        notes.append(
-            "The two-sample tests are left out: their classifiers have learned from different prompts. Evaluate all "
-            "checkpoints on the same --data and --limit."
-        )
-    for evaluation, own in zip(evaluations, keys, strict=True):
-        if len(own) > len(order):
-            notes.append(f"{evaluation.name} has {len(own)} prompts; the {len(order)} that all have are compared.")
-        places = {key: place for place, key in enumerate(own)}
-        chosen = [places[key] for key in order]
-        result.append(
-            replace(
-                evaluation,
-                prompt_ids=[evaluation.prompt_ids[place] for place in chosen],
-                columns={
-                    name: [column[place] for place in chosen]
-                    for name, column in evaluation.columns.items()
-                    if name not in left_out
-                },
-                marks=evaluation.marks[chosen],
-                against={name: table[chosen] for name, table in evaluation.against.items()},
-                characters={name: table[chosen] for name, table in evaluation.characters.items()},
-            )
-        )
-    return result, notes
+def difference_limits_of(name: str) -> tuple[float, float]:
+    """The same of a difference of two."""
+    low, high = limits_of(name)
+    return low - high, high - low
 
 
 def figures_of(evaluation: Evaluation) -> dict[str, Estimate]:
@@ -204,7 +164,10 @@ def figures_of(evaluation: Evaluation) -> dict[str, Estimate]:
             figures[name] = estimate
     figures["length_ratio"] = intervals.ratio(evaluation.columns["length"], evaluation.columns["teacher_length"])
     if (read := parsed(evaluation.marks)).any():
-        figures["score"] = preferences.relative_score(evaluation.marks[read])
+        score = preferences.relative_score(evaluation.marks[read])
+        # Marks that are all 0 have no share.
+        if not np.isnan(score.value):
+            figures["score"] = score
     if TEACHER in evaluation.against and (read := parsed(evaluation.against[TEACHER])).any():
         outcome = preferences.outcomes(evaluation.against[TEACHER][read])
         figures[_WIN] = preferences.win_rate(outcome)
@@ -234,7 +197,9 @@ def _differences(first: Evaluation, second: Evaluation, only: Sequence[str] | No
     if only is None or "score" in only:
         read = parsed(first.marks) & parsed(second.marks)
         if read.any():
-            differences["score"] = preferences.relative_score_difference(first.marks[read], second.marks[read])
+            score = preferences.relative_score_difference(first.marks[read], second.marks[read])
+            if not np.isnan(score.value):
+                differences["score"] = score
     if only is None and TEACHER in first.against and TEACHER in second.against:
         tables = first.against[TEACHER], second.against[TEACHER]
         read = parsed(tables[0]) & parsed(tables[1])
@@ -251,6 +216,13 @@ def _teacher(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
+def about(comparison: Comparison) -> str:
+    """How many prompts are compared, and what the brackets hold."""
+    if comparison.prompts > 1:
+        return f"{comparison.prompts} prompts; {brackets(comparison.prompts)}."
+    return f"One prompt; {brackets(1)}."
+
+
 def shown_columns(comparison: Comparison) -> list[tuple[str, str, int]]:
     """Name, title and digits of the figures that a table shows."""
     return [column for column in _TABLE if any(column[0] in f for f in comparison.figures.values())]
@@ -260,9 +232,7 @@ def render(comparison: Comparison) -> str:
     """The comparison as Markdown."""
     shown = shown_columns(comparison)
     lines = [
-        f"{comparison.prompts} prompts; in brackets 95 % intervals over the prompts."
-        if comparison.prompts > 1
-        else "One prompt; it has no intervals.",
+        about(comparison),
         "",
         "| | " + " | ".join(title for _, title, _ in shown) + " |",
         "|---" * (len(shown) + 1) + "|",

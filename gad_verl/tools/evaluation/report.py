@@ -175,6 +175,13 @@ def show(figure: Mapping[str, Any] | Estimate | None, digits: int = 1) -> str:
     return (figure if isinstance(figure, Estimate) else estimate_of(figure)).show(digits)
 
 
+def brackets(prompts: int) -> str:
+    """What stands in the brackets behind the figures of so many prompts."""
+    if prompts > 1:
+        return "in brackets 95 % intervals over the prompts"
+    return "it tells nothing of the spread, and in brackets is what a figure can be at all"
+
+
 def render(evaluation: Evaluation) -> str:
     """The report of one checkpoint as Markdown."""
     settings, plain = evaluation.settings, evaluation.plain
@@ -182,12 +189,12 @@ def render(evaluation: Evaluation) -> str:
     options = settings.get("chat_template_kwargs") or {}
     given = ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items() if name != "tools")
     rendered = f", prompts rendered with {given}" if given else ""
+    count = len(evaluation.prompt_ids)
     lines = [
         f"# {settings['model']}",
         "",
-        f"{len(evaluation.prompt_ids)} prompts of {settings['data']}, {settings['samples']} response(s) each, {way}, "
-        f"at most {settings['max_response_length']} tokens{rendered}. In brackets 95 % "
-        "intervals over the prompts.",
+        f"{count} prompt{'s' if count > 1 else ''} of {settings['data']}, {settings['samples']} response(s) each, "
+        f"{way}, at most {settings['max_response_length']} tokens{rendered}; {brackets(count)}.",
         "",
         "| figure | value |",
         "|---|---|",

@@ -15,7 +15,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,18 @@ class Evaluation:
     characters: dict[str, np.ndarray] = field(default_factory=dict)
     teacher: dict[str, Any] | None = None
     texts: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def at(self, places: Sequence[int]) -> "Evaluation":
+        """The same over some of the prompts, in the order of their places."""
+        chosen = list(places)
+        return replace(
+            self,
+            prompt_ids=[self.prompt_ids[place] for place in chosen],
+            columns={name: [column[place] for place in chosen] for name, column in self.columns.items()},
+            marks=self.marks[chosen],
+            against={name: table[chosen] for name, table in self.against.items()},
+            characters={name: table[chosen] for name, table in self.characters.items()},
+        )
 
 
 def read_evaluation(folder: str | Path) -> Evaluation:

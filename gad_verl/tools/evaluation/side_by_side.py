@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gad_verl.tools.evaluation.comparison import Comparison, compare, difference_cell, shown_columns
+from gad_verl.tools.evaluation.comparison import Comparison, about, compare, difference_cell, shown_columns
 from gad_verl.tools.evaluation.report import show
 from gad_verl.tools.evaluation.responses import RESPONSES, Response, read_responses
 from gad_verl.tools.evaluation.results import read_evaluation
@@ -43,8 +43,7 @@ def side_by_side(folders: Sequence[str | Path], prompts: int = PROMPTS) -> Answe
         GadConfigError: If a folder is named twice.
     """
     comparison = compare(folders)
-    about = f"{comparison.prompts} prompts; in brackets 95 % intervals over the prompts."
-    return Answers(about, _tables(comparison), comparison.notes, _asked(comparison, prompts))
+    return Answers(about(comparison), _tables(comparison), comparison.notes, _asked(comparison, prompts))
 
 
 def _tables(comparison: Comparison) -> list[Table]:
