@@ -13,34 +13,118 @@
 # limitations under the License.
 """What makes the figures of several evaluations less comparable, in sentences."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from gad_verl.record.files import plain
 from gad_verl.tools.evaluation import length_control
+from gad_verl.tools.evaluation.figures import TWO_SAMPLE
 from gad_verl.tools.evaluation.judging import TEACHER, parsed
+from gad_verl.tools.evaluation.report import TITLES
 from gad_verl.tools.evaluation.results import Evaluation
 
 _TEMPLATE = "chat_template_kwargs"
 # Settings whose difference makes figures incomparable to some degree.
-_SHARED_SETTINGS = ("max_response_length", "max_prompt_length", "temperature", "top_p", "top_k", "samples", _TEMPLATE)
+_SHARED_SETTINGS = (
+    "max_response_length",
+    "max_prompt_length",
+    "temperature",
+    "top_p",
+    "top_k",
+    "samples",
+    _TEMPLATE,
+    "thinking",
+    "tools",
+    "mm_processor_kwargs",
+    "engine",
+    "dtype",
+)
 
 
 def notes_of(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What makes the figures of evaluations less comparable."""
+    """What makes the figures of evaluations less comparable.
+
+    Args:
+        evaluations: Over the same prompts, with marks where they are compared.
+    """
     notes = []
     for name in _SHARED_SETTINGS:
         none = {} if name == _TEMPLATE else None
         values = {evaluation.name: evaluation.settings.get(name, none) for evaluation in evaluations}
-        if len(set(map(str, values.values()))) > 1:
-            notes.append(f"{name} differs: " + ", ".join(f"{who} {value}" for who, value in values.items()) + ".")
-    lengths = {tuple(evaluation.columns["teacher_length"]) for evaluation in evaluations}
-    if len(lengths) > 1:
-        notes.append("The teacher's texts differ in tokens: other texts, limits or tokenizers. Compare ratios.")
+        # A folder of before a setting existed has none of it.
+        if _differ({who: value or None for who, value in values.items()}):
+            notes.append(f"{name} differs: {_list(values)}.")
+    notes += _text_notes(evaluations)
+    notes += _measure_notes(evaluations)
     notes += _teacher_notes(evaluations)
     notes += _length_notes(evaluations)
-    judged = [evaluation.judge for evaluation in evaluations if evaluation.judge]
-    if len({judge["model"] for judge in judged}) > 1:
-        notes.append("Different judges: their scores are not comparable.")
-    elif len({judge["references"] for judge in judged}) > 1:
+    notes += _judge_notes(evaluations)
+    return notes
+
+
+def _differ(values: Mapping[str, Any]) -> bool:
+    return len({json.dumps(plain(value), sort_keys=True) for value in values.values()}) > 1
+
+
+def _list(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{who} {value}" for who, value in values.items())
+
+
+def _differing(columns: Sequence[Sequence[Any]]) -> int:
+    """In how many prompts columns differ."""
+    return sum(len(set(row)) > 1 for row in zip(*columns, strict=True))
+
+
+def _text_notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Whether the responses are compared with the same texts of the teacher."""
+    texts = [{key: teacher for key, (_, teacher) in evaluation.texts.items()} for evaluation in evaluations]
+    prompts = [key for key in dict.fromkeys(evaluations[0].prompt_ids) if all(key in of for of in texts)]
+    if count := _differing([[of[key] for key in prompts] for of in texts]):
+        return [
+            f"The teacher's texts differ in {count} of {len(prompts)} prompts: figures compare with each folder's own."
+        ]
+    if _differ({evaluation.name: evaluation.columns["teacher_length"] for evaluation in evaluations}):
+        return ["The teacher's texts differ in tokens: other texts, limits or tokenizers. Compare ratios."]
+    return []
+
+
+def _measure_notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Which figures were not measured in the same way."""
+    checked = [evaluation.checks for evaluation in evaluations if any(evaluation.checks)]
+    notes = []
+    if checked and (count := _differing(checked)):
+        notes.append(f"The checks differ in {count} of {len(checked[0])} prompts: what is passed is not the same.")
+    said: dict[str, list[str]] = {}
+    for name in TWO_SAMPLE:
+        about = {e.name: e.about[name] for e in evaluations if name in e.columns and name in e.about}
+        for key in dict.fromkeys(key for of in about.values() for key in of):
+            values = {who: of.get(key) for who, of in about.items()}
+            if _differ(values):
+                said.setdefault(f"{key} {_list(values)}", []).append(TITLES[name][0])
+    return notes + [f"Measured differently: {', '.join(titles)} ({values})." for values, titles in said.items()]
+
+
+def _judge_notes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """In what the judges differ, or what they compared with."""
+    judged = [evaluation for evaluation in evaluations if evaluation.judge]
+    judges = {evaluation.name: evaluation.judge or {} for evaluation in judged}
+    if len({judge["model"] for judge in judges.values()}) > 1:
+        return ["Different judges: their scores are not comparable."]
+    asked = {who: {"base_url": j.get("base_url"), **j["settings"]} for who, j in judges.items() if "settings" in j}
+    notes = []
+    for name in dict.fromkeys(name for of in asked.values() for name in of):
+        values = {who: of.get(name) for who, of in asked.items()}
+        # How often it is asked until a reply can be read changes no reply.
+        if name != "attempts" and _differ(values):
+            notes.append(f"The judge was asked differently, {name}: {_list(values)}.")
+    # Folders of before their references were noted by prompt have a fingerprint of all of them.
+    if all(any(evaluation.references) for evaluation in judged):
+        rows = zip(*(evaluation.references for evaluation in judged), strict=True)
+        differ = any(len(set(row) - {None}) > 1 for row in rows)
+    else:
+        differ = _differ({who: judge.get("references") for who, judge in judges.items()})
+    if differ:
         notes.append("Scores are against different reference answers; share --judge-store to compare on the same.")
     return notes
 
@@ -51,9 +135,8 @@ def _teacher_notes(evaluations: Sequence[Evaluation]) -> list[str]:
     teachers = {evaluation.name: evaluation.teacher for evaluation in evaluations if evaluation.teacher}
     for name in ("weights", "context", "temperature"):
         values = {who: teacher[name] for who, teacher in teachers.items()}
-        if len(set(map(str, values.values()))) > 1:
-            said = ", ".join(f"{who} {value}" for who, value in values.items())
-            notes.append(f"The KLs are to different teachers, the {name} differs: {said}.")
+        if _differ(values):
+            notes.append(f"The KLs are to different teachers, the {name} differs: {_list(values)}.")
     return notes
 
 

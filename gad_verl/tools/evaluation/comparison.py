@@ -111,9 +111,11 @@ def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BA
             f"--length-band {band[0]:g} {band[1]:g}: expected the lowest and the highest ratio, above 0"
         )
     evaluations = named([read_evaluation(folder) for folder in folders])
+    first_alone = evaluations[0]
     evaluations, notes = on_common_prompts(evaluations)
     evaluations, more = on_readable_prompts(evaluations)
-    notes += [*more, *notes_of(evaluations)]
+    teacher, untold = _teacher(evaluations[0], first_alone)
+    notes += [*more, *untold, *notes_of(evaluations)]
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
     figures = {name: figures_of(evaluation) for name, evaluation in by_name.items()}
     first = evaluations[0]
@@ -138,7 +140,7 @@ def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BA
         prompts=len(first.prompt_ids),
         figures=figures,
         differences={e.name: _differences(first, e) for e in evaluations[1:]},
-        teacher=_teacher(first),
+        teacher=teacher,
         notes=notes,
         proposal=propose(candidates, difference, band, comparable),
         folders={name: str(evaluation.folder) for name, evaluation in by_name.items()},
@@ -163,11 +165,8 @@ def figures_of(evaluation: Evaluation) -> dict[str, Estimate]:
         if (estimate := summarize_column(name, column)) is not None:
             figures[name] = estimate
     figures["length_ratio"] = intervals.ratio(evaluation.columns["length"], evaluation.columns["teacher_length"])
-    if (read := parsed(evaluation.marks)).any():
-        score = preferences.relative_score(evaluation.marks[read])
-        # Marks that are all 0 have no share.
-        if not np.isnan(score.value):
-            figures["score"] = score
+    if (score := _score(evaluation.marks[parsed(evaluation.marks)])) is not None:
+        figures["score"] = score
     if TEACHER in evaluation.against and (read := parsed(evaluation.against[TEACHER])).any():
         outcome = preferences.outcomes(evaluation.against[TEACHER][read])
         figures[_WIN] = preferences.win_rate(outcome)
@@ -176,6 +175,12 @@ def figures_of(evaluation: Evaluation) -> dict[str, Estimate]:
             if length_control.refusal(*characters) is None:
                 figures[_CONTROLLED] = length_control.length_controlled_win_rate(outcome, *characters)
     return figures
+
+
+def _score(marks: np.ndarray) -> Estimate | None:
+    score = preferences.relative_score(marks)
+    # Marks that are all 0 have no share, and no marks have none.
+    return None if np.isnan(score.value) else score
 
 
 def _differences(first: Evaluation, second: Evaluation, only: Sequence[str] | None = None) -> dict[str, Estimate]:
@@ -208,12 +213,29 @@ def _differences(first: Evaluation, second: Evaluation, only: Sequence[str] | No
     return differences
 
 
-def _teacher(evaluation: Evaluation) -> dict[str, Any]:
-    score = (evaluation.judge or {}).get("teacher_score")
-    return {
-        "length": float(np.mean([value or 0 for value in evaluation.columns["teacher_length"]])),
-        "score": score if score and score.get("value") is not None else None,
-    }
+def _teacher(compared: Evaluation, alone: Evaluation) -> tuple[dict[str, Any], list[str]]:
+    """Figures of the teacher's texts over the prompts that are compared, and a note where one cannot be had.
+
+    Args:
+        compared: The first folder over these prompts.
+        alone: The same over all that it has.
+    """
+    length = float(np.mean([value or 0 for value in compared.columns["teacher_length"]]))
+    kept, every = parsed(compared.marks), parsed(alone.marks)
+    if parsed(alone.teacher_marks).any():
+        read = parsed(compared.teacher_marks) & (kept | ~kept.any())
+        return {"length": length, "score": _score(compared.teacher_marks[read])}, []
+    before = (alone.judge or {}).get("teacher_score") or {}
+    if before.get("value") is None:
+        return {"length": length, "score": None}, []
+    # A folder of before these marks were noted has the score over all of its prompts alone.
+    if len(kept) == len(every) and kept.sum() == every.sum():
+        return {"length": length, "score": before}, []
+    note = (
+        f"The teacher's judge score is left out: {alone.name} does not tell it by prompt (the same gad-verl evaluate "
+        "--judge-teacher again does)."
+    )
+    return {"length": length, "score": None}, [note]
 
 
 def about(comparison: Comparison) -> str:

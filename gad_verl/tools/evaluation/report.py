@@ -18,6 +18,7 @@ pairs), ``report.md`` the same for people.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from gad_verl.core.intervals import Estimate
+from gad_verl.errors import GadDataError
 from gad_verl.record.files import plain, to_json, write_atomically
 from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures, summarize_column
 from gad_verl.tools.evaluation.judging import Judgement
@@ -33,11 +35,14 @@ from gad_verl.tools.evaluation.responses import differing_settings
 from gad_verl.tools.evaluation.results import (
     AGAINST,
     CHARACTERS,
+    CHECKS,
     FORMAT,
     MARKS,
     PROMPTS,
     QUESTION,
+    REFERENCE,
     RESULTS,
+    TEACHER_MARKS,
     TEACHER_TEXT,
     Evaluation,
     estimate_of,
@@ -45,6 +50,8 @@ from gad_verl.tools.evaluation.results import (
 )
 from gad_verl.tools.evaluation.rows import Row
 from gad_verl.tools.evaluation.scores import EXACT, KL_FIGURES, PER_TEXT, STUDENT, TEACHER, Divergence
+
+logger = logging.getLogger(__name__)
 
 REPORT = "report.md"
 
@@ -67,7 +74,7 @@ def write_evaluation(
         judgement: What the judge said in this run.
         divergence: What the open teacher gave in this run.
     """
-    before = read_evaluation(folder) if (folder / RESULTS).is_file() and (folder / PROMPTS).is_file() else None
+    before = _results_before(folder)
     # Whose responses were removed is evaluated anew: what was said of the old ones holds for them alone.
     if before is not None and differing_settings(before.settings, plain(dict(settings))):
         before = None
@@ -79,13 +86,14 @@ def write_evaluation(
     if before is not None:
         _carry(before, figures, (TWO_SAMPLE[2], *(KL_FIGURES if divergence is None else ())))
     teacher = divergence.about if divergence else before.teacher if before else None
-    if judgement and before and before.judge:
-        judgement = _with_opponents(judgement, before)
-    judge = judgement.summary if judgement else before.judge if before else None
-    empty = np.full((len(rows), 4), np.nan)
-    marks = judgement.marks if judgement else before.marks if before else empty
-    against = judgement.opponents if judgement else before.against if before else {}
-    characters = judgement.characters if judgement else before.characters if before else {}
+    if before is not None and before.judge is not None:
+        earlier = Judgement(
+            before.marks, before.against, before.characters, before.judge, before.references, before.teacher_marks
+        )
+        judgement = earlier if judgement is None else _with_earlier(judgement, earlier)
+    none = np.full((len(rows), 4), np.nan)
+    said = judgement or Judgement(none, {}, {}, {})
+    scored = none if said.teacher is None else said.teacher
     lines = [
         {
             "prompt": number,
@@ -93,9 +101,12 @@ def write_evaluation(
             QUESTION: row.question,
             TEACHER_TEXT: row.teacher,
             "figures": {name: column[number] for name, column in figures.per_prompt.items()},
-            MARKS: marks[number].tolist(),
-            AGAINST: {name: table[number].tolist() for name, table in against.items()},
-            CHARACTERS: {name: table[number].tolist() for name, table in characters.items()},
+            MARKS: said.marks[number].tolist(),
+            AGAINST: {name: table[number].tolist() for name, table in said.opponents.items()},
+            CHARACTERS: {name: table[number].tolist() for name, table in said.characters.items()},
+            TEACHER_MARKS: scored[number].tolist(),
+            REFERENCE: said.references[number] if said.references else None,
+            CHECKS: row.checks_id,
         }
         for number, row in enumerate(rows)
     ]
@@ -105,7 +116,8 @@ def write_evaluation(
         "prompts": len(rows),
         "figures": {name: asdict(estimate) for name, estimate in figures.summary.items()},
         "plain": figures.plain,
-        "judge": judge,
+        "about": figures.about,
+        "judge": judgement.summary if judgement else None,
         "teacher": teacher,
     }
     # The results come last: a folder with results has everything.
@@ -116,19 +128,47 @@ def write_evaluation(
     return evaluation
 
 
-def _with_opponents(judgement: Judgement, before: Evaluation) -> Judgement:
-    """The judgement and what the same judge has said against other opponents."""
-    old = before.judge or {}
-    if any(old.get(name) != plain(judgement.summary.get(name)) for name in ("model", "settings")):
+def _results_before(folder: Path) -> Evaluation | None:
+    """What an earlier run left, if it can be read: who is told to evaluate again must be able to."""
+    if not (folder / RESULTS).is_file() or not (folder / PROMPTS).is_file():
+        return None
+    try:
+        return read_evaluation(folder)
+    except GadDataError as error:
+        logger.warning(
+            "%s. Its results are written anew: what a judge, --features-model or --teacher-model gave comes back with "
+            "a run that names them",
+            error,
+        )
+        return None
+
+
+def _with_earlier(judgement: Judgement, earlier: Judgement) -> Judgement:
+    """The judgement and what the same judge has said of other opponents and of the teacher."""
+    new, old = judgement.summary, earlier.summary
+    if _asked(new) != _asked(old):
         return judgement
-    kept = [name for name in before.against if name not in judgement.opponents and name in old.get("win_rates", {})]
+    rates = old.get("win_rates", {})
+    kept = [name for name in earlier.opponents if name not in judgement.opponents and name in rates]
+    summary = new | {"win_rates": {name: rates[name] for name in kept} | new["win_rates"]}
+    teacher = judgement.teacher
+    # Another reference answer would make it another score.
+    if "teacher_score" in old and "teacher_score" not in new and old.get("references") == new.get("references"):
+        summary["teacher_score"], teacher = old["teacher_score"], earlier.teacher
     return Judgement(
         judgement.marks,
-        {name: before.against[name] for name in kept} | judgement.opponents,
-        {name: before.characters[name] for name in kept if name in before.characters} | judgement.characters,
-        judgement.summary
-        | {"win_rates": {name: old["win_rates"][name] for name in kept} | judgement.summary["win_rates"]},
+        {name: earlier.opponents[name] for name in kept} | judgement.opponents,
+        {name: earlier.characters[name] for name in kept if name in earlier.characters} | judgement.characters,
+        summary,
+        judgement.references,
+        teacher,
     )
+
+
+def _asked(summary: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Who was asked how; how often, until a reply can be read, changes no reply."""
+    settings = plain(summary.get("settings") or {})
+    return summary.get("model"), {name: value for name, value in settings.items() if name != "attempts"}
 
 
 def _carry(before: Evaluation, figures: Figures, names: Sequence[str]) -> None:
@@ -136,6 +176,8 @@ def _carry(before: Evaluation, figures: Figures, names: Sequence[str]) -> None:
     for name in names:
         if name in before.columns and name not in figures.per_prompt:
             figures.per_prompt[name] = before.columns[name]
+            if name in before.about:
+                figures.about[name] = before.about[name]
             if name in before.figures:
                 figures.summary[name] = before.figures[name]
 
@@ -274,9 +316,10 @@ def _render_judge(judge: Mapping[str, Any]) -> list[str]:
             refused.append(f"No win rate at equal length against {cell(name)}: {cell(controlled['refused'])}.")
     lines += [
         "",
-        f"{counts['ratings']} ratings (both orders counted): {counts['asked_again']} asked again because the "
-        f"reply could not be read, {counts['unparsed']} never readable, {counts['unanswered']} without an answer, "
-        f"{counts['empty_references']} empty references. Prompts with an unreadable order are left out.",
+        f"{counts['ratings']} ratings in the judge's last run (both orders counted): {counts['asked_again']} asked "
+        f"again because the reply could not be read, {counts['unparsed']} never readable, {counts['unanswered']} "
+        f"without an answer, {counts['empty_references']} empty references. Prompts with an unreadable order are left "
+        "out.",
     ]
     for sentence in refused:
         lines += ["", sentence]

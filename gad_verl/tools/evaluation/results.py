@@ -13,7 +13,6 @@
 # limitations under the License.
 """The results of ``gad-verl evaluate``, as they are read back from its folder."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 
 from gad_verl.core.intervals import Estimate
 from gad_verl.errors import GadDataError
-from gad_verl.record.files import read_json_lines
+from gad_verl.record.files import read_json, read_json_lines
 
 RESULTS = "results.json"
 PROMPTS = "prompts.jsonl"
@@ -35,6 +34,9 @@ TEACHER_TEXT = "teacher"
 MARKS = "marks"
 AGAINST = "against"
 CHARACTERS = "characters"
+REFERENCE = "reference"
+TEACHER_MARKS = "teacher_marks"
+CHECKS = "checks"
 
 
 @dataclass
@@ -54,7 +56,11 @@ class Evaluation:
         against: The same against each opponent.
         characters: Per opponent the lengths of the judged texts, shape (prompts, 2); empty in folders of gad-verl that
             did not note them.
+        teacher_marks: The judge's marks of the teacher's texts against the reference, as ``marks``.
+        references: Fingerprint of the reference of each prompt; None without one, and in older folders.
+        checks: Fingerprint of the checks of each prompt; None without any, and in older folders.
         teacher: The open teacher to which the divergences are, or None.
+        about: Name of a figure to what decided it beside the texts; of older folders nothing.
         texts: Prompt and teacher's text for people, by fingerprint of the prompt; of older folders none.
     """
 
@@ -68,8 +74,12 @@ class Evaluation:
     columns: dict[str, list[float | None]]
     marks: np.ndarray
     against: dict[str, np.ndarray]
-    characters: dict[str, np.ndarray] = field(default_factory=dict)
+    characters: dict[str, np.ndarray]
+    teacher_marks: np.ndarray
+    references: list[str | None]
+    checks: list[str | None]
     teacher: dict[str, Any] | None = None
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
     texts: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def at(self, places: Sequence[int]) -> "Evaluation":
@@ -82,6 +92,9 @@ class Evaluation:
             marks=self.marks[chosen],
             against={name: table[chosen] for name, table in self.against.items()},
             characters={name: table[chosen] for name, table in self.characters.items()},
+            teacher_marks=self.teacher_marks[chosen],
+            references=[self.references[place] for place in chosen],
+            checks=[self.checks[place] for place in chosen],
         )
 
 
@@ -99,18 +112,20 @@ def read_evaluation(folder: str | Path) -> Evaluation:
     if not (folder / RESULTS).is_file() or not (folder / PROMPTS).is_file():
         raise GadDataError(f"{folder} has no {RESULTS}: run gad-verl evaluate with --output {folder} to its end first")
     try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        results: Any = read_json(folder / RESULTS)
         lines: list[Any] = [line for _, _, line in read_json_lines(folder / PROMPTS)]
         if results["format"] != FORMAT:
             raise GadDataError(f"{folder}: format {results['format']}, this gad-verl reads {FORMAT}; evaluate it again")
+        if results["prompts"] != len(lines):
+            raise ValueError("prompts are missing")
         opponents = sorted({name for line in lines for name in line[AGAINST]})
         return Evaluation(
             name=folder.resolve().name,
             folder=folder,
-            settings=results["settings"],
+            settings=dict(results["settings"]),
             figures={name: estimate_of(figure) for name, figure in results["figures"].items()},
             plain=results["plain"],
-            judge=results["judge"],
+            judge=None if results["judge"] is None else dict(results["judge"]),
             prompt_ids=[line["prompt_id"] for line in lines],
             columns={name: [line["figures"][name] for line in lines] for name in lines[0]["figures"]},
             marks=_table([line[MARKS] for line in lines]),
@@ -119,11 +134,15 @@ def read_evaluation(folder: str | Path) -> Evaluation:
                 name: np.array([line[CHARACTERS][name] for line in lines], dtype=float)
                 for name in lines[0].get(CHARACTERS, ())
             },
+            teacher_marks=_table([line.get(TEACHER_MARKS) for line in lines]),
+            references=[line.get(REFERENCE) for line in lines],
+            checks=[line.get(CHECKS) for line in lines],
             teacher=results.get("teacher"),
+            about=results.get("about", {}),
             # Of a prompt that is there twice the first, as its first answer is the one that is shown.
             texts={line["prompt_id"]: (line[QUESTION], line[TEACHER_TEXT]) for line in lines[::-1] if QUESTION in line},
         )
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         if isinstance(error, GadDataError):
             raise
         raise GadDataError(f"{folder}: {RESULTS} or {PROMPTS} is damaged; run gad-verl evaluate again") from None
@@ -135,4 +154,5 @@ def estimate_of(figure: Mapping[str, float | None]) -> Estimate:
 
 
 def _table(marks: Sequence[Sequence[float | None] | None]) -> np.ndarray:
-    return np.array([[np.nan] * 4 if row is None else [np.nan if x is None else x for x in row] for row in marks])
+    rows = [[np.nan] * 4 if row is None else [np.nan if x is None else x for x in row] for row in marks]
+    return np.array(rows, dtype=float).reshape(len(rows), 4)

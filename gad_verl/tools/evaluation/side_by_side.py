@@ -68,7 +68,8 @@ def _asked(comparison: Comparison, most: int) -> list[Asked]:
     """Some prompts that all folders have, with the first answer of each."""
     folders = {name: Path(folder) for name, folder in comparison.folders.items()}
     evaluations = [read_evaluation(folder) for folder in folders.values()]
-    texts = {key: both for evaluation in evaluations for key, both in evaluation.texts.items()}
+    # Where the teacher's texts differ, the first folder's: the comparison notes it.
+    texts = {key: both for evaluation in reversed(evaluations) for key, both in evaluation.texts.items()}
     answers = {name: _first_answers(folder) for name, folder in folders.items()}
     common = [
         key
