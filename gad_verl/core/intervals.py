@@ -49,7 +49,10 @@ class Estimate:
         return not (value < self.low or value > self.high)
 
     def widened(self, factor: float, low: float = -np.inf, high: float = np.inf) -> "Estimate":
-        """The same figure with an interval wider by a factor, inside of given limits."""
+        """The same figure with an interval wider by a factor, inside of given limits; without one it has none."""
+        # Of a limit that is NaN, max() and min() would return the other one.
+        if math.isnan(self.low):
+            return self
         return Estimate(
             self.value,
             max(low, self.value - factor * (self.value - self.low)),

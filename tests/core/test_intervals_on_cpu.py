@@ -92,6 +92,8 @@ def test_one_prompt_tells_nothing_of_the_spread() -> None:
     for estimate in (intervals.mean([3.0]), intervals.ratio([3.0], [2.0]), intervals.difference([1.0], [4.0])):
         assert np.isnan([estimate.low, estimate.high]).all()
         assert estimate.covers(0)
+        # Limits of what a figure can be make no interval.
+        assert np.isnan([estimate.widened(2, -1, 9).low, estimate.widened(2, -1, 9).high]).all()
     assert intervals.bounded_mean([1.0]) == Estimate(1.0, 0.0, 1.0)
 
 

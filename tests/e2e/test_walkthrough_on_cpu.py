@@ -29,8 +29,8 @@ from fault_server import FaultServer, Received
 from scripted_judge import by_length, rating_of, scripted
 from tiny_model import WORDS, build_model
 
-from gad_verl.tools.evaluation.report import read_evaluation
 from gad_verl.tools.evaluation.responses import read_responses
+from gad_verl.tools.evaluation.results import read_evaluation
 from gad_verl.tools.evaluation.selection import LENGTH_BAND
 
 pytestmark = pytest.mark.e2e

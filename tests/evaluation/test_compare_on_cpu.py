@@ -15,6 +15,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,16 @@ import pytest
 from gad_verl import cli
 from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
-from gad_verl.tools.evaluation import comparison
+from gad_verl.errors import GadDataError
+from gad_verl.tools.evaluation import comparison, preferences
+from gad_verl.tools.evaluation.checks import Check
 from gad_verl.tools.evaluation.figures import Figures, difference, summarize_column
 from gad_verl.tools.evaluation.judging import Judgement
-from gad_verl.tools.evaluation.report import Evaluation, write_evaluation
+from gad_verl.tools.evaluation.report import write_evaluation
+from gad_verl.tools.evaluation.results import Evaluation, read_evaluation
 from gad_verl.tools.evaluation.rows import Row
 from gad_verl.tools.evaluation.selection import BY_SCORE, BY_TWO_SAMPLE, Candidate, propose
+from gad_verl.tools.evaluation.side_by_side import side_by_side
 
 SETTINGS = {"model": "m", "data": "val.parquet", "max_response_length": 64, "temperature": 0.0, "samples": 1}
 Write = Callable[..., Path]
@@ -46,17 +51,25 @@ def write(tmp_path: Path) -> Write:
         first: int = 0,
         judge: str = "judge",
         references: str = "same",
+        text: str = "text",
+        checks: Sequence[Sequence[Check]] = (),
+        about: dict[str, dict[str, object]] | None = None,
+        more: dict[str, object] | None = None,
+        by_prompt: Sequence[str | None] = (),
+        teacher: np.ndarray | None = None,
         **settings: object,
     ) -> Path:
         count = len(lengths)
-        rows = [Row(({"role": "user", "content": f"{first + n}?"},), "text") for n in range(count)]
+        rows = [Row(({"role": "user", "content": f"{first + n}?"},), text) for n in range(count)]
+        if checks:
+            rows = [replace(row, checks=tuple(some)) for row, some in zip(rows, checks, strict=True)]
         columns = {
             "length": list(lengths),
             "teacher_length": [10.0] * count,
             "rouge_l": [0.5] * count,
             "two_sample_words": list(accuracies) if accuracies is not None else [0.5] * count,
         }
-        figures = Figures(dict(columns))
+        figures = Figures(dict(columns), about=about or {})
         figures.summary = {key: summarize_column(key, column) for key, column in columns.items()}
         figures.summary["length_ratio"] = intervals.ratio(columns["length"], columns["teacher_length"])
         plain = ("distinct_1", "distinct_2", "teacher_distinct_1", "teacher_distinct_2")
@@ -66,9 +79,10 @@ def write(tmp_path: Path) -> Write:
             score = {"prompts": count, "unreadable_prompts": 0, "value": 1.0, "low": 0.0, "high": 2.0}
             counts = dict.fromkeys(("ratings", "asked_again", "unparsed", "unanswered", "empty_references"), 0)
             summary = {"model": judge, "references": references, "score": score, "win_rates": {}, "counts": counts}
+            summary |= more or {}
             table = np.asarray(marks, dtype=float)
             characters = {"teacher": np.stack([5 * np.asarray(lengths), np.full(count, 50.0)], axis=1)}
-            judgement = Judgement(table, {"teacher": table}, characters, summary)
+            judgement = Judgement(table, {"teacher": table}, characters, summary, by_prompt, teacher)
         folder = tmp_path / name
         folder.mkdir(parents=True)
         write_evaluation(folder, rows, {**SETTINGS, **settings}, figures, judgement)
@@ -135,9 +149,19 @@ def test_classifiers_that_learned_from_different_prompts_are_not_compared(write:
 
 
 def test_one_prompt_has_figures_without_intervals(write: Write) -> None:
-    result = comparison.compare([write("a", [10.0], marks_of(6, 8, 1)), write("b", [11.0], marks_of(7, 8, 1))])
+    folders = [write("a", [10.0], marks_of(6, 8, 1)), write("b", [11.0], marks_of(7, 8, 1))]
+    result = comparison.compare(folders)
     table = comparison.render(result)
-    assert "nan" not in table and "One prompt" in table and "holds 0" not in table
+    assert "nan" not in table and "inf" not in table and "One prompt" in table and "holds 0" not in table
+    for of in (*result.figures.values(), *result.differences.values()):
+        for name, estimate in of.items():
+            limits = comparison.limits_of(name)
+            assert np.isnan([estimate.low, estimate.high]).all() or (estimate.low, estimate.high) == limits, name
+    # The brackets that are shown hold no interval over the prompts, and nobody says so.
+    page = side_by_side(folders).about
+    assert page == table.splitlines()[0] and "95 %" not in page and "what a figure can be" in page
+    report = (folders[0] / "report.md").read_text(encoding="utf-8")
+    assert "1 prompt of" in report and "95 %" not in report and "what a figure can be" in report
 
 
 def test_differences_stay_within_what_can_be(write: Write) -> None:
@@ -160,6 +184,122 @@ def test_what_makes_figures_less_comparable_is_said(write: Write) -> None:
     assert result.proposal.criterion == BY_TWO_SAMPLE and "different judges" in result.proposal.reason
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("thinking", ["<think>", "</think>"]),
+        ("tools", {"format": "hermes", "file": "0123"}),
+        ("mm_processor_kwargs", {"max_pixels": 1000}),
+        ("engine", "vllm"),
+        ("dtype", "bfloat16"),
+        ("top_k", 20),
+    ],
+)
+def test_settings_that_change_the_texts_are_noted(name: str, value: object, write: Write) -> None:
+    one, same = (write(folder, [10.0] * 4, **{name: value}) for folder in "ab")
+    other = write("c", [10.0] * 4)
+    assert comparison.compare([one, same]).notes == []
+    (note,) = comparison.compare([one, other]).notes
+    assert note == f"{name} differs: a {value}, c None."
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("rating_tokens", 1), ("reference_tokens", 9), ("options", {"temperature": 1})]
+)
+def test_judges_that_were_asked_differently_are_noted(name: str, value: object, write: Write) -> None:
+    usual = {"attempts": 3, "rating_tokens": 512, "reference_tokens": 1536, "options": {}}
+
+    def judged(folder: str, url: str = "http://one/v1", **settings: object) -> Path:
+        return write(folder, [10.0] * 4, marks_of(6, 8, 4), more={"base_url": url, "settings": usual | settings})
+
+    one = judged("a")
+    assert comparison.compare([one, judged("b", attempts=9)]).notes == []
+    (note,) = comparison.compare([one, judged("c", **{name: value})]).notes
+    assert f"{name}: a {usual[name]}, c {value}." in note
+    (note,) = comparison.compare([one, judged("d", "http://two/v1")]).notes
+    assert "base_url: a http://one/v1, d http://two/v1." in note
+
+
+def test_other_checks_and_splits_are_noted(write: Write) -> None:
+    rules = [[Check("number", {"value": n})] if n % 2 else [] for n in range(8)]
+    about = {"two_sample_words": {"splits": 20}}
+    one = write("a", [10.0] * 8, checks=rules, about=about)
+    assert comparison.compare([one, write("b", [10.0] * 8, checks=rules, about=about)]).notes == []
+    assert comparison.compare([one, write("c", [10.0] * 8)]).notes == []
+    # The same checks in the prompts that both have are the same checks.
+    fewer = comparison.compare([one, write("d", [10.0] * 4, checks=rules[:4])]).notes
+    assert not any("checks" in note for note in fewer)
+    rules[3] = [Check("number", {"value": 3, "tolerance": 1})]
+    notes = comparison.compare([one, write("e", [10.0] * 8, checks=rules, about={"two_sample_words": {"splits": 5}})])
+    assert any("The checks differ in 1 of 8 prompts" in note for note in notes.notes)
+    assert any("two-sample accuracy, words (splits a 20, e 5)" in note for note in notes.notes)
+
+
+def test_references_are_compared_over_the_common_prompts(write: Write) -> None:
+    answers = [f"answer {n}" for n in range(8)]
+    one = write("a", [10.0] * 8, marks_of(6, 8, 8), references="of 8", by_prompt=answers)
+    fewer = write("b", [10.0] * 4, marks_of(6, 8, 4), references="of 4", by_prompt=answers[:4])
+    assert not any(
+        "references" in note or "reference answers" in note for note in comparison.compare([one, fewer]).notes
+    )
+    # A prompt without a reference is left out of the scores anyway.
+    none = write("c", [10.0] * 8, marks_of(6, 8, 8), references="with none", by_prompt=[None, *answers[1:]])
+    assert not any("reference answers" in note for note in comparison.compare([one, none]).notes)
+    other = write("d", [10.0] * 4, marks_of(6, 8, 4), references="of 4", by_prompt=[*answers[:3], "another"])
+    assert any("different reference answers" in note for note in comparison.compare([one, other]).notes)
+    # Folders of before this was noted have a fingerprint of all.
+    older = write("e", [10.0] * 8, marks_of(6, 8, 8), references="of another store")
+    assert any("different reference answers" in note for note in comparison.compare([one, older]).notes)
+
+
+def test_the_teachers_score_is_over_the_prompts_of_the_table(write: Write) -> None:
+    rng = np.random.default_rng(0)
+    marks, teacher = marks_of(6, 8, 12, 0.3), rng.uniform(1, 10, (12, 4))
+    said = {"teacher_score": {"value": 77.0, "low": 70.0, "high": 80.0, "prompts": 12, "unreadable_prompts": 0}}
+    whole = write("a", [10.0] * 12, marks, teacher=teacher, more=said)
+    assert comparison.compare([whole]).teacher["score"] == preferences.relative_score(teacher)
+    unread = marks[:8].copy()
+    unread[2, 0] = np.nan
+    for partner, kept in (
+        (write("b", [10.0] * 8, marks[:8]), range(8)),
+        (write("c", [10.0] * 8, unread), [0, 1, *range(3, 8)]),
+    ):
+        found = comparison.compare([whole, partner])
+        assert found.teacher["score"] == preferences.relative_score(teacher[list(kept)])
+    # A folder of before its marks were noted.
+    older = write("d", [10.0] * 12, marks, more=said)
+    assert comparison.compare([older]).teacher["score"]["value"] == 77
+    found = comparison.compare([older, write("e", [10.0] * 8, marks[:8])])
+    assert found.teacher["score"] is None and any("teacher's judge score is left out" in note for note in found.notes)
+
+
+def test_other_texts_of_the_teacher_are_noted(write: Write) -> None:
+    one, other = write("a", [10.0] * 4, text="some"), write("b", [10.0] * 4, text="more")
+    assert comparison.compare([one, write("c", [10.0] * 4, text="some")]).notes == []
+    (note,) = comparison.compare([one, other]).notes
+    assert "The teacher's texts differ in 4 of 4 prompts" in note
+
+
+def test_folders_of_before_these_notes_are_read(write: Write) -> None:
+    marks = marks_of(6, 8, 4, 0.3)
+    one = write(
+        "a", [10.0] * 4, marks, teacher=marks, by_prompt=list("abcd"), about={"two_sample_words": {"splits": 2}}
+    )
+    new = read_evaluation(one)
+    lines = [json.loads(line) for line in (one / "prompts.jsonl").read_text().splitlines()]
+    for line in lines:
+        for key in ("teacher_marks", "reference", "checks"):
+            del line[key]
+    (one / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    results = json.loads((one / "results.json").read_text())
+    del results["about"]
+    (one / "results.json").write_text(json.dumps(results))
+    old = read_evaluation(one)
+    assert old.columns == new.columns and np.array_equal(old.marks, new.marks)
+    assert new.references == list("abcd") and not any(old.references) and np.isnan(old.teacher_marks).all()
+    assert comparison.compare([one, write("b", [10.0] * 4, marks)]).notes == []
+
+
 def evaluated(folder: Path, weights: str, judgement: Judgement | None, count: int = 4) -> Evaluation:
     """Write the folder of an evaluation again."""
     rows = [Row(({"role": "user", "content": f"{n}?"},), "text") for n in range(count)]
@@ -170,13 +310,24 @@ def evaluated(folder: Path, weights: str, judgement: Judgement | None, count: in
     return write_evaluation(folder, rows, SETTINGS | {"weights": weights}, figures, judgement)
 
 
-def judged(opponent: str, model: str = "judge", count: int = 4) -> Judgement:
+def judged(
+    opponent: str, model: str = "judge", count: int = 4, attempts: int = 2, references: str = "same", **more: object
+) -> Judgement:
     """A judgement against one opponent."""
     table, rate = marks_of(9, 3, count), {"prompts": count, "unreadable_prompts": 0}
     counts = dict.fromkeys(("ratings", "asked_again", "unparsed", "unanswered", "empty_references"), 0)
-    summary = {"model": model, "settings": {"attempts": 2, "options": {}}, "references": "same", "score": dict(rate)}
+    settings = {"attempts": attempts, "options": {}, **more}
+    summary = {"model": model, "settings": settings, "references": references, "score": dict(rate)}
     summary |= {"win_rates": {opponent: rate}, "counts": counts}
     return Judgement(table, {opponent: table}, {opponent: np.ones((count, 2))}, summary)
+
+
+def with_teacher(judgement: Judgement) -> Judgement:
+    """The same, and the teacher's texts were scored."""
+    summary = judgement.summary | {
+        "teacher_score": {"prompts": 4, "unreadable_prompts": 0, "value": 60.0, "low": 50.0, "high": 70.0}
+    }
+    return replace(judgement, summary=summary, teacher=marks_of(8, 5, 4, 0.2))
 
 
 def test_a_later_judgement_keeps_the_earlier_opponents(tmp_path: Path) -> None:
@@ -184,8 +335,56 @@ def test_a_later_judgement_keeps_the_earlier_opponents(tmp_path: Path) -> None:
     both = evaluated(tmp_path / "a", "w", judged("base"))
     assert set(both.against) == {"teacher", "base"} == set(both.judge["win_rates"]) == set(both.characters)
     assert set(evaluated(tmp_path / "a", "w", None).against) == {"teacher", "base"}
-    # Another judge has said nothing about them.
+    # More askings for a reply that can be read are of the same judge.
+    assert set(evaluated(tmp_path / "a", "w", judged("base", attempts=5)).against) == {"teacher", "base"}
+    # Another judge, or one that was asked differently, has said nothing about them.
+    assert set(evaluated(tmp_path / "b", "w", judged("teacher")).against) == {"teacher"}
+    assert set(evaluated(tmp_path / "b", "w", judged("base", rating_tokens=9)).against) == {"base"}
     assert set(evaluated(tmp_path / "a", "w", judged("base", "another")).against) == {"base"}
+
+
+def test_a_later_judgement_keeps_the_teachers_score(tmp_path: Path) -> None:
+    scored = with_teacher(judged("teacher"))
+    for again in (judged("base", attempts=7), None):
+        evaluated(tmp_path / "a", "w", scored)
+        kept = evaluated(tmp_path / "a", "w", again)
+        assert kept.judge["teacher_score"] == scored.summary["teacher_score"]
+        assert np.array_equal(kept.teacher_marks, scored.teacher)
+        # What is counted is that of one run, and says so.
+        report = (tmp_path / "a" / "report.md").read_text(encoding="utf-8")
+        assert "score of the teacher" in report and "in the judge's last run" in report
+    # Of another judge, or against other references, it would be another score.
+    for again in (judged("base", "another"), judged("base", references="others")):
+        evaluated(tmp_path / "a", "w", scored)
+        anew = evaluated(tmp_path / "a", "w", again)
+        assert "teacher_score" not in anew.judge and np.isnan(anew.teacher_marks).all()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "results.json").write_text('{"format":'),
+        lambda folder: (folder / "results.json").write_text("[]"),
+        lambda folder: (folder / "results.json").write_text('{"format": 0}'),
+        lambda folder: (folder / "prompts.jsonl").write_text("{}\n"),
+        lambda folder: (folder / "prompts.jsonl").write_text(
+            "".join((folder / "prompts.jsonl").read_text().splitlines(True)[:2])
+        ),
+    ],
+)
+def test_a_damaged_folder_is_evaluated_again(
+    damage: Callable[[Path], object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "a"
+    whole = evaluated(folder, "w", None)
+    evaluated(folder, "w", judged("teacher"))
+    damage(folder)
+    with pytest.raises(GadDataError, match="again"):
+        read_evaluation(folder)
+    again = evaluated(folder, "w", None)
+    assert again.columns == whole.columns and again.judge is None
+    (record,) = caplog.records
+    assert str(folder) in record.getMessage() and "written anew" in record.getMessage()
 
 
 @pytest.mark.parametrize("count", [2, 4, 6])
@@ -249,6 +448,22 @@ def test_noise_is_named() -> None:
     proposal = propose(candidates, lambda one, other: Estimate(1, -1, 3) if one == "a" else Estimate(6, 4, 8))
     assert proposal.name == "b" and proposal.within_noise == ["a"]
     assert "The difference to a lies within the noise" in proposal.reason and "flattered by chance" in proposal.reason
+
+
+def test_a_difference_that_speaks_against_the_proposal_is_no_support() -> None:
+    by_score = [Candidate("a", 1.0, 45.3), Candidate("b", 1.0, 48.9), Candidate("c", 1.0, 40.0)]
+    proposal = propose(by_score, lambda one, other: Estimate(-3, -4, -2) if one == "a" else Estimate(3, 2, 4))
+    assert "leave 0 out" not in proposal.reason and "a is better beyond the noise" in proposal.reason
+    by_words = [Candidate("a", 1.0, two_sample=0.7), Candidate("b", 1.0, two_sample=0.6)]
+    assert "a is better beyond the noise" in propose(by_words, constant(0.1, 0.3)).reason
+    assert "leave 0 out" in propose(by_words, constant(-0.3, -0.1)).reason
+
+
+def test_a_score_that_is_no_number_is_none() -> None:
+    candidates = [Candidate("a", 1.0, float("nan"), 0.7), Candidate("b", 1.0, 50.0, 0.6)]
+    for order in (candidates, candidates[::-1]):
+        proposal = propose(order, constant(-0.3, -0.1))
+        assert (proposal.name, proposal.criterion) == ("b", BY_TWO_SAMPLE) and "nan" not in proposal.reason
 
 
 def test_without_scores_the_hardest_to_tell_apart() -> None:

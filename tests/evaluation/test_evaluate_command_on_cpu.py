@@ -30,8 +30,8 @@ from gad_verl import cli
 from gad_verl.tools.evaluation import engines, generation
 from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences
-from gad_verl.tools.evaluation.report import read_evaluation
 from gad_verl.tools.evaluation.responses import Response, read_responses
+from gad_verl.tools.evaluation.results import read_evaluation
 from gad_verl.tools.evaluation.rows import load_rows
 from gad_verl.tools.evaluation.two_sample import FEWEST_PROMPTS
 from gad_verl.tools.export.checkpoint import find_checkpoint
@@ -77,7 +77,13 @@ def test_from_a_data_file_to_a_report(
 
     # Figures that cost a model of their own stay when the command is repeated without it; the rest is the same.
     assert run() == 0
-    assert read_evaluation(tmp_path / "out").figures == evaluation.figures
+    again = read_evaluation(tmp_path / "out")
+    assert again.figures == evaluation.figures
+    # What decided them stays with them.
+    splits = {"splits": 2}
+    about = {"two_sample_words": splits, "two_sample_characters": splits, "two_sample_features": splits}
+    about["two_sample_features"] = {**splits, "model": model.name}
+    assert again.about == evaluation.about == about
 
 
 def test_an_interruption_costs_nothing(
@@ -245,12 +251,23 @@ def test_with_a_judge(run: Callable[..., int], tmp_path: Path, capsys: pytest.Ca
         asked = len(server.received)
         assert run(*judge, "--against", "teacher", f"before={base}") == 0
         assert len(server.received) == asked
-    evaluation = read_evaluation(tmp_path / "out")
-    assert evaluation.judge is not None and set(evaluation.judge["win_rates"]) == {"teacher", "before"}
-    # The same greedy responses on both sides.
-    assert evaluation.judge["win_rates"]["before"]["win_rate"]["value"] == 50
-    assert evaluation.judge["counts"]["unparsed"] == 0
-    assert "win rate against before" in capsys.readouterr().out
+        evaluation = read_evaluation(tmp_path / "out")
+        assert evaluation.judge is not None and set(evaluation.judge["win_rates"]) == {"teacher", "before"}
+        # The same greedy responses on both sides.
+        assert evaluation.judge["win_rates"]["before"]["win_rate"]["value"] == 50
+        assert evaluation.judge["counts"]["unparsed"] == 0
+        assert "win rate against before" in capsys.readouterr().out
+        # The same judge against nobody, and without the teacher: what it said of them is kept.
+        judge.remove("--judge-teacher")
+        assert run(*judge, "--against", "none", "--judge-attempts", "5") == 0
+        assert len(server.received) == asked
+    shorter = read_evaluation(tmp_path / "out")
+    for name in ("score", "teacher_score", "win_rates", "references"):
+        assert shorter.judge[name] == evaluation.judge[name]
+    assert (
+        np.array_equal(shorter.teacher_marks, evaluation.teacher_marks) and shorter.references == evaluation.references
+    )
+    evaluation = shorter
     # Without a judge the next time: what it said is kept.
     assert run() == 0
     again = read_evaluation(tmp_path / "out")

@@ -31,7 +31,7 @@ from gad_verl.errors import GadConfigError, GadDataError, GadEndpointError
 from gad_verl.tools.api import AnswerStore, Endpoint
 from gad_verl.tools.evaluation import preferences
 from gad_verl.tools.evaluation.judge import Judge, JudgeSettings
-from gad_verl.tools.evaluation.judging import find_opponent, judge_checkpoint, parsed
+from gad_verl.tools.evaluation.judging import Opponent, find_opponent, judge_checkpoint, parsed
 from gad_verl.tools.evaluation.responses import Response, ResponseFile
 from gad_verl.tools.evaluation.rows import Row
 
@@ -170,6 +170,33 @@ with AnswerStore(Path({store!r})) as store:
     judge = Judge(Endpoint({url!r}, "loopback", max_concurrency=2), store)
     judge.rate([(str(n), "abc" * n, "ab" * n) for n in range(1, 41)])
 """
+
+
+def test_lengths_are_those_of_what_the_judge_sees(tmp_path: Path) -> None:
+    """White space around a text is not shown to the judge."""
+    rng = np.random.default_rng(0)
+    texts = [f"answer {'x' * rng.integers(1, 9)}" for _ in ROWS]
+    padded = [" " * rng.integers(0, 9) + text + "\n" * rng.integers(0, 200) for text in texts]
+    theirs = [row.teacher for row in ROWS]
+    found = []
+    with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "judge.sqlite") as store:
+        for mine, opponent in ((texts, theirs), (padded, [f"\n{text} \n" for text in theirs])):
+            judge = open_judge(server, store)
+            found.append(judge_checkpoint(judge, ROWS, responses(mine), [Opponent("other", opponent)]))
+    plain, with_space = found
+    assert np.array_equal(plain.characters["other"], [[len(a), len(b)] for a, b in zip(texts, theirs, strict=True)])
+    assert np.array_equal(with_space.characters["other"], plain.characters["other"])
+    assert with_space.summary["win_rates"] == plain.summary["win_rates"]
+
+
+def test_of_fewer_prompts_the_references_stay_the_same(tmp_path: Path) -> None:
+    with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "judge.sqlite") as store:
+        texts = [row.teacher for row in ROWS]
+        every = judge_checkpoint(open_judge(server, store), ROWS, responses(texts), with_teacher=True)
+        few = judge_checkpoint(open_judge(server, store), ROWS[:5], responses(texts)[:5])
+    assert every.references[:5] == few.references and len(set(every.references)) > 1
+    # The student wrote the teacher's texts.
+    assert np.array_equal(every.teacher, every.marks) and few.teacher is None
 
 
 def test_a_killed_run_asks_nothing_twice(tmp_path: Path) -> None:

@@ -34,8 +34,8 @@ from gad_verl import cli
 from gad_verl.core import intervals
 from gad_verl.tools.evaluation import divergence, run, scoring
 from gad_verl.tools.evaluation.comparison import compare
-from gad_verl.tools.evaluation.report import Evaluation, read_evaluation
 from gad_verl.tools.evaluation.responses import read_responses
+from gad_verl.tools.evaluation.results import Evaluation, read_evaluation
 from gad_verl.tools.evaluation.rows import Row, load_rows
 from gad_verl.tools.evaluation.scores import EXACT, KL_FIGURES, PER_TEXT, Score, read_scores
 

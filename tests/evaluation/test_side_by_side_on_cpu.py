@@ -80,6 +80,21 @@ def test_the_page_shows_them(evaluations: Path, tmp_path: Path, capsys: pytest.C
     assert "length ratio" in section and "Paired differences to before" in section
 
 
+def test_the_teachers_texts_are_those_of_the_first_folder(evaluations: Path, copied: Callable[[str], Path]) -> None:
+    first, other = evaluations / "before", copied("after")
+    lines = [json.loads(line) for line in (other / "prompts.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["teacher"] = f"another {line['prompt']}"
+    (other / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    own = {row.question: row.teacher for row in load_rows(evaluations / "val.parquet")}
+    for folders, expected in (([first, other], own), ([other, first], None)):
+        answers = side_by_side(folders)
+        for asked in answers.asked:
+            text = asked.answers[0].text
+            assert text == expected[asked.prompt] if expected else text.startswith("another ")
+        assert f"The teacher's texts differ in {PROMPTS} of {PROMPTS} prompts" in " ".join(answers.notes)
+
+
 def test_folders_of_an_older_package_show_figures_alone(evaluations: Path, copied: Callable[[str], Path]) -> None:
     folders = [copied(name) for name in STUDENTS]
     for folder in folders:

@@ -21,8 +21,8 @@ import pytest
 from tool_language import TOOLS_FILE, build_tool_folder, build_tool_rows, teach_calls
 
 from gad_verl import cli
-from gad_verl.tools.evaluation.report import read_evaluation
 from gad_verl.tools.evaluation.responses import read_responses
+from gad_verl.tools.evaluation.results import read_evaluation
 
 
 @pytest.fixture(scope="module")

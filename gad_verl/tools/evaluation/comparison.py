@@ -13,9 +13,8 @@
 # limitations under the License.
 """Checkpoints side by side, from their folders of ``gad-verl evaluate``."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,24 @@ import numpy as np
 
 from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
-from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.errors import GadConfigError
 from gad_verl.tools.evaluation import length_control, preferences
-from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, difference, length_ratio_difference, summarize_column
+from gad_verl.tools.evaluation.comparability import notes_of
+from gad_verl.tools.evaluation.figures import (
+    NGRAMS,
+    SHARES,
+    TWO_SAMPLE,
+    difference,
+    length_ratio_difference,
+    summarize_column,
+)
 from gad_verl.tools.evaluation.judging import TEACHER, parsed
-from gad_verl.tools.evaluation.report import Evaluation, cell, read_evaluation, show
-from gad_verl.tools.evaluation.scores import KL_FIGURES
+from gad_verl.tools.evaluation.pairing import named, on_common_prompts, on_readable_prompts
+from gad_verl.tools.evaluation.report import brackets, cell, show
+from gad_verl.tools.evaluation.results import Evaluation, read_evaluation
+from gad_verl.tools.evaluation.scores import KL_FIGURES, PER_TEXT
 from gad_verl.tools.evaluation.selection import LENGTH_BAND, Candidate, Proposal, propose
 
-_TEMPLATE = "chat_template_kwargs"
-# Settings whose difference makes figures incomparable to some degree.
-_SHARED_SETTINGS = ("max_response_length", "max_prompt_length", "temperature", "top_p", "top_k", "samples", _TEMPLATE)
 _WIN = f"win_rate_{TEACHER}"
 _CONTROLLED = f"length_controlled_{TEACHER}"
 # S is the student, T the teacher; nats an answer.
@@ -56,6 +62,12 @@ COLUMNS = (
     ("finished", "finished", 2),
     *zip(KL_FIGURES, _KL_TITLES, (2,) * len(KL_FIGURES), strict=True),
 )
+# What a figure can be, where that is not any number from 0 on.
+_LIMITS = {
+    **dict.fromkeys((*SHARES, *TWO_SAMPLE), (0.0, 1.0)),
+    **dict.fromkeys(("score", _WIN, _CONTROLLED), (0.0, 100.0)),
+    **dict.fromkeys(PER_TEXT.values(), (-np.inf, np.inf)),
+}
 _TABLE = tuple(column for column in COLUMNS if not column[0].startswith("ngram_f1"))
 
 
@@ -99,8 +111,11 @@ def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BA
             f"--length-band {band[0]:g} {band[1]:g}: expected the lowest and the highest ratio, above 0"
         )
     evaluations = named([read_evaluation(folder) for folder in folders])
+    first_alone = evaluations[0]
     evaluations, notes = on_common_prompts(evaluations)
-    notes += notes_of(evaluations)
+    evaluations, more = on_readable_prompts(evaluations)
+    teacher, untold = _teacher(evaluations[0], first_alone)
+    notes += [*more, *untold, *notes_of(evaluations)]
     by_name = {evaluation.name: evaluation for evaluation in evaluations}
     figures = {name: figures_of(evaluation) for name, evaluation in by_name.items()}
     first = evaluations[0]
@@ -125,124 +140,22 @@ def compare(folders: Sequence[str | Path], band: tuple[float, float] = LENGTH_BA
         prompts=len(first.prompt_ids),
         figures=figures,
         differences={e.name: _differences(first, e) for e in evaluations[1:]},
-        teacher=_teacher(first),
+        teacher=teacher,
         notes=notes,
         proposal=propose(candidates, difference, band, comparable),
         folders={name: str(evaluation.folder) for name, evaluation in by_name.items()},
     )
 
 
-def named(evaluations: list[Evaluation]) -> list[Evaluation]:
-    """Names that tell all folders apart: more of the path where the last part is the same."""
-    paths = [evaluation.folder.resolve() for evaluation in evaluations]
-    if len(set(paths)) < len(paths):
-        raise GadConfigError(f"{next(path for path in paths if paths.count(path) > 1)} is named twice")
-    depth = 1
-    while len({path.parts[-depth:] for path in paths}) < len(paths):
-        depth += 1
-    return [
-        replace(evaluation, name="/".join(path.parts[-depth:]))
-        for evaluation, path in zip(evaluations, paths, strict=True)
-    ]
+def limits_of(name: str) -> tuple[float, float]:
+    """The lowest and the highest number that a figure can be."""
+    return _LIMITS.get(name, (0.0, np.inf))
 
 
-def _keys(evaluation: Evaluation) -> list[tuple[str, int]]:
-    """Prompt and its how-manieth occurrence: a file may hold a prompt twice."""
-    seen: Counter[str] = Counter()
-    keys = []
-    for prompt_id in evaluation.prompt_ids:
-        keys.append((prompt_id, seen[prompt_id]))
-        seen[prompt_id] += 1
-    return keys
-
-
-def on_common_prompts(evaluations: list[Evaluation]) -> tuple[list[Evaluation], list[str]]:
-    """The same evaluations over the prompts that all of them have, in the order of the first, and what was left out.
-
-    Raises:
-        GadDataError: If there is no such prompt.
-    """
-    keys = [_keys(evaluation) for evaluation in evaluations]
-    common = set(keys[0]).intersection(*keys[1:])
-    if not common:
-        raise GadDataError("the folders share no prompt: evaluate all checkpoints on the same --data")
-    order = [key for key in keys[0] if key in common]
-    result, notes = [], []
-    # A classifier that has learned from more prompts tells more texts apart, whoever wrote them.
-    left_out = TWO_SAMPLE if len({frozenset(own) for own in keys}) > 1 else ()
-    if any(name in evaluation.columns for evaluation in evaluations for name in left_out):
-        notes.append(
-            "The two-sample tests are left out: their classifiers have learned from different prompts. Evaluate all "
-            "checkpoints on the same --data and --limit."
-        )
-    for evaluation, own in zip(evaluations, keys, strict=True):
-        if len(own) > len(order):
-            notes.append(f"{evaluation.name} has {len(own)} prompts; the {len(order)} that all have are compared.")
-        places = {key: place for place, key in enumerate(own)}
-        chosen = [places[key] for key in order]
-        result.append(
-            replace(
-                evaluation,
-                prompt_ids=[evaluation.prompt_ids[place] for place in chosen],
-                columns={
-                    name: [column[place] for place in chosen]
-                    for name, column in evaluation.columns.items()
-                    if name not in left_out
-                },
-                marks=evaluation.marks[chosen],
-                against={name: table[chosen] for name, table in evaluation.against.items()},
-                characters={name: table[chosen] for name, table in evaluation.characters.items()},
-            )
-        )
-    return result, notes
-
-
-def notes_of(evaluations: Sequence[Evaluation]) -> list[str]:
-    """What makes the figures of evaluations less comparable."""
-    notes = []
-    for name in _SHARED_SETTINGS:
-        none = {} if name == _TEMPLATE else None
-        values = {evaluation.name: evaluation.settings.get(name, none) for evaluation in evaluations}
-        if len(set(map(str, values.values()))) > 1:
-            notes.append(f"{name} differs: " + ", ".join(f"{who} {value}" for who, value in values.items()) + ".")
-    lengths = {tuple(evaluation.columns["teacher_length"]) for evaluation in evaluations}
-    if len(lengths) > 1:
-        notes.append("The teacher's texts differ in tokens: other texts, limits or tokenizers. Compare ratios.")
-    notes += _teacher_notes(evaluations)
-    notes += _length_notes(evaluations)
-    judged = [evaluation.judge for evaluation in evaluations if evaluation.judge]
-    if len({judge["model"] for judge in judged}) > 1:
-        notes.append("Different judges: their scores are not comparable.")
-    elif len({judge["references"] for judge in judged}) > 1:
-        notes.append("Scores are against different reference answers; share --judge-store to compare on the same.")
-    return notes
-
-
-def _teacher_notes(evaluations: Sequence[Evaluation]) -> list[str]:
-    """In what the open teachers differ that the divergences are to."""
-    notes = []
-    teachers = {evaluation.name: evaluation.teacher for evaluation in evaluations if evaluation.teacher}
-    for name in ("weights", "context", "temperature"):
-        values = {who: teacher[name] for who, teacher in teachers.items()}
-        if len(set(map(str, values.values()))) > 1:
-            said = ", ".join(f"{who} {value}" for who, value in values.items())
-            notes.append(f"The KLs are to different teachers, the {name} differs: {said}.")
-    return notes
-
-
-def _length_notes(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Why a checkpoint has no win rate at equal length."""
-    notes = []
-    for evaluation in evaluations:
-        if TEACHER not in evaluation.against or not (read := parsed(evaluation.against[TEACHER])).any():
-            continue
-        if TEACHER not in evaluation.characters:
-            why = "its folder does not tell the lengths of the judged texts (the same gad-verl evaluate again does)"
-        else:
-            why = length_control.refusal(*evaluation.characters[TEACHER][read].T)
-        if why is not None:
-            notes.append(f"{evaluation.name} has no win rate at equal length: {why}.")
-    return notes
+def difference_limits_of(name: str) -> tuple[float, float]:
+    """The same of a difference of two."""
+    low, high = limits_of(name)
+    return low - high, high - low
 
 
 def figures_of(evaluation: Evaluation) -> dict[str, Estimate]:
@@ -252,8 +165,8 @@ def figures_of(evaluation: Evaluation) -> dict[str, Estimate]:
         if (estimate := summarize_column(name, column)) is not None:
             figures[name] = estimate
     figures["length_ratio"] = intervals.ratio(evaluation.columns["length"], evaluation.columns["teacher_length"])
-    if (read := parsed(evaluation.marks)).any():
-        figures["score"] = preferences.relative_score(evaluation.marks[read])
+    if (score := _score(evaluation.marks[parsed(evaluation.marks)])) is not None:
+        figures["score"] = score
     if TEACHER in evaluation.against and (read := parsed(evaluation.against[TEACHER])).any():
         outcome = preferences.outcomes(evaluation.against[TEACHER][read])
         figures[_WIN] = preferences.win_rate(outcome)
@@ -262,6 +175,12 @@ def figures_of(evaluation: Evaluation) -> dict[str, Estimate]:
             if length_control.refusal(*characters) is None:
                 figures[_CONTROLLED] = length_control.length_controlled_win_rate(outcome, *characters)
     return figures
+
+
+def _score(marks: np.ndarray) -> Estimate | None:
+    score = preferences.relative_score(marks)
+    # Marks that are all 0 have no share, and no marks have none.
+    return None if np.isnan(score.value) else score
 
 
 def _differences(first: Evaluation, second: Evaluation, only: Sequence[str] | None = None) -> dict[str, Estimate]:
@@ -283,7 +202,9 @@ def _differences(first: Evaluation, second: Evaluation, only: Sequence[str] | No
     if only is None or "score" in only:
         read = parsed(first.marks) & parsed(second.marks)
         if read.any():
-            differences["score"] = preferences.relative_score_difference(first.marks[read], second.marks[read])
+            score = preferences.relative_score_difference(first.marks[read], second.marks[read])
+            if not np.isnan(score.value):
+                differences["score"] = score
     if only is None and TEACHER in first.against and TEACHER in second.against:
         tables = first.against[TEACHER], second.against[TEACHER]
         read = parsed(tables[0]) & parsed(tables[1])
@@ -292,12 +213,36 @@ def _differences(first: Evaluation, second: Evaluation, only: Sequence[str] | No
     return differences
 
 
-def _teacher(evaluation: Evaluation) -> dict[str, Any]:
-    score = (evaluation.judge or {}).get("teacher_score")
-    return {
-        "length": float(np.mean([value or 0 for value in evaluation.columns["teacher_length"]])),
-        "score": score if score and score.get("value") is not None else None,
-    }
+def _teacher(compared: Evaluation, alone: Evaluation) -> tuple[dict[str, Any], list[str]]:
+    """Figures of the teacher's texts over the prompts that are compared, and a note where one cannot be had.
+
+    Args:
+        compared: The first folder over these prompts.
+        alone: The same over all that it has.
+    """
+    length = float(np.mean([value or 0 for value in compared.columns["teacher_length"]]))
+    kept, every = parsed(compared.marks), parsed(alone.marks)
+    if parsed(alone.teacher_marks).any():
+        read = parsed(compared.teacher_marks) & (kept | ~kept.any())
+        return {"length": length, "score": _score(compared.teacher_marks[read])}, []
+    before = (alone.judge or {}).get("teacher_score") or {}
+    if before.get("value") is None:
+        return {"length": length, "score": None}, []
+    # A folder of before these marks were noted has the score over all of its prompts alone.
+    if len(kept) == len(every) and kept.sum() == every.sum():
+        return {"length": length, "score": before}, []
+    note = (
+        f"The teacher's judge score is left out: {alone.name} does not tell it by prompt (the same gad-verl evaluate "
+        "--judge-teacher again does)."
+    )
+    return {"length": length, "score": None}, [note]
+
+
+def about(comparison: Comparison) -> str:
+    """How many prompts are compared, and what the brackets hold."""
+    if comparison.prompts > 1:
+        return f"{comparison.prompts} prompts; {brackets(comparison.prompts)}."
+    return f"One prompt; {brackets(1)}."
 
 
 def shown_columns(comparison: Comparison) -> list[tuple[str, str, int]]:
@@ -309,9 +254,7 @@ def render(comparison: Comparison) -> str:
     """The comparison as Markdown."""
     shown = shown_columns(comparison)
     lines = [
-        f"{comparison.prompts} prompts; in brackets 95 % intervals over the prompts."
-        if comparison.prompts > 1
-        else "One prompt; it has no intervals.",
+        about(comparison),
         "",
         "| | " + " | ".join(title for _, title, _ in shown) + " |",
         "|---" * (len(shown) + 1) + "|",

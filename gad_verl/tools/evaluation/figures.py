@@ -16,6 +16,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -49,11 +50,13 @@ class Figures:
         per_prompt: Name to one number per prompt, means over its samples; None where it is not defined.
         summary: Name to figure with interval.
         plain: Figures without interval.
+        about: Name to what decided a figure beside the texts, such as the splits of a two-sample test.
     """
 
     per_prompt: dict[str, list[float | None]]
     summary: dict[str, Estimate] = field(default_factory=dict)
     plain: dict[str, float | None] = field(default_factory=dict)
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def summarize_column(name: str, values: Sequence[float | None]) -> Estimate | None:
@@ -152,7 +155,7 @@ def measure(
             columns[TWO_SAMPLE[2]] = two_sample.feature_accuracies(
                 both[: len(rows)], both[len(rows) :], splits, prompts=prompts
             ).tolist()
-    figures = Figures(dict(columns))
+    figures = Figures(dict(columns), about={name: {"splits": splits} for name in TWO_SAMPLE if name in columns})
     for name, values in columns.items():
         if (estimate := summarize_column(name, values)) is not None:
             figures.summary[name] = estimate

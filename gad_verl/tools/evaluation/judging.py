@@ -90,12 +90,16 @@ class Judgement:
         opponents: The same against each opponent.
         characters: Per opponent the lengths of the judged texts, shape (prompts, 2), the student's first.
         summary: Figures, ready for JSON.
+        references: Fingerprint of each prompt's reference answer, None without one; empty where nobody noted them.
+        teacher: Marks of the teacher's texts against the references, None where it was not scored.
     """
 
     marks: np.ndarray
     opponents: dict[str, np.ndarray]
     characters: dict[str, np.ndarray]
     summary: dict[str, Any]
+    references: Sequence[str | None] = ()
+    teacher: np.ndarray | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -133,6 +137,7 @@ def judge_checkpoint(
         "references": _references_digest(rows, references),
         "score": _score(marks),
     }
+    teacher = None
     if with_teacher:
         teacher = _against_references(judge, rows, [row.teacher for row in rows], references, "Teacher and reference")
         summary["teacher_score"] = _score(teacher)
@@ -141,10 +146,13 @@ def judge_checkpoint(
         pairs = [(row.question, mine, theirs) for row, mine, theirs in zip(rows, texts, opponent.texts, strict=True)]
         seen = [row.images for row in rows]
         tables[opponent.name] = judge.rate(pairs, f"Student and {opponent.name}", seen)
-        characters[opponent.name] = np.array([[len(mine), len(theirs)] for _, mine, theirs in pairs], dtype=float)
+        # As the judge sees them: without white space around them.
+        lengths = [[len(mine.strip()), len(theirs.strip())] for _, mine, theirs in pairs]
+        characters[opponent.name] = np.array(lengths, dtype=float)
         rates[opponent.name] = _rates(tables[opponent.name], characters[opponent.name])
     summary |= {"win_rates": rates, "counts": asdict(judge.counts)}
-    return Judgement(marks, tables, characters, summary)
+    digests = [None if reference is None else _digest(reference) for reference in references]
+    return Judgement(marks, tables, characters, summary, digests, teacher)
 
 
 def _against_references(
@@ -158,12 +166,13 @@ def _against_references(
     return marks
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
 def _references_digest(rows: Sequence[Row], references: Sequence[str | None]) -> str:
     """The same for two checkpoints if they were scored against the same reference answers."""
-    digest = hashlib.sha256()
-    for row, reference in zip(rows, references, strict=True):
-        digest.update(f"{row.prompt_id}{reference!r}".encode("utf-8", "backslashreplace"))
-    return digest.hexdigest()[:16]
+    return _digest("".join(f"{row.prompt_id}{text!r}" for row, text in zip(rows, references, strict=True)))
 
 
 def parsed(marks: np.ndarray) -> np.ndarray:

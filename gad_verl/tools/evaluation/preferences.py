@@ -67,7 +67,7 @@ def relative_score_difference(first: np.ndarray, second: np.ndarray) -> Estimate
     (one, deviations), (other, more) = _share(first), _share(second)
     if np.isnan(one) or np.isnan(other):
         return Estimate(float("nan"), float("nan"), float("nan"))
-    return intervals.student(100 * (other - one), 100 * (more - deviations))
+    return intervals.student(100 * (other - one), 100 * (more - deviations)).widened(1, -100, 100)
 
 
 def outcomes(marks: np.ndarray) -> np.ndarray:

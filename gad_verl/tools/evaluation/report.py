@@ -11,15 +11,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What ``gad-verl evaluate`` leaves in its folder besides the responses, and how it is read back.
+"""What ``gad-verl evaluate`` leaves in its folder besides the responses.
 
 ``results.json`` holds settings and figures, ``prompts.jsonl`` every figure per prompt (what ``gad-verl compare``
 pairs), ``report.md`` the same for people.
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,111 +28,32 @@ import numpy as np
 
 from gad_verl.core.intervals import Estimate
 from gad_verl.errors import GadDataError
-from gad_verl.record.files import plain, read_json_lines, to_json, write_atomically
+from gad_verl.record.files import plain, to_json, write_atomically
 from gad_verl.tools.evaluation.figures import NGRAMS, TWO_SAMPLE, Figures, summarize_column
 from gad_verl.tools.evaluation.judging import Judgement
 from gad_verl.tools.evaluation.responses import differing_settings
+from gad_verl.tools.evaluation.results import (
+    AGAINST,
+    CHARACTERS,
+    CHECKS,
+    FORMAT,
+    MARKS,
+    PROMPTS,
+    QUESTION,
+    REFERENCE,
+    RESULTS,
+    TEACHER_MARKS,
+    TEACHER_TEXT,
+    Evaluation,
+    estimate_of,
+    read_evaluation,
+)
 from gad_verl.tools.evaluation.rows import Row
 from gad_verl.tools.evaluation.scores import EXACT, KL_FIGURES, PER_TEXT, STUDENT, TEACHER, Divergence
 
-RESULTS = "results.json"
-PROMPTS = "prompts.jsonl"
+logger = logging.getLogger(__name__)
+
 REPORT = "report.md"
-FORMAT = 1
-
-_QUESTION = "question"
-_TEACHER = "teacher"
-_MARKS = "marks"
-_AGAINST = "against"
-_CHARACTERS = "characters"
-
-
-@dataclass
-class Evaluation:
-    """A folder of ``gad-verl evaluate``, read back.
-
-    Args:
-        name: Name of the folder.
-        folder: Its path.
-        settings: What decided the responses.
-        figures: Name to figure with interval.
-        plain: Figures without interval.
-        judge: What the judge said, or None.
-        prompt_ids: Of the prompts, in their order.
-        columns: Name to one number (or None) per prompt.
-        marks: The judge's marks against the reference, shape (prompts, 4), NaN where there are none.
-        against: The same against each opponent.
-        characters: Per opponent the lengths of the judged texts, shape (prompts, 2); empty in folders of gad-verl that
-            did not note them.
-        teacher: The open teacher to which the divergences are, or None.
-        texts: Prompt and teacher's text for people, by fingerprint of the prompt; of older folders none.
-    """
-
-    name: str
-    folder: Path
-    settings: dict[str, Any]
-    figures: dict[str, Estimate]
-    plain: dict[str, float | None]
-    judge: dict[str, Any] | None
-    prompt_ids: list[str]
-    columns: dict[str, list[float | None]]
-    marks: np.ndarray
-    against: dict[str, np.ndarray]
-    characters: dict[str, np.ndarray] = field(default_factory=dict)
-    teacher: dict[str, Any] | None = None
-    texts: dict[str, tuple[str, str]] = field(default_factory=dict)
-
-
-def read_evaluation(folder: str | Path) -> Evaluation:
-    """A folder that ``gad-verl evaluate`` has finished.
-
-    Raises:
-        GadDataError: If it has not, or the files are damaged.
-    """
-    folder = Path(folder).expanduser()
-    if folder.is_file():
-        raise GadDataError(f"{folder} is a file of an evaluation, or of something else: name its folder")
-    if not folder.is_dir():
-        raise GadDataError(f"{folder}: no such folder; gad-verl evaluate --output {folder} would make it")
-    if not (folder / RESULTS).is_file() or not (folder / PROMPTS).is_file():
-        raise GadDataError(f"{folder} has no {RESULTS}: run gad-verl evaluate with --output {folder} to its end first")
-    try:
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        lines: list[Any] = [line for _, _, line in read_json_lines(folder / PROMPTS)]
-        if results["format"] != FORMAT:
-            raise GadDataError(f"{folder}: format {results['format']}, this gad-verl reads {FORMAT}; evaluate it again")
-        opponents = sorted({name for line in lines for name in line[_AGAINST]})
-        return Evaluation(
-            name=folder.resolve().name,
-            folder=folder,
-            settings=results["settings"],
-            figures={name: _estimate(figure) for name, figure in results["figures"].items()},
-            plain=results["plain"],
-            judge=results["judge"],
-            prompt_ids=[line["prompt_id"] for line in lines],
-            columns={name: [line["figures"][name] for line in lines] for name in lines[0]["figures"]},
-            marks=_table([line[_MARKS] for line in lines]),
-            against={name: _table([line[_AGAINST].get(name) for line in lines]) for name in opponents},
-            characters={
-                name: np.array([line[_CHARACTERS][name] for line in lines], dtype=float)
-                for name in lines[0].get(_CHARACTERS, ())
-            },
-            teacher=results.get("teacher"),
-            # Of a prompt that is there twice the first, as its first answer is the one that is shown.
-            texts={line["prompt_id"]: (line[_QUESTION], line[_TEACHER]) for line in lines[::-1] if _QUESTION in line},
-        )
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        if isinstance(error, GadDataError):
-            raise
-        raise GadDataError(f"{folder}: {RESULTS} or {PROMPTS} is damaged; run gad-verl evaluate again") from None
-
-
-def _estimate(figure: Mapping[str, float | None]) -> Estimate:
-    return Estimate(*(float("nan") if figure[key] is None else float(figure[key]) for key in ("value", "low", "high")))
-
-
-def _table(marks: Sequence[Sequence[float | None] | None]) -> np.ndarray:
-    return np.array([[np.nan] * 4 if row is None else [np.nan if x is None else x for x in row] for row in marks])
 
 
 def write_evaluation(
@@ -152,7 +74,7 @@ def write_evaluation(
         judgement: What the judge said in this run.
         divergence: What the open teacher gave in this run.
     """
-    before = read_evaluation(folder) if (folder / RESULTS).is_file() and (folder / PROMPTS).is_file() else None
+    before = _results_before(folder)
     # Whose responses were removed is evaluated anew: what was said of the old ones holds for them alone.
     if before is not None and differing_settings(before.settings, plain(dict(settings))):
         before = None
@@ -164,23 +86,27 @@ def write_evaluation(
     if before is not None:
         _carry(before, figures, (TWO_SAMPLE[2], *(KL_FIGURES if divergence is None else ())))
     teacher = divergence.about if divergence else before.teacher if before else None
-    if judgement and before and before.judge:
-        judgement = _with_opponents(judgement, before)
-    judge = judgement.summary if judgement else before.judge if before else None
-    empty = np.full((len(rows), 4), np.nan)
-    marks = judgement.marks if judgement else before.marks if before else empty
-    against = judgement.opponents if judgement else before.against if before else {}
-    characters = judgement.characters if judgement else before.characters if before else {}
+    if before is not None and before.judge is not None:
+        earlier = Judgement(
+            before.marks, before.against, before.characters, before.judge, before.references, before.teacher_marks
+        )
+        judgement = earlier if judgement is None else _with_earlier(judgement, earlier)
+    none = np.full((len(rows), 4), np.nan)
+    said = judgement or Judgement(none, {}, {}, {})
+    scored = none if said.teacher is None else said.teacher
     lines = [
         {
             "prompt": number,
             "prompt_id": row.prompt_id,
-            _QUESTION: row.question,
-            _TEACHER: row.teacher,
+            QUESTION: row.question,
+            TEACHER_TEXT: row.teacher,
             "figures": {name: column[number] for name, column in figures.per_prompt.items()},
-            _MARKS: marks[number].tolist(),
-            _AGAINST: {name: table[number].tolist() for name, table in against.items()},
-            _CHARACTERS: {name: table[number].tolist() for name, table in characters.items()},
+            MARKS: said.marks[number].tolist(),
+            AGAINST: {name: table[number].tolist() for name, table in said.opponents.items()},
+            CHARACTERS: {name: table[number].tolist() for name, table in said.characters.items()},
+            TEACHER_MARKS: scored[number].tolist(),
+            REFERENCE: said.references[number] if said.references else None,
+            CHECKS: row.checks_id,
         }
         for number, row in enumerate(rows)
     ]
@@ -190,7 +116,8 @@ def write_evaluation(
         "prompts": len(rows),
         "figures": {name: asdict(estimate) for name, estimate in figures.summary.items()},
         "plain": figures.plain,
-        "judge": judge,
+        "about": figures.about,
+        "judge": judgement.summary if judgement else None,
         "teacher": teacher,
     }
     # The results come last: a folder with results has everything.
@@ -201,19 +128,47 @@ def write_evaluation(
     return evaluation
 
 
-def _with_opponents(judgement: Judgement, before: Evaluation) -> Judgement:
-    """The judgement and what the same judge has said against other opponents."""
-    old = before.judge or {}
-    if any(old.get(name) != plain(judgement.summary.get(name)) for name in ("model", "settings")):
+def _results_before(folder: Path) -> Evaluation | None:
+    """What an earlier run left, if it can be read: who is told to evaluate again must be able to."""
+    if not (folder / RESULTS).is_file() or not (folder / PROMPTS).is_file():
+        return None
+    try:
+        return read_evaluation(folder)
+    except GadDataError as error:
+        logger.warning(
+            "%s. Its results are written anew: what a judge, --features-model or --teacher-model gave comes back with "
+            "a run that names them",
+            error,
+        )
+        return None
+
+
+def _with_earlier(judgement: Judgement, earlier: Judgement) -> Judgement:
+    """The judgement and what the same judge has said of other opponents and of the teacher."""
+    new, old = judgement.summary, earlier.summary
+    if _asked(new) != _asked(old):
         return judgement
-    kept = [name for name in before.against if name not in judgement.opponents and name in old.get("win_rates", {})]
+    rates = old.get("win_rates", {})
+    kept = [name for name in earlier.opponents if name not in judgement.opponents and name in rates]
+    summary = new | {"win_rates": {name: rates[name] for name in kept} | new["win_rates"]}
+    teacher = judgement.teacher
+    # Another reference answer would make it another score.
+    if "teacher_score" in old and "teacher_score" not in new and old.get("references") == new.get("references"):
+        summary["teacher_score"], teacher = old["teacher_score"], earlier.teacher
     return Judgement(
         judgement.marks,
-        {name: before.against[name] for name in kept} | judgement.opponents,
-        {name: before.characters[name] for name in kept if name in before.characters} | judgement.characters,
-        judgement.summary
-        | {"win_rates": {name: old["win_rates"][name] for name in kept} | judgement.summary["win_rates"]},
+        {name: earlier.opponents[name] for name in kept} | judgement.opponents,
+        {name: earlier.characters[name] for name in kept if name in earlier.characters} | judgement.characters,
+        summary,
+        judgement.references,
+        teacher,
     )
+
+
+def _asked(summary: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Who was asked how; how often, until a reply can be read, changes no reply."""
+    settings = plain(summary.get("settings") or {})
+    return summary.get("model"), {name: value for name, value in settings.items() if name != "attempts"}
 
 
 def _carry(before: Evaluation, figures: Figures, names: Sequence[str]) -> None:
@@ -221,6 +176,8 @@ def _carry(before: Evaluation, figures: Figures, names: Sequence[str]) -> None:
     for name in names:
         if name in before.columns and name not in figures.per_prompt:
             figures.per_prompt[name] = before.columns[name]
+            if name in before.about:
+                figures.about[name] = before.about[name]
             if name in before.figures:
                 figures.summary[name] = before.figures[name]
 
@@ -257,7 +214,14 @@ def show(figure: Mapping[str, Any] | Estimate | None, digits: int = 1) -> str:
     """A figure with its interval, "-" where there is none."""
     if figure is None or (not isinstance(figure, Estimate) and figure.get("value") is None):
         return "-"
-    return (figure if isinstance(figure, Estimate) else _estimate(figure)).show(digits)
+    return (figure if isinstance(figure, Estimate) else estimate_of(figure)).show(digits)
+
+
+def brackets(prompts: int) -> str:
+    """What stands in the brackets behind the figures of so many prompts."""
+    if prompts > 1:
+        return "in brackets 95 % intervals over the prompts"
+    return "it tells nothing of the spread, and in brackets is what a figure can be at all"
 
 
 def render(evaluation: Evaluation) -> str:
@@ -267,12 +231,12 @@ def render(evaluation: Evaluation) -> str:
     options = settings.get("chat_template_kwargs") or {}
     given = ", ".join(f"{name}={json.dumps(value)}" for name, value in options.items() if name != "tools")
     rendered = f", prompts rendered with {given}" if given else ""
+    count = len(evaluation.prompt_ids)
     lines = [
         f"# {settings['model']}",
         "",
-        f"{len(evaluation.prompt_ids)} prompts of {settings['data']}, {settings['samples']} response(s) each, {way}, "
-        f"at most {settings['max_response_length']} tokens{rendered}. In brackets 95 % "
-        "intervals over the prompts.",
+        f"{count} prompt{'s' if count > 1 else ''} of {settings['data']}, {settings['samples']} response(s) each, "
+        f"{way}, at most {settings['max_response_length']} tokens{rendered}; {brackets(count)}.",
         "",
         "| figure | value |",
         "|---|---|",
@@ -352,9 +316,10 @@ def _render_judge(judge: Mapping[str, Any]) -> list[str]:
             refused.append(f"No win rate at equal length against {cell(name)}: {cell(controlled['refused'])}.")
     lines += [
         "",
-        f"{counts['ratings']} ratings (both orders counted): {counts['asked_again']} asked again because the "
-        f"reply could not be read, {counts['unparsed']} never readable, {counts['unanswered']} without an answer, "
-        f"{counts['empty_references']} empty references. Prompts with an unreadable order are left out.",
+        f"{counts['ratings']} ratings in the judge's last run (both orders counted): {counts['asked_again']} asked "
+        f"again because the reply could not be read, {counts['unparsed']} never readable, {counts['unanswered']} "
+        f"without an answer, {counts['empty_references']} empty references. Prompts with an unreadable order are left "
+        "out.",
     ]
     for sentence in refused:
         lines += ["", sentence]

@@ -27,6 +27,7 @@ from gad_verl.data.images import refuse_films, row_images, with_images
 from gad_verl.data.reading import open_file
 from gad_verl.data.schema import chat_id, check_file, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.record.files import plain
 from gad_verl.tools.evaluation.checks import Check, checks_of
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,14 @@ class Row:
     def prompt_id(self) -> str:
         """The same for the same chat in every file and process."""
         return chat_id(self.chat)
+
+    @property
+    def checks_id(self) -> str | None:
+        """Changes with any check; None without any."""
+        if not self.checks:
+            return None
+        content = plain([[check.kind, check.arguments] for check in self.checks])
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def chat(self) -> Sequence[dict[str, Any]]:

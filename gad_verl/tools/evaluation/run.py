@@ -23,7 +23,7 @@ from gad_verl.data.schema import teacher_texts
 from gad_verl.data.trajectory_messages import trajectory_texts
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.evaluation.engines import load_model
-from gad_verl.tools.evaluation.figures import measure
+from gad_verl.tools.evaluation.figures import TWO_SAMPLE, measure
 from gad_verl.tools.evaluation.generation import (
     Compute,
     GenerationSettings,
@@ -35,8 +35,9 @@ from gad_verl.tools.evaluation.generation import (
 )
 from gad_verl.tools.evaluation.judging import Judgement, find_opponent, judge_checkpoint
 from gad_verl.tools.evaluation.open_teacher import OpenTeacher, TeacherOptions, open_teacher
-from gad_verl.tools.evaluation.report import Evaluation, write_evaluation
+from gad_verl.tools.evaluation.report import write_evaluation
 from gad_verl.tools.evaluation.responses import RESPONSES, SETTINGS, read_responses, read_settings
+from gad_verl.tools.evaluation.results import Evaluation
 from gad_verl.tools.evaluation.rows import load_rows
 from gad_verl.tools.evaluation.scored_texts import ScoredText, scored_texts
 from gad_verl.tools.evaluation.scores import STUDENT, Divergence
@@ -175,6 +176,8 @@ def evaluate(
 
         featurize = partial(text_features, features_model, max_tokens=settings.max_response_length)
     figures = measure(rows, responses, builder, featurize, splits)
+    if features_model is not None and TWO_SAMPLE[2] in figures.about:
+        figures.about[TWO_SAMPLE[2]]["model"] = features_model.resolve().name
     judgement: Judgement | None = None
     if judge is not None:
         from gad_verl.tools.api import AnswerStore

@@ -15,7 +15,8 @@
 
 An interval over the prompts of one run says how sure the figure of that run is. It says nothing about what another
 seed would have given, and of adversarial training seeds differ by more than prompts do. Here the evaluations of the
-i-th seed of every method are compared over the same prompts, and the differences of the seeds are what is averaged.
+i-th seed of every method are compared over the same prompts (of a judge's figures those that could be read in both),
+and the differences of the seeds are what is averaged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +26,11 @@ from pathlib import Path
 from gad_verl.core import intervals
 from gad_verl.core.intervals import Estimate
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.evaluation.comparison import COLUMNS, figures_of, named, notes_of, on_common_prompts
-from gad_verl.tools.evaluation.report import cell, read_evaluation, show
+from gad_verl.tools.evaluation.comparability import notes_of
+from gad_verl.tools.evaluation.comparison import COLUMNS, difference_limits_of, figures_of, limits_of
+from gad_verl.tools.evaluation.pairing import named, on_common_prompts, on_readable_prompts, paired
+from gad_verl.tools.evaluation.report import cell, show
+from gad_verl.tools.evaluation.results import Evaluation, read_evaluation
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,13 @@ class SeedComparison:
     notes: list[str] = field(default_factory=list)
 
 
-def _over_seeds(values: Sequence[float]) -> Estimate:
+def _over_seeds(values: Sequence[float], low: float, high: float) -> Estimate:
     mean = sum(values) / len(values)
-    return intervals.student(mean, [value - mean for value in values])
+    return intervals.student(mean, [value - mean for value in values]).widened(1, low, high)
+
+
+def _values(evaluation: Evaluation) -> dict[str, float]:
+    return {name: estimate.value for name, estimate in figures_of(evaluation).items()}
 
 
 def compare_seeds(methods: Mapping[str, Sequence[str | Path]]) -> SeedComparison:
@@ -78,25 +86,39 @@ def compare_seeds(methods: Mapping[str, Sequence[str | Path]]) -> SeedComparison
     flat = named([read_evaluation(folder) for folders in methods.values() for folder in folders])
     flat, notes = on_common_prompts(flat)
     notes += notes_of(flat)
-    found = [{name: one.value for name, one in figures_of(evaluation).items()} for evaluation in flat]
+    found = [_values(evaluation) for evaluation in flat]
     rows = {name: found[number * seeds : (number + 1) * seeds] for number, name in enumerate(methods)}
-    shared = [key for key, _, _ in COLUMNS if all(key in row for some in rows.values() for row in some)]
+    first, *others = methods
+    # A seed's difference is over the prompts in which both of its folders have the figure.
+    folders = {
+        name: list(zip(flat[:seeds], flat[number * seeds : (number + 1) * seeds], strict=True))
+        for number, name in enumerate(others, start=1)
+    }
+    pairs = {name: [[_values(one) for one in paired(*both)] for both in of] for name, of in folders.items()}
+    if any(on_readable_prompts(both)[1] for of in folders.values() for both in of):
+        notes.append(
+            "The judge's replies can be read of other prompts in each folder: a seed's differences are over those that "
+            "can be read in both of its folders, a method's own figures over all that can be read."
+        )
+    every = [*found, *(row for of in pairs.values() for both in of for row in both)]
+    shared = [key for key, _, _ in COLUMNS if all(key in row for row in every)]
     missing = [title for key, title, _ in COLUMNS if key not in shared and any(key in row for row in found)]
     if missing:
         notes.append(f"Not every folder has these figures, so they are left out: {', '.join(missing)}.")
     values = {name: {key: [row[key] for row in some] for key in shared} for name, some in rows.items()}
-    first, *others = methods
-    of_seeds = {
-        name: {key: [b - a for a, b in zip(values[first][key], values[name][key], strict=True)] for key in shared}
-        for name in others
-    }
+    of_seeds = {name: {key: [b[key] - a[key] for a, b in of] for key in shared} for name, of in pairs.items()}
     if seeds < 2:
         notes.append("One seed has no interval over seeds.")
     return SeedComparison(
         methods=list(methods),
         seeds=seeds,
-        figures={name: {key: _over_seeds(some) for key, some in of.items()} for name, of in values.items()},
-        differences={name: {key: _over_seeds(some) for key, some in of.items()} for name, of in of_seeds.items()},
+        figures={
+            name: {key: _over_seeds(some, *limits_of(key)) for key, some in of.items()} for name, of in values.items()
+        },
+        differences={
+            name: {key: _over_seeds(some, *difference_limits_of(key)) for key, some in of.items()}
+            for name, of in of_seeds.items()
+        },
         of_seeds=of_seeds,
         notes=notes,
     )

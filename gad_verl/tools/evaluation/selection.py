@@ -83,7 +83,9 @@ def propose(
         band: Lowest and highest acceptable length ratio.
         scores_comparable: Whether all scores come from one judge.
     """
-    with_scores = scores_comparable and all(candidate.score is not None for candidate in candidates)
+    # Marks that are all 0 give a score that is no number.
+    scores = [candidate.score for candidate in candidates]
+    with_scores = scores_comparable and not any(score is None or math.isnan(score) for score in scores)
     if not with_scores and any(candidate.two_sample is None for candidate in candidates):
         return Proposal(None, None, [], [], "No proposal: there are neither judge scores nor two-sample tests for all.")
     criterion = BY_SCORE if with_scores else BY_TWO_SAMPLE
@@ -107,13 +109,17 @@ def propose(
         return value if value is not None else float("-inf")
 
     best = max(inside, key=merit)
-    tied, alone = [], False
+    # A difference is that of the proposed one: whether it is a better or a worse one is in its sign.
+    better = 1 if with_scores else -1
+    tied, ahead, alone = [], [], False
     for other in inside:
         if other is not best:
             estimate = difference(other.name, best.name)
             if estimate is None or estimate.covers(0):
                 tied.append(other.name)
                 alone |= estimate is not None and math.isnan(estimate.low)
+            elif estimate.value * better < 0:
+                ahead.append(other.name)
     sentences = [_opening(best, inside, criterion)]
     outside = [candidate.name for candidate in candidates if candidate not in inside]
     sentences.append(
@@ -130,7 +136,12 @@ def propose(
             f"The difference to {_list(tied)} lies within the noise (its 95 % interval holds 0): on these prompts "
             f"{'they are' if len(tied) > 1 else 'it is'} as good a choice."
         )
-    elif len(inside) > 1:
+    if ahead:
+        sentences.append(
+            f"Over the prompts that both have, {_list(ahead)} {'are' if len(ahead) > 1 else 'is'} better beyond the "
+            "noise: compare figures of the same prompts before you choose."
+        )
+    if len(inside) > 1 and not tied and not ahead:
         sentences.append("The 95 % intervals of the paired differences to all others leave 0 out.")
     if len(inside) > 2:
         sentences.append("The best of several is flattered by chance: confirm it on other prompts.")

@@ -18,9 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gad_verl.tools.evaluation.comparison import Comparison, compare, difference_cell, shown_columns
-from gad_verl.tools.evaluation.report import read_evaluation, show
+from gad_verl.tools.evaluation.comparison import Comparison, about, compare, difference_cell, shown_columns
+from gad_verl.tools.evaluation.report import show
 from gad_verl.tools.evaluation.responses import RESPONSES, Response, read_responses
+from gad_verl.tools.evaluation.results import read_evaluation
 from gad_verl.tools.report.answers import Answer, Answers, Asked, Table
 
 PROMPTS = 8
@@ -42,8 +43,7 @@ def side_by_side(folders: Sequence[str | Path], prompts: int = PROMPTS) -> Answe
         GadConfigError: If a folder is named twice.
     """
     comparison = compare(folders)
-    about = f"{comparison.prompts} prompts; in brackets 95 % intervals over the prompts."
-    return Answers(about, _tables(comparison), comparison.notes, _asked(comparison, prompts))
+    return Answers(about(comparison), _tables(comparison), comparison.notes, _asked(comparison, prompts))
 
 
 def _tables(comparison: Comparison) -> list[Table]:
@@ -68,7 +68,8 @@ def _asked(comparison: Comparison, most: int) -> list[Asked]:
     """Some prompts that all folders have, with the first answer of each."""
     folders = {name: Path(folder) for name, folder in comparison.folders.items()}
     evaluations = [read_evaluation(folder) for folder in folders.values()]
-    texts = {key: both for evaluation in evaluations for key, both in evaluation.texts.items()}
+    # Where the teacher's texts differ, the first folder's: the comparison notes it.
+    texts = {key: both for evaluation in reversed(evaluations) for key, both in evaluation.texts.items()}
     answers = {name: _first_answers(folder) for name, folder in folders.items()}
     common = [
         key
