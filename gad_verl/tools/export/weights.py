@@ -32,7 +32,7 @@ from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.discriminator.form import HEAD_NAMES
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import follow_umask, replaced
-from gad_verl.tools.export.adapter import ADAPTER_CONFIG_FILE, build_adapted, has_adapter
+from gad_verl.tools.export.adapter import ADAPTER_CONFIG_FILE, build_adapted, has_adapter, merge
 from gad_verl.tools.export.building import build_model, empty_model, load_base
 from gad_verl.tools.export.checkpoint import (
     check_exportable,
@@ -175,7 +175,7 @@ def export_part(
         build_base = partial(empty_model, part, config_folder, trust_remote_code)
         model = build_adapted(folder, state, build_base, partial(load_base, part, trust_remote_code))
         if not adapter_only:
-            model = model.merge_and_unload(safe_merge=True)
+            model = merge(model, folder)
     else:
         model = build_model(part, config_folder, state, trust_remote_code)
     if dtype is not None:
