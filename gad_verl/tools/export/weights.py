@@ -59,10 +59,10 @@ _CARD = "README.md"
 
 
 def _copy_other_files(config_folder: Path, target: Path) -> None:
-    """Tokenizer, generation settings and the like; what is there already stays."""
+    """Tokenizer, generation settings and the like; they replace what transformers made of the configuration alone."""
     for file in config_folder.iterdir():
         of_weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
-        if file.name == "config.json" or of_weights or (target / file.name).exists():
+        if file.name == "config.json" or of_weights:
             continue
         # A folder: further chat templates.
         (shutil.copytree if file.is_dir() else shutil.copy2)(file, target / file.name)
