@@ -176,6 +176,44 @@ def test_a_card_of_another_version_of_the_file_is_not_believed(root: Path, tmp_p
     assert facts.cards == [] and facts.files == [("train.parquet", 4)]
 
 
+def imported(source: Path, output: Path, *options: str) -> RunFacts:
+    """A run on what ``data import`` makes of a file."""
+    assert cli.main(["data", "import", str(source), "--output", str(output), "--overwrite", *options]) == 0
+    return RunFacts(output.parent, config={"data": {"train_files": str(output)}})
+
+
+def test_the_teacher_is_the_one_that_the_rows_name(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{n}?", "teacher_response": "A.", "teacher": "gpt-4o"} for n in range(3)]
+    raw, output = tmp_path / "raw.jsonl", tmp_path / "train.parquet"
+    pd.DataFrame(rows).to_json(raw, orient="records", lines=True)
+    facts = read_data_facts(imported(raw, output, "--teacher", "claude-3"))
+    assert set(pd.read_parquet(output)["teacher"]) == {"gpt-4o"}
+    assert facts.teacher == "gpt-4o (as the card of the import says)"
+    # Some rows do not say.
+    pd.DataFrame([*rows, {**rows[0], "teacher": None}]).to_json(raw, orient="records", lines=True)
+    for options, own in (((), "texts that name no teacher"), (("--teacher", "claude-3"), "claude-3")):
+        facts = read_data_facts(imported(raw, output, *options))
+        assert facts.teacher == f"gpt-4o, {own} (as the card of the import says)"
+    # And what was imported already says it once: the later rows count.
+    again = read_data_facts(imported(output, tmp_path / "again.parquet", "--teacher", "late"))
+    assert len(again.cards) == 2 and again.teacher == facts.teacher
+    del rows[0]["teacher"]
+    pd.DataFrame(rows[:1]).to_json(raw, orient="records", lines=True)
+    imported(raw, output)
+    again = read_data_facts(imported(output, tmp_path / "again.parquet", "--teacher", "late"))
+    assert again.teacher == "late (as the card of the import says)"
+
+
+def test_the_teacher_of_an_import_that_did_not_count(root: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(root / "data", tmp_path / "data")
+    path = data / "all.parquet.card.json"
+    card = json.loads(path.read_text())
+    del card["counts"]["teachers"]
+    path.write_text(json.dumps(card))
+    facts = read_data_facts(RunFacts(tmp_path, config={"data": {"train_files": str(data / "train.parquet")}}))
+    assert len(facts.cards) == 2 and facts.teacher == "a | teacher (as the card of the import says)"
+
+
 def test_each_way_of_making_data_is_told(root: Path, tmp_path: Path) -> None:
     split = ["data", "split", str(root / "data" / "all.parquet"), "--output", str(tmp_path / "split"), "--val", "2"]
     assert cli.main(split) == 0
