@@ -16,6 +16,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tiny_model import build_model, build_rows
 from transformers import AutoModelForCausalLM
 
 from gad_verl import cli
+from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.record.files import plain
 from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.api import Endpoint
@@ -40,9 +42,11 @@ from gad_verl.tools.export.card.other_options import other_options
 from gad_verl.tools.export.card.page import Exported, collect_facts, write_card
 from gad_verl.tools.export.card.request import CardRequest, is_hub_name
 from gad_verl.tools.export.card.run_facts import RunFacts, read_run_facts
+from gad_verl.tools.export.card.stages import phases_of
 from gad_verl.tools.export.weights import export_part
 from gad_verl.tools.teacher.prompts import Framing
 from gad_verl.tools.teacher.settings import CollectSettings, Teacher
+from gad_verl.trainer.checkpoints import read_state
 
 SECRET = "hf_" + "Q7" * 12
 METRICS = {7: {"disc/accuracy": 0.625, "gad/length_ratio": 1.5}, 8: {"disc/accuracy": 0.99}}
@@ -370,9 +374,11 @@ def test_a_folder_with_a_name_like_the_hubs_is_a_folder(tmp_path: Path) -> None:
 
 
 def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp_path: Path) -> None:
-    def rows(*overrides: str) -> dict[str, str]:
+    def rows(*overrides: str, schedule: StageSchedule | None = None) -> dict[str, str]:
         config = compose_config("gad_trainer", *overrides)
         run = write_run(tmp_path / str(len(list(tmp_path.iterdir()))), config, 1)
+        if schedule is not None:
+            replace(read_state(run), schedule=schedule).write(run)
         facts = read_run_facts(run)
         # The card names what is not as published: what was asked for, and the default objective.
         objective = {"gad.warmup.actor_lr", "gad.trust.held_out_fraction", "gad.trust.otherwise"}
@@ -396,6 +402,45 @@ def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp
     short = rows("gad.warmup_steps=5", "actor_rollout_ref.actor.use_kl_loss=False", "gad.replay.capacity_steps=3")
     assert short["warmup, steps"] == "5" and "warmup, epochs" not in short
     assert not [name for name in short if name.startswith("KL")]
+    # Learning rates: of the stages that occur, and the common one where one of them has none of its own.
+    rates = ["gad.warmup.actor_lr=5e-6", "gad.adversarial.actor_lr=2e-6", "gad.warmup.discriminator_lr=3e-6"]
+
+    def of_rates(found: dict[str, str]) -> dict[str, str]:
+        return {name: value for name, value in found.items() if "learning rate" in name}
+
+    assert of_rates(rows("gad.stage=seqkd", *rates)) == {"student: learning rate": "5e-06"}
+    own = [*rates, "gad.trust.held_out_fraction=0"]
+    assert of_rates(rows(*own)) == {
+        "student: learning rate, warmup": "5e-06",
+        "student: learning rate, adversarial stage": "2e-06",
+        "discriminator: learning rate": "1e-06",
+        "discriminator: learning rate, warmup": "3e-06",
+    }
+    # Without a warmup it has no first steps either.
+    adversarial = {"student: learning rate": "2e-06", "discriminator: learning rate": "1e-06"}
+    alone = "first steps with the discriminator alone"
+    for options in (["gad.warmup_steps=0"], ["gad.warmup_epochs=0"], ["gad.stage=gad"]):
+        found = rows(*own, *options, "gad.discriminator_only_steps=10", "gad.warmup_rollout_n=1")
+        assert of_rates(found) == adversarial and alone not in found
+        assert found["student responses per prompt"] == "8" and not any("prompt, warmup" in name for name in found)
+    # The schedule of the checkpoint knows best.
+    schedule = StageSchedule("auto", 20, 0, 0)
+    assert of_rates(rows(*own, "gad.warmup_epochs=1", schedule=schedule)) == adversarial
+    schedule = StageSchedule("auto", 20, 12, 4)
+    found = rows(*own, "gad.discriminator_only_steps=4", "gad.warmup_rollout_n=1", schedule=schedule)
+    assert found[alone] == "4" and found["student responses per prompt, warmup"] == "1"
+    warmup = rows(*own, "gad.stage=warmup", "gad.warmup_rollout_n=2", "gad.discriminator_only_steps=0")
+    assert of_rates(warmup) == {"student: learning rate": "5e-06", "discriminator: learning rate": "3e-06"}
+    assert warmup["student responses per prompt, warmup"] == "2" and warmup["discriminator's loss"] == "bradley_terry"
+    unread = ("KL", "advantages", "entropy", "warmup,", "student responses per prompt |", alone)
+    assert not [name for name in warmup if f"{name} |".startswith(unread)]
+
+
+def test_the_settings_of_a_stage_that_is_not_known_are_all_told(tmp_path: Path) -> None:
+    """Of another version or another program."""
+    run = RunFacts(tmp_path, config={"gad": {"stage": "later", "warmup": {"actor_lr": 5e-6}}})
+    assert phases_of(run) == set(Phase)
+    assert phases_of(RunFacts(tmp_path, config={"gad": {"stage": "auto", "warmup_steps": "many"}})) == set(Phase)
 
 
 def test_the_working_folder_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError, GadDataError
 from gad_verl.record import read_run
 from gad_verl.record.redaction import without_secrets
@@ -64,6 +65,7 @@ class RunFacts:
         stage: Stage of the checkpoint; None if unknown.
         config: Configuration of the run; empty if unknown.
         versions: Versions of packages when the run was started last; empty if unknown.
+        schedule: Stages of the run; None if unknown.
     """
 
     folder: Path
@@ -71,6 +73,7 @@ class RunFacts:
     stage: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    schedule: StageSchedule | None = None
 
     def get(self, key: str) -> Any:
         """A value of the configuration by its dotted name; None if it is not known."""
@@ -117,10 +120,10 @@ def read_run_facts(checkpoint: str | Path) -> RunFacts:
     checkpoint = Path(checkpoint).absolute()
     run = without_secrets(read_run(checkpoint.parent) or {})
     named = _FOLDER.fullmatch(checkpoint.name)
-    step, stage = int(named.group(1)) if named else None, None
+    step, stage, schedule = int(named.group(1)) if named else None, None, None
     try:
         state = read_state(checkpoint)
-        step, stage = state.step, state.stage
+        step, stage, schedule = state.step, state.stage, state.schedule
     except GadCheckpointError:
         pass
     # A record of another form is none.
@@ -128,4 +131,4 @@ def read_run_facts(checkpoint: str | Path) -> RunFacts:
     versions = {str(name): str(version) for name, version in versions.items()}
     if run.get("gad_verl"):
         versions = {"gad_verl": str(run["gad_verl"]), **versions}
-    return RunFacts(checkpoint.parent, step, stage, config, versions)
+    return RunFacts(checkpoint.parent, step, stage, config, versions, schedule)
