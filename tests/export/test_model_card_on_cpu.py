@@ -43,6 +43,7 @@ from gad_verl.tools.export.card.page import Exported, collect_facts, write_card
 from gad_verl.tools.export.card.request import CardRequest, is_hub_name
 from gad_verl.tools.export.card.run_facts import RunFacts, read_run_facts
 from gad_verl.tools.export.card.stages import phases_of
+from gad_verl.tools.export.reward_model import Scoring
 from gad_verl.tools.export.weights import export_part
 from gad_verl.tools.teacher.prompts import Framing
 from gad_verl.tools.teacher.settings import CollectSettings, Teacher
@@ -366,11 +367,40 @@ def test_names_of_the_hub(name: str | None, expected: bool) -> None:
     assert is_hub_name(name) is expected
 
 
-def test_a_folder_with_a_name_like_the_hubs_is_a_folder(tmp_path: Path) -> None:
-    facts = RunFacts(tmp_path / "run", config={"actor_rollout_ref": {"model": {"path": "models/student"}}})
-    assert facts.hub_model("actor_rollout_ref.model") == "models/student"
-    (tmp_path / "models" / "student").mkdir(parents=True)
-    assert facts.hub_model("actor_rollout_ref.model") is None
+def test_a_folder_with_a_name_like_the_hubs_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is one can be seen where the run was started; the card may be written elsewhere, and later."""
+    (tmp_path / "launch" / "models" / "student").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    names = {"actor_rollout_ref": "models/student", "discriminator": "organisation/judge"}
+    config = {section: {"model": {"path": name}} for section, name in names.items()}
+    monkeypatch.chdir(tmp_path / "launch")
+    checkpoint = write_run(tmp_path / "far" / "off" / "in" / "run", config, 3)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def told(part: str) -> tuple[Any, str]:
+        facts = collect_facts(checkpoint, part, read_run_facts(checkpoint), CardRequest())
+        scoring = None if part == "student" else Scoring()
+        card = ModelCard.load(write_card(facts, Exported(tmp_path, adapter=True, dtype="float32", scoring=scoring)))
+        (line,) = (line for line in card.text.splitlines() if line.startswith("| training began with |"))
+        return card.data.to_dict().get("base_model"), line.strip("| ").split(" | ")[1]
+
+    assert told("student") == (None, "a local folder; its source was not given")
+    assert told("discriminator") == ("organisation/judge", "organisation/judge")
+    # A folder that has come since is not the model that the run read.
+    (tmp_path / "far" / "organisation" / "judge").mkdir(parents=True)
+    assert told("discriminator") == ("organisation/judge", "organisation/judge")
+    # Runs that did not record it: a folder that is found is one, and all else is not known.
+    record = checkpoint.parent / "record" / "run.json"
+    for older in ({}, {"local_models": "models/student"}):
+        content = json.loads(record.read_text())
+        del content["local_models"]
+        record.write_text(json.dumps(content | older))
+        assert told("student") == (None, "unknown")
+        shutil.move(tmp_path / "launch" / "models", checkpoint.parent.parent / "models")
+        assert told("student") == (None, "a local folder; its source was not given")
+        shutil.move(checkpoint.parent.parent / "models", tmp_path / "launch" / "models")
+        assert read_run_facts(checkpoint).local_models is None
+        record.write_text(json.dumps(content | {"local_models": []}))
 
 
 def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp_path: Path) -> None:

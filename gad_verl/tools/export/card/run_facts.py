@@ -66,6 +66,8 @@ class RunFacts:
         config: Configuration of the run; empty if unknown.
         versions: Versions of packages when the run was started last; empty if unknown.
         schedule: Stages of the run; None if unknown.
+        local_models: Sections of the configuration whose model was a folder where the run was started; None of a run
+            that did not record it.
     """
 
     folder: Path
@@ -74,6 +76,7 @@ class RunFacts:
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     schedule: StageSchedule | None = None
+    local_models: frozenset[str] | None = None
 
     def get(self, key: str) -> Any:
         """A value of the configuration by its dotted name; None if it is not known."""
@@ -82,10 +85,21 @@ class RunFacts:
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
 
+    def is_local_model(self, section: str) -> bool | None:
+        """Whether the model that a section of the configuration names is no name on the Hub; None if unknown."""
+        path = self.get(f"{section}.path")
+        if path is None:
+            return None
+        if not is_hub_name(path):
+            return True
+        if self.local_models is not None:
+            return section in self.local_models
+        # A folder that is not found here may have been one where the run was.
+        return True if self.resolve(path) is not None else None
+
     def hub_model(self, section: str) -> str | None:
         """Name on the Hub of the model that a section of the configuration names; None for a local folder."""
-        path = self.get(f"{section}.path")
-        return path if is_hub_name(path) and self.resolve(path) is None else None
+        return self.get(f"{section}.path") if self.is_local_model(section) is False else None
 
     def resolve(self, path: str) -> Path | None:
         """A file or folder that the configuration names: relative ones are looked for around the folder of the run."""
@@ -131,4 +145,6 @@ def read_run_facts(checkpoint: str | Path) -> RunFacts:
     versions = {str(name): str(version) for name, version in versions.items()}
     if run.get("gad_verl"):
         versions = {"gad_verl": str(run["gad_verl"]), **versions}
-    return RunFacts(checkpoint.parent, step, stage, config, versions, schedule)
+    local = run.get("local_models")
+    local_models = frozenset(map(str, local)) if isinstance(local, list) else None
+    return RunFacts(checkpoint.parent, step, stage, config, versions, schedule, local_models)
