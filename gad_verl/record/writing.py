@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 QUANTILE_LEVELS = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 ACTIONS = ("info", "warn", "adapt", "stop")
+# Sections of a configuration whose path is a folder or the name of a model on a hub.
+MODEL_SECTIONS = ("actor_rollout_ref.model", "discriminator.model")
 VERSIONS_OF = ("verl", "torch", "transformers", "vllm", "ray", "TransferQueue", "numpy")
 
 Split = Literal["train", "val"]
@@ -149,11 +151,14 @@ class RunRecord:
         """
         before = read_json(self.folder / RUN_FILE) or {}
         started = before.get("started")
+        content = plain(config)
         self._write_run(
             {
                 "gad_verl": __version__,
                 "versions": dict(installed_versions() if versions is None else versions),
-                "config": without_secrets(plain(config)),
+                "config": without_secrets(content),
+                # A relative path may have the form of a hub's name, and only here can one look.
+                "local_models": [section for section in MODEL_SECTIONS if _is_local(content, f"{section}.path")],
                 "metrics_file": None if metrics_file is None else str(Path(metrics_file).expanduser().absolute()),
                 # Tells a reader that the run was moved or copied since, and where its metrics went with it.
                 "folder": str(self.folder.parent.absolute()),
@@ -192,6 +197,13 @@ class RunRecord:
             # Unbuffered: each write is one call of the operating system.
             self._files[name] = (self.folder / name).open("ab", buffering=0)
         self._files[name].write(b"".join(_encode(line) for line in lines))
+
+
+def _is_local(config: Any, key: str) -> bool:
+    """Whether a value of a configuration names a folder of this machine."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return isinstance(config, str) and os.path.isdir(os.path.expanduser(config))
 
 
 def quantiles(values: Iterable[float]) -> list[float | None]:

@@ -16,6 +16,7 @@
 import csv
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,25 @@ def test_rows_left_out_are_counted_by_reason_and_listed(tmp_path: Path) -> None:
     assert [one["row"] for one in listed] == [1, 2, 3, 5]
     assert sum(card["counts"]["rejected"].values()) == len(listed) == card["counts"]["read"] - card["counts"]["written"]
     assert {one["reason"] for one in listed} == set(card["counts"]["rejected"])
+
+
+def test_card_counts_the_teachers_that_the_rows_hold(tmp_path: Path) -> None:
+    """``--teacher`` is for rows that do not say: alone it may be the name of none."""
+    names = ["gpt-4o", "gpt-4o", None, "", "o1"]
+    rows = [{"prompt": f"Q{n}?", "teacher_response": "A.", "teacher": name} for n, name in enumerate(names)]
+    source = write_rows(tmp_path / "in.jsonl", rows)
+    for options, own in (((), ""), (("--teacher", "default"), "default")):
+        _, found, card = run_import(source, "--overwrite", *options)
+        assert card["counts"]["teachers"] == {"gpt-4o": 2, own: 2, "o1": 1}
+        assert card["counts"]["teachers"] == Counter(row["teacher"] or "" for row in found)
+    several = [
+        {"prompt": "Q?", "teacher_response": ["A.", "B."], "teacher": ["gpt-4o", None]},
+        {"prompt": "R?", "teacher_response": ["C.", "D.", "E."], "teacher": "o1"},
+        {"prompt": "S?", "teacher_response": "F."},
+    ]
+    _, found, card = run_import(write_rows(source, several), "--overwrite", "--teacher", "default")
+    assert card["counts"]["teachers"] == {"gpt-4o": 1, "default": 2, "o1": 3}
+    assert card["counts"]["teachers"] == Counter(name for row in found for name in row["teacher"])
 
 
 def test_card_has_the_checksums_of_input_and_output(tmp_path: Path) -> None:

@@ -73,6 +73,9 @@ def test_the_plan_is_what_the_arguments_say(tiny_folder: Path, capsys: pytest.Ca
         "trainer.total_training_steps=9",
         "gad.warmup_steps=4",
         "gad.discriminator_only_steps=1",
+        "gad.warmup.actor_lr=5e-6",
+        "gad.adversarial.actor_lr=2e-6",
+        "discriminator.optim.lr=1e-6",
     ]
     assert main(["doctor", "--plan", "--json", *arguments]) == 0
     lines = json.loads(capsys.readouterr().out)["plan"]
@@ -84,6 +87,7 @@ def test_the_plan_is_what_the_arguments_say(tiny_folder: Path, capsys: pytest.Ca
     assert found["family of the discriminator"] == judge
     assert found["rows"].startswith("48, ") and found["goes on from"] == "the beginning"
     assert ["not as published", "gad.discriminator_only_steps=1"] in lines
+    assert found["learning rates"] == "student warmup 5e-06, adversarial stage 2e-06; discriminator 1e-06"
     assert not (tiny_folder / "nowhere").exists()
     assert main(["doctor", "--plan", *arguments]) == 0
     text = capsys.readouterr().out

@@ -36,6 +36,7 @@ from gad_verl.tools.export.card.run_facts import read_run_facts, without_paths
         {"command": "data x", "outputs": 3},
         {"command": "data x", "output": "SHA", "inputs": ["raw"]},
         {"command": "data import", "output": "SHA", "choices": ["a"], "counts": "many"},
+        {"command": "data import", "output": "SHA", "choices": {}, "counts": {"teachers": 3}},
         {"command": "data normalize", "output": "SHA", "counts": {"changed": [1]}},
         {"command": "data split", "output": "SHA", "counts": {"rows": {"a": "many"}}},
         {"command": ["data"], "output": "SHA"},

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tiny_model import build_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
 from gad_verl.errors import GadCheckpointError
 from gad_verl.tools.export.weights import export_part
@@ -114,3 +115,90 @@ def test_no_adapter_to_write(tiny_folder: Path, tmp_path: Path) -> None:
     torch.save(model.state_dict(), folder / "model_world_size_1_rank_0.pt")
     with pytest.raises(GadCheckpointError, match="without LoRA"):
         export_part(tmp_path / "global_step_1", "student", tmp_path / "exported", adapter_only=True)
+
+
+def train_tied(source: Path, **settings: Any) -> PeftModel:
+    """A model whose head is its embedding, with an adapter of random weights; ``settings`` of LoraConfig."""
+    base = AutoModelForCausalLM.from_pretrained(source)
+    assert base.lm_head.weight is base.model.embed_tokens.weight
+    model = get_peft_model(base, LoraConfig(task_type=TaskType.CAUSAL_LM, r=4, lora_alpha=8, **settings))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+def save_tied(model: PeftModel, source: Path, checkpoint: Path, adapter_only: bool = False) -> Path:
+    """The same of a base at ``source``."""
+    return save(model, source.parent, checkpoint, adapter_only)
+
+
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings")
+@pytest.mark.parametrize("adapter_only", [False, True])
+@pytest.mark.parametrize(
+    ("settings", "stays_tied"),
+    [
+        ({"target_modules": ["q_proj"]}, True),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, False),
+        ({"target_modules": ["q_proj", "lm_head"]}, False),
+        ({"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, False),
+        ({"target_modules": ["embed_tokens"], "ensure_weight_tying": True}, False),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]}, False),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, False),
+    ],
+)
+def test_a_tied_model_stays_the_function_that_was_trained(
+    settings: dict[str, Any], stays_tied: bool, adapter_only: bool, tmp_path: Path
+) -> None:
+    source = build_model(tmp_path / "model", tie_word_embeddings=True)
+    if adapter_only and "modules_to_save" in settings:
+        pytest.skip("verl leaves out what is not of LoRA")
+    trained = train_tied(source, **settings)
+    expected = logits(trained)
+    assert (expected - logits(AutoModelForCausalLM.from_pretrained(source))).abs().max() > 0.01
+    checkpoint = save_tied(trained, source, tmp_path / "global_step_1", adapter_only)
+    model = AutoModelForCausalLM.from_pretrained(export_part(checkpoint, "student", tmp_path / "exported"))
+    assert model.config.tie_word_embeddings is stays_tied
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) is stays_tied
+    torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings")
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_the_adapter_alone_of_a_tied_model(target: str, tmp_path: Path) -> None:
+    source = build_model(tmp_path / "model", tie_word_embeddings=True)
+    trained = train_tied(source, target_modules=["q_proj", target])
+    expected = logits(trained)
+    checkpoint = save_tied(trained, source, tmp_path / "global_step_1")
+    exported = export_part(checkpoint, "student", tmp_path / "exported", adapter_only=True)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(source), exported)
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings")
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_one_end_of_a_tied_pair_is_enough(target: str, tmp_path: Path) -> None:
+    """What writes a tied weight once leaves either name out."""
+    source = build_model(tmp_path / "model", tie_word_embeddings=True)
+    trained = train_tied(source, target_modules=[target])
+    expected = logits(trained)
+    checkpoint = save_tied(trained, source, tmp_path / "global_step_1")
+    shards = checkpoint / "actor" / "model_world_size_1_rank_0.pt"
+    state = torch.load(shards)
+    torch.save({name: tensor for name, tensor in state.items() if "lm_head" not in name or "lora_" in name}, shards)
+    model = AutoModelForCausalLM.from_pretrained(export_part(checkpoint, "student", tmp_path / "exported"))
+    torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings")
+def test_a_family_that_always_ties_is_pointed_to_the_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = build_model(tmp_path / "model", tie_word_embeddings=True)
+    trained = train_tied(source, target_modules=["embed_tokens"])
+    checkpoint = save_tied(trained, source, tmp_path / "global_step_1")
+    always = {"lm_head.weight": "model.embed_tokens.weight"}
+    monkeypatch.setattr(Qwen2ForCausalLM, "get_expanded_tied_weights_keys", lambda *_, **__: dict(always))
+    with pytest.raises(GadCheckpointError, match="Qwen2ForCausalLM.*--adapter"):
+        export_part(checkpoint, "student", tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()

@@ -16,6 +16,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tiny_model import build_model, build_rows
 from transformers import AutoModelForCausalLM
 
 from gad_verl import cli
+from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.record.files import plain
 from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.api import Endpoint
@@ -40,9 +42,12 @@ from gad_verl.tools.export.card.other_options import other_options
 from gad_verl.tools.export.card.page import Exported, collect_facts, write_card
 from gad_verl.tools.export.card.request import CardRequest, is_hub_name
 from gad_verl.tools.export.card.run_facts import RunFacts, read_run_facts
+from gad_verl.tools.export.card.stages import phases_of
+from gad_verl.tools.export.reward_model import Scoring
 from gad_verl.tools.export.weights import export_part
 from gad_verl.tools.teacher.prompts import Framing
 from gad_verl.tools.teacher.settings import CollectSettings, Teacher
+from gad_verl.trainer.checkpoints import read_state
 
 SECRET = "hf_" + "Q7" * 12
 METRICS = {7: {"disc/accuracy": 0.625, "gad/length_ratio": 1.5}, 8: {"disc/accuracy": 0.99}}
@@ -174,6 +179,44 @@ def test_a_card_of_another_version_of_the_file_is_not_believed(root: Path, tmp_p
     pd.read_parquet(data / "train.parquet").iloc[:4].to_parquet(data / "train.parquet")
     facts = read_data_facts(run)
     assert facts.cards == [] and facts.files == [("train.parquet", 4)]
+
+
+def imported(source: Path, output: Path, *options: str) -> RunFacts:
+    """A run on what ``data import`` makes of a file."""
+    assert cli.main(["data", "import", str(source), "--output", str(output), "--overwrite", *options]) == 0
+    return RunFacts(output.parent, config={"data": {"train_files": str(output)}})
+
+
+def test_the_teacher_is_the_one_that_the_rows_name(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Q{n}?", "teacher_response": "A.", "teacher": "gpt-4o"} for n in range(3)]
+    raw, output = tmp_path / "raw.jsonl", tmp_path / "train.parquet"
+    pd.DataFrame(rows).to_json(raw, orient="records", lines=True)
+    facts = read_data_facts(imported(raw, output, "--teacher", "claude-3"))
+    assert set(pd.read_parquet(output)["teacher"]) == {"gpt-4o"}
+    assert facts.teacher == "gpt-4o (as the card of the import says)"
+    # Some rows do not say.
+    pd.DataFrame([*rows, {**rows[0], "teacher": None}]).to_json(raw, orient="records", lines=True)
+    for options, own in (((), "texts that name no teacher"), (("--teacher", "claude-3"), "claude-3")):
+        facts = read_data_facts(imported(raw, output, *options))
+        assert facts.teacher == f"gpt-4o, {own} (as the card of the import says)"
+    # And what was imported already says it once: the later rows count.
+    again = read_data_facts(imported(output, tmp_path / "again.parquet", "--teacher", "late"))
+    assert len(again.cards) == 2 and again.teacher == facts.teacher
+    del rows[0]["teacher"]
+    pd.DataFrame(rows[:1]).to_json(raw, orient="records", lines=True)
+    imported(raw, output)
+    again = read_data_facts(imported(output, tmp_path / "again.parquet", "--teacher", "late"))
+    assert again.teacher == "late (as the card of the import says)"
+
+
+def test_the_teacher_of_an_import_that_did_not_count(root: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(root / "data", tmp_path / "data")
+    path = data / "all.parquet.card.json"
+    card = json.loads(path.read_text())
+    del card["counts"]["teachers"]
+    path.write_text(json.dumps(card))
+    facts = read_data_facts(RunFacts(tmp_path, config={"data": {"train_files": str(data / "train.parquet")}}))
+    assert len(facts.cards) == 2 and facts.teacher == "a | teacher (as the card of the import says)"
 
 
 def test_each_way_of_making_data_is_told(root: Path, tmp_path: Path) -> None:
@@ -324,17 +367,48 @@ def test_names_of_the_hub(name: str | None, expected: bool) -> None:
     assert is_hub_name(name) is expected
 
 
-def test_a_folder_with_a_name_like_the_hubs_is_a_folder(tmp_path: Path) -> None:
-    facts = RunFacts(tmp_path / "run", config={"actor_rollout_ref": {"model": {"path": "models/student"}}})
-    assert facts.hub_model("actor_rollout_ref.model") == "models/student"
-    (tmp_path / "models" / "student").mkdir(parents=True)
-    assert facts.hub_model("actor_rollout_ref.model") is None
+def test_a_folder_with_a_name_like_the_hubs_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is one can be seen where the run was started; the card may be written elsewhere, and later."""
+    (tmp_path / "launch" / "models" / "student").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    names = {"actor_rollout_ref": "models/student", "discriminator": "organisation/judge"}
+    config = {section: {"model": {"path": name}} for section, name in names.items()}
+    monkeypatch.chdir(tmp_path / "launch")
+    checkpoint = write_run(tmp_path / "far" / "off" / "in" / "run", config, 3)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def told(part: str) -> tuple[Any, str]:
+        facts = collect_facts(checkpoint, part, read_run_facts(checkpoint), CardRequest())
+        scoring = None if part == "student" else Scoring()
+        card = ModelCard.load(write_card(facts, Exported(tmp_path, adapter=True, dtype="float32", scoring=scoring)))
+        (line,) = (line for line in card.text.splitlines() if line.startswith("| training began with |"))
+        return card.data.to_dict().get("base_model"), line.strip("| ").split(" | ")[1]
+
+    assert told("student") == (None, "a local folder; its source was not given")
+    assert told("discriminator") == ("organisation/judge", "organisation/judge")
+    # A folder that has come since is not the model that the run read.
+    (tmp_path / "far" / "organisation" / "judge").mkdir(parents=True)
+    assert told("discriminator") == ("organisation/judge", "organisation/judge")
+    # Runs that did not record it: a folder that is found is one, and all else is not known.
+    record = checkpoint.parent / "record" / "run.json"
+    for older in ({}, {"local_models": "models/student"}):
+        content = json.loads(record.read_text())
+        del content["local_models"]
+        record.write_text(json.dumps(content | older))
+        assert told("student") == (None, "unknown")
+        shutil.move(tmp_path / "launch" / "models", checkpoint.parent.parent / "models")
+        assert told("student") == (None, "a local folder; its source was not given")
+        shutil.move(checkpoint.parent.parent / "models", tmp_path / "launch" / "models")
+        assert read_run_facts(checkpoint).local_models is None
+        record.write_text(json.dumps(content | {"local_models": []}))
 
 
 def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp_path: Path) -> None:
-    def rows(*overrides: str) -> dict[str, str]:
+    def rows(*overrides: str, schedule: StageSchedule | None = None) -> dict[str, str]:
         config = compose_config("gad_trainer", *overrides)
         run = write_run(tmp_path / str(len(list(tmp_path.iterdir()))), config, 1)
+        if schedule is not None:
+            replace(read_state(run), schedule=schedule).write(run)
         facts = read_run_facts(run)
         # The card names what is not as published: what was asked for, and the default objective.
         objective = {"gad.warmup.actor_lr", "gad.trust.held_out_fraction", "gad.trust.otherwise"}
@@ -358,6 +432,45 @@ def test_settings_that_a_run_does_not_read_are_left_out(compose_config: Any, tmp
     short = rows("gad.warmup_steps=5", "actor_rollout_ref.actor.use_kl_loss=False", "gad.replay.capacity_steps=3")
     assert short["warmup, steps"] == "5" and "warmup, epochs" not in short
     assert not [name for name in short if name.startswith("KL")]
+    # Learning rates: of the stages that occur, and the common one where one of them has none of its own.
+    rates = ["gad.warmup.actor_lr=5e-6", "gad.adversarial.actor_lr=2e-6", "gad.warmup.discriminator_lr=3e-6"]
+
+    def of_rates(found: dict[str, str]) -> dict[str, str]:
+        return {name: value for name, value in found.items() if "learning rate" in name}
+
+    assert of_rates(rows("gad.stage=seqkd", *rates)) == {"student: learning rate": "5e-06"}
+    own = [*rates, "gad.trust.held_out_fraction=0"]
+    assert of_rates(rows(*own)) == {
+        "student: learning rate, warmup": "5e-06",
+        "student: learning rate, adversarial stage": "2e-06",
+        "discriminator: learning rate": "1e-06",
+        "discriminator: learning rate, warmup": "3e-06",
+    }
+    # Without a warmup it has no first steps either.
+    adversarial = {"student: learning rate": "2e-06", "discriminator: learning rate": "1e-06"}
+    alone = "first steps with the discriminator alone"
+    for options in (["gad.warmup_steps=0"], ["gad.warmup_epochs=0"], ["gad.stage=gad"]):
+        found = rows(*own, *options, "gad.discriminator_only_steps=10", "gad.warmup_rollout_n=1")
+        assert of_rates(found) == adversarial and alone not in found
+        assert found["student responses per prompt"] == "8" and not any("prompt, warmup" in name for name in found)
+    # The schedule of the checkpoint knows best.
+    schedule = StageSchedule("auto", 20, 0, 0)
+    assert of_rates(rows(*own, "gad.warmup_epochs=1", schedule=schedule)) == adversarial
+    schedule = StageSchedule("auto", 20, 12, 4)
+    found = rows(*own, "gad.discriminator_only_steps=4", "gad.warmup_rollout_n=1", schedule=schedule)
+    assert found[alone] == "4" and found["student responses per prompt, warmup"] == "1"
+    warmup = rows(*own, "gad.stage=warmup", "gad.warmup_rollout_n=2", "gad.discriminator_only_steps=0")
+    assert of_rates(warmup) == {"student: learning rate": "5e-06", "discriminator: learning rate": "3e-06"}
+    assert warmup["student responses per prompt, warmup"] == "2" and warmup["discriminator's loss"] == "bradley_terry"
+    unread = ("KL", "advantages", "entropy", "warmup,", "student responses per prompt |", alone)
+    assert not [name for name in warmup if f"{name} |".startswith(unread)]
+
+
+def test_the_settings_of_a_stage_that_is_not_known_are_all_told(tmp_path: Path) -> None:
+    """Of another version or another program."""
+    run = RunFacts(tmp_path, config={"gad": {"stage": "later", "warmup": {"actor_lr": 5e-6}}})
+    assert phases_of(run) == set(Phase)
+    assert phases_of(RunFacts(tmp_path, config={"gad": {"stage": "auto", "warmup_steps": "many"}})) == set(Phase)
 
 
 def test_the_working_folder_is_no_password(monkeypatch: pytest.MonkeyPatch) -> None:

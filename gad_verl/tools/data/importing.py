@@ -111,6 +111,7 @@ class ImportResult:
         unused_columns: Columns left behind.
         read, written: Rows.
         rejected: Rows left out, by reason.
+        teachers: Teacher texts by the name of their teacher; an empty name is none.
         written_lists: Teacher texts that are a list of texts, written as one text.
     """
 
@@ -119,6 +120,7 @@ class ImportResult:
     read: int = 0
     written: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    teachers: Counter[str] = field(default_factory=Counter)
     written_lists: int = 0
 
     @property
@@ -219,11 +221,11 @@ def _teacher_columns(example: Example, layout: Layout, several: bool) -> dict[st
     return {"teacher_response": [texts] if several and isinstance(texts, str) else texts}
 
 
-def _teacher(example: Example, options: ImportOptions, names_each: bool) -> str | None | list[str | None]:
+def _teachers(example: Example, options: ImportOptions) -> list[str | None]:
+    """Which teacher each text of a row is of."""
     texts, names = example.teacher_response, example.teacher
     of_texts = names if isinstance(names, list) else [names] * (len(texts) if isinstance(texts, list) else 1)
-    filled = [name or options.teacher for name in of_texts]
-    return filled if names_each else filled[0]
+    return [name or options.teacher for name in of_texts]
 
 
 def _finish_reasons(example: Example, several: bool) -> dict[str, Any]:
@@ -285,12 +287,14 @@ def import_file(
                         continue
                     texts = example.teacher_response
                     result.written_lists += isinstance(texts, str) and not layout.has_tools and is_written_list(texts)
+                    teachers = _teachers(example, options)
+                    result.teachers.update(name or "" for name in teachers)
                     about = {"index": writer.rows, "id": example.id, "category": example.category}
                     writer.write(
                         {
                             "prompt": _prompt(example, options),
                             **_teacher_columns(example, layout, several),
-                            "teacher": _teacher(example, options, names_each),
+                            "teacher": teachers if names_each else teachers[0],
                             "data_source": example.source or data_source,
                             "extra_info": about | (_finish_reasons(example, several) if says_ends else {}),
                         }
@@ -316,5 +320,10 @@ def _card(
         "output": describe_file(temporary, output.name) | {"rows": result.written},
         "choices": plain(options) | {"layout": result.layout, "layout_detected": options.layout is None},
         "columns_left_behind": result.unused_columns,
-        "counts": {"read": result.read, "written": result.written, "rejected": dict(result.rejected.most_common())},
+        "counts": {
+            "read": result.read,
+            "written": result.written,
+            "rejected": dict(result.rejected.most_common()),
+            "teachers": dict(result.teachers.most_common()),
+        },
     }

@@ -22,12 +22,14 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gad_verl.config import GadConfig
 from gad_verl.config.modes import SYNC, TRAINER_MODES, rollout_gpus, trainer_mode
+from gad_verl.config.stage_rates import stage_rates
 from gad_verl.core.schedule import Phase, StageSchedule
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight import PlannedRun, run_preflight
@@ -99,6 +101,14 @@ def _engine(section: DictConfig) -> str:
     return f"{section.strategy} " + " ".join(f"{name}={size}" for name, size in sizes.items())
 
 
+def _rates(config: DictConfig, schedule: StageSchedule) -> Iterator[str]:
+    """The learning rates that the run reads, of each model that learns."""
+    for side in ("student", "discriminator"):
+        rates = stage_rates(side, schedule.steps_by_phase(), partial(OmegaConf.select, config))
+        if rates:
+            yield f"{side} " + ", ".join(f"{title} {rate:g}".strip() for title, rate in rates)
+
+
 def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
     data, student, rollout = config.data, config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     discriminator, trainer, gad = config.discriminator, config.trainer, run.gad_config
@@ -122,12 +132,7 @@ def _lines(config: DictConfig, run: PlannedRun) -> Iterator[tuple[str, str]]:
         f"at most {data.max_prompt_length} + {data.max_response_length} tokens",
     )
     yield "thinking", thinking_of_run(config, gad)
-    rates = f"student {student.optim.lr}"
-    if gad.warmup.actor_lr is not None:
-        rates += f" (warmup {gad.warmup.actor_lr})"
-    if gad.has_discriminator:
-        rates += f", discriminator {discriminator.optim.lr}"
-    yield "learning rates", rates
+    yield "learning rates", "; ".join(_rates(config, run.schedule))
     if student.use_kl_loss and gad.stage != "seqkd":
         yield "KL loss", f"{student.kl_loss_coef} {student.kl_loss_type}, reference {gad.kl_reference}"
     yield "rows", f"{run.rows}, {run.steps_per_epoch} steps an epoch"

@@ -14,7 +14,7 @@
 """Models of a checkpoint that were trained with LoRA: merged into the base, or the adapter alone."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ _PREFIX = "base_model.model."
 
 def has_adapter(state: Mapping[str, Tensor]) -> bool:
     """Whether a state dict holds weights of LoRA."""
-    return any(".lora_A." in name for name in state)
+    return any(".lora_" in name for name in state)
 
 
 def _widest(state: Mapping[str, Tensor]) -> torch.dtype:
@@ -67,7 +67,7 @@ def build_adapted(
     dtype = _widest(state)
     has_base = any(".lora_" not in name for name in state)
     base = build_base() if has_base else _load_base(folder, config, load_base, dtype)
-    tied = set(base._tied_weights_keys or ()) if getattr(base.config, "tie_word_embeddings", False) else set()
+    tied = set(base.all_tied_weights_keys)
     # The base that was trained on, not the folder its configuration was read from.
     base.name_or_path = config.base_model_name_or_path
     misfit = f"{folder} does not fit its own {ADAPTER_CONFIG_FILE}:"
@@ -81,11 +81,79 @@ def build_adapted(
         missing, unexpected = model.load_state_dict(weights, strict=False, assign=True)
     except RuntimeError as error:
         raise GadCheckpointError(f"{misfit} {brief(error)}") from None
-    missing = [name for name in missing if name.removeprefix(_PREFIX) not in tied and (has_base or ".lora_" in name)]
+    missing = [name for name in missing if not _is_tied(name, tied) and (has_base or ".lora_" in name)]
     if missing or unexpected:
         raise GadCheckpointError(f"{misfit} missing {missing[:3]}, unexpected {unexpected[:3]}")
-    base.tie_weights()
+    if _adapts_tied(base):
+        _fill_tied(base)
+    else:
+        base.tie_weights()
     return model
+
+
+def _is_tied(name: str, tied: Set[str]) -> bool:
+    """Whether a weight under PEFT's name is one that the base takes from another."""
+    return name.removeprefix(_PREFIX).replace(".base_layer.", ".").replace(".original_module.", ".") in tied
+
+
+def _tied_pairs(base: Any) -> list[tuple[tuple[Any, str], tuple[Any, str]]]:
+    """The modules of each tied pair, such as head and embedding, with the names of their weights."""
+    splits = ((target.rpartition("."), source.rpartition(".")) for target, source in base.all_tied_weights_keys.items())
+    return [
+        ((base.get_submodule(target), target_name), (base.get_submodule(source), source_name))
+        for (target, _, target_name), (source, _, source_name) in splits
+    ]
+
+
+def _adapts_tied(base: Any) -> bool:
+    """Whether an adapter, or a copy that was trained whole, sits on one end of a tied pair: it is no pair any more."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    adapted = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    return any(isinstance(module, adapted) for pair in _tied_pairs(base) for module, _ in pair)
+
+
+def _under_adapter(module: Any) -> Any:
+    return getattr(module, "base_layer", getattr(module, "original_module", module))
+
+
+def _fill_tied(base: Any) -> None:
+    """Under the adapters both ends are the base's one weight, of which a checkpoint may hold either name or both."""
+    for pair in _tied_pairs(base):
+        (target, target_name), (source, source_name) = ((_under_adapter(module), name) for module, name in pair)
+        if getattr(target, target_name).is_meta:
+            setattr(target, target_name, getattr(source, source_name))
+        elif getattr(source, source_name).is_meta:
+            setattr(source, source_name, getattr(target, target_name))
+
+
+def merge(model: Any, folder: Path) -> Any:
+    """The base with its adapter in it: the function that was trained.
+
+    An adapter on one end of a tied pair must not reach the other: the pair is parted, in the configuration too.
+
+    Args:
+        model: Of :func:`build_adapted`; it is used up.
+        folder: Of the part of a checkpoint.
+
+    Raises:
+        GadCheckpointError: If the family ties the pair whatever its configuration says.
+    """
+    base = model.get_base_model()
+    if _adapts_tied(base):
+        for (target, name), _ in _tied_pairs(base):
+            plain = _under_adapter(target)
+            setattr(plain, name, torch.nn.Parameter(getattr(plain, name).detach().clone(), requires_grad=False))
+        for module in base.modules():
+            if getattr(getattr(module, "config", None), "tie_word_embeddings", False):
+                module.config.tie_word_embeddings = False
+        if base.get_expanded_tied_weights_keys(all_submodels=True):
+            raise GadCheckpointError(
+                f"{folder}: its adapter changes one of two weights that {type(base).__name__} always ties, and merged "
+                "it would change both: export the adapter alone (--adapter)"
+            )
+    return model.merge_and_unload(safe_merge=True)
 
 
 def _load_base(folder: Path, config: Any, load_base: Callable[..., Any], dtype: torch.dtype) -> Any:

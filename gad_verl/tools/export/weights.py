@@ -32,7 +32,7 @@ from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.discriminator.form import HEAD_NAMES
 from gad_verl.errors import GadCheckpointError
 from gad_verl.record.files import follow_umask, replaced
-from gad_verl.tools.export.adapter import ADAPTER_CONFIG_FILE, build_adapted, has_adapter
+from gad_verl.tools.export.adapter import ADAPTER_CONFIG_FILE, build_adapted, has_adapter, merge
 from gad_verl.tools.export.building import build_model, empty_model, load_base
 from gad_verl.tools.export.checkpoint import (
     check_exportable,
@@ -59,10 +59,10 @@ _CARD = "README.md"
 
 
 def _copy_other_files(config_folder: Path, target: Path) -> None:
-    """Tokenizer, generation settings and the like; what is there already stays."""
+    """Tokenizer, generation settings and the like; they replace what transformers made of the configuration alone."""
     for file in config_folder.iterdir():
         of_weights = file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
-        if file.name == "config.json" or of_weights or (target / file.name).exists():
+        if file.name == "config.json" or of_weights:
             continue
         # A folder: further chat templates.
         (shutil.copytree if file.is_dir() else shutil.copy2)(file, target / file.name)
@@ -175,7 +175,7 @@ def export_part(
         build_base = partial(empty_model, part, config_folder, trust_remote_code)
         model = build_adapted(folder, state, build_base, partial(load_base, part, trust_remote_code))
         if not adapter_only:
-            model = model.merge_and_unload(safe_merge=True)
+            model = merge(model, folder)
     else:
         model = build_model(part, config_folder, state, trust_remote_code)
     if dtype is not None:

@@ -14,7 +14,7 @@
 """What the training data were and how they were made: the cards of ``gad-verl data`` and ``gad-verl teacher``."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,5 +148,19 @@ def _teachers(chain: Sequence[Mapping[str, Any]]) -> tuple[list[str], str]:
     ]
     if collected:
         return collected, "the card of the collected answers"
-    imported = [str(name) for card in chain if (name := (card.get("choices") or {}).get("teacher"))]
-    return imported, "the card of the import"
+    return list(dict.fromkeys(_imported(chain))), "the card of the import"
+
+
+def _imported(chain: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Teachers that the rows of imports name; of an import of what was imported before, the later one's rows."""
+    before: set[str] = set()
+    for card in chain:
+        is_replaced = bool(before & {output.get("sha256") for output in _outputs(card)})
+        counted = (card.get("counts") or {}).get("teachers") if card["command"] == "data import" else None
+        if counted and not is_replaced:
+            yield from (str(name) or "texts that name no teacher" for name in counted)
+        elif not is_replaced and (named := (card.get("choices") or {}).get("teacher")):
+            # Of a version that did not count: rows without a teacher got this one.
+            yield str(named)
+        if counted or is_replaced:
+            before |= {entry["sha256"] for entry in inputs_of(card) if entry.get("sha256")}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gad_verl import __version__
+from gad_verl.config.stage_rates import stage_rates
 from gad_verl.record.files import read_json
 from gad_verl.record.redaction import without_secrets
 from gad_verl.tools.export.card.data_facts import DataFacts, inputs_of, read_data_facts, source_name
@@ -27,6 +28,7 @@ from gad_verl.tools.export.card.evaluation_facts import EvaluationFacts, find_ev
 from gad_verl.tools.export.card.other_options import other_options
 from gad_verl.tools.export.card.request import CardRequest
 from gad_verl.tools.export.card.run_facts import METRICS, RunFacts, without_paths
+from gad_verl.tools.export.card.stages import phases_of
 from gad_verl.tools.export.reward_model import Scoring
 
 logger = logging.getLogger(__name__)
@@ -131,6 +133,7 @@ def _render(facts: CardFacts, exported: Exported) -> str:
     is_student = facts.part == "student"
     logged = facts.run.metrics
     config = read_json(exported.folder / "config.json") or {}
+    phases = phases_of(facts.run)
     return str(
         _environment()
         .from_string(_TEMPLATE.read_text(encoding="utf-8"))
@@ -142,6 +145,9 @@ def _render(facts: CardFacts, exported: Exported) -> str:
             base_model=facts.base_model,
             model_key=facts.model_key,
             teacher=facts.request.teacher or facts.data.teacher,
+            phases={phase.name for phase in phases},
+            trains_discriminator=any(phase.trains_discriminator for phase in phases),
+            rates={side: stage_rates(side, phases, facts.run.get) for side in ("student", "discriminator")},
             options=other_options(facts.run),
             metrics=[
                 (title, logged[key])

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gad_verl.core.schedule import StageSchedule
 from gad_verl.errors import GadCheckpointError, GadDataError
 from gad_verl.record import read_run
 from gad_verl.record.redaction import without_secrets
@@ -64,6 +65,9 @@ class RunFacts:
         stage: Stage of the checkpoint; None if unknown.
         config: Configuration of the run; empty if unknown.
         versions: Versions of packages when the run was started last; empty if unknown.
+        schedule: Stages of the run; None if unknown.
+        local_models: Sections of the configuration whose model was a folder where the run was started; None of a run
+            that did not record it.
     """
 
     folder: Path
@@ -71,6 +75,8 @@ class RunFacts:
     stage: str | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    schedule: StageSchedule | None = None
+    local_models: frozenset[str] | None = None
 
     def get(self, key: str) -> Any:
         """A value of the configuration by its dotted name; None if it is not known."""
@@ -79,10 +85,21 @@ class RunFacts:
             value = value.get(part) if isinstance(value, Mapping) else None
         return value
 
+    def is_local_model(self, section: str) -> bool | None:
+        """Whether the model that a section of the configuration names is no name on the Hub; None if unknown."""
+        path = self.get(f"{section}.path")
+        if path is None:
+            return None
+        if not is_hub_name(path):
+            return True
+        if self.local_models is not None:
+            return section in self.local_models
+        # A folder that is not found here may have been one where the run was.
+        return True if self.resolve(path) is not None else None
+
     def hub_model(self, section: str) -> str | None:
         """Name on the Hub of the model that a section of the configuration names; None for a local folder."""
-        path = self.get(f"{section}.path")
-        return path if is_hub_name(path) and self.resolve(path) is None else None
+        return self.get(f"{section}.path") if self.is_local_model(section) is False else None
 
     def resolve(self, path: str) -> Path | None:
         """A file or folder that the configuration names: relative ones are looked for around the folder of the run."""
@@ -117,10 +134,10 @@ def read_run_facts(checkpoint: str | Path) -> RunFacts:
     checkpoint = Path(checkpoint).absolute()
     run = without_secrets(read_run(checkpoint.parent) or {})
     named = _FOLDER.fullmatch(checkpoint.name)
-    step, stage = int(named.group(1)) if named else None, None
+    step, stage, schedule = int(named.group(1)) if named else None, None, None
     try:
         state = read_state(checkpoint)
-        step, stage = state.step, state.stage
+        step, stage, schedule = state.step, state.stage, state.schedule
     except GadCheckpointError:
         pass
     # A record of another form is none.
@@ -128,4 +145,6 @@ def read_run_facts(checkpoint: str | Path) -> RunFacts:
     versions = {str(name): str(version) for name, version in versions.items()}
     if run.get("gad_verl"):
         versions = {"gad_verl": str(run["gad_verl"]), **versions}
-    return RunFacts(checkpoint.parent, step, stage, config, versions)
+    local = run.get("local_models")
+    local_models = frozenset(map(str, local)) if isinstance(local, list) else None
+    return RunFacts(checkpoint.parent, step, stage, config, versions, schedule, local_models)
