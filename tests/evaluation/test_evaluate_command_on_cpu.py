@@ -225,6 +225,17 @@ def test_damaged_inputs_are_named(
     assert "is not empty" in one_line(capsys)
 
 
+@pytest.mark.parametrize("content", ['{"editor.tabSize": 2}', "[1, 2]", "not JSON at all", ""])
+def test_the_settings_of_another_program_are_left_alone(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "settings.json").write_text(content)
+    assert run() == 2
+    assert "is not empty and no folder of gad-verl evaluate" in one_line(capsys)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["settings.json"]
+    assert (tmp_path / "out" / "settings.json").read_text() == content
+
 def test_a_judge_without_permission_is_found_before_generation(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
