@@ -236,6 +236,7 @@ def test_the_settings_of_another_program_are_left_alone(
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["settings.json"]
     assert (tmp_path / "out" / "settings.json").read_text() == content
 
+
 def test_a_judge_without_permission_is_found_before_generation(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,7 +188,8 @@ def evaluate(
         counts = asker.counts
         raise GadDataError(
             f"{output}: written, but without one judged prompt: {counts.unparsed} of {counts.ratings} ratings of "
-            f"{judge.endpoint.model!r} could not be read, {counts.cut_replies} replies were cut by their length. Look "
+            f"{judge.endpoint.model!r} could not be read, {counts.unanswered} requests got no answer, "
+            f"{counts.cut_replies} replies were cut by their length. Look "
             "at the replies in the judge's store; take a larger --judge-rating-tokens, or another judge"
         )
     return evaluation
