@@ -117,14 +117,15 @@ def json_object(text: bytes) -> dict[str, Any] | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and _is_shallow(value, _DEEPEST) else None
+    return value if isinstance(value, dict) and is_shallow(value) else None
 
 
-def _is_shallow(value: Any, levels: int) -> bool:
+def is_shallow(value: Any, levels: int = _DEEPEST) -> bool:
+    """Whether what JSON gave is nested at most so deep: no more than anything sensible is, and than Python calls."""
     if not isinstance(value, dict | list):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
+    return levels > 0 and all(is_shallow(one, levels - 1) for one in inner)
 
 
 def to_json(value: Any) -> str:
