@@ -95,6 +95,8 @@ def read_json_lines(path: Path) -> list[tuple[int, bytes, dict[str, Any] | None]
         return []
     except OSError as error:
         raise GadDataError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise GadDataError(f"{str(path)!r} cannot be read: no file has such a name ({error})") from None
     found = []
     for number, piece in enumerate(pieces, start=1):
         value = json_object(piece)
@@ -107,7 +109,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None if there is no such file, or no object in it."""
     try:
         return json_object(path.read_bytes())
-    except OSError:
+    except (OSError, ValueError):
+        # A ValueError: a name with a null byte, or with half of a character, which no file has.
         return None
 
 
