@@ -162,6 +162,38 @@ def test_a_second_run_asks_nothing(tmp_path: Path, builder: SequenceBuilder) -> 
     assert other["references"] == summary["references"]
 
 
+def test_replies_of_another_server_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A store keeps replies by the name of the model: another server may have another model of that name."""
+    pairs = [("Why?", "abcd", "ab")]
+
+    def warned(server: FaultServer, model: str = "") -> bool:
+        caplog.clear()
+        with AnswerStore(tmp_path / "store.sqlite") as store:
+            endpoint = Endpoint(server.base_url, model or server.model, timeout_s=5)
+            Judge(endpoint, store).rate(pairs)
+        return "--judge-store" in caplog.text and first.base_url in caplog.text and server.base_url in caplog.text
+
+    with FaultServer(scripted(by_length)) as first, FaultServer(scripted(always_first)) as second:
+        assert not warned(first) and not warned(first)
+        assert warned(second) and warned(second) and not warned(first)
+        second.model = "another"
+        assert not warned(second, "another")
+    assert len(second.received) == 2
+    with AnswerStore(tmp_path / "store.sqlite") as store:
+        assert len(store) == 4
+
+
+def test_a_store_of_before_the_note_stays_valid(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with FaultServer(scripted(by_length)) as server:
+        with AnswerStore(tmp_path / "store.sqlite") as store:
+            open_judge(server, store).rate([("Why?", "abcd", "ab")])
+            store._write(("UPDATE settings SET content = '{}'", ()))
+        for _ in range(2):
+            with AnswerStore(tmp_path / "store.sqlite") as store:
+                open_judge(server, store).rate([("Why?", "abcd", "ab")])
+        assert len(server.received) == 2 and "--judge-store" not in caplog.text
+
+
 _CHILD = """
 from pathlib import Path
 from gad_verl.tools.api import AnswerStore, Endpoint

@@ -150,6 +150,13 @@ class AnswerStore:
         """Note that the API refuses this request for good, and why."""
         self._write(("INSERT OR REPLACE INTO rejected VALUES (?, ?)", (key, reason)))
 
+    def noted(self, name: str, value: str) -> str:
+        """What is noted under a name: ``value`` from now on, where nothing is. For stores opened without settings."""
+        notes = json.loads(self._db.execute("SELECT content FROM settings").fetchone()[0])
+        if name not in notes:
+            self._write(("UPDATE settings SET content = ?", (_canonical({**notes, name: value}),)))
+        return str(notes.get(name, value))
+
     def _write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
