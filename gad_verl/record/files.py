@@ -95,6 +95,8 @@ def read_json_lines(path: Path) -> list[tuple[int, bytes, dict[str, Any] | None]
         return []
     except OSError as error:
         raise GadDataError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise GadDataError(f"{str(path)!r} cannot be read: no file has such a name ({error})") from None
     found = []
     for number, piece in enumerate(pieces, start=1):
         value = json_object(piece)
@@ -107,7 +109,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file; None if there is no such file, or no object in it."""
     try:
         return json_object(path.read_bytes())
-    except OSError:
+    except (OSError, ValueError):
+        # A ValueError: a name with a null byte, or with half of a character, which no file has.
         return None
 
 
@@ -117,14 +120,15 @@ def json_object(text: bytes) -> dict[str, Any] | None:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and _is_shallow(value, _DEEPEST) else None
+    return value if isinstance(value, dict) and is_shallow(value) else None
 
 
-def _is_shallow(value: Any, levels: int) -> bool:
+def is_shallow(value: Any, levels: int = _DEEPEST) -> bool:
+    """Whether what JSON gave is nested at most so deep: no more than anything sensible is, and than Python calls."""
     if not isinstance(value, dict | list):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
+    return levels > 0 and all(is_shallow(one, levels - 1) for one in inner)
 
 
 def to_json(value: Any) -> str:

@@ -38,6 +38,7 @@ from gad_verl.tools.api import (
     Summary,
     answer_all,
     answer_all_sync,
+    ask_for_texts,
     check_endpoint,
 )
 from gad_verl.tools.api.faults import retry_after
@@ -278,6 +279,16 @@ def test_refusals_side_by_side_are_no_api_that_is_down(db: Path) -> None:
     with FaultServer(answer=answer) as server:
         summary = run(endpoint_of(server, attempts=1, max_concurrency=1), 40, db)
     assert summary.failed == {"rejected": 29, "server_error": 1} and summary.answered == 10
+
+
+def test_refusals_of_an_earlier_call_leave_the_new_requests_their_turn(db: Path) -> None:
+    def answer(body: dict[str, Any]) -> tuple[str, str] | int:
+        return 400 if 1 <= int(body["messages"][-1]["content"].split()[-1]) <= 30 else ("fine", "stop")
+
+    with FaultServer(answer=answer) as server, AnswerStore(db) as store:
+        endpoint = endpoint_of(server, max_concurrency=1)
+        assert ask_for_texts(endpoint, [*requests_of(31)], store) == ["fine"] + [None] * 30
+        assert ask_for_texts(endpoint, [*requests_of(32)], store) == ["fine"] + [None] * 30 + ["fine"]
 
 
 def test_failures_are_counted_by_reason_and_asked_again_later(db: Path) -> None:

@@ -262,6 +262,27 @@ NO_ANSWERS: dict[str, tuple[Callable[[Body], Any], str, str]] = {
         "cut_stream",
         "before the answer",
     ),
+    "a stream that breaks off with an empty object": (
+        lambda body: stream(*pieces("fi")[:-1], {}, done=False),
+        "cut_stream",
+        "before the answer",
+    ),
+    "JSON without a bottom": (lambda body: Reply("[" * 100_000), "broken_answer", "no JSON"),
+    "JSON that closes far below": (
+        lambda body: Reply('{"choices": ' * 900 + "1" + "}" * 900),
+        "broken_answer",
+        "no JSON",
+    ),
+    "a stream without a bottom": (
+        lambda body: Reply("data: " + '{"a":' * 100_000 + "\n\n", content_type="text/event-stream"),
+        "broken_answer",
+        "broken JSON",
+    ),
+    "an error without a bottom": (
+        lambda body: Reply('{"error": ' * 900 + '"lost"' + "}" * 900, 500),
+        "server_error",
+        "nested",
+    ),
     "an error in a stream": (
         lambda body: stream(*pieces("fi")[:-1], {"error": {"message": "Provider disconnected", "code": 502}}),
         "broken_answer",
@@ -288,6 +309,30 @@ NO_ANSWERS: dict[str, tuple[Callable[[Body], Any], str, str]] = {
         lambda body: Reply({"error": {"message": "Model x/y is not available", "code": 400}}),
         "rejected",
         "status 400: Model x/y is not available",
+    ),
+    "moderation": (
+        lambda body: Reply(
+            {
+                "error": {
+                    "code": 403,
+                    "message": "openai/o requires a check of the input",
+                    "metadata": {"reasons": ["violence"], "flagged_input": "quest..."},
+                }
+            },
+            403,
+        ),
+        "rejected",
+        "status 403: openai/o requires",
+    ),
+    "moderation in words": (
+        lambda body: Reply({"error": {"message": "Your input was flagged for violence."}}, 403),
+        "rejected",
+        "status 403: Your input",
+    ),
+    "moderation with status 200": (
+        lambda body: Reply({"error": {"code": 403, "message": "x", "metadata": {"reasons": ["hate"]}}}),
+        "rejected",
+        "status 403: x",
     ),
     "a picture": (lambda body: Reply(whole(body, [{"type": "image_url"}])), "broken_answer", "image_url"),
     "a page": (lambda body: Reply("<html>login</html>", content_type="text/html"), "content_type", "text/html"),
@@ -510,3 +555,88 @@ def test_faults_are_named_by_their_own_reason(tmp_path: Path) -> None:
         _, summary = asked(server, tmp_path, 6)
     assert summary.failed == {"rejected": 2, "server_error": 2}
     assert summary.last_faults == {"rejected": "status 400: too long", "server_error": "server_error: status 503: busy"}
+
+
+class TestOneOddRequest:
+    """What is odd with one request is that one's, and the others are answered."""
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"retry-after": "Wed, 21 Oct 99999 07:28:00 -9999"},
+            {"retry-after": "Wed, 99 Oct 99999999999 07:28:00 GMT"},
+            {"retry-after": "9" * 5000},
+        ],
+    )
+    def test_a_time_that_no_clock_shows(self, tmp_path: Path, headers: dict[str, str]) -> None:
+        asked_before = set()
+
+        def once(body: Body) -> Any:
+            content = body["messages"][-1]["content"]
+            is_first = content not in asked_before
+            asked_before.add(content)
+            return Reply({"error": "slow"}, 429, headers=headers) if is_first else ("fine", "stop")
+
+        with FaultServer(once) as server:
+            answers, summary = asked(server, tmp_path)
+        assert [one.text for one in answers] == ["fine"] * 3 and summary.faults == {"rate_limited": 3}
+
+    def test_half_of_a_character_in_a_prompt(self, tmp_path: Path) -> None:
+        requests = [
+            ChatRequest(str(number), ({"role": "user", "content": text},), {"max_tokens": 8})
+            for number, text in enumerate(["one", "half \ud83d of one", "three"])
+        ]
+        with FaultServer() as server, AnswerStore(tmp_path / "a.sqlite") as store:
+            summary = answer_all_sync(endpoint_of(server), requests, store)
+            assert "half of a character" in store.rejection("1")
+        assert (summary.answered, summary.failed) == (2, {"rejected": 1})
+
+    def test_a_moderated_prompt_costs_no_other(self, tmp_path: Path) -> None:
+        def moderated(body: Body) -> Any:
+            if not body["messages"][-1]["content"].endswith("1"):
+                return "fine", "stop"
+            metadata = {"reasons": ["violence"], "flagged_input": "..."}
+            return Reply({"error": {"code": 403, "message": "no", "metadata": metadata}}, 403)
+
+        with FaultServer(moderated) as server:
+            answers, summary = asked(server, tmp_path, 10)
+        assert summary.failed == {"rejected": 1} and sum(one is not None for one in answers) == 9
+
+    @pytest.mark.parametrize("message", ["Your account was flagged; ask the support.", "Country not supported", ""])
+    def test_what_holds_for_the_key_ends_the_run(self, tmp_path: Path, message: str) -> None:
+        with FaultServer(lambda body: Reply({"error": {"message": message}}, 403)) as server:
+            with pytest.raises(GadEndpointError, match="does not allow this key"):
+                asked(server, tmp_path)
+
+
+class TestSecretsInReplies:
+    """A server may write the key into any field; none of them is said or stored with it."""
+
+    KEY = "sk-test-5ecret0123456789"
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            Reply("<html>", content_type=f"text/{KEY}"),
+            Reply("<html>", content_type="text/" + "x" * 60 + KEY),
+            Reply({"model": KEY, "choices": [{"message": {"content": "fine"}, "finish_reason": "stop"}]}),
+            Reply({"choices": [{"message": {"content": "fine"}, "finish_reason": KEY}]}),
+            Reply({"choices": [{"message": {"content": [{"type": KEY}]}}]}),
+        ],
+    )
+    def test_none_is_kept(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reply: Reply
+    ) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", self.KEY)
+        with FaultServer(lambda body: reply) as server:
+            answers, summary = asked(server, tmp_path, 1)
+        said = f"{answers} {summary} {caplog.text}"
+        assert "sk-test" not in said and "***" in said
+
+    def test_names_of_models_are_said_without_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OPENAI_API_KEY", self.KEY)
+        with FaultServer(lambda body: 404) as server:
+            server.model = f"of {self.KEY}"
+            with pytest.raises(GadEndpointError) as error:
+                check_endpoint(Endpoint(server.base_url, "another"))
+        assert "it has of ***" in str(error.value)

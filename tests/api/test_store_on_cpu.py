@@ -134,8 +134,10 @@ def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.sqlite") as db:
         db.execute("CREATE TABLE thesis (chapter)")
     db.close()
+    before = (tmp_path / "a.sqlite").read_bytes()
     with pytest.raises(GadDataError, match="something else"):
         AnswerStore(tmp_path / "a.sqlite")
+    assert (tmp_path / "a.sqlite").read_bytes() == before
     with sqlite3.connect(tmp_path / "a.sqlite") as db:
         assert db.execute("SELECT name FROM sqlite_master").fetchall() == [("thesis",)]
 

@@ -200,6 +200,46 @@ def test_an_answer_that_was_cut_off_is_read_at_once(repeated: str) -> None:
     assert final_number(text) == numbers(text)[-1] if numbers(text) else final_number(text) is None
 
 
+@pytest.mark.parametrize("digits", [1, 2150, 2151, 4299, 4300, 4301, 20_000])
+def test_digits_beyond_what_python_reads_are_no_number(digits: int) -> None:
+    whole = "1" * digits
+    for text in (
+        f"{whole}\\frac{{1}}{{2}}",
+        f"\\boxed{{{whole}\\frac12}}",
+        f"#### 3\n\\boxed{{-{whole} \\dfrac{{1}}{{2}}}}",
+    ):
+        value = (Fraction(int(whole)) + Fraction(1, 2)) * (-1) ** ("-" in text) if digits <= 4300 else None
+        assert final_number(text) == value
+    # Digits that can be read, and a numerator of twice as many.
+    value = int(whole) + Fraction(1, int(whole)) if 2 * digits - 1 <= 4300 else None
+    assert final_number(f"{whole}\\frac{{1}}{{{whole}}}") == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1e999999999",
+        "1e-999999999",
+        "10^10^10",
+        "10^{10^{10}}",
+        "2 \\times 10^{999999999}",
+        "2 \\times 10^999",
+        "1e999 / 1e-999",
+        "9" * 5000 + "e999",
+        "0." + "1" * 20_000,
+        "1/" + "3" * 20_000,
+        "1" * 20_000 + "/3",
+        "1" + ",000" * 5000,
+        "\\frac{" + "1" * 20_000 + "}{3}",
+    ],
+)
+def test_a_number_out_of_all_size_is_judged_at_once(text: str) -> None:
+    """To write such powers out would take more memory than there is: a test run that hangs has failed."""
+    for answer in (text, f"\\boxed{{{text}}}", f"#### {text}"):
+        assert not is_number(answer, 18)
+        assert all(found.numerator.bit_length() + found.denominator.bit_length() < 20_000 for found in numbers(answer))
+
+
 def test_a_tolerance_is_relative_above_one() -> None:
     assert is_number("1010", 1000, 0.01) and not is_number("1011", 1000, 0.01)
     assert is_number("0.105", "0.1", 0.01) and not is_number("0.2", "0.1", 0.01)
@@ -331,6 +371,22 @@ def test_a_row_whose_checks_cannot_be_made_is_named(record: dict, words: str) ->
         checks_of(record, "c", "f, row 7")
 
 
+NTH = {
+    "kind": "length_constraints:nth_paragraph_first_word",
+    "num_paragraphs": 2,
+    "nth_paragraph": 1,
+    "first_word": "yes",
+}
+
+
+def test_whole_numbers_that_a_file_keeps_as_decimals_are_whole() -> None:
+    """A column of numbers with gaps is one of decimals in many files."""
+    for kind, arguments, good, bad in CASES:
+        decimals = {name: float(value) if isinstance(value, int) else value for name, value in arguments.items()}
+        (check,) = checks_of({"checks": [{"kind": kind, **decimals}]}, "checks", "rows.parquet, row 3")
+        assert check.passes(good) and not check.passes(bad)
+
+
 @pytest.mark.parametrize(
     "check",
     [
@@ -342,6 +398,13 @@ def test_a_row_whose_checks_cannot_be_made_is_named(record: dict, words: str) ->
         {"kind": "tests", "code": "assert True", "seconds": "5"},
         {"kind": "number", "value": 1, "tolerance": float("nan")},
         {"kind": "keywords:existence", "keywords": "cat"},
+        NTH | {"nth_paragraph": 1.5},
+        NTH | {"nth_paragraph": "1"},
+        NTH | {"nth_paragraph": float("nan")},
+        NTH | {"num_paragraphs": float("inf")},
+        NTH | {"num_paragraphs": True},
+        NTH | {"first_word": 3},
+        {"kind": "startend:end_checker", "end_phrase": ["x"]},
     ],
 )
 def test_a_check_that_cannot_be_made_is_named_before_anybody_answers(check: dict) -> None:

@@ -27,6 +27,7 @@ from scripted_judge import by_length, scripted
 from tiny_model import build_model, build_rows
 
 from gad_verl import cli
+from gad_verl.tools.api import AnswerStore
 from gad_verl.tools.evaluation import engines, generation
 from gad_verl.tools.evaluation.figures import measure
 from gad_verl.tools.evaluation.generation import Compute, GenerationSettings, build_sequences
@@ -166,6 +167,10 @@ def test_a_run_that_failed_before_its_first_response_binds_nobody(run: Callable[
     assert read_evaluation(tmp_path / "out").settings["max_response_length"] == 6
 
 
+# Nobody is there.
+JUDGE = ["--judge-base-url", "http://127.0.0.1:9/v1", "--judge-model", "m"]
+
+
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The error, which is one line."""
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("gad-verl:")]
@@ -187,6 +192,14 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
         (["--judge-base-url", "http://127.0.0.1:9/v1"], "a judge needs both"),
         (["--judge-base-url", "http://127.0.0.1:9/v1", "--judge-model", "m"], "127.0.0.1:9"),
         (["--judge-base-url", "http://127.0.0.1:9/v1", "--judge-model", "m", "--judge-option", "x"], "KEY=JSON"),
+        ([*JUDGE, "--judge-option", "top_p=NaN"], "--judge-option 'top_p' cannot be sent as JSON"),
+        ([*JUDGE, "--judge-option", "top_p=1e999"], "--judge-option 'top_p' cannot be sent as JSON"),
+        ([*JUDGE, "--judge-option", 'extra={"a": [-Infinity]}'], "--judge-option 'extra' cannot be sent as JSON"),
+        (["--temperature", "inf"], "--temperature must be a number from 0; got inf"),
+        (["--temperature", "nan"], "--temperature must be a number from 0; got nan"),
+        (["--temperature", "-1"], "--temperature must be a number from 0; got -1"),
+        ([*JUDGE, "--judge-store", "."], "cannot be opened"),
+        ([*JUDGE, "--judge-store", "/dev/null/judge.sqlite"], "cannot be opened"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line(
@@ -196,6 +209,30 @@ def test_what_the_user_can_mend_is_one_line(
     assert expected in one_line(capsys)
     assert not (tmp_path / "out" / "results.json").exists()
     assert read_responses(tmp_path / "out" / "responses.jsonl") == []
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
+@pytest.mark.parametrize(
+    "option",
+    ["--judge-timeout", "--judge-concurrency", "--judge-requests-per-minute", "--judge-tokens-per-minute"],
+)
+def test_limits_of_the_judge_are_named_as_they_were_given(
+    run: Callable[..., int], option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        run(*JUDGE, option, value)
+    assert refused.value.code == 2 and f"argument {option}: " in capsys.readouterr().err
+
+
+def test_a_store_that_another_process_holds_is_found_before_generation(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with FaultServer(scripted(by_length)) as server, AnswerStore(tmp_path / "shared.sqlite"):
+        judge = ["--judge-base-url", server.base_url, "--judge-model", server.model]
+        assert run(*judge, "--judge-store", str(tmp_path / "shared.sqlite")) == 2
+        assert "another process" in one_line(capsys) and not (tmp_path / "out").exists()
+        # A new one in the folder of the evaluation is no reason to take that folder for somebody else's.
+        assert run(*judge, "--judge-store", str(tmp_path / "out" / "own.sqlite")) == 0
 
 
 def test_damaged_inputs_are_named(
@@ -229,6 +266,18 @@ def test_damaged_inputs_are_named(
     (tmp_path / "foreign" / "thesis.txt").write_text("mine")
     assert run(output="foreign") == 2
     assert "is not empty" in one_line(capsys)
+
+
+@pytest.mark.parametrize("content", ['{"editor.tabSize": 2}', "[1, 2]", "not JSON at all", ""])
+def test_the_settings_of_another_program_are_left_alone(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "settings.json").write_text(content)
+    assert run() == 2
+    assert "is not empty and no folder of gad-verl evaluate" in one_line(capsys)
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["settings.json"]
+    assert (tmp_path / "out" / "settings.json").read_text() == content
 
 
 def test_a_judge_without_permission_is_found_before_generation(

@@ -162,6 +162,38 @@ def test_a_second_run_asks_nothing(tmp_path: Path, builder: SequenceBuilder) -> 
     assert other["references"] == summary["references"]
 
 
+def test_replies_of_another_server_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A store keeps replies by the name of the model: another server may have another model of that name."""
+    pairs = [("Why?", "abcd", "ab")]
+
+    def warned(server: FaultServer, model: str = "") -> bool:
+        caplog.clear()
+        with AnswerStore(tmp_path / "store.sqlite") as store:
+            endpoint = Endpoint(server.base_url, model or server.model, timeout_s=5)
+            Judge(endpoint, store).rate(pairs)
+        return "--judge-store" in caplog.text and first.base_url in caplog.text and server.base_url in caplog.text
+
+    with FaultServer(scripted(by_length)) as first, FaultServer(scripted(always_first)) as second:
+        assert not warned(first) and not warned(first)
+        assert warned(second) and warned(second) and not warned(first)
+        second.model = "another"
+        assert not warned(second, "another")
+    assert len(second.received) == 2
+    with AnswerStore(tmp_path / "store.sqlite") as store:
+        assert len(store) == 4
+
+
+def test_a_store_of_before_the_note_stays_valid(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with FaultServer(scripted(by_length)) as server:
+        with AnswerStore(tmp_path / "store.sqlite") as store:
+            open_judge(server, store).rate([("Why?", "abcd", "ab")])
+            store._write(("UPDATE settings SET content = '{}'", ()))
+        for _ in range(2):
+            with AnswerStore(tmp_path / "store.sqlite") as store:
+                open_judge(server, store).rate([("Why?", "abcd", "ab")])
+        assert len(server.received) == 2 and "--judge-store" not in caplog.text
+
+
 _CHILD = """
 from pathlib import Path
 from gad_verl.tools.api import AnswerStore, Endpoint
@@ -353,3 +385,56 @@ class TestJudgeThatRefuses:
             references = open_judge(server, store).references(ROWS[:3])
         assert [text is None for text in references] == [False, True, False]
         assert "1 requests to the judge got no answer: status 400: Too long." in caplog.text
+
+    def test_a_run_with_many_refusals_is_the_same_when_it_is_repeated(self, tmp_path: Path) -> None:
+        """Then only what is refused is asked, more in a row than an API that is down would be given."""
+
+        def filtering(body: dict[str, Any]) -> Any:
+            question = rating_of(body)[0]
+            return Reply({"error": {"message": "flagged"}}, 400) if int(question) % 2 else scripted(by_length)(body)
+
+        pairs = [(str(number), "abc", "a") for number in range(20)]
+        tables = []
+        with FaultServer(filtering) as server:
+            for _ in range(2):
+                with AnswerStore(tmp_path / "store.sqlite") as store:
+                    judge = open_judge(server, store)
+                    tables.append(judge.rate(pairs).tolist())
+                assert judge.counts.unanswered == 20 and judge.counts.unparsed == 0
+        assert str(tables[0]) == str(tables[1]) and parsed(np.array(tables[0])).tolist() == [True, False] * 10
+
+    @pytest.mark.parametrize("unreadable", [1, 20])
+    def test_second_askings_that_are_refused_are_counted(self, tmp_path: Path, unreadable: int) -> None:
+        def answer(body: dict[str, Any]) -> Any:
+            if int(rating_of(body)[0]) >= unreadable:
+                return scripted(by_length)(body)
+            return Reply({"error": {"message": "flagged"}}, 400) if body["seed"] else ("Hard to say.", "stop")
+
+        with FaultServer(answer) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+            judge = open_judge(server, store)
+            marks = judge.rate([(str(number), "abc", "a") for number in range(21)])
+        assert parsed(marks).tolist() == [number >= unreadable for number in range(21)]
+        assert judge.counts.asked_again == judge.counts.unanswered == 2 * unreadable
+
+    def test_one_opponent_whose_ratings_are_all_refused_does_not_end_the_run(self, tmp_path: Path) -> None:
+        def answer(body: dict[str, Any]) -> Any:
+            refused = rating_of(body) is not None and "taboo" in rating_of(body)[1:]
+            return Reply({"error": {"message": "flagged"}}, 400) if refused else scripted(by_length)(body)
+
+        opponents = [Opponent("shy", ["taboo"] * 12), find_opponent("teacher", ROWS)]
+        with FaultServer(answer) as server:
+            for _ in range(2):
+                with AnswerStore(tmp_path / "store.sqlite") as store:
+                    judge = open_judge(server, store)
+                    rates = judge_checkpoint(judge, ROWS, responses(["x"] * 12), opponents).summary["win_rates"]
+                assert (rates["shy"]["prompts"], rates["teacher"]["prompts"]) == (0, 12)
+                assert judge.counts.unanswered == 24
+
+    def test_a_server_that_goes_away_before_a_table_ends_the_run(self, tmp_path: Path) -> None:
+        def answer(body: dict[str, Any]) -> Any:
+            return scripted(by_length)(body) if rating_of(body) is None else 503
+
+        with FaultServer(answer) as server, AnswerStore(tmp_path / "store.sqlite") as store:
+            endpoint = Endpoint(server.base_url, server.model, attempts=1)
+            with pytest.raises(GadEndpointError, match="answered none of 4 requests"):
+                judge_checkpoint(Judge(endpoint, store), ROWS[:2], responses(["x"] * 2))

@@ -88,6 +88,55 @@ NOT_TO_BE_READ = [
     "9 8\nAssistant 2 wrote\n2 4\nwhich is right.",
 ]
 
+# What follows gives the second assistant's score first.
+REVERSED = [
+    "Scores (Assistant B, Assistant A): {} {}",
+    "Scores (Assistant 2, Assistant 1): {} {}",
+    "Scores (Assistant 2, Assistant 1):\n{} {}",
+    "**Scores (Assistant B / Assistant A)**\n\n{} {}",
+    "scores (second, first): ({}, {})",
+    "Scores, second then first: {}, {}",
+    "Scores (B, A): {} {}",
+    "Scores (2, 1): ({}, {})",
+    "Overall scores in reverse order: {} {}",
+    "The scores, in reversed order:\n{} {}",
+    "Ratings of the second answer and the first answer: {} {}",
+    "The tuple of the scores of Assistant B and of Assistant A is ({}, {}).",
+    "| Assistant 2 | Assistant 1 |\n|---|---|\n| {} | {} |",
+    "Final scores (order: latter, former): {} | {}",
+    "Assistant B, Assistant A\n{} {}",
+    "{} {}\n(Assistant 2, Assistant 1)",
+    "Scores (Assistant B: Assistant A) = {} {}",
+    "Note: the scores are in reverse order.\n{} {}",
+]
+
+
+@given(st.sampled_from(REVERSED), st.integers(1, 10), st.integers(1, 10), st.booleans())
+def test_an_order_that_is_named_is_not_passed_over(form: str, second: int, first: int, explained: bool) -> None:
+    reply = form.format(second, first) + "\nBoth are good." * explained
+    assert parse_scores(reply) in (None, (first, second))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "Scores (Assistant 1, Assistant 2):\n9 7",
+        "Scores (Assistant A, Assistant B): 9 7",
+        "scores (first, second): (9, 7)",
+        "9 7\nAssistant 2, unlike Assistant 1, sorts in reverse order.",
+        "9 7\nThe second and the first answer are both right.",
+        "Assistant 2 sorts in reverse order.\n\nFinal scores: 9 7",
+        "Assistant 2 is not as good as Assistant 1.\n9 7",
+    ],
+)
+def test_the_usual_order_and_words_about_the_answers_do_not_matter(reply: str) -> None:
+    assert parse_scores(reply) == (9, 7)
+
+
+@pytest.mark.parametrize("reply", ["Scores (1, 2): (9, 7)", "Scores (1, 2) = 9, 7", "Scores [1, 2]: 9 7"])
+def test_numbers_of_the_assistants_are_no_scores(reply: str) -> None:
+    assert parse_scores(reply) in (None, (9, 7))
+
 
 @pytest.mark.parametrize(("reply", "scores"), EASY + HARD)
 def test_scores_are_read(reply: str, scores: tuple[float, float]) -> None:

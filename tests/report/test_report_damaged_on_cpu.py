@@ -168,6 +168,16 @@ def test_a_line_that_means_nothing_is_counted(tmp_path: Path, line: str, capsys:
     assert "1 lines of metrics.jsonl could not be read" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["metrics_file", "folder"])
+@pytest.mark.parametrize("place", ["\0bad", "/tmp/\0/metrics.jsonl", "x" * 5000, "\ud800"])
+def test_a_place_that_no_file_can_have_is_passed_over(tmp_path: Path, name: str, place: str) -> None:
+    run = write_run(tmp_path / "run", 5)
+    file = run / RECORD_FOLDER / RUN_FILE
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {name: place}), encoding="utf-8")
+    assert main(["report", str(run), "--output", str(tmp_path / "page.html")]) == 0
+    assert read_run(run).last_step == 5
+
+
 def test_a_number_beyond_all_is_not_finite(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1, "data": {{"a": {10**400}, "b": 1e39, "c": 3}}}}\n', encoding="utf-8")

@@ -114,13 +114,16 @@ def test_a_bad_file_of_prompts(
         (["--output", "{}/there.parquet"], "exists and was not collected here"),
         (["--output", "{}/p.jsonl/x.parquet"], "cannot be opened"),
         (["--ask-again-times", "-1"], "--ask-again-times must not be negative"),
-        (["--timeout", "-1"], "timeout_s must be a positive number"),
         (["--template", "nonsense"], "neither one of none, alpaca nor a readable file"),
         (["--extra-body", "[1]"], "must be a JSON object"),
         (["--extra-body", '{"n": 4}'], "must not hold 'n'; it is set by --samples"),
         (["--extra-body", '{"model": "x"}'], "must not hold 'model'"),
         (["--extra-body", '{"temperature": "0.7"}'], "temperature must be a number"),
         (["--extra-body", '{"temperature": true}'], "temperature must be a number"),
+        (["--extra-body", '{"top_k": [NaN]}'], "sampling: 'top_k' cannot be sent as JSON"),
+        (["--extra-body", '{"top_k": 1e999}'], "sampling: 'top_k' cannot be sent as JSON"),
+        (["--temperature", "nan"], "sampling: 'temperature' cannot be sent as JSON"),
+        (["--top-p", "inf"], "sampling: 'top_p' cannot be sent as JSON"),
         (["--price", "-1", "2"], "price"),
         (["--api-key-env", SECRET], "NAME of an environment variable"),
         (["--base-url", f"http://user:{SECRET}@127.0.0.1/v1"], "must not hold a user"),
@@ -153,6 +156,14 @@ def test_a_count_is_a_whole_number_from_1(option: str, collect: Any, prompts_fil
     with pytest.raises(SystemExit, match="2"):
         collect(prompts_file(3), option, "0")
     assert f"argument {option}: 0 is below 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--timeout", "--requests-per-minute", "--tokens-per-minute"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
+def test_a_limit_is_a_number_above_0(option: str, value: str, collect: Any, prompts_file: Any, capsys: Any) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        collect(prompts_file(3), option, value)
+    assert f"argument {option}: {value!r} is no number above 0" in capsys.readouterr().err
 
 
 class TestEndpoints:

@@ -45,7 +45,7 @@ def ask_for_texts(endpoint: Endpoint, requests: Sequence[ChatRequest], store: An
 
         failure: GadEndpointError | None = None
         try:
-            summary = answer_all_sync(endpoint, missing, store)
+            summary = answer_all_sync(endpoint, missing, store, heard=len(missing) < len(requests))
             for reason, number in summary.failed.most_common():
                 logger.warning("%d requests got no answer: %s", number, summary.last_faults.get(reason, reason))
         except GadEndpointError as error:

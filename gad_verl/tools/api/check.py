@@ -85,7 +85,7 @@ async def _models(client: openai.AsyncOpenAI, endpoint: Endpoint) -> list[str] |
         if isinstance(meaning, GadEndpointError) and error.status_code != 404:
             raise meaning from None
         return None
-    except (ValueError, KeyError, TypeError, openai.APIError):
+    except (ValueError, KeyError, TypeError, RecursionError, openai.APIError):
         return None
 
 
@@ -110,6 +110,6 @@ async def _probe(client: openai.AsyncOpenAI, endpoint: Endpoint, request: ChatRe
 
 
 def _unknown(endpoint: Endpoint, models: list[str]) -> str:
-    shown, more = ", ".join(models[:SHOWN_MODELS]), len(models) - SHOWN_MODELS
+    shown, more = endpoint.scrub(", ".join(models[:SHOWN_MODELS])), len(models) - SHOWN_MODELS
     has = f"; it has {shown}" + f" and {more} more" * (more > 0) if models else ""
     return f"{endpoint.base_url} has no model {endpoint.model!r}{has}"

@@ -118,6 +118,7 @@ async def answer_all(
     *,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    heard: bool = False,
 ) -> Summary:
     """Ask for every answer that the store lacks.
 
@@ -131,6 +132,7 @@ async def answer_all(
         store: Where the answers are and go; stays open.
         progress: Called after each request that is settled.
         stop: Shared by calls that end together; None for one alone.
+        heard: Whether the API is known to answer such requests, by an earlier call: refusals alone end no run then.
 
     Returns:
         Counts. Requests that failed for good are in ``failed``; the same call later asks for them again.
@@ -140,7 +142,7 @@ async def answer_all(
             is pointless. The answers so far are in the store.
         GadDataError: An answer cannot be written.
     """
-    run = _Run(endpoint, iter(requests), store, progress, stop or Stop())
+    run = _Run(endpoint, iter(requests), store, progress, stop or Stop(), heard)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(endpoint.max_concurrency):
@@ -155,10 +157,15 @@ async def answer_all(
 
 
 def answer_all_sync(
-    endpoint: Endpoint, requests: Iterable[ChatRequest], store: AnswerStore, *, progress: Progress | None = None
+    endpoint: Endpoint,
+    requests: Iterable[ChatRequest],
+    store: AnswerStore,
+    *,
+    progress: Progress | None = None,
+    heard: bool = False,
 ) -> Summary:
     """:func:`answer_all` for code without an event loop. Ctrl-C ends it with KeyboardInterrupt and nothing lost."""
-    return asyncio.run(answer_all(endpoint, requests, store, progress=progress))
+    return asyncio.run(answer_all(endpoint, requests, store, progress=progress, heard=heard))
 
 
 class _Run:
@@ -171,12 +178,14 @@ class _Run:
         store: AnswerStore,
         progress: Progress | None,
         stop: Stop,
+        heard: bool,
     ) -> None:
         self.endpoint = endpoint
         self.requests = requests
         self.store = store
         self.progress = progress
         self.stop = stop
+        self.heard = heard
         self.manner = Manner(endpoint.stream)
         self.summary = Summary()
         self.gate = Gate(endpoint.requests_per_minute, endpoint.tokens_per_minute)
@@ -318,7 +327,7 @@ class _Run:
         self.summary.last_faults[reason] = detail
         # Prompts that are too long may stand side by side in a file, and who refuses them is there: refusals end the
         # run only where nothing else came.
-        nothing_came = not self.summary.answered and not self.summary.stored
+        nothing_came = not (self.heard or self.summary.answered or self.summary.stored)
         self.failures_in_a_row += reason != "rejected" or nothing_came
         self._settle(request, None)
         limit = max(MIN_FAILURES_IN_A_ROW, 2 * self.endpoint.max_concurrency)

@@ -16,12 +16,14 @@
 import json
 import re
 import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import openai
 
 from gad_verl.errors import GadEndpointError
+from gad_verl.record.files import is_shallow
 from gad_verl.tools.api.connection import through_proxy
 from gad_verl.tools.api.endpoint import Endpoint
 
@@ -40,6 +42,13 @@ _QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 _KEY_REFUSED = re.compile(
     r"api[ _-]?key (?:is )?(?:not valid|invalid)|API_KEY_INVALID|(?:invalid|incorrect) api[ _-]?key", re.I
 )
+# Some refuse a prompt with 403, which else says that the key may not use the model. What is said of an account is that.
+_MODERATED = re.compile(
+    r"\b(?:input|prompt|message|content)s?\b[^.]{0,40}\b(?:flagged|blocked|moderat)"
+    r"|\b(?:requires|failed|by|in) (?:the )?(?:content )?moderation\b|\bcontent[ _-](?:filter|management|moderation)",
+    re.IGNORECASE,
+)
+_OF_MODERATION = ("reasons", "flagged_input")
 # A proxy's answer looks like the API's.
 _OF_A_PROXY = (403, 407, 500, 502, 503, 504)
 _DETAIL_LENGTH = 300
@@ -91,8 +100,12 @@ def meaning_of(endpoint: Endpoint, status: int, body: Any, retry_after_s: float 
         body: What came with it: parsed JSON, or text.
         retry_after_s: Seconds that the API asks to wait, or None.
     """
+    if not is_shallow(body):
+        body = "an error that is nested beyond reason"
     detail = detail_of(endpoint, body) or "no words"
     code, param = _field(body, "code"), _field(body, "param")
+    if status == 403 and (_MODERATED.search(detail) or any(map(_metadata(body).get, _OF_MODERATION))):
+        return RejectedError(f"status {status}: {detail}", code, param)
     if status in _OF_A_PROXY:
         detail += through_proxy(endpoint)
     if status == 429 and code in _QUOTA_CODES:
@@ -146,6 +159,14 @@ def _field(body: Any, name: str) -> str:
     return _field(body.get("error"), name) if value is None else str(value)
 
 
+def _metadata(body: Any) -> Mapping[str, Any]:
+    """What a gateway adds to an error: of the error itself, or of the object around it."""
+    for one in (body, body.get("error") if isinstance(body, dict) else None):
+        if isinstance(one, dict) and isinstance(one.get("metadata"), dict):
+            return one["metadata"]
+    return {}
+
+
 def retry_after(headers: Any) -> float | None:
     """Seconds that ``Retry-After`` (seconds or an HTTP date) or ``retry-after-ms`` ask to wait; None where neither."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
@@ -157,5 +178,5 @@ def retry_after(headers: Any) -> float | None:
             return seconds
     try:
         return max(0.0, parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time())
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None

@@ -16,16 +16,20 @@
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from gad_verl.data.content import OtherPartError, text_of
 from gad_verl.data.endings import BROKEN_OFF, finish_reason
+from gad_verl.record.files import is_shallow
 from gad_verl.tools.api.endpoint import Endpoint
 from gad_verl.tools.api.faults import PassingError, detail_of, meaning_of
 from gad_verl.tools.api.requests import ChatAnswer, ChatRequest
 
 # A request that offers tools gets the whole message as its text, as JSON: content and calls.
 WITH_TOOLS = "tools"
+# The mark of a stream's end, told from an empty object by what it is and not by what is in it.
+_DONE: Mapping[str, Any] = MappingProxyType({})
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
 
@@ -44,10 +48,11 @@ def answer_of(endpoint: Endpoint, request: ChatRequest, content: bytes, content_
             raise _error_in(endpoint, choice["error"])
         message = choice["message"]
         refusal, usage, model = message.get("refusal"), body.get("usage") or {}, body.get("model")
-        text, reason = text_of(message.get("content")), finish_reason(choice.get("finish_reason"))
+        text, reason = text_of(message.get("content")), finish_reason(_clean(endpoint, choice.get("finish_reason")))
         counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except OtherPartError as error:
-        raise PassingError("broken_answer", f"the content has a part of the kind {error.kind}") from None
+        kind = endpoint.scrub(str(error.kind))
+        raise PassingError("broken_answer", f"the content has a part of the kind {kind}") from None
     except (AttributeError, KeyError, IndexError, TypeError):
         raise PassingError("broken_answer", "the JSON has no choices with a message and a text") from None
     if WITH_TOOLS in request.sampling:
@@ -66,10 +71,15 @@ def answer_of(endpoint: Endpoint, request: ChatRequest, content: bytes, content_
         finish_reason=reason,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
-        model=model if isinstance(model, str) and model else endpoint.model,
+        model=_clean(endpoint, model) if isinstance(model, str) and model else endpoint.model,
         created_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
         thoughts=any(isinstance(message.get(name), str) and message[name].strip() for name in _THOUGHTS),
     )
+
+
+def _clean(endpoint: Endpoint, value: Any) -> Any:
+    """A field that is stored as the server sends it, without the key."""
+    return endpoint.scrub(value) if isinstance(value, str) else value
 
 
 def _count(value: Any) -> int | None:
@@ -91,22 +101,33 @@ def _body_of(endpoint: Endpoint, content: bytes, content_type: str) -> Any:
         return _gathered(endpoint, content.decode("utf-8", "replace"))
     try:
         # Whatever the header calls it.
-        return json.loads(content)
+        return _parsed(content)
     except ValueError:
         if "json" not in content_type:
-            raise PassingError("content_type", f"expected JSON, got {content_type[:80]!r}") from None
+            raise PassingError("content_type", f"expected JSON, got {endpoint.scrub(content_type)[:80]!r}") from None
         raise PassingError("broken_answer", "the body is no JSON", counted=True) from None
 
 
+def _parsed(text: bytes | str) -> Any:
+    """JSON; ValueError where it is none, or nested so deep that nothing may walk through it."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested beyond reason") from None
+    if not is_shallow(value):
+        raise ValueError("nested beyond reason")
+    return value
+
+
 def _events(stream: str) -> Iterator[Mapping[str, Any]]:
-    """The objects of a stream of server-sent events, the mark of its end as an empty one."""
+    """The objects of a stream of server-sent events, and :data:`_DONE` for the mark of its end."""
     for line in stream.split("\n"):
         name, _, data = line.strip().partition(":")
         if name == "data" and data.strip() == "[DONE]":
-            yield {}
+            yield _DONE
         elif name == "data" and data.strip():
             try:
-                event = json.loads(data)
+                event = _parsed(data)
             except ValueError:
                 raise PassingError("broken_answer", "the stream holds broken JSON", counted=True) from None
             if isinstance(event, dict):
@@ -124,7 +145,7 @@ def _gathered(endpoint: Endpoint, stream: str) -> dict[str, Any]:
     for event in _events(stream):
         if event.get("error"):
             raise _error_in(endpoint, event["error"])
-        is_done = is_done or not event
+        is_done = is_done or event is _DONE
         usage, model = event.get("usage") or usage, event.get("model") or model
         for choice in event.get("choices") or ():
             if choice.get("index", 0):

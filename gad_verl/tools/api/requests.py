@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gad_verl.errors import GadConfigError
+
 # A text without a tokenizer at hand: about four bytes of UTF-8 per token, and a few tokens of the chat template.
 BYTES_PER_TOKEN = 4
 TOKENS_PER_IMAGE = 1000  # of one whose size is common
@@ -68,6 +70,23 @@ class ChatAnswer:
     model: str
     created_utc: str
     thoughts: bool = False
+
+
+def check_json(fields: Mapping[str, Any], where: str) -> None:
+    """Look whether fields of a request can be sent: JSON knows no NaN and no infinity, and YAML knows dates.
+
+    Args:
+        fields: By their names.
+        where: Begins the message, before the name.
+
+    Raises:
+        GadConfigError: One cannot.
+    """
+    for name, value in fields.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise GadConfigError(f"{where} {name!r} cannot be sent as JSON ({error}); give another value") from None
 
 
 def request_key(messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any], *more: str | int) -> str:

@@ -96,10 +96,14 @@ class AnswerStore:
         db = self._db
         # The lock is the system's own: it ends with the process, however that ends.
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        # Looked at before anything is set: the mode of the journal stays with the file.
+        is_new = not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if not is_new and db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise GadDataError(f"{self.path}: a database of something else; choose another output or move it away")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("BEGIN IMMEDIATE")
-        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        if is_new:
             for statement in filter(str.strip, _TABLES.split(";")):
                 db.execute(statement)
             db.execute("INSERT INTO settings VALUES (?)", (_canonical(settings or {}),))
@@ -108,8 +112,6 @@ class AnswerStore:
             db.execute("COMMIT")
             return
         db.execute("COMMIT")
-        if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-            raise GadDataError(f"{self.path}: a database of something else; choose another output or move it away")
         if (found := db.execute("PRAGMA user_version").fetchone()[0]) != FORMAT:
             raise GadDataError(f"{self.path}: format {found}, this gad-verl reads {FORMAT}; use the one that wrote it")
         if (state := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
@@ -149,6 +151,13 @@ class AnswerStore:
     def put_rejected(self, key: str, reason: str) -> None:
         """Note that the API refuses this request for good, and why."""
         self._write(("INSERT OR REPLACE INTO rejected VALUES (?, ?)", (key, reason)))
+
+    def noted(self, name: str, value: str) -> str:
+        """What is noted under a name: ``value`` from now on, where nothing is. For stores opened without settings."""
+        notes = json.loads(self._db.execute("SELECT content FROM settings").fetchone()[0])
+        if name not in notes:
+            self._write(("UPDATE settings SET content = ?", (_canonical({**notes, name: value}),)))
+        return str(notes.get(name, value))
 
     def _write(self, *statements: tuple[str, tuple[Any, ...]]) -> None:
         try:

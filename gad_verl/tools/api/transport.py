@@ -54,6 +54,8 @@ async def _send(
             raw = await client.chat.completions.with_raw_response.create(
                 model=endpoint.model, messages=[], extra_body=body
             )
+    except UnicodeEncodeError:
+        raise RejectedError("the request holds half of a character (a lone surrogate), which no UTF-8 has") from None
     except (TimeoutError, openai.APITimeoutError):
         raise PassingError("timeout", f"no answer within {endpoint.timeout_s:g} s", counted=True) from None
     except openai.APIStatusError as error:

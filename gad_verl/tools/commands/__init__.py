@@ -53,6 +53,17 @@ def positive(text: str) -> int:
     return value
 
 
+def positive_number(text: str) -> float:
+    """A finite number above 0, as the ``type`` of an option."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
 def template_options(text: str) -> dict[str, Any]:
     """What a chat template is given, as JSON, as the ``type`` of an option."""
     try:

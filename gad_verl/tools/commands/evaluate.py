@@ -19,7 +19,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.commands import chosen, file_path, positive, template_options
+from gad_verl.tools.commands import chosen, file_path, positive, positive_number, template_options
 
 if TYPE_CHECKING:
     from gad_verl.tools.evaluation.open_teacher import TeacherOptions
@@ -189,10 +189,12 @@ def _add_judge(group: "argparse._ArgumentGroup") -> None:
         metavar="KEY=JSON",
         help="field of the request, such as temperature=1; null removes it (repeatable)",
     )
-    group.add_argument("--judge-concurrency", type=int, default=16, help="requests in flight (default: %(default)s)")
-    group.add_argument("--judge-requests-per-minute", type=float, default=None)
-    group.add_argument("--judge-tokens-per-minute", type=float, default=None)
-    group.add_argument("--judge-timeout", type=float, default=120.0, help="seconds (default: %(default)s)")
+    group.add_argument(
+        "--judge-concurrency", type=positive, default=16, help="requests in flight (default: %(default)s)"
+    )
+    group.add_argument("--judge-requests-per-minute", type=positive_number)
+    group.add_argument("--judge-tokens-per-minute", type=positive_number)
+    group.add_argument("--judge-timeout", type=positive_number, default=120.0, help="seconds (default: %(default)s)")
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 from gad_verl.errors import GadConfigError
-from gad_verl.tools.commands import chosen, file_path, positive
+from gad_verl.tools.commands import chosen, file_path, positive, positive_number
 from gad_verl.tools.teacher.marks import MARKS
 from gad_verl.tools.teacher.settings import DROPPABLE
 
@@ -117,10 +117,10 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--concurrency", dest="max_concurrency", type=positive, default=16, help="requests at a time (default: 16)"
     )
-    group.add_argument("--requests-per-minute", type=float)
-    group.add_argument("--tokens-per-minute", type=float, help="prompts and answers together")
+    group.add_argument("--requests-per-minute", type=positive_number)
+    group.add_argument("--tokens-per-minute", type=positive_number, help="prompts and answers together")
     group.add_argument(
-        "--timeout", dest="timeout_s", type=float, default=120, help="seconds per request (default: 120)"
+        "--timeout", dest="timeout_s", type=positive_number, default=120, help="seconds per request (default: 120)"
     )
     group.add_argument(
         "--stream", action="store_true", help="ask for streams (found out where an API gives nothing else)"

@@ -19,6 +19,7 @@ does. Every response is on disk before the next batch begins; an interrupted run
 
 import gc
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -89,8 +90,8 @@ class GenerationSettings:
         for name in ("max_prompt_length", "max_response_length", "samples"):
             if getattr(self, name) < 1:
                 raise GadConfigError(f"--{name.replace('_', '-')} must be at least 1; got {getattr(self, name)}")
-        if not self.temperature >= 0:
-            raise GadConfigError(f"--temperature must not be negative; got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise GadConfigError(f"--temperature must be a number from 0; got {self.temperature:g}")
         if not 0 < self.top_p <= 1:
             raise GadConfigError(f"--top-p must be above 0 and at most 1; got {self.top_p}")
         if self.thinking not in (None, NONE, HIDDEN):

@@ -22,6 +22,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import regex
@@ -247,6 +248,23 @@ def has_no_comma(text: str) -> bool:
     return _COMMAS.isdisjoint(text)
 
 
+def _typed(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a rule in the types that it takes: some files keep whole numbers as decimals.
+
+    A rule may look at an argument only where an answer makes it; what is wrong with one is to be said before that.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    for name, value in given.items():
+        wanted = RULES[kind].__annotations__.get(name)
+        if wanted is int:
+            if isinstance(value, bool) or not isinstance(value, Real) or value % 1 != 0:
+                raise TypeError(f"{name} must be a whole number")
+            given[name] = int(value)
+        elif wanted in (str, str | None) and not isinstance(value, str):
+            raise TypeError(f"{name} must be a text")
+    return given
+
+
 def follows(text: str, kind: str, arguments: Mapping[str, Any]) -> bool:
     """Whether an answer follows an instruction; an empty one follows none.
 
@@ -260,9 +278,9 @@ def follows(text: str, kind: str, arguments: Mapping[str, Any]) -> bool:
     """
     if kind not in RULES:
         raise GadDataError(f"no rule checks {kind!r}; those that are there: {', '.join(sorted(RULES))}")
-    given = {name: value for name, value in arguments.items() if value is not None}
     try:
-        passed = RULES[kind](text, **given)
+        passed = RULES[kind](text, **_typed(kind, arguments))
     except (TypeError, ValueError, AttributeError, re.error) as error:
+        given = {name: value for name, value in arguments.items() if value is not None}
         raise GadDataError(f"the rule {kind} cannot be asked with {given}: {error}") from None
     return bool(text.strip()) and passed

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from gad_verl.errors import GadConfigError, GadEndpointError
 from gad_verl.tools.api import AnswerStore, ChatRequest, Endpoint, check_endpoint, request_key
+from gad_verl.tools.api.requests import check_json
 from gad_verl.tools.data.cleaning import strip_thinking
 from gad_verl.tools.evaluation.judge_prompts import Messages, rating_request, reference_request
 from gad_verl.tools.evaluation.judge_replies import parse_scores
@@ -59,6 +60,8 @@ class JudgeSettings:
         for name in ("attempts", "rating_tokens", "reference_tokens"):
             if getattr(self, name) < 1:
                 raise GadConfigError(f"--judge-{name.replace('_', '-')} must be at least 1; got {getattr(self, name)}")
+
+        check_json(self.options, "--judge-option")
 
     @property
     def optional(self) -> tuple[str, ...]:
@@ -111,6 +114,8 @@ class Judge:
         self.counts = JudgeCounts()
         self._store = store
         self._checked = False
+        self._heard = False
+        self._source_is_noted = False
 
     def check(self) -> None:
         """Find out whether the API answers, once.
@@ -172,7 +177,7 @@ class Judge:
         for attempt in range(self.settings.attempts):
             sampling = self.settings.sampling(self.settings.rating_tokens, attempt)
             requests = {number: self._request(orders[number], sampling, attempt) for number in missing}
-            self._ask(list(requests.values()), what if attempt == 0 else f"{what}, again {attempt}")
+            self._ask(list(requests.values()), what if attempt == 0 else f"{what}, again {attempt}", attempt > 0)
             silent = [number for number, request in requests.items() if request.key not in self._store]
             self.counts.unanswered += len(silent)
             for number, request in requests.items():
@@ -210,30 +215,53 @@ class Judge:
             request_key(messages, sampling, self.endpoint.model, attempt), messages, sampling, self.settings.optional
         )
 
-    def _ask(self, requests: Sequence[ChatRequest], what: str) -> None:
+    def _note_source(self) -> None:
+        """Note in the store, once, where replies of this model come from; say so where others came from elsewhere."""
+        if self._source_is_noted:
+            return
+        self._source_is_noted = True
+        model, url = self.endpoint.model, self.endpoint.base_url
+        before = self._store.noted(f"base URL of {model}", url)
+        if before != url:
+            logger.warning(
+                "%s: replies of %r there came from %s, and count as replies of %s too; name another --judge-store if "
+                "that is another model",
+                self._store.path,
+                model,
+                before,
+                url,
+            )
+
+    def _ask(self, requests: Sequence[ChatRequest], what: str, again: bool = False) -> None:
         missing = [request for request in requests if request.key not in self._store]
+        self._heard = self._heard or len(missing) < len(requests)
         if not missing:
+            self._note_source()
             return
         # Here and not above: what only reads results needs no client.
         from gad_verl.tools.api import answer_all_sync
 
         self.check()
+        self._note_source()
         with tqdm(total=len(requests), initial=len(requests) - len(missing), desc=what, unit="reply") as bar:
 
             def progress(*_: Any) -> None:
                 bar.update()
 
-            summary = answer_all_sync(self.endpoint, missing, self._store, progress=progress)
+            summary = answer_all_sync(self.endpoint, missing, self._store, progress=progress, heard=self._heard)
         self.counts.sent += summary.asked
         failed = summary.failed.total()
         for reason, number in summary.failed.most_common():
             logger.warning("%d requests to the judge got no answer: %s", number, summary.last_faults[reason])
-        if failed == len(requests):
+        # Of a judge that has answered before, requests that are refused for good are the fault of their texts.
+        is_down = not self._heard or summary.failed.keys() != {"rejected"}
+        if failed == len(requests) and is_down and not again:
             words = summary.last_faults[summary.failed.most_common(1)[0][0]]
             raise GadEndpointError(
                 f"the judge {self.endpoint.model!r} answered none of {failed} requests; the last one: {words}. A field "
                 "that it does not take is removed by --judge-option NAME=null; the same command asks again"
             )
+        self._heard = self._heard or failed < len(requests)
         if failed:
             logger.warning(
                 "%d of %d requests to the judge have no answer; the same command asks again", failed, len(missing)

@@ -38,8 +38,17 @@ _ABOUT_SCORES = r"\b(?:scores?|ratings?|rated|verdict|overall|final)\b"
 _PAIR_LINE = re.compile(rf"{_PAIR}\s*[.;]?", re.IGNORECASE)
 _TITLED_PAIR_LINE = re.compile(rf"[^\d:=\n]*{_ABOUT_SCORES}[^\d:=\n]*[:=]\s*{_PAIR}\s*[.;]?", re.IGNORECASE)
 _PAIR_IN_BRACKETS = re.compile(
-    rf"(?:\btuple\b|{_ABOUT_SCORES})[^.\n()\[\]\d]{{0,80}}[(\[]\s*{_SCORE}\s*,\s*{_SCORE}\s*[)\]]", re.IGNORECASE
+    rf"(?:\btuple\b|{_ABOUT_SCORES})[^.\n()\[\]\d]{{0,80}}[(\[]\s*{_SCORE}\s*,\s*{_SCORE}\s*[)\]](?!\s*[:=])",
+    re.IGNORECASE,
 )
+_KIND = r"(?:assistant|answer|response|model)s?"
+_OF = r"(?:(?:scores?|ratings?|of|for|the|then)\s+)*"
+_SECOND = rf"(?:\b{_KIND}[\s_#]*(?:2|b)|\b2|\bb|\b(?:second|latter)(?:\s+{_KIND})?)\b(?:'s)?"
+_FIRST = rf"(?:{_KIND}[\s_#]*(?:1|a)|1|a(?!\s+[a-z])|(?:first|former)(?:\s+{_KIND})?)\b"
+_SECOND_THEN_FIRST = rf"{_SECOND}\s*(?:[,;:/|&>]|\b(?:and|then|before|vs\.?)\s)\s*{_OF}{_FIRST}"
+# A title that names the second assistant before the first one, or says that the order is not the usual one.
+_OTHER_ORDER = re.compile(rf"{_SECOND_THEN_FIRST}|\b(?:revers|swapp|opposite|invers|inverted)\w*", re.IGNORECASE)
+_NAMES_ALONE = re.compile(rf"[\W_]*{_SECOND_THEN_FIRST}[\W_]*", re.IGNORECASE)
 
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _DECORATION = re.compile(r"\\boxed\b|[*_`#>\"'(){}\[\]\ufeff]+")
@@ -82,11 +91,11 @@ def _places(text: str) -> Iterator[tuple[Scores, bool]]:
     for number, line in enumerate(lines):
         if match := _PAIR_LINE.fullmatch(line):
             expected = number in (0, len(lines) - 1) or bool(re.search(_ABOUT_SCORES, lines[number - 1], re.IGNORECASE))
-            yield (float(match[1]), float(match[2])), expected
+            yield from _pair(match, _titles(lines, number), expected)
         elif len(line) <= _LONGEST_TITLE and (match := _TITLED_PAIR_LINE.fullmatch(line)):
-            yield (float(match[1]), float(match[2])), True
+            yield from _pair(match, line[: match.start(1)], True)
     for match in _PAIR_IN_BRACKETS.finditer(text):
-        yield (float(match[1]), float(match[2])), True
+        yield from _pair(match, text[text.rfind("\n", 0, match.start()) + 1 : match.start(1)], True)
     undecorated = re.sub(r"[*_`#>\"{}\[\]]+", "", text)
     first, second = (
         [next(float(group) for group in match.groups() if group) for match in pattern.finditer(undecorated)]
@@ -95,6 +104,22 @@ def _places(text: str) -> Iterator[tuple[Scores, bool]]:
     if first and second:
         # Every combination: an assistant with two different scores is a contradiction.
         yield from {((one, other), True) for one in first for other in second}
+
+
+def _pair(match: "re.Match[str]", title: str, expected: bool) -> Iterator[tuple[Scores, bool]]:
+    """Two numbers under a title. Where it names another order they are read in both: only equal scores survive that."""
+    scores = float(match[1]), float(match[2])
+    yield scores, expected
+    if _OTHER_ORDER.search(title[-_LONGEST_TITLE:]):
+        yield scores[::-1], expected
+
+
+def _titles(lines: list[str], number: int) -> str:
+    """What may say whose the two numbers of a line are: a title before it, past the rule of a table, names behind."""
+    before = next((line for line in reversed(lines[:number]) if re.search(r"\w", line)), "")
+    behind = lines[number + 1] if number + 1 < len(lines) else ""
+    is_title = re.search(_ABOUT_SCORES, before, re.IGNORECASE) or _NAMES_ALONE.fullmatch(before)
+    return (before if is_title else "") + "\n" + (behind if _NAMES_ALONE.fullmatch(behind) else "")
 
 
 def parse_scores(reply: str) -> Scores | None:

@@ -42,7 +42,11 @@ _MARKED = re.compile(rf"####[ \t]*[*$€£¥ ]*({_NUMBER.pattern})[ \t]*[*%]*\.?
 def _fraction(found: "re.Match[str]") -> str:
     sign, whole, top, bottom = found[1], found[2] or "", found[3] or found[4], found[5] or found[6]
     if whole and not top.startswith("-") and not bottom.startswith("-"):
-        top = str(int(whole) * int(bottom) + int(top))
+        try:
+            top = str(int(whole) * int(bottom) + int(top))
+        except ValueError:
+            # More digits than Python reads or writes: no number, as any other of that length.
+            return " "
         whole = ""
     return f" {whole} {sign}{top}/{bottom} "
 

@@ -26,6 +26,8 @@ RESPONSES = "responses.jsonl"
 SETTINGS = "settings.json"
 # Said for people; moved files with the same content are the same.
 _NOTES = ("model", "data")
+# Every settings file of ours has them: other programs have a settings.json too.
+_OURS = {"weights", "rows"}
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             changes = ", ".join(f"{name}: {before.get(name)!r} there, {settings.get(name)!r} now" for name in differing)
             raise GadConfigError(f"{folder} holds responses of other settings ({changes}); name another --output")
         return
-    if not file.is_file() and folder.is_dir() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
+    is_ours = _OURS <= (read_json(file) or {}).keys()
+    if not is_ours and folder.is_dir() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
         raise GadDataError(f"{folder} is not empty and no folder of gad-verl evaluate; name another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)

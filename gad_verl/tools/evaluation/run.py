@@ -157,7 +157,9 @@ def evaluate(
     names = [opponent.name for opponent in opponents]
     if len(names) != len(set(names)):
         raise GadConfigError(f"--against names two opponents {names}: give them names of their own (NAME=PATH)")
-    # A judge that cannot be reached shows before hours of generation, not after them.
+    # A judge that cannot be reached shows before hours of generation, not after them, and so does its store.
+    if judge is not None:
+        _check_store(judge.store or output / JUDGE_STORE, output)
     if judge is not None and len(read_responses(output / RESPONSES)) < len(rows) * settings.samples:
         from gad_verl.tools.api import check_endpoint
 
@@ -191,10 +193,20 @@ def evaluate(
         counts = asker.counts
         raise GadDataError(
             f"{output}: written, but without one judged prompt: {counts.unparsed} of {counts.ratings} ratings of "
-            f"{judge.endpoint.model!r} could not be read, {counts.cut_replies} replies were cut by their length. Look "
+            f"{judge.endpoint.model!r} could not be read, {counts.unanswered} requests got no answer, "
+            f"{counts.cut_replies} replies were cut by their length. Look "
             "at the replies in the judge's store; take a larger --judge-rating-tokens, or another judge"
         )
     return evaluation
+
+
+def _check_store(path: Path, output: Path) -> None:
+    """Open a store and let it go: another evaluation may use it while this one generates."""
+    from gad_verl.tools.api import AnswerStore
+
+    # A new one in the folder of the evaluation waits until that folder is made.
+    if path.exists() or output.absolute() not in path.absolute().parents:
+        AnswerStore(path).close()
 
 
 def _divergence(

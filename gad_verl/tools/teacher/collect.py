@@ -155,7 +155,9 @@ async def _ask_all(plan: Plan, store: AnswerStore, attempt: int, progress: Colle
         requests = plan.requests(teacher, attempt, store)
         shown = progress.of(teacher, is_extra=attempt > 0)
         try:
-            return await answer_all(teacher.endpoint, requests, store, progress=shown, stop=stop)
+            # From the second attempt on, what was answered before is asked again.
+            heard = attempt > 0
+            return await answer_all(teacher.endpoint, requests, store, progress=shown, stop=stop, heard=heard)
         except GadEndpointError:
             # Raised when the others have ended too: the group would cancel them, and their answers are paid for.
             return Summary()

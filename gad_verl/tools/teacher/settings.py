@@ -22,6 +22,7 @@ from typing import Any
 
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.api.endpoint import Endpoint
+from gad_verl.tools.api.requests import check_json
 from gad_verl.tools.teacher.prompts import Framing
 
 ASSIGNMENTS = ("split", "all")
@@ -215,6 +216,7 @@ def _check_sampling(sampling: Mapping[str, Any], where: str) -> None:
     for name, instead in _RESERVED.items():
         if name in sampling:
             raise GadConfigError(f"{where}: sampling must not hold {name!r}; it is set by {instead}")
+    check_json(sampling, f"{where}: sampling:")
     if not isinstance(sampling.get("seed", 0), int):
         raise GadConfigError(f"{where}: seed must be a whole number")
     temperature = sampling.get("temperature")

@@ -140,7 +140,9 @@ class ToolCollection:
                         break
                     requests = [self._request(one) for one in asked]
                     shown = progress.of(self._teacher, is_extra=turn > 0)
-                    asyncio.run(answer_all(self._teacher.endpoint, iter(requests), store, progress=shown))
+                    asyncio.run(
+                        answer_all(self._teacher.endpoint, iter(requests), store, progress=shown, heard=turn > 0)
+                    )
                     for one, request in zip(asked, requests, strict=True):
                         self._take(one, store.get(request.key), store.rejection(request.key), store)
             for one in trajectories:
