@@ -31,7 +31,7 @@ from tqdm import tqdm
 from gad_verl.data.endings import EXTRA_INFO, MARKS
 from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.record.files import plain
+from gad_verl.record.files import check_apart, plain
 from gad_verl.tools.data.cleaning import STEPS, clean, has_marker
 from gad_verl.tools.data.image_groups import image_digests
 from gad_verl.tools.data.row_file import open_gad_file
@@ -210,10 +210,16 @@ def normalize_file(
         raise GadConfigError(f"--output {output}: the name must end in .parquet")
     if output is None and rejected is not None:
         raise GadConfigError("--rejected: a dry run writes nothing")
+    card = None if output is None else card_path(output)
+    check_apart(
+        {"--output": output, "the card": card, "--rejected": rejected},
+        {"the input": path},
+        in_place=("--output", "the input"),
+    )
     with outputs(overwrite) as files:
         if output is not None:
             files.add(output)
-            files.add(card_path(output))
+            files.add(card)
         if rejected is not None:
             files.add(rejected)
         opened = open_gad_file(path, options.prompt_key, options.teacher_key)
@@ -269,7 +275,7 @@ def normalize_file(
             raise GadDataError(f"{path}: no row is left of {result.read} ({reasons})")
         if output is not None:
             files.write_card(
-                card_path(output),
+                card,
                 {
                     "command": "data normalize",
                     "inputs": [describe_file(opened.path)],
