@@ -29,7 +29,8 @@ from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError
 from gad_verl.record.files import plain
 from gad_verl.tools.data.cleaning import STEPS, clean, strip_template, strip_thinking
-from gad_verl.tools.data.normalizing import Change, NormalizeOptions, normalize_file, show_change
+from gad_verl.tools.data.normalizing import BESIDE_TEXTS, Change, NormalizeOptions, normalize_file, show_change
+from gad_verl.tools.teacher.output import output_schema
 
 ALL = tuple(STEPS)
 
@@ -232,15 +233,35 @@ def test_rows_of_several_texts_lose_bad_texts_only(tmp_path: Path) -> None:
 
 
 def test_what_is_said_of_each_text_goes_with_it(tmp_path: Path) -> None:
-    about = {"finish_reason": ["length", "stop", "length"], "attempts": [1, 2, 3], "index": 7, "pair": [1, 2]}
+    about = {"finish_reason": ["length", "stop", "length"], "attempts": [1, 2, 3], "index": 7, "refusal": [True, False]}
     row = {"prompt": [{"role": "user", "content": "Q?"}], "teacher_response": ["a", "<think>b", "c"]}
-    table = pa.Table.from_pylist([row | {"teacher": ["x", "y", "z"], "extra_info": about}])
-    parquet.write_table(table, tmp_path / "in.parquet")
+    row |= {"teacher": ["x", "y", "z"], "stopped_by_length": [True, False, True]}
+    parquet.write_table(pa.Table.from_pylist([row | {"extra_info": about}]), tmp_path / "in.parquet")
     normalize_file(tmp_path / "in.parquet", tmp_path / "out.parquet", NormalizeOptions())
     (found,) = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert found["teacher_response"] == ["a", "c"] and found["teacher"] == ["x", "z"]
-    left = {"finish_reason": ["length", "length"], "attempts": [1, 3], "index": 7, "pair": [1, 2]}
+    assert found["stopped_by_length"] == [True, True]
+    left = {"finish_reason": ["length", "length"], "attempts": [1, 3], "index": 7, "refusal": [True, False]}
     assert found["extra_info"] == left
+
+
+def test_lists_of_the_row_itself_stay_whatever_their_length(tmp_path: Path) -> None:
+    """Any of them may be as long as the texts are by chance, and one inside of another may have a name of a mark."""
+    about = {"tags": ["math", "en"], "sources": {"teacher": ["t", "u"], "finish_reason": ["f", "g"]}, "index": 3}
+    row = {"prompt": [{"role": "user", "content": "Q?"}], "teacher_response": ["</s>", "b"], "scores": [0.1, 0.9]}
+    parquet.write_table(pa.Table.from_pylist([row | {"extra_info": about}]), tmp_path / "in.parquet")
+    normalize_file(tmp_path / "in.parquet", tmp_path / "out.parquet", NormalizeOptions())
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == [
+        row | {"teacher_response": ["b"], "extra_info": about}
+    ]
+
+
+def test_every_list_that_a_collection_writes_is_known() -> None:
+    schema = output_schema(samples=2)
+    extra = schema.field("extra_info").type
+    places = [*schema, *(extra.field(number) for number in range(extra.num_fields))]
+    lists = {one.name for one in places if pa.types.is_list(one.type)}
+    assert lists - {"prompt", "teacher_response"} <= set(BESIDE_TEXTS)
 
 
 def test_optional_removals(tmp_path: Path) -> None:
