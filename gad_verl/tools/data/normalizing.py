@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from tqdm import tqdm
 
+from gad_verl.data.content import is_blank
 from gad_verl.data.endings import EXTRA_INFO, MARKS
 from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError, GadDataError
@@ -135,7 +136,7 @@ def show_change(change: Change, context: int = 30, longest: int = 120) -> str:
 
 def _refuse(text: str, options: NormalizeOptions) -> str | None:
     """Why a cleaned text is left out; None to keep it."""
-    if not text.strip():
+    if is_blank(text):
         return "empty"
     if len(text) < options.min_chars:
         return f"shorter than {options.min_chars} characters"
