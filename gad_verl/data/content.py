@@ -11,14 +11,20 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The text of a message's content, in the forms in which APIs and data sets write it: a text, or a list of parts."""
+"""The text of a message's content, in the forms in which APIs and data sets write it, and whether a text is blank."""
 
+import unicodedata
 from typing import Any
 
 # Kinds of parts that are part of the text: of the chat API, of the responses API, and of APIs that name no kind.
 _TEXT = ("text", "input_text", "output_text", None)
 # What a model thought before it answered is no part of its answer.
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, and what has no width (U+200B, U+FEFF and others of its category)."""
+    return all(one.isspace() or unicodedata.category(one) == "Cf" for one in text)
 
 
 class OtherPartError(Exception):

@@ -18,6 +18,7 @@ Layouts are not known here: a row is a dict as the file has it.
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -89,15 +90,18 @@ def open_file(path: str | Path) -> Source:
     """A parquet, JSON, JSONL or CSV file as a source.
 
     Raises:
-        GadDataError: If the file is missing, empty, of an unknown kind or not UTF-8; later, from ``rows``,
-            if its encoding breaks further down.
+        GadDataError: If the file is missing, empty, of an unknown kind or not UTF-8, or two columns have one name;
+            later, from ``rows``, if its encoding breaks further down.
     """
     path = check_path(path)
-    if path.suffix == ".parquet":
-        return _open_parquet(path)
-    if path.suffix == ".json":
-        return _open_json(path)
-    return _open_jsonl(path) if path.suffix == ".jsonl" else _open_csv(path)
+    opened = {".parquet": _open_parquet, ".json": _open_json, ".jsonl": _open_jsonl, ".csv": _open_csv}
+    source = opened[path.suffix](path)
+    doubled = [repr(name) for name, count in Counter(source.columns).items() if count > 1]
+    if doubled:
+        raise GadDataError(
+            f"{path} has several columns of one name: {', '.join(doubled)}. Rename or remove all of them but one"
+        )
+    return source
 
 
 def one_line(error: BaseException) -> str:

@@ -34,6 +34,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gad_verl.data.content import is_blank
 from gad_verl.data.endings import EXTRA_INFO, MARKS, cut_marks
 from gad_verl.data.reading import BadRow, open_file
 from gad_verl.errors import GadDataError
@@ -86,7 +87,7 @@ def teacher_texts(value: Any, where: str) -> list[str]:
     for text in texts:
         if not isinstance(text, str):
             raise GadDataError(f"{where}: expected text, got {type(text).__name__}")
-        if not text.strip():
+        if is_blank(text):
             raise GadDataError(f"{where}: the teacher text is empty; remove the row (or collect the answer again)")
         check_unicode(text, where)
     return texts

@@ -22,7 +22,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gad_verl.data.content import OtherPartError, text_of
+from gad_verl.data.content import OtherPartError, is_blank, text_of
 from gad_verl.data.schema import check_unicode
 from gad_verl.errors import GadDataError
 
@@ -124,7 +124,7 @@ def normal_messages(value: Any, where: str) -> list[Message]:
             spoken["tool_calls"] = [call for _, call in called]
         elif end < len(messages) or end > place + 1:
             raise GadDataError(f"{at}: the assistant calls no tool here, so its trajectory ends; cut the row behind it")
-        elif not spoken["content"].strip():
+        elif is_blank(spoken["content"]):
             raise GadDataError(f"{at}: the last answer is empty; remove the row (or collect it again)")
         if called and end == len(messages) and end == place + 1:
             raise GadDataError(f"{at}: the trajectory ends with a call; it must end with an answer: remove the row")

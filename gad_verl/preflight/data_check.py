@@ -41,7 +41,14 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
 
     Raises:
         GadDataError: Names the file, row and column.
+        GadConfigError: A setting of the data is none.
     """
+    for key in ("train_max_samples", "val_max_samples"):
+        most = config.data.get(key, -1)
+        if isinstance(most, bool) or not isinstance(most, int):
+            raise GadConfigError(f"data.{key}={most}: a whole number is needed; -1 takes all rows")
+    if not config.data.train_files:
+        raise GadDataError("data.train_files names no file: give training rows (gad-verl data import makes them)")
     checks = TrainingRowChecks(gad_config)
     rows = checks.check_files(file_list(config.data.train_files), config.data.prompt_key)
     if not config.data.val_files:

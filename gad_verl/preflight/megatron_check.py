@@ -176,13 +176,25 @@ def _check_engine(
             f"{prefix}.virtual_pipeline_model_parallel_size={stages} needs pipeline_model_parallel_size of at least 2"
         )
     if model is not None:
-        _check_divisions(key, engine, model, num_layers, stages)
+        check_divisions(key, engine, model, num_layers, stages)
     for name, value in (("context parallelism", context), ("virtual pipeline stages", stages), ("experts", experts)):
         if value > 1:
             logger.warning("%s: %s were checked by their configuration alone, never run by the tests", prefix, name)
 
 
-def _check_divisions(key: str, engine: Any, model: Any, num_layers: int | None, stages: int) -> None:
+def check_divisions(key: str, engine: Any, model: Any, num_layers: int | None, stages: int) -> None:
+    """Check that a model can be divided as its engine says.
+
+    Args:
+        key: Of the engine's section.
+        engine: That section.
+        model: Heads, layers and experts of the model, by the names of transformers' configurations.
+        num_layers: Layers that are kept of it; None keeps all.
+        stages: Virtual stages of a pipeline stage.
+
+    Raises:
+        GadConfigError: Names the key and the size.
+    """
     tensor, pipeline = engine.tensor_model_parallel_size, engine.pipeline_model_parallel_size
     experts = engine.expert_model_parallel_size
     heads = model.num_attention_heads

@@ -23,7 +23,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from gad_verl.errors import GadDataError
+from gad_verl.errors import GadConfigError, GadDataError
 
 # Nested deeper than this nothing is that a program of ours writes, and much that reads values calls itself.
 _DEEPEST = 100
@@ -54,6 +54,36 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_apart(
+    written: Mapping[str, Path | None], read: Mapping[str, str | Path | None], in_place: tuple[str, str] | None = None
+) -> None:
+    """Refuse outputs that would replace what is read, or one another.
+
+    Args:
+        written: Files to write, by what the user calls them; None for those that are not asked for.
+        read: Files to read, the same way. What is no file (a data set of a hub, a built-in template) is passed over.
+        in_place: An output that may replace an input: the names of the two.
+
+    Raises:
+        GadConfigError: Names both and the remedy.
+    """
+    # Links, "~" and ".." can spell one file in two ways.
+    places = {name: os.path.realpath(os.path.expanduser(path)) for name, path in written.items() if path is not None}
+    inputs = {name: os.path.expanduser(path) for name, path in read.items() if path is not None}
+    outputs_at: dict[str, str] = {}
+    for name, place in places.items():
+        if place in outputs_at:
+            raise GadConfigError(f"{written[name]} is named for two outputs, {outputs_at[place]} and {name}")
+        outputs_at[place] = name
+        for other, path in inputs.items():
+            # The same file under two names where the disk knows no capitals.
+            is_same = os.path.isfile(path) and (
+                place == os.path.realpath(path) or (os.path.exists(place) and os.path.samefile(place, path))
+            )
+            if is_same and (name, other) != in_place:
+                raise GadConfigError(f"{name} {written[name]} would replace {other}: name another file")
 
 
 def follow_umask(folder: Path) -> None:

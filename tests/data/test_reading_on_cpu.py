@@ -18,6 +18,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,3 +88,18 @@ def test_what_is_broken_further_down_is_told_by_the_rows(tmp_path: Path) -> None
     path.write_bytes(b"5\n" * 120 + good)
     with pytest.raises(GadDataError, match="JSONL has one JSON object a line"):
         open_file(path)
+
+
+@given(names=st.lists(st.sampled_from("abcd"), min_size=1, max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_columns_of_one_name_are_told_apart_by_nobody(folder: Path, names: list[str]) -> None:
+    table, lines = folder / "doubled.parquet", folder / "doubled.csv"
+    parquet.write_table(pa.Table.from_arrays([pa.array([place]) for place in range(len(names))], names), table)
+    lines.write_text(f"{','.join(names)}\n{','.join(map(str, range(len(names))))}\n", encoding="utf-8")
+    doubled = ", ".join(repr(name) for name in dict.fromkeys(names) if names.count(name) > 1)
+    for path in (table, lines):
+        if doubled:
+            with pytest.raises(GadDataError, match=f"{path.name} has several columns of one name: {doubled}. Rename"):
+                open_file(path)
+        else:
+            assert open_file(path).columns == names

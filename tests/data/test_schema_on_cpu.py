@@ -81,6 +81,8 @@ def test_many_rows_of_parquet_keep_their_numbers(tmp_path: Path) -> None:
     [
         ("", "empty"),
         (" \n\t", "empty"),
+        ("\u200b\ufeff", "empty"),
+        (["fine", " \u2060\n"], "empty"),
         (None, "got NoneType"),
         ([], "empty; remove the row"),
         (["fine", ""], "empty"),

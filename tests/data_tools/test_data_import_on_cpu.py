@@ -471,6 +471,16 @@ def test_unreadable_files_are_one_clear_error(
     assert name in error and re.search(message, error), error
 
 
+@pytest.mark.parametrize("tool", ["import", "normalize", "split"])
+def test_columns_of_one_name_are_named(tool: str, tmp_path: Path, fails: Callable[..., str]) -> None:
+    arrays = [pa.array([[{"role": "user", "content": "Q?"}]]), pa.array(["A."]), pa.array(["B."])]
+    source = tmp_path / "in.parquet"
+    parquet.write_table(pa.Table.from_arrays(arrays, ["prompt", "teacher_response", "teacher_response"]), source)
+    output = tmp_path / ("out" if tool == "split" else "out.parquet")
+    error = fails(tmp_path, tool, source, "--output", output)
+    assert "several columns of one name: 'teacher_response'" in error and "--rename" not in error
+
+
 def test_missing_file_folder_and_output_names(tmp_path: Path, fails: Callable[..., str]) -> None:
     output = tmp_path / "out.parquet"
     assert "no such file" in fails(tmp_path, "import", tmp_path / "no.jsonl", "--output", output)

@@ -25,11 +25,13 @@ from hypothesis import strategies as st
 from tiny_vlm import picture
 
 from gad_verl import cli
+from gad_verl.data.content import is_blank
 from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError
 from gad_verl.record.files import plain
 from gad_verl.tools.data.cleaning import STEPS, clean, strip_template, strip_thinking
-from gad_verl.tools.data.normalizing import Change, NormalizeOptions, normalize_file, show_change
+from gad_verl.tools.data.normalizing import BESIDE_TEXTS, Change, NormalizeOptions, normalize_file, show_change
+from gad_verl.tools.teacher.output import output_schema
 
 ALL = tuple(STEPS)
 
@@ -80,11 +82,21 @@ def test_twice_is_once(text: str, steps: set[str]) -> None:
         ("<think>\nHm, so\n</think>\n\nHi.", "Hi."),
         ("<THINK></THINK><think>again</think>Hi.", "Hi."),
         ("Hm, so I say hi.\n</think>\n\nHi.", "Hi."),
+        ("Hm, so I say hi.</think>\n\nHi.", "Hi."),
+        ("Hm, so I say hi.</think>\nHi.", "Hi."),
+        ("\n</think>\n\nHi.", "Hi."),
+        ("</think>Why?\n  </think> \nHi.", "Hi."),
+        ("```py\nx = 1\n```\nso 1\n</think>\n\nHi.", "Hi."),
         ("<think>never ends", ""),
         ("Hi.<|im_end|>", "Hi."),
         ("<|im_start|>assistant\nHi.<|im_end|>\n<|im_start|>", "Hi."),
         ("<s>[INST] Hi. [/INST]</s>", "Hi."),
         ("<|start_header_id|>assistant<|end_header_id|>\n\nHi.<|eot_id|>", "Hi."),
+        ("<s>Hi.</s>", "Hi."),
+        ("<s> Hi.</s><|im_end|>", "Hi."),
+        ("Hi.</s></s>\n", "Hi."),
+        ("Assistant: Hi.\n\nNote: see the user manual: page 3.", "Hi.\n\nNote: see the user manual: page 3."),
+        ("### Response:\nHi.\n\n### Instruction:", "Hi."),
         ("### Response:\nHi.", "Hi."),
         ("Hi.\n\n### Instruction:", "Hi."),
         ("ASSISTANT: Hi.", "Hi."),
@@ -102,6 +114,20 @@ def test_marks_go(text: str, cleaned: str) -> None:
     [
         "The chat ends with <|im_end|> in ChatML.",
         "In HTML, <s>struck</s> text is old.",
+        "<s>old</s> price",
+        "The <S>old</S>",
+        "<s>old</s> and <s>older</s>",
+        "The price was <s>10</s>",
+        "<s>a</s>, not <s>b</s>.",
+        "Use the tag <s>",
+        "Assistant: hello\nUser: hi",
+        "Assistant: hello\n\n**Customer:** hi\nAssistant: How can I help?",
+        "Assistant: Hello.\nHuman: Hello.",
+        "To close the tag write </think>\nand then go on.",
+        "To close the tag write </think>\n\nThen go on.",
+        "The block ends at </think>",
+        "Write:\n```\n</think>\n```\nand go on.",
+        "It is <think>\nso\n</think>\nin full.",
         "Write `</think>` to close the block.",
         "Some models think in <think>...</think> first.",
         "### Results\n\nFine.",
@@ -224,6 +250,29 @@ def test_normalising_a_file_twice_changes_nothing_more(tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "one.parquet") == parquet.read_table(tmp_path / "two.parquet")
 
 
+@given(
+    st.text(st.one_of(st.characters(categories=["Cf", "Zs"]), st.sampled_from("\n\t"))), st.characters(categories=["L"])
+)
+@settings(max_examples=100, deadline=None)
+def test_what_shows_nothing_is_blank(nothing: str, letter: str) -> None:
+    assert is_blank(nothing) and not is_blank(nothing + letter + nothing)
+
+
+def test_texts_without_width_are_empty(tmp_path: Path) -> None:
+    texts = ["\u200b\ufeff", "a\u200bb", "\ufeff\n\u2060 "]
+    path = tmp_path / "in.jsonl"
+    rows = [{"prompt": f"Q{number}?", "teacher_response": text} for number, text in enumerate(texts)]
+    several = [{"prompt": "Q?", "teacher_response": texts}]
+    for content, kept in ((rows, ["a\u200bb"]), (several, [["a\u200bb"]])):
+        path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+        output = tmp_path / "out.parquet"
+        assert cli.main(["data", "import", str(path), "--output", str(output), "--overwrite"]) == 0
+        assert parquet.read_table(output)["teacher_response"].to_pylist() == kept
+    # A special token may be all that the text shows.
+    source = write(tmp_path / "in.parquet", ["\u200b</s>", "b"])
+    assert dict(normalize_file(source, tmp_path / "n.parquet", NormalizeOptions()).dropped_rows) == {"empty": 1}
+
+
 def test_rows_of_several_texts_lose_bad_texts_only(tmp_path: Path) -> None:
     source = write(tmp_path / "in.parquet", [["A.\n", "<think>x"], ["<think>y"], ["B.", "C."]])
     result = normalize_file(source, tmp_path / "out.parquet", NormalizeOptions())
@@ -232,15 +281,35 @@ def test_rows_of_several_texts_lose_bad_texts_only(tmp_path: Path) -> None:
 
 
 def test_what_is_said_of_each_text_goes_with_it(tmp_path: Path) -> None:
-    about = {"finish_reason": ["length", "stop", "length"], "attempts": [1, 2, 3], "index": 7, "pair": [1, 2]}
+    about = {"finish_reason": ["length", "stop", "length"], "attempts": [1, 2, 3], "index": 7, "refusal": [True, False]}
     row = {"prompt": [{"role": "user", "content": "Q?"}], "teacher_response": ["a", "<think>b", "c"]}
-    table = pa.Table.from_pylist([row | {"teacher": ["x", "y", "z"], "extra_info": about}])
-    parquet.write_table(table, tmp_path / "in.parquet")
+    row |= {"teacher": ["x", "y", "z"], "stopped_by_length": [True, False, True]}
+    parquet.write_table(pa.Table.from_pylist([row | {"extra_info": about}]), tmp_path / "in.parquet")
     normalize_file(tmp_path / "in.parquet", tmp_path / "out.parquet", NormalizeOptions())
     (found,) = parquet.read_table(tmp_path / "out.parquet").to_pylist()
     assert found["teacher_response"] == ["a", "c"] and found["teacher"] == ["x", "z"]
-    left = {"finish_reason": ["length", "length"], "attempts": [1, 3], "index": 7, "pair": [1, 2]}
+    assert found["stopped_by_length"] == [True, True]
+    left = {"finish_reason": ["length", "length"], "attempts": [1, 3], "index": 7, "refusal": [True, False]}
     assert found["extra_info"] == left
+
+
+def test_lists_of_the_row_itself_stay_whatever_their_length(tmp_path: Path) -> None:
+    """Any of them may be as long as the texts are by chance, and one inside of another may have a name of a mark."""
+    about = {"tags": ["math", "en"], "sources": {"teacher": ["t", "u"], "finish_reason": ["f", "g"]}, "index": 3}
+    row = {"prompt": [{"role": "user", "content": "Q?"}], "teacher_response": ["</s>", "b"], "scores": [0.1, 0.9]}
+    parquet.write_table(pa.Table.from_pylist([row | {"extra_info": about}]), tmp_path / "in.parquet")
+    normalize_file(tmp_path / "in.parquet", tmp_path / "out.parquet", NormalizeOptions())
+    assert parquet.read_table(tmp_path / "out.parquet").to_pylist() == [
+        row | {"teacher_response": ["b"], "extra_info": about}
+    ]
+
+
+def test_every_list_that_a_collection_writes_is_known() -> None:
+    schema = output_schema(samples=2)
+    extra = schema.field("extra_info").type
+    places = [*schema, *(extra.field(number) for number in range(extra.num_fields))]
+    lists = {one.name for one in places if pa.types.is_list(one.type)}
+    assert lists - {"prompt", "teacher_response"} <= set(BESIDE_TEXTS)
 
 
 def test_optional_removals(tmp_path: Path) -> None:

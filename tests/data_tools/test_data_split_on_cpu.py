@@ -40,7 +40,7 @@ from gad_verl.tools.data.near_duplicates import (
     rows_per_band,
     shingles,
 )
-from gad_verl.tools.data.row_file import open_gad_file, open_table
+from gad_verl.tools.data.row_file import open_gad_file, open_table, without_views
 from gad_verl.tools.data.splitting import SIDES, SplitOptions, assign, prompt_text, split_file, without_common_affixes
 from gad_verl.tools.data.templates import ALPACA
 
@@ -357,6 +357,53 @@ def test_empty_extra_info_of_every_row_is_no_obstacle(suffix: str, tmp_path: Pat
     output = tmp_path / "out.parquet"
     assert cli.main(["data", "normalize", str(path), "--output", str(output)]) == 0
     assert parquet.read_table(output)["extra_info"].to_pylist() == [None] * 40
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_views_become_plain_texts_at_any_depth(data: st.DataObject) -> None:
+    """What Arrow can filter: of a type that was drawn and of the same without views, the same values."""
+    texts, others = [(pa.string_view(), pa.string()), (pa.binary_view(), pa.binary())], [pa.int64(), pa.large_string()]
+    leaves = st.sampled_from([*texts, *((kind, kind) for kind in others)])
+
+    def wider(inner: st.SearchStrategy) -> st.SearchStrategy:
+        return st.one_of(
+            inner.map(lambda pair: tuple(pa.list_(kind) for kind in pair)),
+            inner.map(lambda pair: tuple(pa.large_list(kind) for kind in pair)),
+            inner.map(lambda pair: tuple(pa.map_(pa.string(), kind) for kind in pair)),
+            st.tuples(inner, inner).map(
+                lambda pairs: tuple(pa.struct([("a", one), ("b", other)]) for one, other in zip(*pairs, strict=True))
+            ),
+        )
+
+    viewed, plain = data.draw(st.recursive(leaves, wider, max_leaves=6))
+    assert without_views(viewed) == plain and without_views(plain) == plain
+    empty = pa.array([None, None], type=viewed).cast(plain)
+    assert empty.filter(pa.array([True, False])).to_pylist() == [None]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_columns_of_views_are_split_and_normalised(tmp_path: Path, several: bool) -> None:
+    rows = gad_rows(40)
+    texts = [[f"{row['teacher_response']} ", "</s>"] if several else f"{row['teacher_response']} " for row in rows]
+    table = pa.table(
+        {
+            "note": pa.array([None, "n"] * 20, type=pa.string_view()),
+            "prompt": pa.array([row["prompt"] for row in rows]),
+            "teacher_response": pa.array(texts, type=pa.list_(pa.string_view()) if several else pa.string_view()),
+        }
+    ).replace_schema_metadata({"mine": "kept"})
+    source, output = tmp_path / "in.parquet", tmp_path / "out.parquet"
+    parquet.write_table(table, source)
+    assert cli.main(["data", "normalize", str(source), "--output", str(output)]) == 0
+    cleaned = parquet.read_table(output)
+    expected = [[text[0].strip()] if several else text.strip() for text in texts]
+    assert cleaned["teacher_response"].to_pylist() == expected and cleaned["note"].to_pylist() == [None, "n"] * 20
+    assert cleaned.schema.names == table.schema.names and cleaned.schema.metadata[b"mine"] == b"kept"
+    split_file(source, tmp_path / "split", SplitOptions(val=5))
+    sides = [parquet.read_table(tmp_path / "split" / f"{name}.parquet") for name in ("train", "val")]
+    found = [text for side in sides for text in side["teacher_response"].to_pylist()]
+    assert len(found) == 40 and sorted(map(str, found)) == sorted(map(str, texts))
 
 
 def test_existing_files_are_kept_unless_told_otherwise(tmp_path: Path) -> None:

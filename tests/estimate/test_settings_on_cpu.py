@@ -18,11 +18,13 @@ from typing import Any
 
 import pytest
 
+from gad_verl.core.schedule import Phase
 from gad_verl.errors import GadConfigError
 from gad_verl.tools.estimate import memory
 from gad_verl.tools.estimate.gpus import GIB, GPUS
 from gad_verl.tools.estimate.phases import PhaseMemory, phase_memory
-from gad_verl.tools.estimate.run_estimate import bounded, estimate, host_bytes
+from gad_verl.tools.estimate.ranges import Range
+from gad_verl.tools.estimate.run_estimate import bounded, checkpoint_size, estimate, host_bytes
 from gad_verl.tools.estimate.run_settings import RunSettings, read_settings
 from gad_verl.tools.estimate.shape import find_shape
 
@@ -246,3 +248,98 @@ def test_the_gathered_model_of_seven_billion_is_fourteen_gib(read: Read) -> None
     kept = read(f"{ACTOR}.fsdp_config.reshard_after_forward=False").student
     assert memory.gathered_bytes(kept) / GIB == pytest.approx(14.2, abs=0.1)
     assert memory.gathered_bytes(read().student) == 0
+
+
+def seconds(settings: RunSettings) -> dict[Phase, dict[str, Range]]:
+    return estimate(settings, GPU).stages
+
+
+@pytest.mark.parametrize("preset", [(), ("gad=paper",)])
+def test_epochs_of_the_policy_multiply_its_update_alone(read: Read, preset: tuple[str, ...]) -> None:
+    """A supervised step takes one, and so does a step by texts that the discriminator's ignorance leaves."""
+    found = [read(*preset, f"{ACTOR}.ppo_epochs={epochs}") for epochs in (1, 3)]
+    once, often = map(seconds, found)
+    update = "student update"
+    for phase, stages in once.items():
+        for name, spent in stages.items():
+            if (phase, name) != (Phase.ADVERSARIAL, update):
+                assert often[phase][name] == spent
+    before, after = once[Phase.ADVERSARIAL][update], often[Phase.ADVERSARIAL][update]
+    assert after.high == pytest.approx(3 * before.high)
+    assert found[0].gad.turns_to_texts == (not preset)
+    assert after.low == pytest.approx(3 * before.low if preset else before.low)
+
+
+@pytest.mark.parametrize("lora", [0, 16])
+@pytest.mark.parametrize("compares", [True, False])
+def test_the_rollouts_log_probabilities_spare_a_pass(read: Read, lora: int, compares: bool) -> None:
+    keys = (f"actor_rollout_ref.model.lora_rank={lora}", f"{ACTOR}.use_kl_loss={compares}")
+    # The size of the pass need not be set where nobody makes it.
+    bypass = ("algorithm.rollout_correction.bypass_mode=True", f"{ROLLOUT}.calculate_log_probs=True")
+    plain, spared = read(*keys), read(*keys, *bypass)
+    old, reference = "old log-probabilities", "reference log-probabilities"
+    stages = [seconds(settings)[Phase.ADVERSARIAL] for settings in (plain, spared)]
+    assert list(stages[1]) == [name for name in stages[0] if name != old] and old in stages[0]
+    assert (reference in stages[0]) == (reference in stages[1]) == compares
+    assert old in phases(plain) and old not in phases(spared)
+    assert (reference in phases(spared)) == compares
+    unsized = (f"{ROLLOUT}.log_prob_use_dynamic_bsz=False", f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu=null")
+    if lora and compares:
+        with pytest.raises(GadConfigError, match="rows of a micro-batch are not set"):
+            read(*keys, *bypass, *unsized)
+    else:
+        read(*keys, *bypass, *unsized)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ((f"{ACTOR}.megatron.tensor_model_parallel_size=3",), "does not divide the 8 GPUs"),
+        ((f"{ACTOR}.megatron.tensor_model_parallel_size=3", "trainer.nnodes=3"), "the attention heads (28)"),
+        ((f"{REF}.megatron.tensor_model_parallel_size=8",), "ref.megatron.tensor_model_parallel_size=8"),
+        ((f"{ACTOR}.megatron.pipeline_model_parallel_size=8",), "do not divide 28 layers"),
+        ((f"{ACTOR}.megatron.context_parallel_size=3",), "does not divide the 8 GPUs"),
+        (("discriminator.megatron.tensor_model_parallel_size=8",), "discriminator.megatron.tensor_model_parallel_size"),
+        (
+            ("gad.discriminator_num_layers=5", "discriminator.megatron.pipeline_model_parallel_size=2"),
+            "do not divide 5 layers",
+        ),
+        (("actor_rollout_ref.model.lora_rank=32",), "LoRA is supported on FSDP only"),
+    ],
+)
+def test_layouts_of_megatron_that_no_run_has_are_refused(read: Read, overrides: tuple[str, ...], said: str) -> None:
+    with pytest.raises(GadConfigError) as error:
+        read(*overrides, name=MEGATRON)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_checkpoint_of_adapters_alone(read: Read) -> None:
+    adapted = "actor_rollout_ref.model.lora_rank=16"
+    alone = f"+{ACTOR}.checkpoint.save_lora_only=True"
+    whole, small = read(adapted), read(adapted, alone)
+    assert checkpoint_size(whole) - checkpoint_size(small) == pytest.approx(
+        4 * (COUNT - whole.student.trained_parameters)
+    )
+    # It says nothing of a model without adapters, nor of one that is not saved.
+    assert checkpoint_size(read(alone)) == checkpoint_size(read())
+    optimizer = f"{ACTOR}.checkpoint.save_contents=[optimizer]"
+    assert checkpoint_size(read(adapted, alone, optimizer)) == checkpoint_size(read(adapted, optimizer))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ((f"{ACTOR}.optim.optimizer=SGD",), "gad_trainer"),
+        ((f"{ACTOR}.optim.optimizer=AdamW8bit", f"{ACTOR}.optim.optimizer_impl=torchao.optim"), "gad_trainer"),
+        (("discriminator.optim.optimizer=Adafactor",), "gad_trainer"),
+        ((f"{ACTOR}.optim.optimizer=muon",), MEGATRON),
+        ((f"{ACTOR}.optim.use_precision_aware_optimizer=True",), MEGATRON),
+    ],
+)
+def test_another_optimizer_is_said_to_be_counted_as_adam(read: Read, overrides: tuple[str, ...], name: str) -> None:
+    def said(*more: str) -> list[str]:
+        return [text for text in estimate(read(*more, name=name), GPU).warnings if "counted as Adam" in text]
+
+    assert not said() and not said(f"{ACTOR}.optim.optimizer={'adam' if name == MEGATRON else '_AdamW'}")
+    (text,) = said(*overrides)
+    assert overrides[0] in text

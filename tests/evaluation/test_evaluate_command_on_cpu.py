@@ -171,6 +171,18 @@ def test_a_run_that_failed_before_its_first_response_binds_nobody(run: Callable[
 JUDGE = ["--judge-base-url", "http://127.0.0.1:9/v1", "--judge-model", "m"]
 
 
+def test_the_data_may_not_lie_where_the_results_go(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = tmp_path / "out" / "prompts.jsonl"
+    rows.parent.mkdir()
+    content = pd.DataFrame(build_rows(3, seed=1)).to_json(orient="records", lines=True)
+    rows.write_text(content, encoding="utf-8")
+    assert run("--data", str(rows)) == 2
+    assert "would replace --data" in one_line(capsys)
+    assert rows.read_text(encoding="utf-8") == content and [*rows.parent.iterdir()] == [rows]
+
+
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The error, which is one line."""
     (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("gad-verl:")]

@@ -29,10 +29,12 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from gad_verl import preflight
+from gad_verl.config import load_gad_config
 from gad_verl.data.dataset import GadDataset
 from gad_verl.data.loaded import check_loaded
 from gad_verl.data.schema import ROLES, check_file
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.tools.doctor.lengths import check_lengths
 
 CHAT = [{"role": "user", "content": "hello"}]
 # Renders system, user and assistant, and nothing of another role; refuses what two model families refuse.
@@ -83,6 +85,28 @@ def refusal(check: Callable[..., Any], *arguments: Any, **more: Any) -> str:
         check(*arguments, **more)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("train_files", [], "data.train_files names no file"),
+        ("train_files", None, "data.train_files names no file"),
+        ("train_files", "", "data.train_files names no file"),
+        ("val_files", None, "data.val_files names no file"),
+        ("train_max_samples", None, "data.train_max_samples=None: a whole number is needed; -1 takes all rows"),
+        ("train_max_samples", 2.5, "data.train_max_samples=2.5: a whole number is needed"),
+        ("train_max_samples", True, "data.train_max_samples=True: a whole number is needed"),
+        ("val_max_samples", None, "data.val_max_samples=None: a whole number is needed"),
+    ],
+)
+def test_settings_of_the_data_that_are_none(tiny_config: DictConfig, key: str, value: Any, said: str) -> None:
+    OmegaConf.update(tiny_config, f"data.{key}", value)
+    gad_config = load_gad_config(tiny_config)
+    assert said in refusal(preflight.check_data, tiny_config, gad_config)
+    # What reads the rows before a run finds nothing, and says no more.
+    if key == "train_files":
+        assert check_lengths(tiny_config, gad_config.teacher_key) == []
 
 
 class TestFiles:

@@ -313,3 +313,15 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("output", ["p.parquet", "q.parquet"])
+def test_what_is_asked_is_not_replaced(output: str, collect: Any, tmp_path: Path, capsys: Any) -> None:
+    """By the answers, or by the card or the store beside them."""
+    prompts = tmp_path / {"p.parquet": "p.parquet", "q.parquet": "q.parquet.card.json"}[output]
+    prompts.write_bytes(parquet_of([{"prompt": "one"}]) if prompts.suffix == ".parquet" else b'[{"prompt": "one"}]')
+    (tmp_path / "link").symlink_to(tmp_path)
+    before = prompts.read_bytes()
+    assert collect(prompts, "--overwrite", output=tmp_path / "link" / output) == 2
+    assert "would replace --prompts" in capsys.readouterr().err
+    assert prompts.read_bytes() == before and {one.name for one in tmp_path.iterdir()} == {"link", prompts.name}

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import openai
 import tenacity
 
+from gad_verl.data.content import is_blank
 from gad_verl.errors import GadEndpointError
 from gad_verl.tools.api.connection import open_client
 from gad_verl.tools.api.endpoint import Endpoint
@@ -251,7 +252,7 @@ class _Run:
             self.store.put(answer)
             self.failures_in_a_row = 0
             self.summary.answered += 1
-            self.summary.thoughts_alone += answer.thoughts and not answer.text.strip()
+            self.summary.thoughts_alone += answer.thoughts and is_blank(answer.text)
             self._settle(request, answer)
 
     async def _sleep(self, seconds: float) -> None:

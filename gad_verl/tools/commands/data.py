@@ -199,14 +199,25 @@ def _write_json(path: Path, content: object, overwrite: bool) -> None:
         files.add(path).write_text(to_json(content), encoding="utf-8")
 
 
+def _check_report(arguments: argparse.Namespace, read: dict[str, Path | None]) -> None:
+    """Look at where a report is to go before anything is counted for it."""
+    from gad_verl.record.files import check_apart
+
+    check_apart({"--json": arguments.json}, read)
+    if arguments.json is not None and arguments.json.exists() and not arguments.overwrite:
+        raise FileExistsError(f"{arguments.json} exists: choose another name or add --overwrite")
+
+
 def _counted(title: str, counts: dict[str, int]) -> str:
     return "".join(f"  {title}{name}: {count}\n" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
 
 
 def _run_import(arguments: argparse.Namespace) -> None:
+    from gad_verl.record.files import check_apart
     from gad_verl.tools.data.importing import ImportOptions, import_file
     from gad_verl.tools.data.templates import load_template
 
+    check_apart({"--rejected": arguments.rejected}, {"--template": arguments.template})
     rename = {}
     for pair in arguments.rename:
         old, separator, new = pair.partition("=")
@@ -254,8 +265,7 @@ def _run_leaks(arguments: argparse.Namespace) -> int:
 
     if arguments.fail_above is not None and not 0 <= arguments.fail_above <= 1:
         raise GadConfigError(f"--fail-above {arguments.fail_above:g}: an accuracy lies between 0 and 1")
-    if arguments.json is not None and arguments.json.exists() and not arguments.overwrite:
-        raise FileExistsError(f"{arguments.json} exists: choose another name or add --overwrite")
+    _check_report(arguments, {"the teacher's file": arguments.teacher, "--student": arguments.student})
     report = run(chosen(LeakOptions, arguments))
     if arguments.fail_above is not None and report.accuracy is None:
         raise GadConfigError("--fail-above needs student texts: name them by --student or --student-key")
@@ -296,6 +306,7 @@ def _run_stats(arguments: argparse.Namespace) -> None:
 
     # A file that is not there is told of before a tokenizer is loaded.
     check_path(arguments.input)
+    _check_report(arguments, {"the input": arguments.input})
     builder = load_builder(arguments.tokenizer, arguments.chat_template_kwargs)
     lengths = count_tokens(
         arguments.input,

@@ -151,13 +151,19 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from gad_verl.record.files import check_apart
     from gad_verl.tools.data.hub import open_source
     from gad_verl.tools.data.writing import card_path
     from gad_verl.tools.teacher.collect import check_output, collect, dry_run, store_path
     from gad_verl.tools.teacher.plan import Plan
     from gad_verl.tools.teacher.prompts import Prompts
 
-    check_output(arguments.output, arguments.overwrite)
+    output = arguments.output
+    check_apart(
+        {"--output": output, "the card": card_path(output), "the store of answers": store_path(output)},
+        {f"--{name}": getattr(arguments, name) for name in ("prompts", "settings", "tools", "template")},
+    )
+    check_output(output, arguments.overwrite)
     settings = _settings(arguments)
     prompts = Prompts(
         open_source(arguments.prompts, arguments.split, arguments.config),

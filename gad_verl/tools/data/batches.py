@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gad_verl.data.content import OtherPartError, text_of
+from gad_verl.data.content import OtherPartError, is_blank, text_of
 from gad_verl.data.reading import BadRow, Source, open_file
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.tools.data.chats import TOOLS, refuse_more_than_text
@@ -188,7 +188,7 @@ def _answers(body: Row) -> list[tuple[str, str | None]]:
     if not replies:
         raise Unusable("the reply has no answer")
     answers = [(_text(message), reason) for message, reason in replies]
-    if not any(text.strip() for text, _ in answers):
+    if all(is_blank(text) for text, _ in answers):
         _say_why_empty([message for message, _ in replies])
     return answers
 

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 
 # A leading block only: a text about such tags has them further down.
 _THINKING = re.compile(r"\A\s*<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
-# Chat templates that open the block in the prompt leave a text with its end alone, on a line's end.
-_THINKING_END = re.compile(r"\A(?:(?!<think>).)*?</think>[ \t]*(?:\n|\Z)", re.DOTALL | re.IGNORECASE)
+# Chat templates that open the block in the prompt leave a text with its end alone: on a line of its own, or right
+# behind the last word and at the end of its line. A text about the tag has a blank, a quote or a code mark before it.
+_THINKING_END = re.compile(r"(?:^[ \t]*|(?<=[^\s`'\"(]))</think>[ \t]*(?:\n|\Z)", re.MULTILINE | re.IGNORECASE)
+_FENCE = "```"
 
 _ROLE = r"(?:assistant|model|user|system|human|ai|bot)"
 _MARKERS = (
@@ -40,19 +42,26 @@ _MARKERS = (
     r"<\uff5c(?:Assistant|User|end\u2581of\u2581sentence|begin\u2581of\u2581sentence)\uff5c>",
     r"\[/?INST\]",
     r"<</?SYS>>",
-    r"</?s>",
     r"<eos>|<bos>|<pad>",
     r"\[(?:EOS|BOS|PAD)\]",
     r"<\|END_OF_TURN_TOKEN\|>",
 )
 _ANY_MARKER = "|".join(_MARKERS)
-_MARKER = re.compile(_ANY_MARKER, re.IGNORECASE)
-# Only what no answer begins with: "Answer:" and "Output:" do begin real ones.
-_HEAD = re.compile(
-    rf"\A\s*(?:{_ANY_MARKER}|\#\#\#\s*(?:Response|Assistant)\s*:|(?:ASSISTANT|Assistant)\s*:)\s*", re.IGNORECASE
-)
+_MARKER = re.compile(rf"{_ANY_MARKER}|</?s>", re.IGNORECASE)
+# <s> and </s> strike a text out in HTML: a beginning without an end further on but at the very end.
+_HEAD = re.compile(rf"\A\s*(?:{_ANY_MARKER}|<s>(?!.*</s>\s*\S))\s*", re.IGNORECASE | re.DOTALL)
 _TAIL = re.compile(
-    rf"\s*(?:{_ANY_MARKER}|\#\#\#\s*(?:Instruction|Response|Input|Human|User|End)\s*:?)\s*\Z", re.IGNORECASE
+    rf"\s*(?:{_ANY_MARKER}|(?P<end></s>)|\#\#\#\s*(?:Instruction|Response|Input|Human|User|End)\s*:?)\s*\Z",
+    re.IGNORECASE,
+)
+_STRUCK = re.compile(r"<s>", re.IGNORECASE)
+# Only what no answer begins with: "Answer:" and "Output:" do begin real ones.
+_HEADING = re.compile(r"\A\s*(?:\#\#\#\s*(?:Response|Assistant)\s*:|Assistant\s*:)\s*", re.IGNORECASE)
+# A text in which others speak too is a dialogue that was asked for.
+_SPEAKER = re.compile(
+    r"^(?:\#\#\#\s*(?:Instruction|Input|Response|Human|User|Assistant)|"
+    r"[ \t>*_]*(?:user|human|assistant|ai|bot|you|customer|client|student|interviewer))[ \t*_]*:",
+    re.MULTILINE | re.IGNORECASE,
 )
 _LINE_END_BLANKS = re.compile(r"(?<![ \t])[ \t]+(?=\n)")
 _BLANK_LINES = re.compile(r"\n{4,}")
@@ -65,17 +74,25 @@ def strip_whitespace(text: str) -> str:
 
 def strip_thinking(text: str) -> str:
     """No leading block of thoughts. A block without an end takes the whole text: the answer is missing."""
-    return _THINKING_END.sub("", _THINKING.sub("", text), count=1)
+    text = _THINKING.sub("", text)
+    end = _THINKING_END.search(text)
+    thoughts = "" if end is None else text[: end.start()]
+    # A text that shows the tag opens it too, or shows it as code.
+    is_shown = "<think>" in thoughts.lower() or thoughts.count(_FENCE) % 2 == 1
+    return text if end is None or is_shown else text[end.end() :]
 
 
 def strip_template(text: str) -> str:
     """No special tokens and headings of chat templates at the beginning and end; those in the middle stay."""
     text = _HEAD.sub("", text, count=1)
+    heading = _HEADING.match(text)
+    if heading is not None and _SPEAKER.search(text, heading.end()) is None:
+        text = text[heading.end() :]
     # The pattern is anchored at the end: only a tail as long as a marker with white space around it is searched.
     stripped = text.rstrip()
-    start = max(0, len(stripped) - 80)
-    match = _TAIL.search(stripped, start)
-    return stripped[: match.start()] if match else text
+    match = _TAIL.search(stripped, max(0, len(stripped) - 80))
+    is_mark = match is not None and not (match["end"] and _STRUCK.search(stripped, 0, match.start()))
+    return stripped[: match.start()] if match is not None and is_mark else text
 
 
 def nfc(text: str) -> str:

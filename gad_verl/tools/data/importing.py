@@ -27,7 +27,7 @@ from tqdm import tqdm
 from gad_verl.data.endings import EXTRA_INFO, LENGTH, MARKS, STOP, marks_of
 from gad_verl.data.reading import BadRow, Source
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.record.files import plain
+from gad_verl.record.files import check_apart, plain
 from gad_verl.tools.data.batches import open_replies
 from gad_verl.tools.data.hub import open_source
 from gad_verl.tools.data.layouts import Example, Layout, find_layout, names_each_teacher
@@ -254,6 +254,11 @@ def import_file(
     """
     if output.suffix != ".parquet":
         raise GadConfigError(f"--output {output}: the name must end in .parquet")
+    check_apart(
+        {"--output": output, "the card": card_path(output), "--rejected": rejected},
+        {"the input": name, "--requests": options.requests},
+        in_place=("--output", "the input"),
+    )
     source = open_replies(open_source(name, options.split, options.config), options.requests)
     columns = _renamed_columns(source, options.rename)
     layout = find_layout(columns, source.name, options.layout)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gad_verl.data.content import is_blank
 from gad_verl.data.endings import MARKS, cut_marks
 from gad_verl.data.schema import teacher_names, teacher_texts
 from gad_verl.errors import GadConfigError, GadDataError
@@ -196,7 +197,7 @@ def _with_texts(example: Example, row: Row, name: str = "teacher_response") -> E
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise WrongType(f"column {name!r}: expected a text or a list of texts, got {type(value).__name__}")
     named = zip(value, _marks(row, len(value)), _names(example, len(value)), strict=True)
-    kept = [one for one in named if one[0].strip()]
+    kept = [one for one in named if not is_blank(one[0])]
     if not kept:
         raise Unusable(f"{name} is empty")
     texts, cut, names = zip(*kept, strict=True)

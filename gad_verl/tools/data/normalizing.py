@@ -28,10 +28,11 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from tqdm import tqdm
 
+from gad_verl.data.content import is_blank
 from gad_verl.data.endings import EXTRA_INFO, MARKS
 from gad_verl.data.refusals import is_refusal
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.record.files import plain
+from gad_verl.record.files import check_apart, plain
 from gad_verl.tools.data.cleaning import STEPS, clean, has_marker
 from gad_verl.tools.data.image_groups import image_digests
 from gad_verl.tools.data.row_file import open_gad_file
@@ -41,6 +42,18 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_STEPS = ("thinking", "template", "nfc", "whitespace")
 DUPLICATES = ("keep", "rows", "prompts")
+# What says something of each text of a row, in columns or in extra_info: what is read of rows, and what
+# ``gad-verl teacher collect`` writes. Any other list of the same length is the row's own.
+BESIDE_TEXTS = (
+    "teacher",
+    *MARKS,
+    "model",
+    "prompt_tokens",
+    "completion_tokens",
+    "attempts",
+    "refusal",
+    "duplicate_answer",
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,7 @@ def show_change(change: Change, context: int = 30, longest: int = 120) -> str:
 
 def _refuse(text: str, options: NormalizeOptions) -> str | None:
     """Why a cleaned text is left out; None to keep it."""
-    if not text.strip():
+    if is_blank(text):
         return "empty"
     if len(text) < options.min_chars:
         return f"shorter than {options.min_chars} characters"
@@ -175,10 +188,11 @@ class _Normalizer:
         return False
 
 
-def _keep_places(value: Any, places: Sequence[int], count: int) -> Any:
-    """A value without the entries of texts that were left out, wherever it has a list with one for each text."""
-    if isinstance(value, dict):
-        return {name: _keep_places(one, places, count) for name, one in value.items()}
+def _keep_places(name: str, value: Any, places: Sequence[int], count: int) -> Any:
+    """A column of a row without the entries of texts that were left out, where it has one for each text."""
+    if name == EXTRA_INFO and isinstance(value, dict):
+        inner = {key: one for key, one in value.items() if key in BESIDE_TEXTS}
+        return value | {key: _keep_places(key, one, places, count) for key, one in inner.items()}
     return [value[place] for place in places] if isinstance(value, list) and len(value) == count else value
 
 
@@ -192,7 +206,8 @@ def normalize_file(
 ) -> NormalizeResult:
     """Normalise the teacher texts of a file; other columns and the order of the rows stay as they are.
 
-    The choices stand in the card beside the file.
+    A text that is left out takes along its entries in :data:`BESIDE_TEXTS`, which are columns or stand in
+    ``extra_info``. The choices stand in the card beside the file.
 
     Args:
         path: A file of GAD's schema.
@@ -210,18 +225,23 @@ def normalize_file(
         raise GadConfigError(f"--output {output}: the name must end in .parquet")
     if output is None and rejected is not None:
         raise GadConfigError("--rejected: a dry run writes nothing")
+    card = None if output is None else card_path(output)
+    check_apart(
+        {"--output": output, "the card": card, "--rejected": rejected},
+        {"the input": path},
+        in_place=("--output", "the input"),
+    )
     with outputs(overwrite) as files:
         if output is not None:
             files.add(output)
-            files.add(card_path(output))
+            files.add(card)
         if rejected is not None:
             files.add(rejected)
         opened = open_gad_file(path, options.prompt_key, options.teacher_key)
         schema = opened.schema
         place = schema.get_field_index(options.teacher_key)
         is_text = not pa.types.is_nested(schema.field(place).type)
-        # Columns that say something of each text of a row.
-        beside = [] if is_text else [name for name in ("teacher", EXTRA_INFO, *MARKS) if name in schema.names]
+        beside = [] if is_text else [name for name in (EXTRA_INFO, *BESIDE_TEXTS) if name in schema.names]
         writer = parquet.ParquetWriter(files.temporary(output), schema, compression="zstd") if output else None
         listing = files.temporary(rejected).open("w", encoding="utf-8") if rejected else None
         state = _Normalizer(options, examples)
@@ -252,9 +272,10 @@ def normalize_file(
                     table = pa.Table.from_batches([batch.filter(pa.array(keep))])
                     column = pa.array(values, type=schema.field(place).type)
                     table = table.set_column(place, schema.field(place), column)
-                    for name in beside:
+                    is_whole = all(len(kept) == count for kept, count in places)
+                    for name in () if is_whole else beside:
                         at, old = schema.get_field_index(name), table.column(name).to_pylist()
-                        new = [_keep_places(one, *where) for one, where in zip(old, places, strict=True)]
+                        new = [_keep_places(name, one, *where) for one, where in zip(old, places, strict=True)]
                         table = table.set_column(at, schema.field(at), pa.array(new, type=schema.field(at).type))
                     writer.write_table(table)
                 progress.update(batch.num_rows)
@@ -269,7 +290,7 @@ def normalize_file(
             raise GadDataError(f"{path}: no row is left of {result.read} ({reasons})")
         if output is not None:
             files.write_card(
-                card_path(output),
+                card,
                 {
                     "command": "data normalize",
                     "inputs": [describe_file(opened.path)],

@@ -11,7 +11,11 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""A file of GAD's schema as Arrow batches: other columns and the file's own types pass through unchanged."""
+"""A file of GAD's schema as Arrow batches: other columns and the file's own types pass through unchanged.
+
+But for views of texts and of bytes (``string_view``), which Arrow can neither filter nor write everywhere: they become
+plain ones.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,8 +59,11 @@ class GadFile:
             table = self.table if columns is None else self.table.select(columns)
             yield from table.to_batches(max_chunksize=_BATCH_ROWS)
             return
+        names = self.schema.names if columns is None else columns
+        schema = pa.schema([self.schema.field(name) for name in names], self.schema.metadata)
         with parquet.ParquetFile(self.path) as file:
-            yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+                yield batch if batch.schema.equals(schema) else batch.select(names).cast(schema)
 
     def records(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Some columns of all rows as Python values; those that the file does not have are left out."""
@@ -79,7 +86,10 @@ def open_table(path: str | Path) -> GadFile:
     source = open_file(path)
     if path.suffix == ".parquet":
         with parquet.ParquetFile(path) as file:
-            return GadFile(path, file.schema_arrow, file.metadata.num_rows)
+            kept = file.schema_arrow
+            plain = [field.with_type(without_views(field.type)) for field in kept]
+            schema = pa.schema(plain, kept.metadata)
+            return GadFile(path, schema, file.metadata.num_rows)
     rows: list[dict[str, Any]] = []
     for row in source.rows():
         if isinstance(row, BadRow):
@@ -88,6 +98,24 @@ def open_table(path: str | Path) -> GadFile:
     names = dict.fromkeys(name for row in rows for name in row)
     table = pa.table({name: _array([row.get(name) for row in rows], f"{path}, column {name!r}") for name in names})
     return GadFile(path, table.schema, table.num_rows, table)
+
+
+def without_views(kind: pa.DataType) -> pa.DataType:
+    """The type with plain texts and bytes in the place of views, at any depth."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_struct(kind):
+        fields = [kind.field(number) for number in range(kind.num_fields)]
+        return pa.struct([field.with_type(without_views(field.type)) for field in fields])
+    if pa.types.is_map(kind):
+        return pa.map_(without_views(kind.key_type), without_views(kind.item_type))
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(without_views(kind.value_type)))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(kind.value_field.with_type(without_views(kind.value_type)))
+    return kind
 
 
 def _array(values: list[Any], where: str) -> pa.Array:

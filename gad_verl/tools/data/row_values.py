@@ -18,6 +18,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gad_verl.data.content import is_blank
+
 Row = Mapping[str, Any]
 
 # What pandas writes of a column of lists into CSV: Python, in which JSON cannot be read without guessing.
@@ -45,7 +47,7 @@ def text(row: Row, name: str) -> str:
         raise Unusable(f"{name} is missing")
     if not isinstance(value, str):
         raise WrongType(f"column {name!r}: expected text, got {type(value).__name__}")
-    if not value.strip():
+    if is_blank(value):
         raise Unusable(f"{name} is empty")
     return value
 

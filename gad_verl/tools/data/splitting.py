@@ -28,7 +28,7 @@ import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
 from gad_verl.errors import GadConfigError, GadDataError
-from gad_verl.record.files import plain
+from gad_verl.record.files import check_apart, plain
 from gad_verl.tools.data.image_groups import image_digests, image_groups
 from gad_verl.tools.data.near_duplicates import group_near_duplicates, normal_form
 from gad_verl.tools.data.row_file import GadFile, open_gad_file
@@ -185,12 +185,12 @@ def split_file(path: str | Path, output: Path, options: SplitOptions, overwrite:
         raise GadConfigError(f"--near-duplicates {options.threshold:g}: give a similarity above 0, up to 1")
     if output.exists() and not output.is_dir():
         raise GadConfigError(f"--output {output}: the name of a folder is needed, this is a file")
+    names = [name for name in SIDES if name != "test" or options.test > 0]
+    paths, card = {name: output / f"{name}.parquet" for name in names}, output / "card.json"
+    check_apart({"the card": card} | {f"the {name} side": paths[name] for name in names}, {"the input": path})
     opened = open_gad_file(path, options.prompt_key, options.teacher_key)
     with outputs(overwrite) as files:
-        card = output / "card.json"
         files.add(card)
-        names = [name for name in SIDES if name != "test" or options.test > 0]
-        paths = {name: output / f"{name}.parquet" for name in names}
         for target in paths.values():
             files.add(target)
         texts = [prompt_text(messages) for messages in opened.values(options.prompt_key)]

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from gad_verl.data.content import is_blank
 from gad_verl.data.refusals import is_refusal
 from gad_verl.tools.data.cleaning import clean, has_marker, strip_template, strip_thinking
 
@@ -105,7 +106,7 @@ _SHARES: tuple[tuple[Feature, Callable[[str], bool]], ...] = (
     (Feature("special tokens as text", "template"), has_marker),
     (Feature("thinking block", "thinking"), lambda text: strip_thinking(text) != text),
     (Feature("refusal", "refusals"), is_refusal),
-    (Feature("empty text", "length"), lambda text: not text.strip()),
+    (Feature("empty text", "length"), is_blank),
 )
 
 _NUMBERS: tuple[tuple[Feature, Callable[[str], float]], ...] = (

@@ -35,8 +35,8 @@ def check_lengths(config: Any, teacher_key: str) -> list[Finding]:
     """
     from gad_verl.tools.data.token_stats import count_tokens, run_builder, run_images, summarize
 
-    if OmegaConf.select(config, "gad.trajectory.enable"):
-        # Their own check says how many are cut: with all that stands between turns.
+    # Of trajectories their own check says how many are cut: with all that stands between turns.
+    if OmegaConf.select(config, "gad.trajectory.enable") or not config.data.train_files:
         return []
     path = Path(file_list(config.data.train_files)[0]).expanduser()
     try:

@@ -33,6 +33,7 @@ ROLLOUT_EXTRA = Range(1.0 * GIB, 4.0 * GIB)  # vLLM's activations and CUDA graph
 TRAINED_LOGITS, TRAINED_LOGITS_WITHOUT_FLASH = Range(2.0, 3.0), Range(4.0, 5.0)
 SCORED_LOGITS = Range(2.0, 4.0)
 FUSED_CHUNK = 1024
+ADAPTERS = "adapters"  # the model in a checkpoint of which verl keeps the adapters alone (save_lora_only)
 GRADIENT_BUFFER_BYTES = 4
 
 
@@ -43,7 +44,7 @@ class States:
     Args:
         parameters: As they are stored.
         gradients: While the model trains.
-        optimizer: Adam's moments, and Megatron's master copy.
+        optimizer: Adam's moments, whatever the optimizer, and Megatron's master copy.
     """
 
     parameters: float
@@ -237,7 +238,10 @@ def kv_bytes_per_token(shape: ModelShape, element: int = 2) -> int:
 def checkpoint_bytes(role: Role, contents: tuple[str, ...] = ("model", "optimizer", "extra")) -> float:
     """Bytes of one role in a checkpoint, all ranks together."""
     size = 0.0
-    if "model" in contents:
+    keeps_adapters = ADAPTERS in contents and role.has_adapters and role.layout.engine == "fsdp"
+    if keeps_adapters:
+        size += role.stored_bytes * role.adapters.parameters(role.shape)
+    if not keeps_adapters and not {"model", ADAPTERS}.isdisjoint(contents):
         # A head that is the embedding is written a second time.
         twice = role.shape.embedding_parameters if role.shape.tied and not role.scalar_head else 0
         size += role.stored_bytes * (role.parameters + twice)

@@ -127,12 +127,14 @@ def phase_memory(settings: RunSettings, gpu: Gpu) -> list[PhaseMemory]:
         parts = {**libraries, **others, **_working(judge, trains=True)}
         phases.append(PhaseMemory("discriminator update", parts, own_pool=not shares_pool))
     if settings.gad.compares_with_reference:
-        scoring = _working(replace(student, micro_tokens=settings.scoring_tokens), False)
-        phases.append(
-            PhaseMemory("old log-probabilities", {**libraries, **rest, **_asleep(beside, reference), **scoring})
-        )
+        # Under LoRA the reference is the student with another adapter.
+        if settings.reads_old or (settings.compares and reference is None):
+            name = "old log-probabilities" if settings.reads_old else "reference log-probabilities"
+            scoring = _working(replace(student, micro_tokens=settings.scoring_tokens), False)
+            phases.append(PhaseMemory(name, {**libraries, **rest, **_asleep(beside, reference), **scoring}))
         if reference is not None:
-            parts = {**libraries, **rest, **_asleep(beside, student, has_scored=student), **_working(reference, False)}
+            resting = _asleep(beside, student, has_scored=student if settings.reads_old else None)
+            parts = {**libraries, **rest, **resting, **_working(reference, False)}
             phases.append(PhaseMemory("reference log-probabilities", parts))
     parts = {**libraries, **rest, **_asleep(beside, reference), **_working(student, True)}
     phases.append(PhaseMemory("student update", parts))

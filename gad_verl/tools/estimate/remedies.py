@@ -121,6 +121,8 @@ def warnings_of(settings: RunSettings, gpu: Gpu, phases: list[PhaseMemory], room
             f"trainer.v1.trainer_mode: the {settings.rollout_pool} GPUs of the rollout's own machines are not part of "
             "this estimate: it is that of trainer.v1.trainer_mode=gad_sync on the GPUs of the training"
         )
+    for setting in settings.other_optimizers:
+        found.append(f"{setting} is counted as Adam in float32 or model_dtype: two moments of each trained parameter")
     if settings.has_critic:
         found.append("verl's critic (algorithm.adv_estimator=gae) is not part of this estimate")
     return found

@@ -22,10 +22,12 @@ from gad_verl.errors import GadConfigError
 from gad_verl.preflight.parallel_check import sequence_parallel
 from gad_verl.tools.estimate import config_values as values
 from gad_verl.tools.estimate.adapters import ALL_LINEAR, Adapters, Names
+from gad_verl.tools.estimate.memory import ADAPTERS
 from gad_verl.tools.estimate.roles import Layout, Role
 from gad_verl.tools.estimate.shape import ModelShape
 
 _FLASH = "flash_attention"
+_ADAM = ("adam", "adamw", "nadam", "radam", "fusedadam")
 _MEGATRON = {
     "sequence": "context_parallel_size",
     "tensor": "tensor_model_parallel_size",
@@ -164,12 +166,25 @@ def _expression(text: str, key: str) -> str:
 
 
 def save_contents(section: Any, key: str) -> tuple[str, ...]:
-    """What a checkpoint of a section holds; everything where it does not say.
+    """What a checkpoint of a section holds; everything where it does not say. Adapters may stand for their model.
 
     Raises:
         GadConfigError: If it is no list.
     """
     found = OmegaConf.select(section, "checkpoint.save_contents", default=None) if "checkpoint" in section else None
     if found is None:
-        return ("model", "optimizer", "extra")
-    return values.names(found, f"{key}.checkpoint.save_contents")
+        contents = ("model", "optimizer", "extra")
+    else:
+        contents = values.names(found, f"{key}.checkpoint.save_contents")
+    adapters_alone = OmegaConf.select(section, "checkpoint.save_lora_only", default=False)
+    return tuple(ADAPTERS if name == "model" and adapters_alone else name for name in contents)
+
+
+def other_optimizer(section: Any, key: str) -> str | None:
+    """The setting by which a section's optimizer keeps something else than Adam's two moments; None for Adam."""
+    optim = values.section(section, "optim", f"{key}.optim")
+    name = str(optim.get("optimizer", None) or "Adam")
+    if name.lower().lstrip("_") not in _ADAM:
+        return f"{key}.optim.optimizer={name}"
+    precise = "use_precision_aware_optimizer"
+    return f"{key}.optim.{precise}=True" if optim.get(precise, False) else None

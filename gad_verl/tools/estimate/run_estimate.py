@@ -226,15 +226,16 @@ def stage_seconds(
         stages["discriminator update"] = _discriminator_stage(settings, phase, lengths, gpu, assume, n, scheme)
     if phase is Phase.ADVERSARIAL:
         scoring = replace(student, micro_tokens=settings.scoring_tokens)
-        stages["old log-probabilities"] = timing.pass_seconds(
-            scoring, rows, sequence, 1, gpu, assume
-        ) + timing.offload_seconds(student, False, assume)
+        scored = timing.pass_seconds(scoring, rows, sequence, 1, gpu, assume)
+        awake = scored + timing.offload_seconds(student, False, assume)
+        if settings.reads_old:
+            stages["old log-probabilities"] = awake
         if settings.reference is not None:
             stages["reference log-probabilities"] = timing.pass_seconds(
                 settings.reference, rows, sequence, 1, gpu, assume
             ) + timing.offload_seconds(settings.reference, False, assume)
-        elif student.has_adapters:
-            stages["reference log-probabilities"] = timing.pass_seconds(scoring, rows, sequence, 1, gpu, assume)
+        elif settings.compares:
+            stages["reference log-probabilities"] = scored if settings.reads_old else awake
     if phase is Phase.PREFERENCE:
         stages |= _preference_stages(settings, lengths, gpu, assume)
     elif phase not in (Phase.DISCRIMINATOR_ONLY, Phase.SNAPSHOT):
@@ -242,9 +243,10 @@ def stage_seconds(
         passes = timing.update_passes(student)
         texts = timing.pass_seconds(student, settings.prompts, lengths.prompt + lengths.teacher, passes, gpu, assume)
         update = texts if supervised else timing.pass_seconds(student, rows, sequence, passes, gpu, assume)
-        if not supervised and settings.gad.uses_texts:
-            # n + 1 rows a prompt; where the discriminator knows nothing, the text alone.
-            update = Range(texts.low, (update + texts).high) if settings.gad.turns_to_texts else update + texts
+        if not supervised:
+            # n + 1 rows a prompt in each epoch; where the discriminator knows nothing, the text alone, once.
+            update = (update + texts if settings.gad.uses_texts else update) * settings.policy_epochs
+            update = Range(texts.low, update.high) if settings.gad.turns_to_texts else update
         stages["student update"] = update + timing.offload_seconds(student, True, assume)
     if phase.generates:
         weights = settings.rollout.element * student.shape.language_model_parameters

@@ -14,22 +14,25 @@
 """Reads what the estimate needs from a run's configuration."""
 
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig, load_gad_config
 from gad_verl.config.modes import rollout_gpus
+from gad_verl.preflight.megatron_check import check_divisions, check_megatron
 from gad_verl.preflight.parallel_check import Heads, check_counts, check_parallel
 from gad_verl.preflight.surroundings_check import check_context
 from gad_verl.tools.estimate import config_values as values
-from gad_verl.tools.estimate.role_settings import micro_batch_tokens, read_role, save_contents
+from gad_verl.tools.estimate.role_settings import micro_batch_tokens, other_optimizer, read_role, save_contents
 from gad_verl.tools.estimate.roles import Role
 from gad_verl.tools.estimate.rollout import Rollout, read_rollout
 from gad_verl.tools.estimate.shape import find_shape
 
 _ACTOR, _REF, _ROLLOUT = (f"actor_rollout_ref.{name}" for name in ("actor", "ref", "rollout"))
 _MODEL, _DISCRIMINATOR = "actor_rollout_ref.model", "discriminator"
+_CORRECTION = "algorithm.rollout_correction"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class RunSettings:
         student, reference, discriminator: Models that compute; None where the run has none.
         rollout: Generation; None for SeqKD.
         scoring_tokens: Tokens of a micro-batch on one GPU for the student's old log-probabilities.
+        compares: Whether a KL reference is read, which may be the student with another adapter or without.
+        reads_old: Whether the student's log-probabilities are read before its update: else they are the rollout's.
+        policy_epochs: Times that an update by scores goes through its rollouts.
+        other_optimizers: Settings by which something else than Adam, which is counted, trains.
         gpus, nodes: Of the student's pool.
         own_pool: GPUs of the discriminator's own pool; 0 where it shares the student's.
         rollout_pool: GPUs of a rollout with machines of its own, which is not estimated; 0 without.
@@ -61,6 +68,10 @@ class RunSettings:
     discriminator: Role | None
     rollout: Rollout | None
     scoring_tokens: int
+    compares: bool
+    reads_old: bool
+    policy_epochs: int
+    other_optimizers: tuple[str, ...]
     gpus: int
     nodes: int
     own_pool: int
@@ -97,6 +108,7 @@ def read_settings(config: DictConfig) -> RunSettings:
     for name in ("data", "trainer", _ACTOR, _REF, _ROLLOUT, _MODEL):
         values.needed(config, name)
     check_counts(config)
+    check_megatron(config, gad)
     data, trainer, model = config.data, config.trainer, config.actor_rollout_ref.model
     gpus = int(trainer.nnodes * trainer.n_gpus_per_node)
     longest = int(data.max_prompt_length + data.max_response_length)
@@ -104,8 +116,18 @@ def read_settings(config: DictConfig) -> RunSettings:
     shape = find_shape(str(model.path), f"{_MODEL}.path")
     student = read_role("student", shape, actor, _ACTOR, model, _MODEL, gpus)
     student = replace(student, micro_tokens=_update_tokens(actor, _ACTOR, longest, student))
-    reference = _reference(config, gad, student, gpus, longest)
+    algorithm = config.algorithm
+    compares = gad.compares_with_reference and bool(actor.use_kl_loss or algorithm.use_kl_in_reward)
+    reference = _reference(config, student, gpus, longest) if compares else None
+    bypasses = bool(values.section(algorithm, "rollout_correction", _CORRECTION).get("bypass_mode", False))
+    # Of SODA's pairs they are read, whatever its rollouts say.
+    reads_old = gad.compares_with_reference and (gad.stage == "soda" or not bypasses)
     discriminator = _discriminator(config, gad, gpus, longest) if gad.has_discriminator else None
+    sections = {_ACTOR: (actor, student), _REF: (config.actor_rollout_ref.ref, reference)}
+    sections[_DISCRIMINATOR] = (config.discriminator, discriminator)
+    for key, (section, role) in sections.items():
+        if role is not None and role.layout.engine == "megatron":
+            _check_megatron_sizes(key, section.megatron, role)
     heads = (
         None if role is None else Heads(role.shape.heads, role.shape.kv_heads) for role in (student, discriminator)
     )
@@ -119,8 +141,16 @@ def read_settings(config: DictConfig) -> RunSettings:
         discriminator=discriminator,
         rollout=None if gad.stage == "seqkd" else read_rollout(config, shape, gpus),
         scoring_tokens=_scoring_tokens(rollout, _ROLLOUT, longest, student)
-        if gad.compares_with_reference
+        if reads_old or (compares and student.has_adapters)
         else student.micro_tokens,
+        compares=compares,
+        reads_old=reads_old,
+        policy_epochs=int(actor.ppo_epochs),
+        other_optimizers=tuple(
+            found
+            for key, (section, role) in sections.items()
+            if role is not None and role.trains and (found := other_optimizer(section, key))
+        ),
         gpus=gpus,
         nodes=int(trainer.nnodes),
         own_pool=_own_pool(gad),
@@ -135,7 +165,7 @@ def read_settings(config: DictConfig) -> RunSettings:
         save_freq=values.whole(trainer.save_freq, "trainer.save_freq"),
         keep=None if keep is None else values.whole(keep, "trainer.max_actor_ckpt_to_keep"),
         save_contents=(save_contents(actor, _ACTOR), save_contents(config.discriminator, _DISCRIMINATOR)),
-        has_critic=str(config.algorithm.adv_estimator) == "gae" or config.critic.enable is True,
+        has_critic=str(algorithm.adv_estimator) == "gae" or config.critic.enable is True,
         on_cpu=str(trainer.get("device", "cuda")) == "cpu",
     )
 
@@ -167,11 +197,23 @@ def _scoring_tokens(section: Any, key: str, longest: int, role: Role) -> int:
     )
 
 
-def _reference(config: DictConfig, gad: GadConfig, student: Role, gpus: int, longest: int) -> Role | None:
+def _check_megatron_sizes(key: str, engine: Any, role: Role) -> None:
+    """Check the sizes that have to divide those of a model: of a name of the table, too, which is no folder here."""
+    shape = role.shape
+    model = SimpleNamespace(
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        num_hidden_layers=shape.layers,
+        vocab_size=shape.vocab,
+        num_experts=shape.experts,
+    )
+    check_divisions(key, engine, model, None, engine.virtual_pipeline_model_parallel_size or 1)
+
+
+def _reference(config: DictConfig, student: Role, gpus: int, longest: int) -> Role | None:
     """The KL reference; under LoRA it is the student without, or with another, adapter: no model of its own."""
     models = config.actor_rollout_ref
-    wanted = gad.compares_with_reference and (models.actor.use_kl_loss or config.algorithm.use_kl_in_reward)
-    if not wanted or student.has_adapters:
+    if student.has_adapters:
         return None
     role = read_role("reference", student.shape, models.ref, _REF, models.model, _MODEL, gpus)
     return replace(role, micro_tokens=_scoring_tokens(models.ref, _REF, longest, role))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from gad_verl.data.schema import teacher_texts
 from gad_verl.data.trajectory_messages import trajectory_texts
 from gad_verl.errors import GadConfigError, GadDataError
+from gad_verl.record.files import check_apart
 from gad_verl.tools.evaluation.engines import load_model
 from gad_verl.tools.evaluation.figures import TWO_SAMPLE, measure
 from gad_verl.tools.evaluation.generation import (
@@ -35,12 +36,12 @@ from gad_verl.tools.evaluation.generation import (
 )
 from gad_verl.tools.evaluation.judging import Judgement, find_opponent, judge_checkpoint
 from gad_verl.tools.evaluation.open_teacher import OpenTeacher, TeacherOptions, open_teacher
-from gad_verl.tools.evaluation.report import write_evaluation
+from gad_verl.tools.evaluation.report import REPORT, write_evaluation
 from gad_verl.tools.evaluation.responses import RESPONSES, SETTINGS, read_responses, read_settings
-from gad_verl.tools.evaluation.results import Evaluation
+from gad_verl.tools.evaluation.results import PROMPTS, RESULTS, Evaluation
 from gad_verl.tools.evaluation.rows import load_rows
 from gad_verl.tools.evaluation.scored_texts import ScoredText, scored_texts
-from gad_verl.tools.evaluation.scores import STUDENT, Divergence
+from gad_verl.tools.evaluation.scores import SCORES, STUDENT, Divergence
 from gad_verl.tools.evaluation.two_sample import SPLITS
 from gad_verl.tools.export.checkpoint import Checkpoint, find_checkpoint
 
@@ -121,6 +122,16 @@ def evaluate(
     Raises:
         GadDataError, GadConfigError, GadCheckpointError, GadEndpointError: One line each, with the remedy.
     """
+    names = (RESPONSES, SETTINGS, PROMPTS, RESULTS, REPORT, SCORES)
+    store = judge.store or output / JUDGE_STORE if judge else None
+    check_apart(
+        {f"--output: its {name}": output / name for name in names} | {"the judge's store": store},
+        {
+            "--data": data.path,
+            "--teacher-context": teacher.context if teacher else None,
+            "--tools": tools.path if tools else None,
+        },
+    )
     read_texts = teacher_texts if tools is None else trajectory_texts
     rows = load_rows(
         data.path, data.prompt_key, data.teacher_key, data.limit, data.checks_key, read_texts, data.image_key
@@ -185,8 +196,8 @@ def evaluate(
         from gad_verl.tools.api import AnswerStore
         from gad_verl.tools.evaluation.judge import Judge
 
-        with AnswerStore(judge.store or output / JUDGE_STORE) as store:
-            asker = Judge(judge.endpoint, store, judge.settings)
+        with AnswerStore(store) as replies:
+            asker = Judge(judge.endpoint, replies, judge.settings)
             judgement = judge_checkpoint(asker, rows, responses, opponents, judge.with_teacher)
     evaluation = write_evaluation(output, rows, read_settings(output / SETTINGS), figures, judgement, divergence)
     if judgement is not None and judgement.is_empty:

@@ -15,6 +15,7 @@
 
 from collections.abc import Collection
 
+from gad_verl.data.content import is_blank
 from gad_verl.data.refusals import is_refusal
 from gad_verl.tools.api.requests import ChatAnswer
 
@@ -24,13 +25,13 @@ EMPTY, REFUSAL, LENGTH, FILTERED = MARKS = ("empty", "refusal", "length", "filte
 def marks_of(answer: ChatAnswer) -> tuple[str, ...]:
     """The marks of an answer, of :data:`MARKS`.
 
-    Nothing but white space; refuses to answer; stopped by its length; stopped by a filter, which leaves nothing of it
+    Shows nothing; refuses to answer; stopped by its length; stopped by a filter, which leaves nothing of it
     or half an answer.
     """
     if answer.finish_reason == "content_filter":
         return (FILTERED,)
     marks = []
-    if not answer.text.strip():
+    if is_blank(answer.text):
         marks.append(EMPTY)
     if answer.finish_reason == "refusal" or is_refusal(answer.text):
         marks.append(REFUSAL)
