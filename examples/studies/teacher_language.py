@@ -196,6 +196,8 @@ def tables(rows: Sequence[Row]) -> list[str]:
         parts = [differences_table(known, TUNED, (*COLDER, *LATER))]
         there = {row["arm"] for row in known}
         parts += [differences_table(known, rival, LATER) for rival in (*COLDER, *STOPPED, EQUAL_TIME) if rival in there]
+        if NEW in there:
+            parts.append(differences_table(known, NEW, [arm for arm in LATER if arm != NEW]))
         made[1].append(head + "\n".join(parts))
         made[2].append(head + details_table(known))
     return ["\n".join(of_teachers) for of_teachers in made]
