@@ -22,10 +22,12 @@ from gad_verl.config import GadConfig
 from gad_verl.core.schedule import StageSchedule
 from gad_verl.data.file_stamps import file_list
 from gad_verl.data.loaded import check_loaded
+from gad_verl.data.rendered_prompts import prompt_readers
 from gad_verl.data.row_checks import TrainingRowChecks
 from gad_verl.data.schema import check_file
 from gad_verl.errors import GadConfigError, GadDataError
 from gad_verl.preflight.agent_check import check_agent_column
+from gad_verl.preflight.image_check import check_images
 from gad_verl.preflight.kept_rows import kept_rows, looks_at_lengths
 from gad_verl.preflight.objective_check import check_evidence, check_texts
 from gad_verl.preflight.options import check_held_out, check_task_columns
@@ -62,6 +64,11 @@ def check_data(config: DictConfig, gad_config: GadConfig) -> int:
     if left < rows:
         source = "data.train_max_samples"
     if looks_at_lengths(config, gad_config):
+        # verl's filter drops a row that it cannot render, with a traceback: these are named first.
+        for reader in prompt_readers(config, gad_config):
+            for path in dict.fromkeys([*file_list(config.data.train_files), *file_list(config.data.val_files)]):
+                reader.check_file(path, config.data.prompt_key)
+        check_images(config, gad_config)
         kept = kept_rows(config)
         if kept < left:
             source, left = "what data.filter_overlong_prompts and gad.teacher_overlong leave of data.train_files", kept

@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 from gad_verl.config import GadConfig
 from gad_verl.errors import GadConfigError
 from gad_verl.preflight.batch_check import has_reference
+from gad_verl.preflight.megatron_check import FSDP
 
-_FSDP = ("fsdp", "fsdp2")
 _ACTOR, _REFERENCE, _DISCRIMINATOR = "actor_rollout_ref.actor", "actor_rollout_ref.ref", "discriminator"
 # verl/utils/torch_dtypes.py, without the spellings of other frameworks.
 _TYPES = "bf16, fp16, fp32"
@@ -39,11 +39,11 @@ def check_engines(config: DictConfig, gad_config: GadConfig) -> None:
         trained.append((_DISCRIMINATOR, "fsdp"))
     for key, engine in trained:
         section = OmegaConf.select(config, key)
-        if section.strategy in _FSDP:
+        if section.strategy in FSDP:
             _check_types(f"{key}.{engine}", section[engine])
             _check_optimizer(f"{key}.optim", section.optim)
     reference = config.actor_rollout_ref.ref
-    if gad_config.compares_with_reference and has_reference(config) and reference.strategy in _FSDP:
+    if gad_config.compares_with_reference and has_reference(config) and reference.strategy in FSDP:
         _check_types(f"{_REFERENCE}.fsdp_config", reference.fsdp_config)
 
 

@@ -70,10 +70,10 @@ def _prompts(config: DictConfig, gad_config: GadConfig) -> ImagePrompts:
     _check_modes(config, gad_config)
     student, judge = config.actor_rollout_ref.model, config.discriminator.model
     tokenizer = load_tokenizer("actor_rollout_ref.model", student)
-    processor = _processor(student)
+    processor = processor_of(student)
     prompts = image_prompts(config, tokenizer, processor)
     if gad_config.has_discriminator and judge.path != student.path:
-        other = _processor(judge)
+        other = processor_of(judge)
         require(
             type(other) is type(processor)
             and other.image_processor.to_dict() == processor.image_processor.to_dict()
@@ -84,7 +84,8 @@ def _prompts(config: DictConfig, gad_config: GadConfig) -> ImagePrompts:
     return prompts
 
 
-def _processor(model: Any) -> Any:
+def processor_of(model: Any) -> Any:
+    """The processor that a section of a model names; None where verl makes none."""
     return load_processor(
         model.get("tokenizer_path", None) or model.path,
         model.get("trust_remote_code", False),

@@ -13,17 +13,13 @@
 # limitations under the License.
 """Rows that a run has once what is too long has been left out, or is refused."""
 
-import logging
-
 from omegaconf import DictConfig
 
 from gad_verl.config import GadConfig
 from gad_verl.data.file_stamps import file_list
-from gad_verl.data.image_prompts import load_processor
 from gad_verl.data.tokenizer import load_tokenizer
 from gad_verl.errors import GadDataError
-
-logger = logging.getLogger(__name__)
+from gad_verl.preflight.image_check import processor_of
 
 
 def looks_at_lengths(config: DictConfig, gad_config: GadConfig) -> bool:
@@ -44,11 +40,7 @@ def kept_rows(config: DictConfig) -> int:
 
     data, model = config.data, config.actor_rollout_ref.model
     tokenizer = load_tokenizer("actor_rollout_ref.model", model)
-    processor = load_processor(
-        model.get("tokenizer_path", None) or model.path,
-        model.get("trust_remote_code", False),
-        model.get("custom_chat_template", None),
-    )
+    processor = processor_of(model)
     kept = []
     for split, is_train in (("train", True), ("val", False)):
         files, most = data[f"{split}_files"], data.get(f"{split}_max_samples", -1)

@@ -46,6 +46,8 @@ _ROLLOUTS: Mapping[str, Range] = {
 _SAMPLING: Mapping[str, Range] = {f"{_ROLLOUT}.temperature": POSITIVE, f"{_ROLLOUT}.top_p": _SHARE}
 _TOP_K = (f"{_ROLLOUT}.top_k", f"{_VALIDATION}.top_k")
 _WHOLE = ("data.seed", "trainer.save_freq", "trainer.test_freq", "trainer.total_epochs", *_TOP_K)
+# verl compares them with 0.
+_NEEDED = ("trainer.save_freq", "trainer.test_freq")
 # vLLM's own names (vllm/config/model.py) without those of other libraries, and what the rollout hf takes by verl's.
 _TYPES = {
     "vllm": ("auto", "bfloat16", "float16", "float32", "float", "half"),
@@ -76,7 +78,7 @@ def check_numbers(config: DictConfig, gad_config: GadConfig) -> None:
             raise GadConfigError(f"{key}={value} must be {wanted}{_REMEDIES.get(key, '')}")
     for key in _WHOLE:
         value = OmegaConf.select(config, key, default=None)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        if (value is not None or key in _NEEDED) and (isinstance(value, bool) or not isinstance(value, int)):
             raise GadConfigError(f"{key}={value}: a whole number is needed")
     for key in _TOP_K:
         value = OmegaConf.select(config, key, default=None)

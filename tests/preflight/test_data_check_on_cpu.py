@@ -392,6 +392,14 @@ def test_rows_are_counted_as_the_run_will_have_them(checked: Callable[..., Any],
     assert checked(path, data__train_max_samples=16, data__filter_overlong_prompts=True).rows == 13
 
 
+def test_a_prompt_that_the_template_refuses_is_not_called_too_long(checked: Callable[..., Any], tmp_path: Path) -> None:
+    # verl's filter passes over it, with a traceback.
+    refused = [{"role": "system", "content": "x"}, *CHAT]
+    path = written(tmp_path / "rows.jsonl", [*rows(12), *rows(4, prompt=refused)])
+    with pytest.raises(GadDataError, match=r"rows\.jsonl, row 12.*System role not supported"):
+        checked(path, template=STRICT, data__filter_overlong_prompts=True)
+
+
 def test_too_few_rows_that_are_short_enough(checked: Callable[..., Any], tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", [*rows(7), *rows(9, teacher_response="much " * 80)])
     with pytest.raises(GadDataError, match=r"gad\.teacher_overlong.* 7 rows, fewer than data\.train_batch_size=8"):

@@ -56,6 +56,9 @@ def refused(config: DictConfig, key: str, value: Any) -> str:
         ("discriminator.optim.clip_grad", 0),
         ("trainer.save_freq", 0.5),
         ("trainer.test_freq", "often"),
+        # verl compares both with 0.
+        ("trainer.save_freq", None),
+        ("trainer.test_freq", None),
         ("trainer.total_epochs", 1.5),
         ("data.seed", "abc"),
         (f"{ROLLOUT}.top_k", -2),
