@@ -22,9 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from gad_verl.config import GadConfig
 from gad_verl.config.modes import shares_devices
 from gad_verl.errors import GadConfigError
+from gad_verl.preflight.megatron_check import FSDP
 
 _ROLLOUT, _ACTOR, _DISCRIMINATOR = "actor_rollout_ref.rollout", "actor_rollout_ref.actor", "discriminator"
-FSDP = ("fsdp", "fsdp2")
 # Counts that have to be there and above 0, and those that may be null.
 _COUNTS = (
     "data.train_batch_size",

@@ -169,8 +169,8 @@ def evaluate(
     if len(names) != len(set(names)):
         raise GadConfigError(f"--against names two opponents {names}: give them names of their own (NAME=PATH)")
     # A judge that cannot be reached shows before hours of generation, not after them, and so does its store.
-    if judge is not None:
-        _check_store(judge.store or output / JUDGE_STORE, output)
+    if store is not None:
+        _check_store(store, output)
     if judge is not None and len(read_responses(output / RESPONSES)) < len(rows) * settings.samples:
         from gad_verl.tools.api import check_endpoint
 
@@ -192,7 +192,7 @@ def evaluate(
     if features_model is not None and TWO_SAMPLE[2] in figures.about:
         figures.about[TWO_SAMPLE[2]]["model"] = features_model.resolve().name
     judgement: Judgement | None = None
-    if judge is not None:
+    if judge is not None and store is not None:
         from gad_verl.tools.api import AnswerStore
         from gad_verl.tools.evaluation.judge import Judge
 
