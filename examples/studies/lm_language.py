@@ -188,6 +188,7 @@ COLUMNS = [
     Column("validation loss", "validation_loss", 3),
 ]
 LATER = (NEW, *PARTS, HOLD, GAD, *SODAS)
+DIFFERENCES = (Column("valid", "valid", 1, 100), Column("greedy", "greedy", 1, 100), *COLUMNS[3:5])
 
 
 def training_s(rows: Sequence[Row]) -> float:
@@ -222,7 +223,7 @@ def differences_table(rows: Sequence[Row], rival: str) -> str:
     lines = []
     for arm in LATER:
         line = [arm, cell([100 * value for value in paired_difference(rows, rival, arm, "valid")])]
-        for column in (Column("", "valid", 1, 100), Column("", "greedy", 1, 100), *(Column("", key) for key in NATS)):
+        for column in DIFFERENCES:
             found = difference([row for row in rows if "by_prompt" in row], rival, arm, column.key)
             line.append("–" if found is None else shown(found, column))
         lines.append(line)

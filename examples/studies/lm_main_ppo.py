@@ -13,13 +13,13 @@
 # limitations under the License.
 """One seed of ``lm_language.py`` through the trainer on verl: SeqKD, GAD and the new objective by ``main_ppo``.
 
-    python examples/studies/lm_main_ppo.py --work WORK       # after lm_language.py; interrupt it at any time
+    python examples/studies/lm_main_ppo.py --work WORK       # interrupt it at any time
 
-WORK is that of ``lm_language.py``: the student of the common start is taken from there, GAD's discriminator, and the
-rates from its rows of the choice. The discriminator that is trusted is warmed up anew, as there: the trainer on verl
-holds out other prompts, and a discriminator that has seen them seems to know more than it does. verl computes in
-float32 here, shuffles in its own way, and its rates do not rise at first; an f that is new waits for 16 held-out
-prompts, so that the new objective begins with some steps of D alone.
+WORK is that of ``lm_language.py``, or a new folder: the student of the common start and GAD's discriminator are taken
+from there, or made as they are there; the rates are from its rows of the choice. The discriminator that is trusted is
+warmed up anew, as there: the trainer on verl holds out other prompts, and a discriminator that has seen them seems to
+know more than it does. verl computes in float32 here, shuffles in its own way, and its rates do not rise at first; an f
+that is new waits for 16 held-out prompts, so that the new objective begins with some steps of D alone.
 """
 
 import logging
@@ -39,12 +39,14 @@ from study_common import Row, Rows, arguments, table
 from language import HELD_OUT, TRUST
 from language_main_ppo import summary, train
 from lm_lab import Corpus, Lab, judge, quiet_loading
-from lm_language import CHOICE_ROWS, COLUMNS, FIRST_SEED, Choice, choose
+from lm_language import CHOICE_ROWS, COLUMNS, DIFFERENCES, FIRST_SEED, Choice, choose
 from lm_language import NAME as STUDY
 from lm_model import Learner
 from lm_training import DISCRIMINATOR_RATE, start, warm_opponent
 from objective_language import GAD, NEW, SEQKD, TUNED
 from objective_training import CLIP_GRAD, KL_COEF, WEIGHT_DECAY
+from smollm_lab import difference, shown
+from student import StudentError, ensure_student
 from study_common import RESULTS
 from torch import Tensor
 
@@ -53,6 +55,7 @@ from gad_verl.errors import USER_ERRORS, GadConfigError
 
 NAME = "lm_main_ppo"
 ARMS = (TUNED, NEW, GAD)
+PAIRS = ((TUNED, NEW), (TUNED, GAD), (NEW, GAD))
 ALONE = 10  # steps of D alone, in which 20 held-out prompts are seen
 MAX_PROMPT = 48
 MICRO_BATCH_TOKENS = 1024
@@ -96,14 +99,7 @@ def data_rows(corpus: Corpus) -> dict[str, pd.DataFrame]:
 
 
 def prepare(lab: Lab, arm: str) -> None:
-    """Data, and the models from which an arm starts as folders, once.
-
-    Raises:
-        GadConfigError: If ``lm_language.py`` has not come so far.
-    """
-    begun_path = lab.of_seed(FIRST_SEED, "start.pt")
-    if not begun_path.is_file():
-        raise GadConfigError(f"{begun_path} is missing: run lm_language.py with this --work")
+    """Data, and the models from which an arm starts as folders, once."""
     begin = folder_of(lab, "begin")
     if not (begin / "student").is_dir():
         begin.mkdir(parents=True, exist_ok=True)
@@ -113,14 +109,11 @@ def prepare(lab: Lab, arm: str) -> None:
         _save(lab, lab.student(), begun.masters, begin / "student")
     name = OPPONENTS.get(arm)
     if name is not None and not (begin / name).is_dir():
-        path = lab.of_seed(FIRST_SEED, f"opponent-{name}.pt")
-        if arm == NEW:
-            warm_opponent(lab, True, FIRST_SEED)
-        if not path.is_file():
-            raise GadConfigError(
-                f"{path} is missing: run lm_language.py with this --work until seed {FIRST_SEED} has {arm!r}"
-            )
-        masters = torch.load(path, weights_only=True)["parts"]["discriminator"]["masters"]
+        # Where nothing is held out from D it is that of lm_language.py, in whose rows stands what it knew.
+        own = lab if arm == NEW else Lab(lab.folder, lab.work, lab.sizes, lab.dtype)
+        warm_opponent(own, arm == NEW, FIRST_SEED)
+        saved = torch.load(own.of_seed(FIRST_SEED, f"opponent-{name}.pt"), weights_only=True)
+        masters = saved["parts"]["discriminator"]["masters"]
         _save(lab, lab.discriminator(FIRST_SEED), masters, begin / name)
 
 
@@ -230,13 +223,23 @@ def tables(rows: Sequence[Row]) -> list[str]:
         if row is not None:
             cells = [f"{column.scale * row[column.key]:.{column.digits}f}" for column in COLUMNS]
             lines.append([name, *cells, f"{row['train_s'] / 60:.0f}" if "train_s" in row else "–"])
-    return [table(["arm", *(column.title for column in COLUMNS), "minutes"], lines)]
+    return [table(["arm", *(column.title for column in COLUMNS), "minutes"], lines), differences_table(rows)]
+
+
+def differences_table(rows: Sequence[Row]) -> str:
+    """What tells two arms by main_ppo apart, paired by prompt; of one seed, so that it says nothing about others."""
+    lines = []
+    for first, second in PAIRS:
+        found = [difference(rows, first, second, column.key) for column in DIFFERENCES]
+        cells = ["–" if one is None else shown(one, column) for one, column in zip(found, DIFFERENCES, strict=True)]
+        lines.append([f"{second} less {first}", *cells])
+    return table(["main_ppo, over prompts", *(column.title for column in DIFFERENCES)], lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; 1 where the time is over, 2 for an error that the user can mend."""
     parser = arguments(__doc__, NAME, seeds=1)
-    parser.add_argument("--work", type=Path, required=True, help="folder of lm_language.py")
+    parser.add_argument("--work", type=Path, required=True, help="folder of lm_language.py, or a new one")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     quiet_loading()
@@ -244,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin, rows = time.monotonic(), Rows(options.rows)
     try:
         work = options.work.resolve()
-        lab = ChatLab(work / "student", work)
+        lab = ChatLab(ensure_student(work / "student"), work)
         choice = choose(Rows(CHOICE_ROWS).all())
         if choice is None:
             raise GadConfigError(f"{CHOICE_ROWS} is not complete: run lm_language.py first")
@@ -256,7 +259,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
                     other.submit(prepare_in, work, arm).result()
                 rows.add(f"{arm}/seed={FIRST_SEED}", run(lab, arm, choice))
-    except USER_ERRORS as error:
+    except (StudentError, *USER_ERRORS) as error:
         sys.stderr.write(f"{NAME}: {error}\n")
         return 2
     return 0

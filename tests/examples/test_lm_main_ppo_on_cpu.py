@@ -34,7 +34,6 @@ from gad_verl.config import TrustConfig, load_gad_config
 from gad_verl.core import Phase, StageSchedule
 from gad_verl.data.tokens import SequenceBuilder
 from gad_verl.discriminator.model import load_discriminator, prepare_config
-from gad_verl.errors import GadConfigError
 from gad_verl.trainer.trust import StudentTrust
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -61,14 +60,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
     folder = tmp_path_factory.mktemp("lm_main_ppo")
     start.cache_clear()
     made = study.ChatLab(build_model(folder / "model", layers=1), folder / "work", TINY)
-    with pytest.raises(GadConfigError, match="start.pt is missing"):
-        study.prepare(made, TUNED)
-    start(made, study.FIRST_SEED)
-    study.prepare(made, TUNED)
-    with pytest.raises(GadConfigError, match="opponent-plain.pt is missing.*until seed 530 has 'GAD'"):
-        study.prepare(made, GAD)
-    warm_opponent(made, False, study.FIRST_SEED)
-    for arm in (NEW, GAD):
+    # In a folder in which lm_language.py has left nothing.
+    for arm in study.ARMS:
         study.prepare(made, arm)
     return made
 
@@ -144,5 +137,10 @@ def test_the_command_says_what_it_lacks_and_the_table_takes_any_part(
     assert "run lm_language.py first" in capsys.readouterr().err
     figures = {column.key: 0.5 for column in study.COLUMNS}
     monkeypatch.setattr(study, "RESULTS", tmp_path)
-    (text,) = study.tables([{"arm": NEW, "seed": study.FIRST_SEED, **figures, "train_s": 600.0}])
+    row = {"arm": NEW, "seed": study.FIRST_SEED, **figures, "train_s": 600.0}
+    row["by_prompt"] = {column.key: [0.25, 0.5] for column in study.DIFFERENCES}
+    text, differences = study.tables([row])
     assert "| new objective, main_ppo | 50.0 | 50.0 | 0.50 | 0.50 | 0.50 | 0.500 | 10 |" in text
+    assert "| GAD less new objective | – | – | – | – |" in differences
+    gad = row | {"arm": GAD, "by_prompt": {column.key: [0.5, 0.75] for column in study.DIFFERENCES}}
+    assert "| GAD less new objective | +25.0 [+25.0, +25.0] |" in study.tables([row, gad])[1]
