@@ -188,7 +188,7 @@ COLUMNS = [
     Column("validation loss", "validation_loss", 3),
 ]
 LATER = (NEW, *PARTS, HOLD, GAD, *SODAS)
-DIFFERENCES = (Column("valid", "valid", 1, 100), Column("greedy", "greedy", 1, 100), *COLUMNS[3:5])
+DIFFERENCES = (Column("valid, points", "valid", 1, 100), Column("greedy, points", "greedy", 1, 100), *COLUMNS[3:5])
 
 
 def training_s(rows: Sequence[Row]) -> float:

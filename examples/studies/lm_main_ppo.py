@@ -45,7 +45,7 @@ from lm_model import Learner
 from lm_training import DISCRIMINATOR_RATE, start, warm_opponent
 from objective_language import GAD, NEW, SEQKD, TUNED
 from objective_training import CLIP_GRAD, KL_COEF, WEIGHT_DECAY
-from smollm_lab import difference, shown
+from smollm_lab import differences_table
 from student import StudentError, ensure_student
 from study_common import RESULTS
 from torch import Tensor
@@ -223,17 +223,10 @@ def tables(rows: Sequence[Row]) -> list[str]:
         if row is not None:
             cells = [f"{column.scale * row[column.key]:.{column.digits}f}" for column in COLUMNS]
             lines.append([name, *cells, f"{row['train_s'] / 60:.0f}" if "train_s" in row else "–"])
-    return [table(["arm", *(column.title for column in COLUMNS), "minutes"], lines), differences_table(rows)]
-
-
-def differences_table(rows: Sequence[Row]) -> str:
-    """What tells two arms by main_ppo apart, paired by prompt; of one seed, so that it says nothing about others."""
-    lines = []
-    for first, second in PAIRS:
-        found = [difference(rows, first, second, column.key) for column in DIFFERENCES]
-        cells = ["–" if one is None else shown(one, column) for one, column in zip(found, DIFFERENCES, strict=True)]
-        lines.append([f"{second} less {first}", *cells])
-    return table(["main_ppo, over prompts", *(column.title for column in DIFFERENCES)], lines)
+    return [
+        table(["arm", *(column.title for column in COLUMNS), "minutes"], lines),
+        differences_table(rows, PAIRS, DIFFERENCES),
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -247,10 +240,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     begin, rows = time.monotonic(), Rows(options.rows)
     try:
         work = options.work.resolve()
-        lab = ChatLab(ensure_student(work / "student"), work)
         choice = choose(Rows(CHOICE_ROWS).all())
         if choice is None:
             raise GadConfigError(f"{CHOICE_ROWS} is not complete: run lm_language.py first")
+        lab = ChatLab(ensure_student(work / "student"), work)
         for arm in ARMS:
             if f"{arm}/seed={FIRST_SEED}" not in rows:
                 if options.budget_s is not None and time.monotonic() - begin > options.budget_s:

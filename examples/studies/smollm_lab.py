@@ -220,10 +220,12 @@ def arms_table(rows: Sequence[Row], arms: Sequence[str]) -> str:
     return table(["arm", *(column.title for column in COLUMNS)], lines)
 
 
-def differences_table(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> str:
+def differences_table(
+    rows: Sequence[Row], pairs: Sequence[tuple[str, str]], columns: Sequence[Column] = DIFFERENCES
+) -> str:
     """What distinguishes two arms, for each pair: the second less the first."""
     lines = []
-    for column in DIFFERENCES:
+    for column in columns:
         found = [difference(rows, *pair, column.key) for pair in pairs]
         lines.append([column.title, *("–" if one is None else shown(one, column) for one in found)])
     return table(["held-out prompts", *(f"{second} less {first}" for first, second in pairs)], lines)

@@ -128,10 +128,11 @@ def test_overrides_make_the_settings_of_the_study(
         assert gad.trust.held_out_fraction == 0
 
 
-def test_the_command_says_what_it_lacks_and_the_table_takes_any_part(
-    tmp_path: Path, lab: Lab, monkeypatch, capsys
-) -> None:
-    monkeypatch.setattr(study, "ChatLab", lambda *arguments: lab)
+def test_the_command_says_what_it_lacks_and_the_table_takes_any_part(tmp_path: Path, monkeypatch, capsys) -> None:
+    def fetched(folder: Path) -> Path:
+        raise AssertionError("a student is made before the rows are looked at")
+
+    monkeypatch.setattr(study, "ensure_student", fetched)
     monkeypatch.setattr(study, "CHOICE_ROWS", tmp_path / "none.jsonl")
     assert study.main(["--work", str(tmp_path), "--rows", str(tmp_path / "rows.jsonl")]) == 2
     assert "run lm_language.py first" in capsys.readouterr().err
@@ -141,6 +142,6 @@ def test_the_command_says_what_it_lacks_and_the_table_takes_any_part(
     row["by_prompt"] = {column.key: [0.25, 0.5] for column in study.DIFFERENCES}
     text, differences = study.tables([row])
     assert "| new objective, main_ppo | 50.0 | 50.0 | 0.50 | 0.50 | 0.50 | 0.500 | 10 |" in text
-    assert "| GAD less new objective | – | – | – | – |" in differences
+    assert "| valid, points | – | – | – |" in differences
     gad = row | {"arm": GAD, "by_prompt": {column.key: [0.5, 0.75] for column in study.DIFFERENCES}}
-    assert "| GAD less new objective | +25.0 [+25.0, +25.0] |" in study.tables([row, gad])[1]
+    assert "| valid, points | – | – | +25.0 [+25.0, +25.0] |" in study.tables([row, gad])[1]
